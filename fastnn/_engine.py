@@ -1,0 +1,213 @@
+"""The engine as Python sees it: it owns the work space and hands runs of rows to the compiled kernels.
+
+Everything above (network, trainer, front doors) trains and predicts through the calls here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn.kernels import epoch, rows, sparse
+from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.updates import UPDATES
+
+Rows = NDArray[Any] | CSRRows
+
+#: Time in seconds after which a run of batches comes back to Python, for Ctrl-C, progress and callbacks.
+CHUNK_SECONDS = 0.05
+
+# A block holds so many rows that its first product is one that OpenBLAS does without packing (about 1e6
+# multiply-adds), but not so few that a wide layer's weights are read for a handful of rows.
+THIN_PRODUCT = 1e6
+BLOCK_ROWS = (128, 256)
+
+# Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
+FORWARD_PRODUCT = 1e9
+
+
+def available_threads() -> int:
+    """Threads to use by default: the processors this process may run on, at most OMP_NUM_THREADS."""
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        available = os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
+
+
+class _BlasLimit:
+    """Keeps BLAS single-threaded while at least one run of the engine is under way, in any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit: Any = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._limit = _controller().limit(limits=1, user_api="blas")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._limit.restore_original_limits()
+
+
+@cache
+def _controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+#: Context manager within which BLAS uses one thread; the caller's setting comes back afterwards.
+single_threaded_blas = _BlasLimit()
+
+
+def to_csr(X: NDArray[Any], dtype: np.dtype[Any]) -> CSRRows:
+    """Dense rows as CSRRows of dtype, converted a block at a time."""
+    n, n_in = X.shape
+    indptr = np.zeros(n + 1, np.int64)
+    blocks = [slice(first, min(first + 4096, n)) for first in range(0, n, 4096)]
+
+    def block_of(where: slice) -> NDArray[Any]:
+        if X.dtype == dtype:
+            return X[where]
+        converted = np.empty((where.stop - where.start, n_in), dtype)
+        rows.gather(X, np.arange(where.start, where.stop), converted)
+        return converted
+
+    for where in blocks:
+        counts = np.empty(where.stop - where.start + 1, np.int64)
+        sparse.count_nonzeros(block_of(where), counts)
+        indptr[where.start + 1 : where.stop + 1] = indptr[where.start] + counts[1:]
+    data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
+    for where in blocks:
+        part = slice(indptr[where.start], indptr[where.stop])
+        sparse.fill_nonzeros(block_of(where), data[part], indices[part])
+    return CSRRows(data, indices, indptr, n_in)
+
+
+class Engine:
+    """Forward passes and epochs of training for one network.
+
+    Parameters
+    ----------
+    sizes : (n_layers + 1,) intp array
+        Layer widths, input first.
+    activations : (n_layers - 1,) int32 array
+        Codes of the hidden layers' activations.
+    parameters : (n_parameters,) array
+        Read by `forward`, and moved by `advance`.
+    n_threads : int
+        The results do not depend on it.
+    """
+
+    def __init__(
+        self, sizes: NDArray[np.intp], activations: NDArray[np.int32], parameters: NDArray[Any], n_threads: int
+    ) -> None:
+        self.sizes = sizes
+        self.activations = activations
+        self.parameters = parameters
+        self.n_threads = n_threads
+        few, many = BLOCK_ROWS
+        self.block_rows = int(min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1]))))
+
+    def _work(self, n_lanes: int, block_rows: int) -> NDArray[Any]:
+        return np.empty((n_lanes, epoch.work_size(self.sizes, block_rows)), self.parameters.dtype)
+
+    def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield (which rows, their logits), run by run; the logits' buffer is used again for the next run."""
+        n = X.shape[0]
+        block_rows = max(1, min(self.block_rows, n))
+        n_lanes = min(epoch.MAX_LANES, max(1, -(-n // block_rows)))
+        run = max(n_lanes * block_rows, int(FORWARD_PRODUCT // self.parameters.size))
+        work = self._work(n_lanes, block_rows)
+        logits = np.empty((min(run, n), self.sizes[-1]), self.parameters.dtype)
+        for first in range(0, n, run):
+            Z = logits[: min(run, n - first)]
+            with single_threaded_blas():
+                epoch.forward(
+                    X, first, self.sizes, self.activations, self.parameters, work, block_rows, Z, self.n_threads
+                )
+            yield slice(first, first + len(Z)), Z
+
+    def begin(
+        self,
+        n_rows: int,
+        batch_size: int,
+        update: str = "none",
+        hyperparameters: NDArray[np.float64] | None = None,
+        l2: float = 0.0,
+        state: NDArray[Any] | None = None,
+    ) -> None:
+        """Allocate the work space for epochs of n_rows rows in batches; see `fastnn.optimizers` for the update."""
+        n_lanes = epoch.lane_count(min(batch_size, n_rows))
+        self.batch_size = min(batch_size, n_rows)
+        self.update = UPDATES[update]
+        self.hyperparameters = np.empty(0) if hyperparameters is None else hyperparameters
+        self.l2 = l2
+        self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
+        self.gradients = np.zeros((n_lanes, self.parameters.size), self.parameters.dtype)
+        self.work = self._work(n_lanes, self.block_rows)
+        self.position = np.zeros(1 + n_lanes, np.intp)
+        self.log_likelihood = np.zeros(1 + n_lanes)
+
+    def restart(self) -> None:
+        """Go to the start of an epoch."""
+        self.position[:] = 0
+        self.log_likelihood[:] = 0
+
+    def advance(self, X: Rows, y: NDArray[np.intp], order: NDArray[np.intp] | None, seconds: float) -> bool:
+        """Train for about so many seconds; return whether the epoch goes on.
+
+        The rows are taken in the given order, and y stands in that order.  Where a batch's log-likelihood is
+        not finite, its step is not taken and FloatingPointError is raised.
+        """
+        with single_threaded_blas():
+            epoch.train(
+                X,
+                y,
+                order,
+                self.batch_size,
+                self.sizes,
+                self.activations,
+                self.parameters,
+                self.update,
+                self.hyperparameters,
+                self.l2,
+                self.state,
+                self.gradients,
+                self.work,
+                self.block_rows,
+                self.position,
+                self.log_likelihood,
+                seconds,
+                self.n_threads,
+            )
+        if not np.isfinite(self.log_likelihood[0]):
+            raise FloatingPointError("the log-likelihood of a batch is not finite")
+        return bool(self.position[0] < len(y))
+
+    @property
+    def rows_done(self) -> int:
+        """Rows of the epoch that are done."""
+        return int(self.position.sum())
+
+    @property
+    def batches_done(self) -> int:
+        """Batches of the epoch that are done."""
+        return int(self.position[0]) // self.batch_size

@@ -1,0 +1,186 @@
+"""The front door: the one place where input is doubted.  What leaves here, the kernels take on trust.
+
+Each function takes what the user gave and the name of the argument, and returns it in the form that the
+engine uses, or raises a TypeError or ValueError that names the argument, what it was and what was expected.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import numbers
+import operator
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastnn.kernels.activations import ACTIVATIONS
+from fastnn.kernels.blas import MAX_DIMENSION
+from fastnn.kernels.rows import UINT8_SCALE, CSRRows
+
+Rows = NDArray[Any] | CSRRows
+T = TypeVar("T")
+
+FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
+STORED = (np.dtype(np.uint8), *FLOATING)
+
+
+def check_integer(value: Any, name: str, minimum: int, maximum: int | None = None) -> int:
+    """Return value as an int of at least minimum and, if given, at most maximum."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r} ({type(value).__name__})") from None
+    if number < minimum or (maximum is not None and number > maximum):
+        upper = "" if maximum is None else f" and at most {maximum}"
+        raise ValueError(f"{name} must be at least {minimum}{upper}, not {number}")
+    return number
+
+
+def check_number(value: Any, name: str, minimum: float, below: float = math.inf, *, open_left: bool = False) -> float:
+    """Return value as a float with minimum <= value < below (minimum < value if open_left)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__})")
+    number = float(value)
+    if not (minimum <= number < below) or (open_left and number == minimum):
+        lower = "above" if open_left else "at least"
+        upper = "finite" if below == math.inf else f"below {below:g}"
+        raise ValueError(f"{name} must be {lower} {minimum:g} and {upper}, not {number!r}")
+    return number
+
+
+def check_choice(value: Any, name: str, choices: Iterable[T]) -> T:
+    """Return value, which must be one of the choices."""
+    known = list(choices)
+    if type(value) not in {type(choice) for choice in known} or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
+    return known[known.index(value)]
+
+
+def check_sizes(sizes: Any) -> tuple[int, ...]:
+    """Layer widths, input first: two or more positive integers that BLAS can count."""
+    if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Iterable):
+        raise TypeError(f"sizes must be a sequence of integers such as [784, 20, 10], not {sizes!r}")
+    widths = tuple(check_integer(size, f"sizes[{i}]", 1, MAX_DIMENSION) for i, size in enumerate(sizes))
+    if len(widths) < 2:
+        raise ValueError(f"sizes must hold at least the number of inputs and of classes, not {list(widths)}")
+    if sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(widths)) > np.iinfo(np.intp).max // 16:
+        raise ValueError(f"sizes {list(widths)} ask for more parameters than memory can address")
+    return widths
+
+
+def check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
+    """One known name a hidden layer."""
+    names = [activation] * n_hidden if isinstance(activation, str) else list(activation)
+    if isinstance(activation, str):
+        check_choice(activation, "activation", ACTIVATIONS)
+    if len(names) != n_hidden:
+        raise ValueError(f"activation must be one name or a list of {n_hidden}, one a hidden layer, not {activation!r}")
+    return tuple(check_choice(name, f"activation[{i}]", ACTIVATIONS) for i, name in enumerate(names))
+
+
+def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64."""
+    try:
+        found = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found not in FLOATING:
+        raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+    return found
+
+
+def check_seed(seed: int | np.random.Generator | None) -> np.random.Generator:
+    """Generator from a seed, as numpy.random.default_rng takes it."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"seed must be None, an integer of at least 0 or a numpy.random.Generator, not {seed!r}"
+        ) from None
+
+
+def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X") -> Rows:
+    """Rows (n, n_in) of finite numbers, as a C-contiguous array or as CSRRows.
+
+    uint8, float32 and float64 stay as they are: the engine converts a block at a time.  Other real types
+    become dtype.  SciPy's sparse matrices become CSRRows of dtype.
+    """
+    if hasattr(X, "tocsr"):
+        return _check_sparse(X, n_in, dtype, name)
+    array = np.asarray(X)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
+    _check_width(array.shape, n_in, name)
+    array = np.ascontiguousarray(array, dtype=None if array.dtype in STORED else dtype)
+    _check_finite(array, dtype, name)
+    return array
+
+
+def _check_width(shape: tuple[int, ...], n_in: int, name: str) -> None:
+    if len(shape) != 2:
+        hint = ", or X.reshape(1, -1) for a single row" if len(shape) == 1 else ""
+        raise ValueError(f"{name} must have two dimensions, (n, {n_in}){hint}; its shape is {shape}")
+    if shape[1] != n_in:
+        raise ValueError(f"{name} must have {n_in} columns, as many as the network has inputs; its shape is {shape}")
+
+
+def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> None:
+    # The extremes tell all of it, and cost no array of flags: NaN propagates through both.
+    if values.dtype.kind != "f" or values.size == 0:
+        return
+    low, high = float(values.min()), float(values.max())
+    if math.isnan(low) or math.isinf(low) or math.isinf(high):
+        raise ValueError(f"{name} must be finite, but it holds {'NaN' if math.isnan(low) else 'infinity'}")
+    if max(-low, high) > float(np.finfo(dtype).max):
+        raise ValueError(f"{name} holds {max(-low, high):g}, beyond the network's {dtype}")
+
+
+def _check_sparse(X: Any, n_in: int, dtype: np.dtype[Any], name: str) -> CSRRows:
+    if X.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, not dtype {X.dtype}")
+    _check_width(X.shape, n_in, name)
+    csr = X.tocsr()
+    try:
+        csr.check_format(full_check=True)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a valid CSR matrix: {error}") from None
+    _check_finite(csr.data, dtype, name)
+    n_stored = int(csr.indptr[-1])
+    data = np.ascontiguousarray(csr.data[:n_stored], dtype=dtype)
+    return CSRRows(
+        data * dtype.type(UINT8_SCALE) if csr.dtype == np.uint8 else data,
+        np.ascontiguousarray(csr.indices[:n_stored], dtype=np.int32),
+        np.ascontiguousarray(csr.indptr, dtype=np.int64),
+        n_in,
+    )
+
+
+def check_labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> NDArray[np.intp]:
+    """Class indices (n_rows,), each from 0 to n_classes - 1."""
+    labels = np.asarray(y)
+    if labels.dtype.kind not in "biu" and labels.size:
+        raise TypeError(f"{name} must hold integer class indices, not dtype {labels.dtype}")
+    if labels.shape != (n_rows,):
+        raise ValueError(f"{name} must have shape ({n_rows},), one class for each row; its shape is {labels.shape}")
+    if n_rows and (labels.min() < 0 or labels.max() >= n_classes):
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"{name} must hold classes from 0 to {n_classes - 1}, but it holds {wrong}")
+    return np.ascontiguousarray(labels, dtype=np.intp)
+
+
+def check_not_empty(n_rows: int, name: str) -> None:
+    """Refuse data without rows where a mean or a fit is asked for."""
+    if n_rows == 0:
+        raise ValueError(f"{name} is empty: at least one row is needed")
+
+
+def check_path(path: Any, name: str = "path") -> str:
+    """Return a path as str."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{name} must be a path, not {path!r} ({type(path).__name__})") from None

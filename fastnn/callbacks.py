@@ -1,0 +1,123 @@
+"""Callbacks: what is told about a fit while it runs, and who may ask it to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastnn.training import Trainer
+
+
+@dataclass
+class History:
+    """What a fit recorded, one value an epoch.
+
+    Attributes
+    ----------
+    log_likelihood : list of float
+        Mean over the epoch's rows of the log-probability of the true class, in nats, each batch taken before
+        its own update, without the penalty.
+    validation_log_likelihood, validation_error : list of float
+        After the epoch: mean log-likelihood in nats, and fraction misclassified; empty without validation data.
+    seconds : list of float
+        Duration of the epoch, validation included.
+    interrupted : bool
+        Whether Ctrl-C ended the fit.
+    """
+
+    log_likelihood: list[float] = field(default_factory=list)
+    validation_log_likelihood: list[float] = field(default_factory=list)
+    validation_error: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    interrupted: bool = False
+
+    def __len__(self) -> int:
+        return len(self.log_likelihood)
+
+
+@dataclass
+class Fit:
+    """A fit under way, as callbacks see it.
+
+    Attributes
+    ----------
+    trainer : Trainer
+        Whose network, at ``trainer.network``, is being trained.
+    epochs, n_rows : int
+        How many epochs were asked for, and rows in each.
+    history : History
+        Of the finished epochs of this fit.
+    rows_done : int
+        Rows of the current epoch that are done.
+    stop : bool
+        Set it to True to end the fit after the current epoch.
+    """
+
+    trainer: Trainer
+    epochs: int
+    n_rows: int
+    history: History = field(default_factory=History)
+    rows_done: int = 0
+    stop: bool = False
+
+
+class Callback:
+    """Base of callbacks; override what is of interest."""
+
+    def on_start(self, fit: Fit) -> None:
+        """Before the first epoch."""
+
+    def on_chunk(self, fit: Fit) -> None:
+        """About every 50 ms."""
+
+    def on_epoch(self, fit: Fit) -> None:
+        """After each epoch, its validation included."""
+
+    def on_end(self, fit: Fit) -> None:
+        """At the end, also after Ctrl-C or an error."""
+
+
+class ProgressBar(Callback):
+    """A tqdm bar with the log-likelihood and the validation error.
+
+    Parameters
+    ----------
+    show : bool or None
+        None shows it only where the standard error stream is a terminal.
+    """
+
+    def __init__(self, show: bool | None = None) -> None:
+        self.show = show
+
+    def on_start(self, fit: Fit) -> None:
+        """Open the bar."""
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(
+            total=fit.epochs * fit.n_rows,
+            unit=" rows",
+            unit_scale=True,
+            disable=None if self.show is None else not self.show,
+            dynamic_ncols=True,
+        )
+        self._describe(fit)
+
+    def _describe(self, fit: Fit) -> None:
+        self._bar.set_description(f"epoch {min(len(fit.history) + 1, fit.epochs)}/{fit.epochs}", refresh=False)
+
+    def on_chunk(self, fit: Fit) -> None:
+        """Move the bar."""
+        self._bar.update(len(fit.history) * fit.n_rows + fit.rows_done - self._bar.n)
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Show the epoch's results."""
+        shown = {"log-likelihood": f"{fit.history.log_likelihood[-1]:.4f}"}
+        if fit.history.validation_error:
+            shown["validation error"] = f"{100 * fit.history.validation_error[-1]:.2f} %"
+        self._describe(fit)
+        self._bar.set_postfix(shown)
+
+    def on_end(self, fit: Fit) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()

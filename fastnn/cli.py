@@ -1,0 +1,324 @@
+"""The command line: ``fastnn train``, ``tutorial``, ``evaluate`` and ``predict``.
+
+Like every front door it validates, translates and delegates; mistakes end in one line and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+import fastnn
+from fastnn import SGD, DivergenceError, Network, Trainer
+from fastnn.callbacks import Callback, Fit
+from fastnn.datasets import Dataset, load_mnist, read_rows
+from fastnn.kernels.activations import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DEFAULT_MODEL = "digits.safetensors"
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class Lines(Callback):
+    """One line an epoch, for output that is not a terminal."""
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Print the epoch's results."""
+        history = fit.history
+        print(
+            f"epoch {len(history):{len(str(fit.epochs))}}/{fit.epochs}"
+            f"   log-likelihood {history.log_likelihood[-1]:.4f}"
+            f"   validation error {100 * history.validation_error[-1]:.2f} %   {history.seconds[-1]:.2f} s",
+            flush=True,
+        )
+
+
+def build_parser() -> Parser:
+    """Build the parser of all subcommands."""
+    parser = Parser(prog="fastnn", description="Train and use softmax regression and multi-layer perceptrons.")
+    parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        added.set_defaults(run=run)
+        return added
+
+    def plot_option(to: argparse.ArgumentParser, what: str) -> None:
+        to.add_argument(
+            "--plot",
+            nargs="?",
+            const="plots",
+            metavar="FOLDER",
+            default=argparse.SUPPRESS,
+            help=f"save pictures of {what} in FOLDER (plots if none is given)",
+        )
+
+    data_help = "a folder of MNIST-like IDX files or an mnist.pkl.gz, instead of the embedded MNIST"
+    omitted: Any = argparse.SUPPRESS
+
+    train = command("train", train_command, "Train a classifier of handwritten digits and save it.")
+    train.add_argument("--data", metavar="PATH", default=omitted, help=data_help)
+    train.add_argument("--rows", type=int, metavar="N", default=omitted, help="train on the first N rows only")
+    train.add_argument(
+        "--hidden",
+        type=int,
+        nargs="*",
+        metavar="UNITS",
+        default=[256],
+        help="units of each hidden layer; none after the option: softmax regression",
+    )
+    train.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
+    train.add_argument("--learning-rate", type=float, metavar="RATE", default=0.1, help="length of a step")
+    train.add_argument("--momentum", type=float, default=0.9, metavar="M", help="share of the last step that is kept")
+    train.add_argument("--batch-size", type=int, metavar="N", default=128, help="rows a step; 0: all rows at once")
+    train.add_argument("--epochs", type=int, metavar="N", default=12, help="times through the data")
+    train.add_argument("--l2", type=float, metavar="WEIGHT", default=1e-5, help="penalty on squared weights")
+    train.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
+    train.add_argument("--seed", type=int, metavar="N", default=0, help="of initial weights and shuffling")
+    train.add_argument("--threads", type=int, metavar="N", default=omitted, help="all processors if not given")
+    train.add_argument(
+        "--save",
+        metavar="FILE",
+        default=omitted,
+        help=f"where to save the model ({DEFAULT_MODEL}, or a new name if that exists)",
+    )
+    plot_option(train, "learning curves, digits, confusion matrix and weights")
+
+    tutorial = command(
+        "tutorial", tutorial_command, "Replay the two models of the tutorial 'Training Neural Networks with Theano'."
+    )
+    tutorial.add_argument("--threads", type=int, metavar="N", default=omitted, help="all processors if not given")
+    plot_option(tutorial, "digits with true and assigned classes")
+
+    evaluate = command("evaluate", evaluate_command, "Measure a saved model on the test images.")
+    evaluate.add_argument("model", metavar="MODEL", help="a file that was saved by fastnn")
+    evaluate.add_argument("--data", metavar="PATH", default=omitted, help=data_help)
+    plot_option(evaluate, "digits, confusion matrix and weights")
+
+    predict = command("predict", predict_command, "Classify images; prints number, class and probability of each.")
+    predict.add_argument("model", metavar="MODEL", help="a file that was saved by fastnn")
+    predict.add_argument("file", metavar="FILE", help=".npy, .npz, .csv, .png or IDX (.gz or not)")
+    return parser
+
+
+def free_name(wanted: str) -> str:
+    """Return the wanted name, or the first free one of wanted-2, wanted-3, ... if such a file exists."""
+    path, count = Path(wanted), 1
+    while path.exists():
+        count += 1
+        path = Path(wanted).with_stem(f"{Path(wanted).stem}-{count}")
+    return str(path)
+
+
+def check_writable(path: str) -> None:
+    """Refuse a place that cannot be written to, before hours of work are meant for it."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder; a file name was expected")
+    if not os.path.isdir(folder):
+        raise ValueError(f"the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"the folder {folder} cannot be written to")
+
+
+def plot_folder(arguments: argparse.Namespace) -> Path | None:
+    """Return the folder for pictures, made, or None if none are wanted; fails early if they cannot be drawn."""
+    if "plot" not in arguments:
+        return None
+    from fastnn import plotting
+
+    plotting.new_figure(1, 1)
+    folder = Path(arguments.plot)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write a picture and say where."""
+    figure.savefig(folder / name, dpi=130)
+    print(f"picture: {folder / name}")
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as text in percent."""
+    return f"{100 * fraction:.2f} %"
+
+
+def report(network: Network, test: Dataset, folder: Path | None, examples: int = 10) -> None:
+    """Draw digits, confusion matrix and weights, if there is a folder for them."""
+    if folder is None:
+        return
+    from fastnn import plotting
+
+    assigned = network.predict(test.X)
+    wrong = np.flatnonzero(assigned != test.y)
+    for name, which in (("digits.png", np.arange(min(examples, len(test.y)))), ("mistakes.png", wrong[:examples])):
+        if len(which):
+            save_figure(plotting.plot_digits(test.X[which], test.y[which], assigned[which]), folder, name)
+    save_figure(plotting.plot_confusion(network.confusion_matrix(test.X, test.y)), folder, "confusion.png")
+    save_figure(plotting.plot_weights(network), folder, "weights.png")
+
+
+def train_command(arguments: argparse.Namespace) -> int:
+    """Train, report and save."""
+    save_path = arguments.save if "save" in arguments else free_name(DEFAULT_MODEL)
+    check_writable(save_path)
+    folder = plot_folder(arguments)
+    train, valid, test = load_mnist(vars(arguments).get("data"), arguments.dtype)
+    n_rows = vars(arguments).get("rows", len(train.y))
+    if not 1 <= n_rows <= len(train.y):
+        raise ValueError(f"--rows must be from 1 to {len(train.y)}, not {n_rows}")
+    n_classes = max(int(part.y.max(initial=0)) for part in (train, valid, test)) + 1
+    network = Network(
+        [train.X.shape[1], *arguments.hidden, n_classes], arguments.activation, arguments.dtype, arguments.seed
+    )
+    on_terminal = sys.stderr.isatty()
+    trainer = Trainer(
+        network,
+        SGD(arguments.learning_rate, arguments.momentum),
+        batch_size=arguments.batch_size or None,
+        l2=arguments.l2,
+        seed=arguments.seed,
+        n_threads=vars(arguments).get("threads"),
+        callbacks=[] if on_terminal else [Lines()],
+    )
+    print(f"{n_rows:,} training, {len(valid.y):,} validation and {len(test.y):,} test images")
+    print(f"{network}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
+    status = 0
+    try:
+        validation = (valid.X, valid.y) if len(valid.y) else (train.X, train.y)
+        history = trainer.fit(train.X[:n_rows], train.y[:n_rows], arguments.epochs, validation, progress=on_terminal)
+        if history.interrupted:
+            print("interrupted; what has been learnt so far:")
+            status = INTERRUPTED
+    except DivergenceError as error:
+        if len(error.history) == 0:
+            raise
+        print(f"fastnn train: error: {error}", file=sys.stderr)
+        history, status = error.history, 2
+    network.save(save_path)
+    elapsed = time.perf_counter() - fastnn._started
+    print(
+        f"test error {percent(network.error(test.X, test.y))}"
+        f"   {sum(history.seconds):.1f} s of training, {elapsed:.1f} s in all"
+    )
+    print(f"saved: {save_path}")
+    if folder is not None and len(history):
+        from fastnn import plotting
+
+        save_figure(plotting.plot_history(history), folder, "learning-curves.png")
+    report(network, test, folder)
+    print(f"next: fastnn evaluate {save_path}")
+    return status
+
+
+def tutorial_command(arguments: argparse.Namespace) -> int:
+    """Replay the tutorial's models beside its printed results."""
+    from fastnn import tutorial
+
+    folder = plot_folder(arguments)
+    train, _, test = load_mnist(dtype="float64")
+    threads = vars(arguments).get("threads")
+    parts = (
+        ("First model: softmax regression, 10 steps on 50,000 images", tutorial.first_model, False),
+        ("Second model: 20 tanh units, 60 steps on 5,000 images", tutorial.second_model, True),
+    )
+    for title, replay, own_start in parts:
+        start = time.perf_counter()
+        model = replay(train, test, threads)
+        elapsed = time.perf_counter() - start
+        print(f"{title} ({elapsed:.2f} s)\n\nMean log-likelihood in nats before each step:")
+        print(f"{'step':>4}  {'published':>20}" + f"  {'Theano 1.0.5':>20}" * own_start + f"  {'fastnn':>20}")
+        columns = [model.published, *([model.theano] * own_start), model.history.log_likelihood]
+        for step, values in enumerate(zip(*columns, strict=True), 1):
+            print(f"{step:4}" + "".join(f"  {value!r:>20}" for value in values))
+        reference = model.theano if own_start else model.published
+        gap = max(abs(a - b) for a, b in zip(reference, model.history.log_likelihood, strict=True))
+        print(f"Largest difference from {'Theano' if own_start else 'the published values'}: {gap:.1e}")
+        print(f"Test error: {percent(model.published_error)} published, {percent(model.error)} obtained")
+        if own_start:
+            print(
+                "The published run of this model drew its initial weights without a seed, so its column can only be\n"
+                "similar; Theano 1.0.5 was started as fastnn is here. The error published for this model is the\n"
+                "first one's again: its text calls a classification function that was compiled before P and y_hat\n"
+                "were defined anew, and that still holds the first model's graph."
+            )
+        print()
+        if folder is not None:
+            from fastnn import plotting
+
+            name = "second-model" if own_start else "first-model"
+            assigned = model.network.predict(test.X[:10])
+            save_figure(plotting.plot_digits(test.X[:10], test.y[:10], assigned), folder, f"{name}-digits.png")
+            save_figure(plotting.plot_weights(model.network), folder, f"{name}-weights.png")
+            print()
+    return 0
+
+
+def evaluate_command(arguments: argparse.Namespace) -> int:
+    """Print error, log-likelihood and confusion matrix of a saved model."""
+    network = Network.load(arguments.model)
+    folder = plot_folder(arguments)
+    _, _, test = load_mnist(vars(arguments).get("data"), network.dtype)
+    matrix = network.confusion_matrix(test.X, test.y)
+    print(f"{network} on {len(test.y):,} test images")
+    print(f"error           {percent(network.error(test.X, test.y))}")
+    print(f"log-likelihood  {network.log_likelihood(test.X, test.y):.4f} nats")
+    width = max(len(str(matrix.max())), len(str(len(matrix)))) + 2
+    print("\nconfusion matrix: true class down, assigned class across")
+    print(" " * 4 + "".join(f"{k:{width}}" for k in range(len(matrix))) + "     error")
+    for k, row in enumerate(matrix):
+        wrong = percent(1 - row[k] / row.sum()) if row.sum() else "-"
+        print(f"{k:4}" + "".join(f"{count or '.':>{width}}" for count in row) + f"  {wrong:>8}")
+    report(network, test, folder)
+    return 0
+
+
+def predict_command(arguments: argparse.Namespace) -> int:
+    """Print the class of each image in a file."""
+    network = Network.load(arguments.model)
+    probabilities = network.predict_proba(read_rows(arguments.file, network.n_in))
+    print("image\tclass\tprobability")
+    for i, row in enumerate(probabilities):
+        print(f"{i}\t{row.argmax()}\t{row.max():.4f}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has left; nothing more can be said, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, MemoryError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"fastnn {parsed.command}: error: {message}", file=sys.stderr)
+        return 2
+    return status

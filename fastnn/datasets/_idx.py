@@ -1,0 +1,77 @@
+"""IDX files, plain or gzipped: the format of MNIST and its relatives.
+
+http://yann.lecun.com/exdb/mnist describes it: two zero bytes, a type code, the number of dimensions, each
+dimension as a big-endian 32-bit integer, then the values.  Only unsigned bytes are read here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn._validation import check_path
+
+UNSIGNED_BYTE = 0x08
+
+#: Largest content in bytes that a data file may have; 30 times the whole of MNIST.
+MAX_BYTES = 2**31
+
+
+def open_maybe_gzip(path: str | os.PathLike[str]) -> gzip.GzipFile | io.BufferedReader:
+    """Open a file for reading, through gzip if it begins as a gzip file does."""
+    name = check_path(path)
+    with open(name, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(name, "rb") if zipped else open(name, "rb")
+
+
+def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes.
+
+    Parameters
+    ----------
+    path : path
+        The file, gzipped or not.
+
+    Returns
+    -------
+    array of uint8
+        In the shape that the file states: (n, rows, columns) for images, (n,) for labels.
+
+    Raises
+    ------
+    OSError
+        If there is no such file or it cannot be read.
+    ValueError
+        If it is not such a file, is cut short, goes on too long or states an absurd size; names the file.
+    """
+    try:
+        with open_maybe_gzip(path) as file:
+            return _read(file)
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{os.fspath(path)} is not a usable IDX file: {error}") from error
+
+
+def _read(file: gzip.GzipFile | io.BufferedReader) -> NDArray[np.uint8]:
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != UNSIGNED_BYTE or not 1 <= head[3] <= 4:
+        raise ValueError(f"it begins with {head.hex(' ') or 'nothing'}, not with 00 00 08 and 1 to 4 dimensions")
+    dimensions = file.read(4 * head[3])
+    if len(dimensions) < 4 * head[3]:
+        raise ValueError("it ends within its header")
+    shape = struct.unpack(f">{head[3]}I", dimensions)
+    n_bytes = math.prod(shape)
+    if n_bytes > MAX_BYTES:
+        raise ValueError(f"it states the shape {shape}, more than {MAX_BYTES} bytes")
+    content = file.read(n_bytes + 1)  # one more than it should hold
+    if len(content) != n_bytes:
+        found = f"only {len(content)} bytes" if len(content) < n_bytes else "more bytes"
+        raise ValueError(f"it states the shape {shape}, {n_bytes} bytes, but holds {found}")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,0 +1,8 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+ACTIVATIONS: dict[str, int]
+
+def inplace_activation(activation: int, Z: NDArray[Any]) -> None: ...
+def inplace_backprop_activation(activation: int, Y: NDArray[Any], dY: NDArray[Any]) -> None: ...

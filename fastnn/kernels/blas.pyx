@@ -1,0 +1,57 @@
+"""The one module that imports SciPy's BLAS, and the one that branches on dtype to choose a routine.
+
+Everything is row-major, said in the call and never inferred: BLAS is column-major, so the row-major
+product C = A @ B is asked for as C.T = B.T @ A.T, which swaps the operands and moves no data.
+"""
+
+from cython cimport floating
+from scipy.linalg.cython_blas cimport dgemm, sgemm
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    typedef FASTNN_BLAS_INT blas_int;  /* probed by setup.py */
+    """
+    ctypedef int blas_int
+
+# Casts, so that one text compiles whichever integer SciPy's declarations use.
+ctypedef void (*sgemm_t)(char*, char*, blas_int*, blas_int*, blas_int*, float*, float*, blas_int*,
+                         float*, blas_int*, float*, float*, blas_int*) noexcept nogil
+ctypedef void (*dgemm_t)(char*, char*, blas_int*, blas_int*, blas_int*, double*, double*, blas_int*,
+                         double*, blas_int*, double*, double*, blas_int*) noexcept nogil
+
+#: Largest dimension that BLAS's integers hold.
+MAX_DIMENSION = 2 ** (8 * int(sizeof(blas_int)) - 1) - 1
+
+
+cdef void gemm_(bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+                floating alpha, const floating* A, const floating* B,
+                floating beta, floating* C) noexcept nogil:
+    # C (m, n) = alpha * op(A) (m, k) @ op(B) (k, n) + beta * C; the rows of each are contiguous.
+    cdef char trans_a = b"T" if transpose_a else b"N"
+    cdef char trans_b = b"T" if transpose_b else b"N"
+    cdef blas_int rows = <blas_int> m, columns = <blas_int> n, inner = <blas_int> k
+    # A leading dimension must be at least 1, also where a size is 0.
+    cdef blas_int lda = max(<blas_int> 1, rows if transpose_a else inner)
+    cdef blas_int ldb = max(<blas_int> 1, inner if transpose_b else columns)
+    cdef blas_int ldc = max(<blas_int> 1, columns)
+    if m == 0 or n == 0:
+        return
+    if floating is float:
+        (<sgemm_t> sgemm)(&trans_b, &trans_a, &columns, &rows, &inner, &alpha,
+                          <float*> B, &ldb, <float*> A, &lda, &beta, C, &ldc)
+    else:
+        (<dgemm_t> dgemm)(&trans_b, &trans_a, &columns, &rows, &inner, &alpha,
+                          <double*> B, &ldb, <double*> A, &lda, &beta, C, &ldc)
+
+
+def gemm(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, ::1] C_out,
+         double alpha=1.0, double beta=0.0, bint transpose_a=False, bint transpose_b=False):
+    """C_out (m, n) = alpha * op(A) (m, k) @ op(B) (k, n) + beta * C_out."""
+    cdef Py_ssize_t m = C_out.shape[0], n = C_out.shape[1]
+    cdef Py_ssize_t k = A.shape[0] if transpose_a else A.shape[1]
+    if m == 0 or n == 0:
+        return
+    with nogil:
+        gemm_[floating](transpose_a, transpose_b, m, n, k, <floating> alpha,
+                        &A[0, 0] if k else NULL, &B[0, 0] if k else NULL, <floating> beta, &C_out[0, 0])

@@ -1,0 +1,42 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn.kernels.rows import CSRRows
+
+MAX_LANES: int
+
+def lane_count(batch_size: int) -> int: ...
+def work_size(sizes: NDArray[np.intp], block_rows: int) -> int: ...
+def train(
+    X: NDArray[Any] | CSRRows,
+    y: NDArray[np.intp],
+    order: NDArray[np.intp] | None,
+    batch_size: int,
+    sizes: NDArray[np.intp],
+    activations: NDArray[np.int32],
+    parameters: NDArray[Any],
+    update: int,
+    hyperparameters: NDArray[np.float64],
+    l2: float,
+    state: NDArray[Any],
+    gradients: NDArray[Any],
+    work: NDArray[Any],
+    block_rows: int,
+    position: NDArray[np.intp],
+    log_likelihood: NDArray[np.float64],
+    seconds: float,
+    n_threads: int,
+) -> None: ...
+def forward(
+    X: NDArray[Any] | CSRRows,
+    first: int,
+    sizes: NDArray[np.intp],
+    activations: NDArray[np.int32],
+    parameters: NDArray[Any],
+    work: NDArray[Any],
+    block_rows: int,
+    Z_out: NDArray[Any],
+    n_threads: int,
+) -> None: ...

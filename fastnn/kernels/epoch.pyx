@@ -1,0 +1,320 @@
+"""The engine: runs of batches without the GIL, and the forward pass over many rows.
+
+A batch is cut into lanes, a lane into blocks of rows.  A block goes forward and backward while it is in
+cache and adds to its lane's gradient; when all lanes are done, their gradients are added up in order and
+the parameters move.  How a batch is cut depends on its size alone, a lane's blocks are taken in order,
+and BLAS must run single-threaded: so the bits are the same whatever the number of threads, and wherever
+the clock interrupts the run.  The parameters stand in one vector: W (n_in, n_out) and b (n_out,) of the
+first layer, then of the next.
+"""
+
+from cython.parallel cimport prange
+from cython cimport floating
+from libc.math cimport INFINITY, isfinite
+
+from .activations cimport activate, backprop_activation
+from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
+from .rows cimport CSR, RowStore, dense_rows, open_rows
+from .softmax cimport cross_entropy_rows
+from .sparse cimport sparse_backward_weight, sparse_forward
+from .updates cimport SGD, update_range
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int TIME_UTC
+    int timespec_get(timespec* now, int base)
+
+cdef enum:
+    LANES = 8               # the most lanes a batch is cut into, and so the most threads that can help
+    MIN_LANE_ROWS = 256     # below this a lane's own gradient costs more than it gains
+    UPDATE_CHUNK = 16384    # parameters that one thread updates at a time
+
+MAX_LANES = LANES
+
+
+cdef struct Model:
+    Py_ssize_t n_layers
+    Py_ssize_t n_parameters
+    Py_ssize_t widest               # of the hidden layers
+    const Py_ssize_t* sizes         # (n_layers + 1,)
+    const int* activations          # (n_layers - 1,), one a hidden layer
+
+# Where the rows of a run come from, and where those of one batch stand.
+cdef struct Batch:
+    const RowStore* store
+    const Py_ssize_t* order         # NULL: rows as stored
+    const Py_ssize_t* y             # by position in the order
+    Py_ssize_t first                # position in the order
+    Py_ssize_t n_rows
+
+
+cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations) noexcept:
+    cdef Model model
+    cdef Py_ssize_t k
+    model.n_layers = sizes.shape[0] - 1
+    model.n_parameters = model.widest = 0
+    for k in range(model.n_layers):
+        model.n_parameters += (sizes[k] + 1) * sizes[k + 1]
+        if k > 0:
+            model.widest = max(model.widest, sizes[k])
+    model.sizes = &sizes[0]
+    model.activations = &activations[0] if activations.shape[0] else NULL
+    return model
+
+
+cdef double now() noexcept nogil:
+    cdef timespec time
+    timespec_get(&time, TIME_UTC)
+    return time.tv_sec + 1e-9 * time.tv_nsec
+
+
+cdef Py_ssize_t lanes_of(Py_ssize_t n_rows) noexcept nogil:
+    return min(<Py_ssize_t> LANES, max(<Py_ssize_t> 1, n_rows // MIN_LANE_ROWS))
+
+
+def lane_count(Py_ssize_t batch_size):
+    """Number of lanes that a batch of this many rows is cut into."""
+    return lanes_of(batch_size)
+
+
+def work_size(const Py_ssize_t[::1] sizes, Py_ssize_t block_rows):
+    """Numbers of work space that a lane needs: the rows of a block, its activations, two gradients."""
+    cdef Py_ssize_t k, total = 0, widest = 0
+    for k in range(sizes.shape[0]):
+        total += sizes[k]
+        if 0 < k < sizes.shape[0] - 1:
+            widest = max(widest, sizes[k])
+    return block_rows * (total + 2 * widest)
+
+
+cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
+                                   const floating* parameters, Py_ssize_t block_rows, floating* work,
+                                   floating* Z_out) noexcept nogil:
+    # Leaves the output of each hidden layer in work, behind the rows themselves, and the logits in Z_out.
+    # Returns the dense rows, NULL if they are sparse.
+    cdef Py_ssize_t k, n_in, n_out
+    cdef const floating* W = parameters
+    cdef const floating* X = NULL
+    cdef const floating* Y
+    cdef floating* Z = work + block_rows * model.sizes[0]
+    if batch.store.kind != CSR:
+        X = dense_rows(batch.store, batch.order, first, n, work)
+    Y = X
+    for k in range(model.n_layers):
+        n_in, n_out = model.sizes[k], model.sizes[k + 1]
+        if k == model.n_layers - 1:
+            Z = Z_out
+        if k == 0 and X == NULL:
+            sparse_forward(batch.store, batch.order, first, n, W, W + n_in * n_out, Z, n_out)
+        else:
+            affine_forward(Y, W, W + n_in * n_out, Z, n, n_in, n_out)
+        if k < model.n_layers - 1:
+            activate(model.activations[k], Z, n * n_out)
+        Y = Z
+        Z += block_rows * n_out
+        W += (n_in + 1) * n_out
+    return X
+
+
+cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
+                        const floating* parameters, Py_ssize_t block_rows, floating* work,
+                        floating* target, double alpha, double weight_beta, double bias_beta) noexcept nogil:
+    # Forward and backward on n rows of a batch: target = alpha * gradient + beta * target, where the
+    # gradient is that of the batch's mean log-likelihood.  Returns the sum of these rows' own; where
+    # that is not finite, target is left alone.  target may be the parameters themselves.
+    cdef Py_ssize_t k, n_in, n_out, last = model.n_layers - 1
+    cdef Py_ssize_t offset = model.n_parameters
+    cdef floating* dZ = work + block_rows * model.sizes[0]
+    cdef floating* Y
+    cdef floating* dY
+    cdef floating* spare
+    cdef const floating* X
+    cdef double log_likelihood
+    for k in range(last):
+        dZ += block_rows * model.sizes[k + 1]
+    Y = dZ
+    dY = dZ + block_rows * model.sizes[last + 1]
+    spare = dY + block_rows * model.widest
+    X = forward_block(model, batch, first, n, parameters, block_rows, work, dZ)
+    log_likelihood = cross_entropy_rows(dZ, batch.y + first, n, model.sizes[last + 1], 1.0 / batch.n_rows)
+    if not isfinite(log_likelihood):
+        return log_likelihood
+    for k in range(last, -1, -1):
+        n_in, n_out = model.sizes[k], model.sizes[k + 1]
+        offset -= (n_in + 1) * n_out
+        if k > 0:
+            # The old weights carry the gradient down, so this stands before their update.
+            Y -= block_rows * n_in
+            affine_backward_input(dZ, parameters + offset, dY, n, n_in, n_out)
+            backprop_activation(model.activations[k - 1], Y, dY, n * n_in)
+            affine_backward_weight(Y, dZ, target + offset, n, n_in, n_out, <floating> alpha, <floating> weight_beta)
+        elif X != NULL:
+            affine_backward_weight(X, dZ, target + offset, n, n_in, n_out, <floating> alpha, <floating> weight_beta)
+        else:
+            sparse_backward_weight(batch.store, batch.order, first, n, dZ, target + offset, n_out,
+                                   <floating> alpha, <floating> weight_beta)
+        affine_backward_bias(dZ, target + offset + n_in * n_out, n, n_out, <floating> alpha, <floating> bias_beta)
+        if k == last:
+            dZ, dY = dY, spare
+        else:
+            dZ, dY = dY, dZ
+    return log_likelihood
+
+
+cdef void climb_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py_ssize_t n_lanes,
+                     const floating* parameters, Py_ssize_t block_rows, floating* work, floating* gradient,
+                     Py_ssize_t* done, double* log_likelihood, double deadline) noexcept nogil:
+    # Goes on with one lane of a batch until it is finished or time is up.
+    cdef Py_ssize_t first = batch.n_rows * lane // n_lanes
+    cdef Py_ssize_t n_rows = batch.n_rows * (lane + 1) // n_lanes - first
+    cdef Py_ssize_t n
+    cdef double beta
+    while done[0] < n_rows and now() < deadline:
+        n = min(block_rows, n_rows - done[0])
+        beta = 0 if done[0] == 0 else 1
+        log_likelihood[0] += climb_block(model, batch, batch.first + first + done[0], n, parameters, block_rows,
+                                         work, gradient, 1, beta, beta)
+        done[0] += n
+
+
+cdef void update_chunk(int update, const double* hyperparameters, double l2, floating* parameters,
+                       floating* gradients, Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
+                       Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef Py_ssize_t lane, i
+    cdef const floating* other
+    for lane in range(1, n_lanes):
+        other = gradients + lane * n_parameters
+        for i in range(begin, end):
+            gradients[i] += other[i]
+    if l2 != 0:
+        for i in range(begin, end):
+            gradients[i] -= <floating> l2 * parameters[i]
+    update_range(update, hyperparameters, parameters, gradients, state, begin, end)
+
+
+cdef void update_span(int update, const double* hyperparameters, double l2, floating* parameters,
+                      floating* gradients, Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
+                      Py_ssize_t begin, Py_ssize_t end, int n_threads) noexcept nogil:
+    # Adds the lanes' gradients up, in order, into the first; takes the penalty off; moves the parameters.
+    cdef Py_ssize_t chunk, n_chunks = (end - begin + UPDATE_CHUNK - 1) // UPDATE_CHUNK
+    if n_chunks == 1:
+        update_chunk(update, hyperparameters, l2, parameters, gradients, n_lanes, n_parameters, state, begin, end)
+        return
+    for chunk in prange(n_chunks, num_threads=min(n_threads, n_chunks), schedule="static"):
+        update_chunk(update, hyperparameters, l2, parameters, gradients, n_lanes, n_parameters, state,
+                     begin + chunk * UPDATE_CHUNK, min(end, begin + (chunk + 1) * UPDATE_CHUNK))
+
+
+def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
+          const Py_ssize_t[::1] sizes, const int[::1] activations, floating[::1] parameters, int update,
+          const double[::1] hyperparameters, double l2, floating[:, ::1] state, floating[:, ::1] gradients,
+          floating[:, ::1] work, Py_ssize_t block_rows, Py_ssize_t[::1] position, double[::1] log_likelihood,
+          double seconds, int n_threads):
+    """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
+
+    Each step ascends the batch's mean log-likelihood minus l2 / 2 times the sum of squared weights.
+
+    X : (n, n_in) array or CSRRows;  order : (n,) rows in the order to take, or None;
+    y : (n,) classes in that order
+    parameters : (n_parameters,), updated in place
+    state : (n_slots, n_parameters), the optimizer's;  hyperparameters : as the update wants them
+    gradients : (n_lanes, n_parameters) work space; with update "none" the gradient is left in its first row
+    work : (n_lanes, work_size(sizes, block_rows)) work space
+    position : (1 + n_lanes,), zeros at the start of an epoch: first row of the current batch, rows done by each lane
+    log_likelihood : (1 + n_lanes,), zeros at the start of an epoch: sum over the finished batches, in nats, and
+        over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
+        its step was not taken.
+    seconds : time after which to return
+    """
+    cdef RowStore store = open_rows(X)
+    cdef Model model = open_model(sizes, activations)
+    cdef Batch batch
+    cdef Py_ssize_t n_rows = y.shape[0], lane, n_lanes, k, n_weights, begin, total_done
+    cdef const double* hyper = &hyperparameters[0] if hyperparameters.shape[0] else NULL
+    cdef floating* state_ = &state[0, 0] if state.shape[0] else NULL
+    cdef double sum_, deadline = now() + seconds
+    batch.store = &store
+    if order is None:
+        batch.order = NULL
+    else:
+        batch.order = &order[0]
+    batch.y = &y[0]
+    with nogil:
+        while position[0] < n_rows:
+            batch.first = position[0]
+            batch.n_rows = min(batch_size, n_rows - batch.first)
+            if update == SGD and batch.n_rows <= min(block_rows, <Py_ssize_t> MIN_LANE_ROWS):
+                # A plain step on one block: the gradient products write the new parameters themselves.
+                sum_ = climb_block(&model, &batch, batch.first, batch.n_rows, &parameters[0], block_rows,
+                                   &work[0, 0], &parameters[0], hyper[0], 1 - hyper[0] * l2, 1)
+                log_likelihood[0] += sum_
+                if not isfinite(sum_):
+                    break
+                position[0] += batch.n_rows
+                if now() >= deadline:
+                    break
+                continue
+            n_lanes = lanes_of(batch.n_rows)
+            if n_lanes == 1:
+                climb_lane(&model, &batch, 0, 1, &parameters[0], block_rows, &work[0, 0], &gradients[0, 0],
+                           &position[1], &log_likelihood[1], deadline)
+            else:
+                for lane in prange(n_lanes, num_threads=min(n_threads, n_lanes), schedule="dynamic", chunksize=1):
+                    climb_lane(&model, &batch, lane, n_lanes, &parameters[0], block_rows, &work[lane, 0],
+                               &gradients[lane, 0], &position[1 + lane], &log_likelihood[1 + lane], deadline)
+            total_done = 0
+            sum_ = 0
+            for lane in range(n_lanes):
+                total_done = total_done + position[1 + lane]
+                sum_ = sum_ + log_likelihood[1 + lane]
+            if not isfinite(sum_):
+                log_likelihood[0] = -INFINITY
+                break
+            if total_done < batch.n_rows:
+                break
+            begin = 0
+            for k in range(model.n_layers):
+                n_weights = sizes[k] * sizes[k + 1]
+                update_span(update, hyper, l2, &parameters[0], &gradients[0, 0], n_lanes, model.n_parameters, state_,
+                            begin, begin + n_weights, n_threads)
+                begin = begin + n_weights
+                update_span(update, hyper, 0, &parameters[0], &gradients[0, 0], n_lanes, model.n_parameters, state_,
+                            begin, begin + sizes[k + 1], n_threads)
+                begin = begin + sizes[k + 1]
+            log_likelihood[0] += sum_
+            position[0] += batch.n_rows
+            for lane in range(n_lanes):
+                position[1 + lane] = 0
+                log_likelihood[1 + lane] = 0
+
+
+def forward(X, Py_ssize_t first, const Py_ssize_t[::1] sizes, const int[::1] activations,
+            const floating[::1] parameters, floating[:, ::1] work, Py_ssize_t block_rows, floating[:, ::1] Z_out,
+            int n_threads):
+    """Z_out (n, n_classes) = logits of the n rows of X that begin at first; work and block_rows as for train."""
+    cdef RowStore store = open_rows(X)
+    cdef Model model = open_model(sizes, activations)
+    cdef Batch batch
+    cdef Py_ssize_t n_rows = Z_out.shape[0], lane, n_lanes = work.shape[0]
+    batch.store = &store
+    batch.order = batch.y = NULL
+    batch.first = first
+    batch.n_rows = n_rows
+    if n_rows == 0:
+        return
+    with nogil:
+        for lane in prange(n_lanes, num_threads=min(n_threads, n_lanes), schedule="dynamic", chunksize=1):
+            forward_lane(&model, &batch, lane, n_lanes, &parameters[0], block_rows, &work[lane, 0], &Z_out[0, 0])
+
+
+cdef void forward_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py_ssize_t n_lanes,
+                       const floating* parameters, Py_ssize_t block_rows, floating* work,
+                       floating* Z_out) noexcept nogil:
+    # Every n_lanes-th block of rows, from the lane's own on.
+    cdef Py_ssize_t at = lane * block_rows
+    while at < batch.n_rows:
+        forward_block(model, batch, batch.first + at, min(block_rows, batch.n_rows - at), parameters, block_rows,
+                      work, Z_out + at * model.sizes[model.n_layers])
+        at += n_lanes * block_rows

@@ -1,0 +1,21 @@
+from cython cimport floating
+from libc.stdint cimport int32_t, int64_t
+
+cdef enum StorageKind:
+    UINT8
+    FLOAT32
+    FLOAT64
+    CSR
+
+# The rows of a data set as they are stored; it borrows the arrays that it points into.
+cdef struct RowStore:
+    StorageKind kind
+    Py_ssize_t n_rows, n_columns
+    const void* values          # dense (n_rows, n_columns); CSR: the non-zeros, of the network's dtype
+    const int32_t* columns      # CSR only: the column of each non-zero
+    const int64_t* row_starts   # CSR only: (n_rows + 1,)
+
+cdef RowStore open_rows(object X) except *
+
+cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
+                                Py_ssize_t n, floating* buffer) noexcept nogil

@@ -1,0 +1,18 @@
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+UINT8_SCALE: float
+
+class CSRRows(NamedTuple):
+    data: NDArray[Any]
+    indices: NDArray[np.int32]
+    indptr: NDArray[np.int64]
+    n_columns: int
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+def gather(X: NDArray[Any], order: NDArray[np.intp], X_out: NDArray[Any]) -> None: ...

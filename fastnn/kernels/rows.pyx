@@ -1,0 +1,122 @@
+"""Rows of a data set, from the way they are stored to the network's dtype.
+
+Dense rows in order and of the network's dtype are used where they lie; otherwise the rows of one block
+are gathered, converted and scaled into a small buffer, so no converted or shuffled copy of the data
+exists.  Sparse rows are a CSR of three arrays and are never made dense.
+"""
+
+from typing import NamedTuple
+
+from cython cimport floating
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.string cimport memcpy
+
+#: uint8 values are pixels: each is multiplied by this.
+UINT8_SCALE = 1.0 / 256
+
+ctypedef fused stored:
+    uint8_t
+    float
+    double
+
+
+class CSRRows(NamedTuple):
+    """Sparse rows: data (nnz,) floating, indices (nnz,) int32, indptr (n + 1,) int64, and the width."""
+
+    data: object
+    indices: object
+    indptr: object
+    n_columns: int
+
+    @property
+    def shape(self):
+        """(n, n_columns)"""
+        return len(self.indptr) - 1, self.n_columns
+
+    @property
+    def dtype(self):
+        """dtype of the non-zeros"""
+        return self.data.dtype
+
+
+cdef RowStore open_rows(object X) except *:
+    # Takes a checked C-contiguous array or CSRRows; the caller keeps X alive.
+    cdef RowStore store
+    cdef const uint8_t[:, ::1] pixels
+    cdef const float[:, ::1] singles
+    cdef const double[:, ::1] doubles
+    cdef const float[::1] single_values
+    cdef const double[::1] double_values
+    cdef const int32_t[::1] columns
+    cdef const int64_t[::1] row_starts
+    store.n_rows, store.n_columns = X.shape
+    store.values = store.columns = store.row_starts = NULL
+    if isinstance(X, CSRRows):
+        store.kind = CSR
+        columns, row_starts = X.indices, X.indptr
+        store.row_starts = &row_starts[0]
+        if columns.shape[0]:
+            store.columns = &columns[0]
+            if X.dtype == "float32":
+                single_values = X.data
+                store.values = &single_values[0]
+            else:
+                double_values = X.data
+                store.values = &double_values[0]
+    elif X.dtype == "uint8":
+        store.kind = UINT8
+        pixels = X
+        store.values = &pixels[0, 0] if X.size else NULL
+    elif X.dtype == "float32":
+        store.kind = FLOAT32
+        singles = X
+        store.values = &singles[0, 0] if X.size else NULL
+    else:
+        store.kind = FLOAT64
+        doubles = X
+        store.values = &doubles[0, 0] if X.size else NULL
+    return store
+
+
+cdef inline floating convert(stored value, floating target) noexcept nogil:
+    # The second argument is there for its type alone.
+    if stored is uint8_t:
+        return value * <floating> 0.00390625  # UINT8_SCALE
+    else:
+        return <floating> value
+
+
+cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t* order, Py_ssize_t first,
+                    Py_ssize_t n, floating* buffer) noexcept nogil:
+    cdef Py_ssize_t i, j
+    cdef const stored* row
+    for i in range(n):
+        row = values + (order[first + i] if order != NULL else first + i) * n_columns
+        if stored is floating:
+            memcpy(buffer + i * n_columns, row, n_columns * sizeof(floating))
+        else:
+            for j in range(n_columns):
+                buffer[i * n_columns + j] = convert(row[j], buffer[0])
+
+
+cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
+                                Py_ssize_t n, floating* buffer) noexcept nogil:
+    # The n rows that stand at positions first, first + 1, ... of the order (NULL: as stored).
+    cdef StorageKind own = FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64
+    if order == NULL and store.kind == own:
+        return <const floating*> store.values + first * store.n_columns
+    if store.kind == UINT8:
+        copy_rows[uint8_t, floating](<const uint8_t*> store.values, store.n_columns, order, first, n, buffer)
+    elif store.kind == FLOAT32:
+        copy_rows[float, floating](<const float*> store.values, store.n_columns, order, first, n, buffer)
+    else:
+        copy_rows[double, floating](<const double*> store.values, store.n_columns, order, first, n, buffer)
+    return buffer
+
+
+def gather(X, const Py_ssize_t[::1] order, floating[:, ::1] X_out):
+    """X_out (n, n_in) = the rows order (n,) of the dense X, in X_out's dtype; uint8 scaled by UINT8_SCALE."""
+    cdef RowStore store = open_rows(X)
+    if X_out.size:
+        with nogil:
+            dense_rows(&store, &order[0], 0, order.shape[0], &X_out[0, 0])

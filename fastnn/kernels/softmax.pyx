@@ -1,0 +1,99 @@
+"""The output layer: softmax, log-softmax, and cross-entropy with its gradient, a row at a time.
+
+The largest logit of a row is subtracted first, so that no exp overflows and one term of the sum is 1:
+P. Blanchard, D. J. Higham, N. J. Higham, "Accurately computing the log-sum-exp and softmax functions",
+IMA J. Numer. Anal. 41 (2021).
+"""
+
+from cython cimport floating
+from libc.math cimport log
+
+from ._math cimport exp_
+
+
+cdef inline floating row_max(const floating* z, Py_ssize_t n_classes) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef floating largest = z[0]
+    for j in range(1, n_classes):
+        largest = z[j] if z[j] > largest else largest
+    return largest
+
+
+cdef inline floating exp_row(floating* z, floating largest, Py_ssize_t n_classes) noexcept nogil:
+    # z becomes exp(z - largest); returns its sum.
+    cdef Py_ssize_t j
+    cdef floating total = 0
+    for j in range(n_classes):
+        z[j] = exp_(z[j] - largest)
+    for j in range(n_classes):
+        total += z[j]
+    return total
+
+
+cdef inline void scale_row(floating* z, floating factor, Py_ssize_t n_classes) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n_classes):
+        z[j] = z[j] * factor
+
+
+cdef void softmax_rows(floating* Z, Py_ssize_t n, Py_ssize_t n_classes) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating* z
+    for i in range(n):
+        z = Z + i * n_classes
+        scale_row(z, 1 / exp_row(z, row_max(z, n_classes), n_classes), n_classes)
+
+
+cdef double cross_entropy_rows(floating* Z, const Py_ssize_t* y, Py_ssize_t n, Py_ssize_t n_classes,
+                               double scale) noexcept nogil:
+    # Returns sum_i log P[i, y_i], P = softmax(Z); Z becomes scale * (onehot(y) - P), the gradient by
+    # the logits of scale times that sum.
+    cdef Py_ssize_t i
+    cdef floating largest, logit, total
+    cdef floating* z
+    cdef double log_likelihood = 0
+    for i in range(n):
+        z = Z + i * n_classes
+        largest = row_max(z, n_classes)
+        logit = z[y[i]] - largest
+        total = exp_row(z, largest, n_classes)
+        log_likelihood += logit - log(total)
+        scale_row(z, <floating> -scale / total, n_classes)
+        z[y[i]] += <floating> scale
+    return log_likelihood
+
+
+def inplace_softmax(floating[:, ::1] Z):
+    """Z (n, n_classes), logits, becomes P, probabilities: each row sums to 1."""
+    if Z.size:
+        with nogil:
+            softmax_rows(&Z[0, 0], Z.shape[0], Z.shape[1])
+
+
+def inplace_log_softmax(floating[:, ::1] Z):
+    """Z (n, n_classes), logits, becomes log P, in nats; finite even where P itself underflows."""
+    cdef Py_ssize_t i, j
+    cdef floating largest
+    cdef double total
+    with nogil:
+        for i in range(Z.shape[0] if Z.shape[1] else 0):
+            largest = row_max(&Z[i, 0], Z.shape[1])
+            total = 0
+            for j in range(Z.shape[1]):
+                Z[i, j] = Z[i, j] - largest
+                total += exp_(Z[i, j])
+            for j in range(Z.shape[1]):
+                Z[i, j] = <floating> (Z[i, j] - log(total))
+
+
+def inplace_cross_entropy(floating[:, ::1] Z, const Py_ssize_t[::1] y, double scale):
+    """Return the sum of log P[i, y_i] in nats; Z, logits, becomes its gradient times scale.
+
+    One pass over Z (n, n_classes): P = softmax(Z), then Z = scale * (onehot(y) - P).
+    """
+    cdef double log_likelihood
+    if not Z.size:
+        return 0.0
+    with nogil:
+        log_likelihood = cross_entropy_rows(&Z[0, 0], &y[0], Z.shape[0], Z.shape[1], scale)
+    return log_likelihood

@@ -1,0 +1,169 @@
+"""Pictures, with matplotlib (extra ``plot``).  Each function returns a Figure: save it with ``savefig``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnn._validation import check_integer
+from fastnn.callbacks import History
+from fastnn.network import Network
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WRONG = "#c1272d"
+RIGHT = "#333333"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of so many inches, independent of any window system."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "fastnn[plot]"') from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def image_shape(n_pixels: int) -> tuple[int, int]:
+    """Rows and columns of an image given as a vector: the most nearly square of all."""
+    rows = next(side for side in range(math.isqrt(n_pixels), 0, -1) if n_pixels % side == 0)
+    return rows, n_pixels // rows
+
+
+def plot_digits(
+    X: ArrayLike, true: ArrayLike | None = None, assigned: ArrayLike | None = None, columns: int = 5
+) -> Figure:
+    """Images with their true and assigned classes; wrong ones in red.
+
+    Parameters
+    ----------
+    X : (n, n_pixels) array
+        One image a row, square if possible.
+    true, assigned : (n,) arrays or None
+        Classes to write above each image.
+    columns : int, default 5
+        Images side by side.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    images = np.asarray(X)
+    if images.ndim != 2 or not images.size:
+        raise ValueError(f"X must hold one image a row, (n, n_pixels); its shape is {images.shape}")
+    labels = {}
+    for name, classes in (("true", true), ("assigned", assigned)):
+        if classes is not None:
+            labels[name] = np.asarray(classes)
+            if labels[name].shape != (len(images),):
+                raise ValueError(f"{name} must have shape ({len(images)},), not {labels[name].shape}")
+    columns = min(len(images), check_integer(columns, "columns", 1))
+    rows = -(-len(images) // columns)
+    figure = new_figure(1.35 * columns, 1.65 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    shape = image_shape(images.shape[1])
+    for i, ax in enumerate(axes):
+        ax.set_axis_off()
+        if i < len(images):
+            ax.imshow(images[i].reshape(shape), cmap="binary")
+            wrong = len(labels) == 2 and labels["true"][i] != labels["assigned"][i]
+            title = ", ".join(f"{name} {classes[i]}" for name, classes in labels.items())
+            ax.set_title(title.replace(", ", "\n"), fontsize=9, color=WRONG if wrong else RIGHT)
+    return figure
+
+
+def plot_history(history: History) -> Figure:
+    """Learning curves: log-likelihood, and validation error if there was validation data."""
+    if not len(history):
+        raise ValueError("history is empty: no epoch was finished")
+    epochs = np.arange(1, len(history) + 1)
+    n_panels = 2 if history.validation_error else 1
+    figure = new_figure(5 * n_panels, 3.4)
+    panels = figure.subplots(1, n_panels, squeeze=False)[0]
+    panels[0].plot(epochs, history.log_likelihood, marker=".", label="training, before each update")
+    if history.validation_log_likelihood:
+        panels[0].plot(epochs, history.validation_log_likelihood, marker=".", label="validation, after the epoch")
+    panels[0].set_ylabel("mean log-likelihood (nats)")
+    panels[0].legend(frameon=False)
+    if n_panels == 2:
+        panels[1].plot(epochs, 100 * np.array(history.validation_error), marker=".", color="C1")
+        panels[1].set_ylabel("validation error (%)")
+        panels[1].set_ylim(bottom=0)
+    for panel in panels:
+        panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+    return figure
+
+
+def plot_confusion(matrix: ArrayLike) -> Figure:
+    """Confusion matrix (n_classes, n_classes): true classes down, assigned classes across.
+
+    The colour is the share of the true class that went wrong there; the diagonal is left white.
+    """
+    counts = np.asarray(matrix)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
+        raise ValueError(f"matrix must be square, (n_classes, n_classes); its shape is {counts.shape}")
+    n_classes = len(counts)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    np.fill_diagonal(shares, 0)
+    size = max(4.2, 0.5 * n_classes + 1)
+    figure = new_figure(size, size)
+    ax = figure.subplots()
+    ax.imshow(shares, cmap="Reds", vmin=0)
+    ax.set_xticks(range(n_classes))
+    ax.set_yticks(range(n_classes))
+    ax.set_xlabel("assigned class")
+    ax.set_ylabel("true class")
+    darkest = shares.max()
+    for (i, j), count in np.ndenumerate(counts):
+        if count:
+            ax.text(
+                j,
+                i,
+                str(count),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[i, j] > 0.6 * darkest > 0 else RIGHT,
+                weight="bold" if i == j else "normal",
+            )
+    return figure
+
+
+def plot_weights(network: Network, count: int = 25) -> Figure:
+    """Weights of the first layer as images, one a unit: red adds to it, blue takes away.
+
+    Parameters
+    ----------
+    network : Network
+        Whose inputs are pixels.
+    count : int, default 25
+        The first so many units at most.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a fastnn.Network, not {type(network).__name__}")
+    weight: NDArray[Any] = network.weights[0]
+    count = min(weight.shape[1], check_integer(count, "count", 1))
+    columns = min(count, 5)
+    rows = -(-count // columns)
+    figure = new_figure(1.2 * columns + 0.8, 1.3 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    shown = weight[:, :count]
+    limit = float(np.quantile(np.abs(shown), 0.995)) or 1.0
+    shape = image_shape(network.n_in)
+    for i, ax in enumerate(axes):
+        ax.set_axis_off()
+        if i < count:
+            image = ax.imshow(weight[:, i].reshape(shape), cmap="RdBu_r", vmin=-limit, vmax=limit)
+            ax.set_title(f"{'class' if len(network.sizes) == 2 else 'unit'} {i}", fontsize=8)
+    figure.colorbar(image, ax=list(axes), shrink=0.6, label="weight")
+    return figure

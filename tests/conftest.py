@@ -1,0 +1,69 @@
+"""Shared by all tests: the one table of tolerances, the embedded data and the golden runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastnn
+
+# Relative to the largest expected value, or to 1 (the size of the terms) where their sum cancels: a handful
+# of roundings in sums of up to a few hundred terms.
+TOLERANCES = {"float32": 3e-6, "float64": 1e-14}
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(params=list(TOLERANCES))
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def assert_close(dtype):
+    """Assert that two arrays agree to the dtype's rounding, times a factor that the caller explains."""
+
+    def check(actual, expected, factor=1):
+        actual, expected = np.asarray(actual, float), np.asarray(expected, float)
+        assert actual.shape == expected.shape
+        scale = np.abs(expected).max(initial=1)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=factor * TOLERANCES[dtype] * scale)
+
+    return check
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """Training, validation and test set, float64."""
+    return fastnn.datasets.load_mnist(dtype="float64")
+
+
+@pytest.fixture(params=sorted(path.stem for path in GOLDEN.glob("*.json")))
+def golden(request):
+    """One run of Theano 1.0.5; see tests/golden/README.md."""
+    return json.loads((GOLDEN / f"{request.param}.json").read_text())
+
+
+def golden_network(case, dtype="float64"):
+    """Return the network of a golden case, started as the case says."""
+    network = fastnn.Network(case["sizes"], case["activation"], dtype)
+    generator = np.random.RandomState(case["seed"])
+    last = len(network.weights) - 1
+    for k, weight in enumerate(network.weights):
+        scale = 0.01 if case["init"].startswith("W of the last layer 0") else np.sqrt(1 / weight.shape[0])
+        if k < last or scale != 0.01:
+            network.weights[k] = scale * generator.randn(*weight.shape)
+        else:
+            network.weights[k] = np.zeros(weight.shape)
+    return network
+
+
+@pytest.fixture
+def start_golden():
+    return golden_network

@@ -1,0 +1,439 @@
+"""Data files: the embedded MNIST, users' own, damaged ones and hostile ones."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fastnn
+from fastnn.datasets import load_mnist, read_idx, read_rows
+from fastnn.datasets._mnist import EMBEDDED
+
+DATA = Path(__file__).parent / "data"
+
+
+def idx_bytes(array):
+    array = np.asarray(array, np.uint8)
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """A folder of small IDX files: 12 training and 5 test images of 2 x 3 pixels."""
+    for kind, n in (("train", 12), ("t10k", 5)):
+        (tmp_path / f"{kind}-images-idx3-ubyte").write_bytes(idx_bytes(rng.integers(0, 256, (n, 2, 3))))
+        (tmp_path / f"{kind}-labels-idx1-ubyte").write_bytes(idx_bytes(rng.integers(0, 4, n)))
+    return tmp_path
+
+
+def test_embedded_files_are_the_canonical_ones():
+    digests = dict(
+        reversed(line.split()) for line in (EMBEDDED / "LICENSE").read_text().splitlines() if "ubyte" in line
+    )
+    assert len(digests) == 4
+    for name, digest in digests.items():
+        content = gzip.decompress((EMBEDDED / f"{name}.gz").read_bytes())
+        assert hashlib.sha256(content).hexdigest() == digest
+
+
+def test_embedded_mnist_has_the_split_of_the_tutorial(mnist):
+    train, valid, _test = mnist
+    assert [part.X.shape for part in mnist] == [(50_000, 784), (10_000, 784), (10_000, 784)]
+    assert [part.y.shape for part in mnist] == [(50_000,), (10_000,), (10_000,)]
+    assert [part.y[:3].tolist() for part in mnist] == [[5, 0, 4], [3, 8, 6], [7, 2, 1]]
+    pixels = read_idx(EMBEDDED / "train-images-idx3-ubyte.gz")
+    np.testing.assert_array_equal(train.X[:100], pixels[:100].reshape(100, -1) / 256)
+    np.testing.assert_array_equal(valid.X[-100:], pixels[-100:].reshape(100, -1) / 256)
+    assert train.y.dtype == np.int64
+    assert train.X.dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_dtype_of_pixels(dtype, folder):
+    train, _, _ = load_mnist(folder, dtype)
+    assert train.X.dtype == dtype
+    pixels = read_idx(folder / "train-images-idx3-ubyte")[:10].reshape(10, -1)
+    np.testing.assert_array_equal(train.X, pixels if dtype == "uint8" else pixels / 256)
+
+
+@pytest.mark.parametrize("wrong", ["float16", "int64"])
+def test_other_dtypes_are_refused(wrong):
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        load_mnist(dtype=wrong)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("dotted", [False, True])
+def test_a_folder_of_idx_files(folder, zipped, dotted):
+    expected = load_mnist(folder)
+    for path in list(folder.iterdir()):
+        name = path.name.replace("-idx", ".idx") if dotted else path.name
+        content = path.read_bytes()
+        path.unlink()
+        (folder / (name + ".gz" * zipped)).write_bytes(gzip.compress(content) if zipped else content)
+    train, valid, test = load_mnist(folder)
+    assert (len(train.y), len(valid.y), len(test.y)) == (10, 2, 5)
+    for part, other in zip((train, valid, test), expected, strict=True):
+        np.testing.assert_array_equal(part.X, other.X)
+        np.testing.assert_array_equal(part.y, other.y)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load_mnist(folder)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_mnist(folder / "nowhere")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_every_truncation_of_an_idx_file_is_refused(tmp_path, zipped):
+    content = idx_bytes(np.arange(24).reshape(4, 2, 3))
+    content = gzip.compress(content) if zipped else content
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    read_idx(path)
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="images is not a usable IDX file"):
+            read_idx(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "begins with nothing"),
+        (b"hello world", "begins with 68 65 6c 6c"),
+        (struct.pack(">BBBBI", 0, 0, 13, 1, 0), "begins with 00 00 0d 01"),
+        (struct.pack(">BBBB", 0, 0, 8, 0), "1 to 4 dimensions"),
+        (struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "more than 2147483648 bytes"),
+        (struct.pack(">BBBB1I", 0, 0, 8, 1, 2**31), "holds only 0 bytes"),
+        (idx_bytes(np.zeros(3)) + b"x", "holds more bytes"),
+        (b"\x1f\x8b" + b"junk" * 10, "not a usable IDX file"),
+    ],
+)
+def test_wrong_idx_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "labels"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_idx(path)
+    assert "labels" in str(caught.value)
+
+
+def test_a_gzip_bomb_is_not_unpacked_beyond_its_header(tmp_path):
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros(3)) + bytes(10**8), 9))
+    with pytest.raises(ValueError, match="holds more bytes"):
+        read_idx(path)
+
+
+def test_idx_files_that_do_not_go_together_are_refused(folder):
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(11)))
+    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte holds labels of shape \(11,\) for 12 images"):
+        load_mnist(folder)
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(12)))
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((5, 3, 3))))
+    with pytest.raises(ValueError, match="differ in size"):
+        load_mnist(folder)
+    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((5, 6))))
+    with pytest.raises(ValueError, match=r"should hold images \(n, rows, columns\)"):
+        load_mnist(folder)
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_a_genuine_pickle_of_python_2(mnist, protocol):
+    found = load_mnist(DATA / f"python2-protocol{protocol}.pkl.gz", "float64")
+    for part, whole, n in zip(found, mnist, (12, 4, 5), strict=True):
+        np.testing.assert_array_equal(part.X, whole.X[:n])
+        np.testing.assert_array_equal(part.y, whole.y[:n])
+    pixels = load_mnist(DATA / f"python2-protocol{protocol}.pkl.gz", "uint8")[0].X
+    np.testing.assert_array_equal(pixels, mnist[0].X[:12] * 256)
+
+
+def sets(X=None, y=None):
+    X = np.linspace(0, 0.5, 12, dtype="float32").reshape(3, 4) if X is None else X
+    return tuple((X, np.array([0, 1, 2]) if y is None else y) for _ in range(3))
+
+
+def write_pickle(path, value, protocol=2, zipped=True):
+    content = pickle.dumps(value, protocol) if not isinstance(value, bytes) else value
+    path.write_bytes(gzip.compress(content) if zipped else content)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("protocol", range(5))
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["<f4", ">f8", "u1"])
+def test_pickles_of_python_3(tmp_path, protocol, zipped, order, kind):
+    path = tmp_path / "mnist.pkl.gz"
+    X = np.asarray(np.arange(12).reshape(3, 4), dtype=kind, order=order)
+    write_pickle(path, sets(X), protocol, zipped)
+    for part in load_mnist(path):
+        np.testing.assert_array_equal(part.X, X.astype("float32") / (256 if kind == "u1" else 1))
+        np.testing.assert_array_equal(part.y, [0, 1, 2])
+
+
+class Command:
+    """Unpickles by running a command."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_that_would_run_a_command_does_not(tmp_path, protocol):
+    import os
+
+    path, proof = tmp_path / "mnist.pkl.gz", tmp_path / "proof"
+    command = f"touch {proof}"
+    for payload in (
+        Command(os.system, command),
+        Command(eval, f"__import__('os').system({command!r})"),
+        Command(exec, "import os"),
+        Command(getattr, "text", "upper"),
+    ):
+        for value in (payload, [payload], ((payload, payload), 1, 2), {"a": payload}):
+            write_pickle(path, value, protocol)
+            with pytest.raises(ValueError, match=r"mnist\.pkl\.gz is not a usable MNIST pickle: it asks for"):
+                load_mnist(path)
+    assert not proof.exists()
+    # The payload does work where nothing restricts it, so the test above can fail.
+    pickle.loads(pickle.dumps(Command(os.system, command), protocol))
+    assert proof.exists()
+
+
+def hostile_array(shape=(3, 4), dtype="f4", content=bytes(48), version=1, state=()):
+    """A pickle of three sets whose X is rebuilt from the given state."""
+    reconstruct, arguments, _ = np.zeros(1).__reduce__()
+
+    class Array:
+        def __reduce__(self):
+            kind = np.dtype(dtype) if isinstance(dtype, str) else dtype
+            return reconstruct, arguments, state or (version, shape, kind, False, content)
+
+    return pickle.dumps(sets(Array()), 2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        hostile_array(shape=(10**9, 10**9)),
+        hostile_array(shape=(-3, -4)),
+        hostile_array(shape=(3.0, 4)),
+        hostile_array(shape=(True, 12)),
+        hostile_array(content=bytes(47)),
+        hostile_array(content=[1] * 12),
+        hostile_array(dtype="O", content=[None] * 12),
+        hostile_array(dtype="S4"),
+        hostile_array(dtype="c8", content=bytes(96)),
+        hostile_array(dtype=np.dtype([("a", "f4")])),
+        hostile_array(dtype="M8[s]", content=bytes(96)),
+        hostile_array(state=(1, 2)),
+        pickle.dumps(sets(np.array([[np.nan]] * 3, "f4"))),
+        pickle.dumps(sets(np.ones(3, "f4"))),
+        pickle.dumps(sets(np.ones((3, 4), "i4"))),
+        pickle.dumps(sets(np.ones((3, 4), "u2"))),
+        pickle.dumps(sets(y=np.array([0, 1]))),
+        pickle.dumps(sets(y=np.array([0.0, 1, 2]))),
+        pickle.dumps(sets(y=np.array([0, -1, 2]))),
+        pickle.dumps(sets(np.empty((0, 4), "f4"), np.empty(0, int))),
+        pickle.dumps(sets()[:2]),
+        pickle.dumps([1, 2, 3]),
+        pickle.dumps({"a": 1}),
+        pickle.dumps(None),
+        pickle.dumps((sets()[0], sets()[0], (np.ones((3, 5), "f4"), np.array([0, 1, 2])))),
+        b"",
+        b"hello",
+        b"\x80\x02(" * 1000,
+        b"\x80\x02" + b"]" + b"]a" * 100 + b".",
+        b"\x80\x04\x8d" + struct.pack("<Q", 2**62),  # a string of 4 exabytes
+        b"\x80\x02cfastnn.datasets._pickle\n_Unpickler\n.",
+        b"\x80\x02cnumpy\ndtype\n.",
+    ],
+)
+def test_wrong_pickles_are_refused(tmp_path, content):
+    path = tmp_path / "mnist.pkl.gz"
+    write_pickle(path, content)
+    with pytest.raises(ValueError, match=r"mnist\.pkl\.gz is not a usable MNIST pickle"):
+        load_mnist(path)
+
+
+def test_a_pickle_nested_too_deeply_is_refused(tmp_path):
+    path = tmp_path / "mnist.pkl.gz"
+    nested = io.BytesIO()
+    nested.write(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
+    write_pickle(path, nested.getvalue())
+    with pytest.raises(ValueError, match="nested too deeply"):
+        load_mnist(path)
+
+
+def test_every_truncation_of_a_pickle_is_refused(tmp_path):
+    path = tmp_path / "mnist.pkl.gz"
+    content = pickle.dumps(sets(), 2)
+    for zipped in (False, True):
+        whole = gzip.compress(content) if zipped else content
+        for length in range(0, len(whole), 1 + 2 * zipped):
+            path.write_bytes(whole[:length])
+            with pytest.raises(ValueError, match=r"mnist\.pkl\.gz is not a usable"):
+                load_mnist(path)
+
+
+def test_a_pickle_damaged_anywhere_is_refused_or_read(tmp_path, rng):
+    path = tmp_path / "mnist.pkl.gz"
+    content = bytearray(pickle.dumps(sets(), 2))
+    for _ in range(500):
+        damaged = content.copy()
+        damaged[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            found = load_mnist(path)
+        except ValueError as error:
+            assert "mnist.pkl.gz" in str(error)  # noqa: PT017
+        else:
+            assert [len(part.X) == len(part.y) > 0 for part in found] == [True] * 3
+
+
+def test_uint8_from_a_pickle_that_holds_no_pixels_is_refused(tmp_path):
+    path = tmp_path / "mnist.pkl.gz"
+    write_pickle(path, sets(np.full((3, 4), 7.5, "f4")))
+    load_mnist(path)
+    with pytest.raises(ValueError, match="does not hold pixel / 256"):
+        load_mnist(path, "uint8")
+
+
+# --- files to classify ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pixels(rng):
+    return rng.integers(0, 256, (5, 16)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (5, 4, 4)])
+def test_rows_from_numpy_and_idx_files(tmp_path, pixels, shape):
+    array = pixels.reshape(shape)
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "one.npz", array)
+    np.savez_compressed(tmp_path / "named.npz", X=array, y=np.zeros(5))
+    (tmp_path / "images-idx3-ubyte").write_bytes(idx_bytes(array))
+    (tmp_path / "images.gz").write_bytes(gzip.compress(idx_bytes(array)))
+    for name in ("a.npy", "one.npz", "named.npz", "images-idx3-ubyte", "images.gz"):
+        rows = read_rows(tmp_path / name, 16)
+        np.testing.assert_array_equal(rows, pixels)
+        assert rows.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(16,), (4, 4), (1, 16), (1, 4, 4)])
+def test_a_single_image(tmp_path, pixels, shape):
+    np.save(tmp_path / "a.npy", pixels[0].reshape(shape))
+    np.testing.assert_array_equal(read_rows(tmp_path / "a.npy", 16), pixels[:1])
+
+
+@pytest.mark.parametrize("header", ["", ",".join(f"pixel{i}" for i in range(16)) + "\n"])
+def test_rows_from_csv(tmp_path, pixels, header):
+    path = tmp_path / "a.csv"
+    path.write_text(header + "\n".join(",".join(map(str, row)) for row in pixels) + "\n\n")
+    rows = read_rows(path, 16)
+    np.testing.assert_array_equal(rows, pixels)
+    assert rows.dtype == np.uint8
+    path.write_text(header + "\n".join(",".join(map(repr, (row / 256).tolist())) for row in pixels))
+    np.testing.assert_array_equal(read_rows(path, 16), pixels / 256)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+@pytest.mark.parametrize("dark_on_light", [False, True])
+@pytest.mark.parametrize("scale", [1, 4])
+def test_rows_from_a_picture(tmp_path, mode, dark_on_light, scale):
+    digit = np.zeros((6, 6), np.uint8)
+    digit[1:5, 2:4] = 255
+    picture = Image.fromarray(255 - digit if dark_on_light else digit)
+    picture = picture.resize((6 * scale, 6 * scale), Image.Resampling.NEAREST).convert(mode)
+    picture.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_rows(tmp_path / "a.png", 36), digit.reshape(1, -1))
+
+
+def test_a_transparent_picture_lies_on_white(tmp_path):
+    picture = np.zeros((6, 6, 4), np.uint8)
+    picture[1:5, 2:4, 3] = 255  # black ink, nothing around it
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    expected = np.zeros((6, 6))
+    expected[1:5, 2:4] = 255
+    np.testing.assert_array_equal(read_rows(tmp_path / "a.png", 36).reshape(6, 6), expected)
+
+
+def test_the_classifier_reads_a_drawn_digit(tmp_path, mnist):
+    train, _, test = mnist
+    net = fastnn.Network([784, 10])
+    fastnn.Trainer(net, batch_size=100).fit(train.X[:10_000], train.y[:10_000], epochs=2)
+    image = (255 - test.X[0] * 256).astype(np.uint8).reshape(28, 28)
+    Image.fromarray(image).resize((280, 280), Image.Resampling.BICUBIC).save(tmp_path / "seven.png")
+    assert net.predict(read_rows(tmp_path / "seven.png", 784)) == [7]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", b"", "not a usable NumPy file"),
+        (
+            "a.npy",
+            b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999,), }" + b" " * 40,
+            "not a usable NumPy file",
+        ),
+        ("a.npz", b"PK\x03\x04junk", "not a usable NumPy file"),
+        ("a.csv", b"", "not a usable CSV file: it holds no rows"),
+        ("a.csv", b"1,2,3\n4,5\n", "not a usable CSV file"),
+        ("a.csv", b"1,2,x\n1,2,y\n", "not a usable CSV file"),
+        ("a.csv", b"\xff\xfe\x00", "not a usable CSV file"),
+        ("a.csv", b"1,2,3\n", r"holds an array of shape \(1, 3\); rows of 16 numbers were expected"),
+        ("a.png", b"hello", "not a usable PNG file"),
+        ("a.png", b"\x89PNG\r\n\x1a\n" + b"junk" * 20, "not a usable PNG file"),
+        ("a", b"hello", "not a usable IDX file"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_rows(tmp_path / name, 16)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_numpy_files_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "a.npy"
+    for array, message in (
+        (np.ones((3, 15)), r"shape \(3, 15\)"),
+        (np.ones((0, 15)), r"shape \(0, 15\)"),
+        (np.array("x"), "numbers were expected"),
+        (np.array([["x"] * 16]), "numbers were expected"),
+        (np.float64(3), "numbers were expected"),
+    ):
+        np.save(path, array)
+        with pytest.raises(ValueError, match=message):
+            read_rows(path, 16)
+    np.save(path, np.array([[Command(print, "run")] * 16], object), allow_pickle=True)
+    with pytest.raises(ValueError, match="not a usable NumPy file"):
+        read_rows(path, 16)
+    np.savez(tmp_path / "two.npz", a=np.ones((1, 16)), b=np.ones((1, 16)))
+    with pytest.raises(ValueError, match="one named X was expected"):
+        read_rows(tmp_path / "two.npz", 16)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    for ending in (".npy", ".csv", ".png", ""):
+        with pytest.raises(FileNotFoundError, match="missing"):
+            read_rows(tmp_path / f"missing{ending}", 16)
+
+
+def test_a_picture_needs_a_square_of_inputs(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="not a square of pixels"):
+        read_rows(tmp_path / "a.png", 15)

@@ -1,0 +1,123 @@
+"""Pictures: what they show, read back from the figures, and that they can be written."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import fastnn
+from fastnn import plotting
+
+
+def written(figure, tmp_path):
+    assert isinstance(figure, Figure)
+    figure.savefig(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 300
+    return figure
+
+
+def test_digits(tmp_path, mnist):
+    X, y = mnist[2].X[:7], mnist[2].y[:7]
+    assigned = y.copy()
+    assigned[2] = 9
+    figure = written(plotting.plot_digits(X, y, assigned, columns=4), tmp_path)
+    shown = [ax for ax in figure.axes if ax.images]
+    assert len(shown) == 7
+    for i, ax in enumerate(shown):
+        np.testing.assert_array_equal(ax.images[0].get_array(), X[i].reshape(28, 28))
+        assert ax.get_title() == f"true {y[i]}\nassigned {assigned[i]}"
+        assert ax.title.get_color() == (plotting.WRONG if i == 2 else plotting.RIGHT)
+
+
+def test_digits_without_classes(tmp_path):
+    figure = written(plotting.plot_digits(np.eye(6)[:1]), tmp_path)
+    assert figure.axes[0].get_title() == ""
+    assert figure.axes[0].images[0].get_array().shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones(4),), "X must hold one image a row"),
+        ((np.ones((0, 4)),), "X must hold one image a row"),
+        ((np.ones((2, 4)), [1]), r"true must have shape \(2,\)"),
+        ((np.ones((2, 4)), [1, 2], [1]), r"assigned must have shape \(2,\)"),
+        ((np.ones((2, 4)), None, None, 0), "columns must be at least 1"),
+    ],
+)
+def test_wrong_digits_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.plot_digits(*arguments)
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_learning_curves(tmp_path, validation):
+    history = fastnn.History([-2.0, -1.0], [-2.5, -1.5] * validation, [0.3, 0.2] * validation, [1.0, 1.0])
+    figure = written(plotting.plot_history(history), tmp_path)
+    assert len(figure.axes) == 1 + validation
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [-2, -1])
+    if validation:
+        np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), [-2.5, -1.5])
+        np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), [30, 20])
+
+
+def test_an_empty_history_is_refused():
+    with pytest.raises(ValueError, match="history is empty"):
+        plotting.plot_history(fastnn.History())
+
+
+@pytest.mark.parametrize("matrix", [np.diag([3, 0, 2]), np.arange(9).reshape(3, 3), [[5]]])
+def test_confusion(tmp_path, matrix):
+    matrix = np.array(matrix)
+    figure = written(plotting.plot_confusion(matrix), tmp_path)
+    shown = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert shown == {(j, i): str(count) for (i, j), count in np.ndenumerate(matrix) if count}
+
+
+@pytest.mark.parametrize("matrix", [np.ones(3), np.ones((2, 3)), np.ones((0, 0))])
+def test_a_wrong_confusion_matrix_is_refused(matrix):
+    with pytest.raises(ValueError, match="matrix must be square"):
+        plotting.plot_confusion(matrix)
+
+
+@pytest.mark.parametrize(("sizes", "count", "first"), [([784, 10], 10, "class 0"), ([784, 30, 10], 25, "unit 0")])
+def test_weights(tmp_path, sizes, count, first):
+    network = fastnn.Network(sizes)
+    network.weights[0] = np.random.default_rng(0).standard_normal(network.weights[0].shape)
+    figure = written(plotting.plot_weights(network), tmp_path)
+    shown = [ax for ax in figure.axes if ax.images]
+    assert len(shown) == count
+    assert shown[0].get_title() == first
+    np.testing.assert_array_equal(shown[3].images[0].get_array(), network.weights[0][:, 3].reshape(28, 28))
+
+
+def test_weights_of_an_untrained_network(tmp_path):
+    written(plotting.plot_weights(fastnn.Network([6, 2])), tmp_path)
+    with pytest.raises(TypeError, match=r"network must be a fastnn\.Network"):
+        plotting.plot_weights(np.ones(3))
+
+
+@pytest.mark.parametrize(("n_pixels", "shape"), [(784, (28, 28)), (6, (2, 3)), (7, (1, 7)), (1, (1, 1))])
+def test_image_shape(n_pixels, shape):
+    assert plotting.image_shape(n_pixels) == shape
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path):
+    script = """
+import sys
+sys.modules["matplotlib"] = sys.modules["matplotlib.figure"] = sys.modules["PIL"] = None
+from fastnn import History, plotting, datasets
+for call in (lambda: plotting.plot_history(History([1.0])), lambda: datasets.read_rows(sys.argv[1], 4)):
+    try:
+        call()
+    except ImportError as error:
+        assert 'pip install "fastnn[plot]"' in str(error), error
+    else:
+        raise AssertionError
+"""
+    picture = tmp_path / "a.png"
+    picture.touch()
+    done = subprocess.run([sys.executable, "-c", script, str(picture)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,185 @@
+"""Saved networks: they come back as they were, hostile files are refused, and a crash loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import fastnn
+
+
+@pytest.fixture
+def network(rng, dtype):
+    network = fastnn.Network([7, 5, 4, 3], ["tanh", "relu"], dtype)
+    network.parameters = rng.standard_normal(network.parameters.size)
+    return network
+
+
+@pytest.fixture
+def saved(network, tmp_path):
+    path = tmp_path / "net.safetensors"
+    network.save(path)
+    return path
+
+
+def test_a_network_comes_back_as_it_was(network, saved):
+    other = fastnn.Network.load(str(saved))
+    assert (other.sizes, other.activation, other.dtype) == (network.sizes, network.activation, network.dtype)
+    np.testing.assert_array_equal(other.parameters, network.parameters)
+    # Loading gives a network that can be trained on.
+    fastnn.Trainer(other).fit(np.ones((2, 7)), [0, 1], epochs=1)
+
+
+def test_other_programs_can_read_the_file(network, saved):
+    tensors = safetensors.numpy.load_file(saved)
+    np.testing.assert_array_equal(tensors["layers.0.weight"], network.weights[0])
+    np.testing.assert_array_equal(tensors["layers.2.bias"], network.biases[2])
+    with safetensors.safe_open(saved, framework="numpy") as file:
+        architecture = json.loads(file.metadata()["fastnn"])
+    assert architecture == {
+        "format": 1,
+        "sizes": [7, 5, 4, 3],
+        "activation": ["tanh", "relu"],
+        "dtype": network.dtype.name,
+    }
+
+
+def test_saving_replaces_a_file_and_leaves_nothing_else(network, saved, tmp_path):
+    network.biases[0] = np.ones(5)
+    network.save(saved)
+    np.testing.assert_array_equal(fastnn.Network.load(saved).biases[0], 1)
+    assert os.listdir(tmp_path) == [saved.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_saving_through_a_link_keeps_the_link(network, saved, tmp_path):
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(saved)
+    network.biases[0] = np.ones(5)
+    network.save(link)
+    assert link.is_symlink()
+    np.testing.assert_array_equal(fastnn.Network.load(saved).biases[0], 1)
+
+
+def test_a_failure_in_the_middle_leaves_the_old_file(network, saved, tmp_path, monkeypatch):
+    before = saved.read_bytes()
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    network.biases[0] = np.ones(5)
+    with pytest.raises(OSError, match="No space left"):
+        network.save(saved)
+    assert saved.read_bytes() == before
+    assert os.listdir(tmp_path) == [saved.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
+def test_a_crash_in_the_middle_leaves_the_old_file(saved, tmp_path):
+    before = saved.read_bytes()
+    script = f"""
+        import os, signal
+        import fastnn
+        network = fastnn.Network.load({str(saved)!r})
+        network.biases[0] = [1.0] * 5
+        os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+        network.save({str(saved)!r})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=120, cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL
+    assert saved.read_bytes() == before
+    fastnn.Network.load(saved)
+
+
+def test_missing_files_and_folders(network, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.safetensors"):
+        fastnn.Network.load(tmp_path / "missing.safetensors")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        network.save(tmp_path / "no such folder" / "net.safetensors")
+    with pytest.raises(TypeError, match="path must be a path, not 3"):
+        network.save(3)
+    with pytest.raises(TypeError, match="path must be a path"):
+        fastnn.Network.load(None)
+    with pytest.raises(IsADirectoryError if os.name != "nt" else PermissionError):
+        fastnn.Network.load(tmp_path)
+
+
+def test_every_truncation_is_refused(saved):
+    content = saved.read_bytes()
+    for length in [*range(0, 400, 7), len(content) - 1]:
+        saved.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"net\.safetensors is not a usable fastnn network"):
+            fastnn.Network.load(saved)
+
+
+def test_damage_is_refused_or_gives_a_whole_network(saved, rng):
+    content = bytearray(saved.read_bytes())
+    for _ in range(300):
+        damaged = content.copy()
+        damaged[rng.integers(len(content))] = rng.integers(256)
+        saved.write_bytes(damaged)
+        try:
+            network = fastnn.Network.load(saved)
+        except ValueError as error:
+            assert "net.safetensors" in str(error)  # noqa: PT017
+        else:
+            assert np.isfinite(network.parameters).all()
+
+
+def test_the_same_network_gives_the_same_bytes(network, saved, tmp_path):
+    for _ in range(10):
+        network.save(tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == saved.read_bytes()
+
+
+def write(path, tensors, architecture):
+    path.write_bytes(safetensors.numpy.save(tensors, {"fastnn": architecture}))
+
+
+GOOD = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("change", "architecture", "message"),
+    [
+        ({}, json.dumps(GOOD | {"format": 2}), "its format is 2"),
+        ({}, "{", "Expecting"),
+        ({}, "[]", "not a usable fastnn network"),
+        ({}, "{}", "format"),
+        ({}, "[" * 100_000, "not a usable fastnn network"),
+        ({}, json.dumps(GOOD | {"sizes": [2**31 - 1, 2**31 - 1]}), "more parameters than memory"),
+        ({}, json.dumps(GOOD | {"sizes": [2**20, 2**20]}), "should be float32 of shape"),
+        ({}, json.dumps(GOOD | {"sizes": [10**30, 3]}), "sizes"),
+        ({}, json.dumps(GOOD | {"sizes": [3, 2]}), "should be float32 of shape"),
+        ({}, json.dumps(GOOD | {"sizes": [2, 3, 3]}), "activation must be"),
+        ({}, json.dumps(GOOD | {"activation": 3}), "not a usable"),
+        ({}, json.dumps(GOOD | {"dtype": "float64"}), "should be float64 of shape"),
+        ({}, json.dumps(GOOD | {"dtype": "int8"}), "dtype must be"),
+        ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(GOOD), r"layers.0.bias should be float32 of shape \(3,\)"),
+        ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(GOOD), "layers.0.bias should be float32"),
+        ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(GOOD), "holds NaN or infinity"),
+        ({"extra": np.ones(3)}, json.dumps(GOOD), "its tensors are not those"),
+    ],
+)
+def test_files_that_contradict_themselves_are_refused(tmp_path, change, architecture, message):
+    path = tmp_path / "net.safetensors"
+    tensors = {"layers.0.weight": np.ones((2, 3), "f4"), "layers.0.bias": np.ones(3, "f4")}
+    write(path, tensors, json.dumps(GOOD))
+    fastnn.Network.load(path)
+    write(path, tensors | change, architecture)
+    with pytest.raises(ValueError, match=message):
+        fastnn.Network.load(path)
+
+
+def test_a_file_of_another_program_is_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(safetensors.numpy.save({"a": np.ones(3)}))
+    with pytest.raises(ValueError, match="its metadata has no 'fastnn'"):
+        fastnn.Network.load(path)

@@ -1,0 +1,451 @@
+"""The trainer: what a fit does, what it records, how it stops, and what it leaves behind."""
+
+import math
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import fastnn
+from fastnn._engine import available_threads
+from fastnn.callbacks import Callback
+
+
+@pytest.fixture
+def data(rng):
+    """600 rows of three classes that a line can tell apart but for some noise."""
+    X = rng.standard_normal((600, 7))
+    y = (X[:, :3] + 0.3 * rng.standard_normal((600, 3))).argmax(axis=1)
+    return X, y
+
+
+def fit(X, y, sizes=(7, 5, 3), epochs=3, dtype="float64", optimizer=None, **options):
+    network = fastnn.Network(sizes, dtype=dtype)
+    trainer = fastnn.Trainer(network, optimizer or fastnn.SGD(0.2), **options)
+    return network, trainer.fit(X, y, epochs)
+
+
+def test_the_history_is_the_mean_over_the_rows_of_each_batch_before_its_update(data):
+    X, y = data
+    network = fastnn.Network([7, 5, 3])
+    single = fastnn.Network([7, 5, 3])
+    history = fastnn.Trainer(network, batch_size=250, shuffle=False, l2=0.1).fit(X, y, epochs=2)
+    total = []
+    step = fastnn.Trainer(single, l2=0.1)
+    for _ in range(2):
+        epoch = 0.0
+        for batch in (slice(0, 250), slice(250, 500), slice(500, 600)):
+            epoch += single.log_likelihood(X[batch], y[batch]) * len(y[batch])
+            step.fit(X[batch], y[batch], epochs=1)
+        total.append(epoch / 600)
+    np.testing.assert_allclose(history.log_likelihood, total, rtol=1e-13)
+    np.testing.assert_allclose(network.parameters, single.parameters, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_follows_scikit_learn(data, momentum, nesterov):
+    # Same start, same batches, same penalty (scikit-learn divides alpha by the rows of the batch).
+    X, y = data
+    if nesterov and not momentum:
+        pytest.skip("Nesterov needs momentum")
+    other = MLPClassifier(
+        (5,),
+        activation="tanh",
+        solver="sgd",
+        learning_rate_init=0.1,
+        momentum=momentum,
+        nesterovs_momentum=nesterov,
+        alpha=2.0,
+        batch_size=200,
+        shuffle=False,
+        max_iter=1,
+    )
+    other.partial_fit(X[:200], y[:200], classes=[0, 1, 2])
+    network = fastnn.Network([7, 5, 3])
+    trainer = fastnn.Trainer(network, fastnn.SGD(0.1, momentum, nesterov), l2=2.0 / 200)
+    network.weights, network.biases = other.coefs_, other.intercepts_
+    # scikit-learn's velocity from its first step is not known here, so both begin anew.
+    other._optimizer.velocities = [np.zeros_like(v) for v in other._optimizer.velocities]
+    for _ in range(5):
+        for first in range(0, 600, 200):
+            batch = slice(first, first + 200)
+            other.partial_fit(X[batch], y[batch])
+            trainer.fit(X[batch], y[batch], epochs=1)
+    for ours, theirs in zip([*network.weights, *network.biases], [*other.coefs_, *other.intercepts_], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_validation_is_measured_after_each_epoch(data):
+    X, y = data
+    network = fastnn.Network([7, 5, 3])
+    trainer = fastnn.Trainer(network)
+    validation = (X[:100], y[:100])
+    history = trainer.fit(X, y, epochs=2, validation=validation)
+    assert len(history) == len(history.seconds) == len(history.validation_error) == 2
+    assert history.validation_error[-1] == network.error(*validation)
+    assert history.validation_log_likelihood[-1] == network.log_likelihood(*validation)
+    assert not history.interrupted
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_calling_again_goes_on(data, momentum):
+    X, y = data
+    options = {"batch_size": 64, "seed": 3}
+    at_once, history = fit(X, y, epochs=4, optimizer=fastnn.SGD(0.1, momentum), **options)
+    network = fastnn.Network([7, 5, 3])
+    trainer = fastnn.Trainer(network, fastnn.SGD(0.1, momentum), **options)
+    parts = [trainer.fit(X, y, epochs=n).log_likelihood for n in (1, 0, 3)]
+    np.testing.assert_array_equal(network.parameters, at_once.parameters)
+    assert [*parts[0], *parts[1], *parts[2]] == history.log_likelihood
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "uint8"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("batch_size", [None, 20, 999, 1100])
+def test_same_bits_whatever_the_number_of_threads(rng, dtype, kind, momentum, batch_size):
+    X = rng.integers(0, 255, (3001, 30)) * (rng.random((3001, 30)) < 0.5)
+    X = X.astype(np.uint8) if kind == "uint8" else X / 256
+    y = rng.integers(0, 10, 3001)
+    results = []
+    for n_threads in (1, 2, 3, 4):
+        network, history = fit(
+            X,
+            y,
+            (30, 17, 10),
+            2,
+            dtype,
+            fastnn.SGD(0.1, momentum),
+            batch_size=batch_size,
+            n_threads=n_threads,
+            sparse=kind == "sparse",
+            l2=0.01,
+        )
+        results.append((network.parameters, history.log_likelihood))
+    for parameters, log_likelihood in results[1:]:
+        np.testing.assert_array_equal(parameters, results[0][0])
+        assert log_likelihood == results[0][1]
+
+
+def test_the_blas_setting_of_the_caller_changes_nothing_and_comes_back(data):
+    X, y = data
+    results = []
+    for limit in (1, 2):
+        with threadpool_limits(limit, user_api="blas"):
+            results.append(fit(X, y)[0].parameters)
+            with pytest.raises(fastnn.DivergenceError):
+                fit(X * 1e200, y, sizes=(7, 3), optimizer=fastnn.SGD(1e200))
+            for library in threadpool_info():
+                if library["user_api"] == "blas":
+                    assert library["num_threads"] == limit
+    np.testing.assert_array_equal(*results)
+
+
+def test_several_python_threads_at_once(data):
+    X, y = data
+    expected = fit(X, y, batch_size=20, epochs=20)[0].parameters
+    found = [None] * 4
+
+    def work(i):
+        found[i] = fit(X, y, batch_size=20, epochs=20)[0].parameters
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for parameters in found:
+        np.testing.assert_array_equal(parameters, expected)
+
+
+def test_shuffling(data):
+    X, y = data
+    ordered = fit(X, y, batch_size=50, shuffle=False)[0].parameters
+    shuffled = [fit(X, y, batch_size=50, seed=seed)[0].parameters for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(shuffled[0], shuffled[1])
+    assert not np.array_equal(shuffled[0], shuffled[2])
+    assert not np.array_equal(shuffled[0], ordered)
+    # The order is the one that the seed's generator draws.
+    order = np.random.default_rng(0).permutation(600)
+    by_hand = fit(X[order], y[order], batch_size=50, shuffle=False, epochs=1)[0].parameters
+    np.testing.assert_array_equal(fit(X, y, batch_size=50, epochs=1)[0].parameters, by_hand)
+
+
+@pytest.mark.parametrize("n", [1, 2, 601])
+@pytest.mark.parametrize("batch_size", [None, 1, 7, 10_000])
+def test_any_number_of_rows(rng, dtype, n, batch_size):
+    X, y = rng.standard_normal((n, 7)), rng.integers(0, 3, n)
+    network, history = fit(X, y, batch_size=batch_size, dtype=dtype, epochs=2)
+    assert history.log_likelihood[1] != history.log_likelihood[0]
+    assert np.isfinite(network.parameters).all()
+
+
+@pytest.mark.parametrize("sizes", [(7, 3), (7, 1, 3), (7, 5, 1), (7, 4, 5, 6, 3)])
+def test_any_shape_of_network(data, sizes):
+    X, y = data
+    y = np.minimum(y, sizes[-1] - 1)
+    history = fit(X, y, sizes, epochs=30, batch_size=60)[1]
+    assert history.log_likelihood[-1] > history.log_likelihood[0] or sizes[-1] == 1
+
+
+def test_dense_and_sparse_agree(data, dtype, assert_close):
+    X, y = data
+    X = X * (X > 1)
+    results = [
+        fit(given, y, batch_size=64, sparse=choice, dtype=dtype)[0].parameters
+        for given, choice in ((X, False), (X, True), (X, "auto"), (sparse.csr_matrix(X), "auto"))
+    ]
+    for other in results[1:]:
+        assert_close(other, results[0], 10)  # thirty steps, each on top of the last
+    np.testing.assert_array_equal(results[1], results[2])
+    np.testing.assert_array_equal(results[1], results[3])
+
+
+def test_auto_leaves_dense_data_dense(data):
+    X, y = data
+    np.testing.assert_array_equal(fit(X, y)[0].parameters, fit(X, y, sparse=False)[0].parameters)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("batch_size", [None, 50])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_divergence_leaves_the_last_good_epoch(data, dtype, n_threads, batch_size, momentum):
+    X, y = data
+    network = fastnn.Network([7, 20, 20, 3], "identity", dtype)
+    trainer = fastnn.Trainer(network, fastnn.SGD(1e6, momentum), batch_size, n_threads=n_threads)
+    seen = [network.parameters.copy()]
+
+    class Remember(Callback):
+        def on_epoch(self, fit):
+            seen.append(fit.trainer.network.parameters.copy())
+
+    trainer.callbacks.append(Remember())
+    with pytest.raises(fastnn.DivergenceError, match="Try a smaller learning rate") as caught:
+        trainer.fit(X, y, epochs=100)
+    error = caught.value
+    assert error.epoch == len(error.history) + 1 == len(seen)
+    assert 1 <= error.batch <= (12 if batch_size else 1)
+    assert f"epoch {error.epoch}, batch {error.batch}" in str(error)
+    np.testing.assert_array_equal(network.parameters, seen[-1])
+    assert np.isfinite(network.parameters).all()
+    restored = pickle.loads(pickle.dumps(error))
+    assert (restored.epoch, restored.batch, str(restored)) == (error.epoch, error.batch, str(error))
+    assert math.isfinite(network.log_likelihood(X, y))
+
+
+def test_a_parameter_that_overflows_in_the_last_step_is_divergence(dtype):
+    # The batch's own log-likelihood is still finite: it was taken before the step.
+    X, y = np.full((4, 1), np.finfo(dtype).max / 8, dtype), np.array([0, 0, 0, 1])
+    network = fastnn.Network([1, 2], dtype=dtype)
+    with pytest.raises(fastnn.DivergenceError, match="epoch 1, batch 1"):
+        fastnn.Trainer(network, fastnn.SGD(1e3)).fit(X, y, epochs=1)
+    assert not network.parameters.any()
+
+
+def test_an_early_stop_asked_for_by_a_callback(data):
+    X, y = data
+
+    class Stop(Callback):
+        def __init__(self):
+            self.calls = []
+
+        def on_start(self, fit):
+            self.calls.append("start")
+
+        def on_chunk(self, fit):
+            assert 0 <= fit.rows_done <= fit.n_rows
+
+        def on_epoch(self, fit):
+            self.calls.append(len(fit.history))
+            fit.stop = len(fit.history) == 3
+
+        def on_end(self, fit):
+            self.calls.append("end")
+
+    stop = Stop()
+    _, history = fit(X, y, epochs=50, callbacks=[stop])
+    assert len(history) == 3
+    assert stop.calls == ["start", 1, 2, 3, "end"]
+
+
+def test_callbacks_are_ended_after_an_error(data):
+    X, y = data
+    ended = []
+
+    class Fail(Callback):
+        def on_epoch(self, fit):
+            raise RuntimeError("from a callback")
+
+        def on_end(self, fit):
+            ended.append(True)
+
+    with pytest.raises(RuntimeError, match="from a callback"):
+        fit(X, y, callbacks=[Fail()])
+    assert ended == [True]
+
+
+def test_the_progress_bar_shows_both_figures_and_is_silent_elsewhere(data, capsys):
+    X, y = data
+    trainer = fastnn.Trainer(fastnn.Network([7, 3]))
+    trainer.fit(X, y, 2, validation=(X, y), progress=None)
+    trainer.fit(X, y, 2, validation=(X, y), progress=False)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    history = trainer.fit(X, y, 2, validation=(X, y), progress=True)
+    shown = capsys.readouterr().err
+    assert "epoch 2/2" in shown
+    assert f"log-likelihood={history.log_likelihood[-1]:.4f}" in shown
+    assert f"validation error={100 * history.validation_error[-1]:.2f} %" in shown
+    assert "100%" in shown
+
+
+INTERRUPTED_FIT = """
+    import os, signal, threading, time
+    import numpy as np
+    import fastnn
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20_000, 300)), rng.integers(0, 10, 20_000)
+    network = fastnn.Network({sizes})
+    trainer = fastnn.Trainer(network, fastnn.SGD(0.01), batch_size={batch_size})
+    trainer.fit(X[:2000], y[:2000], epochs=1)
+
+    def interrupt():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    sent = []
+    threading.Timer(0.7, interrupt).start()
+    history = trainer.fit(X, y, epochs=10_000)
+    waited = time.perf_counter() - sent[0]
+    assert history.interrupted
+    assert np.isfinite(network.parameters).all()
+    assert np.isfinite(history.log_likelihood).all()
+    assert len(trainer.fit(X[:2000], y[:2000], epochs=1)) == 1
+    print(waited)
+"""
+
+
+@pytest.mark.parametrize(("sizes", "batch_size"), [([300, 10], 10), ([300, 20, 10], None), ([300, 1000, 10], None)])
+def test_ctrl_c_returns_the_history_so_far(tmp_path, sizes, batch_size):
+    # A real SIGINT in a real process; the wide full-batch step alone would take seconds.
+    script = textwrap.dedent(INTERRUPTED_FIT.format(sizes=sizes, batch_size=batch_size))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 60  # the handler ran; how soon is for a stopwatch, not for a test on a busy machine
+
+
+def test_an_interrupted_full_batch_step_was_not_taken(data):
+    X, y = data
+    X, y = np.tile(X, (100, 1)), np.tile(y, 100)
+    network = fastnn.Network([7, 300, 3])
+    before = network.parameters.copy()
+
+    class Interrupt(Callback):
+        def on_chunk(self, fit):
+            if fit.rows_done:
+                signal.raise_signal(signal.SIGINT)
+
+    from fastnn import training
+
+    whole = fastnn.Trainer(network, callbacks=[Interrupt()])
+    original, training.CHUNK_SECONDS = training.CHUNK_SECONDS, 1e-4
+    try:
+        history = whole.fit(X, y, epochs=1)
+    finally:
+        training.CHUNK_SECONDS = original
+    assert history.interrupted
+    assert len(history) == 0
+    np.testing.assert_array_equal(network.parameters, before)
+
+
+def test_available_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    most = available_threads()
+    assert most >= 1
+    for text, expected in (("1", 1), ("1,2", 1), ("999", most), ("x", most), ("0", most), ("", most)):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert available_threads() == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"network": "net"}, TypeError, "network must be a fastnn.Network, not str"),
+        ({"optimizer": 0.5}, TypeError, "optimizer must be an optimizer such as"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
+        ({"batch_size": 2.5}, TypeError, "batch_size must be an integer, not 2.5"),
+        ({"l2": -1}, ValueError, "l2 must be at least 0 and finite, not -1"),
+        ({"l2": math.nan}, ValueError, "l2 must be"),
+        ({"l2": "1"}, TypeError, "l2 must be a number"),
+        ({"shuffle": 2}, ValueError, "shuffle must be one of False, True, not 2"),
+        ({"seed": -1}, ValueError, "seed must be"),
+        ({"n_threads": 0}, ValueError, "n_threads must be at least 1"),
+        ({"sparse": "yes"}, ValueError, "sparse must be one of False, True, 'auto', not 'yes'"),
+        ({"sparse": 1}, ValueError, "sparse must be one of"),
+        ({"callbacks": [print]}, TypeError, "callbacks must be"),
+    ],
+)
+def test_wrong_trainers_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        fastnn.Trainer(**{"network": fastnn.Network([7, 3]), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"learning_rate": 0}, ValueError, "learning_rate must be above 0 and finite, not 0.0"),
+        ({"learning_rate": math.inf}, ValueError, "learning_rate must be above 0 and finite, not inf"),
+        ({"learning_rate": None}, TypeError, "learning_rate must be a number"),
+        ({"momentum": 1}, ValueError, "momentum must be at least 0 and below 1, not 1.0"),
+        ({"momentum": -0.1}, ValueError, "momentum must be at least 0"),
+        ({"nesterov": "yes"}, ValueError, "nesterov must be one of"),
+        ({"nesterov": True}, ValueError, "nesterov=True needs a momentum above 0"),
+    ],
+)
+def test_wrong_optimizers_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        fastnn.SGD(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"X": np.empty((0, 7)), "y": []}, ValueError, "X is empty: at least one row is needed"),
+        ({"X": np.ones((2, 8))}, ValueError, "X must have 7 columns"),
+        ({"X": [[math.nan] * 7] * 2}, ValueError, "X must be finite, but it holds NaN"),
+        ({"y": [0, 3]}, ValueError, "y must hold classes from 0 to 2, but it holds 3"),
+        ({"y": [0.0, 1.0]}, TypeError, "y must hold integer class indices"),
+        ({"epochs": -1}, ValueError, "epochs must be at least 0"),
+        ({"epochs": 1.5}, TypeError, "epochs must be an integer"),
+        ({"validation": np.ones((2, 7))}, TypeError, r"validation must be a pair \(X, y\)"),
+        ({"validation": (np.ones((2, 8)), [0, 1])}, ValueError, r"validation\[0\] must have 7 columns"),
+        ({"validation": (np.ones((2, 7)), [0, 9])}, ValueError, r"validation\[1\] must hold classes"),
+        ({"validation": (np.empty((0, 7)), [])}, ValueError, r"validation\[0\] is empty"),
+        ({"progress": "yes"}, ValueError, "progress must be one of"),
+    ],
+)
+def test_wrong_fits_are_refused_before_anything_is_trained(change, error, message):
+    network = fastnn.Network([7, 3])
+    trainer = fastnn.Trainer(network)
+    with pytest.raises(error, match=message):
+        trainer.fit(**{"X": np.ones((2, 7)), "y": [0, 1], **change})
+    assert not network.parameters.any()
+
+
+def test_the_optimizer_can_be_replaced_between_fits(data):
+    X, y = data
+    network = fastnn.Network([7, 5, 3])
+    trainer = fastnn.Trainer(network)
+    for optimizer in (fastnn.SGD(0.1), fastnn.SGD(0.1, 0.9), fastnn.SGD(0.01, 0.5, True), fastnn.SGD(0.1)):
+        trainer.optimizer = optimizer
+        before = trainer.fit(X, y, epochs=1).log_likelihood[0]
+        assert network.log_likelihood(X, y) > before
