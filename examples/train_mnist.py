@@ -20,9 +20,8 @@ def main() -> None:
     history = trainer.fit(train.X, train.y, epochs=8, validation=validation)
     trainer.optimizer = fastnn.SGD(learning_rate=0.02, momentum=0.9)
     last = trainer.fit(train.X, train.y, epochs=4, validation=validation)
-    print(
-        f"log-likelihood {history.log_likelihood[0]:.4f} in the first epoch, {last.log_likelihood[-1]:.4f} at the end"
-    )
+    first, final = history.log_likelihood[0], last.log_likelihood[-1]
+    print(f"log-likelihood from {first:.4f} in the first epoch to {final:.4f} in the last")
 
     network.save("mnist-tanh.safetensors")
     network = fastnn.Network.load("mnist-tanh.safetensors")

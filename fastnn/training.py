@@ -124,7 +124,7 @@ class Trainer:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must be fastnn.callbacks.Callback objects, not {callback!r}")
         self._generator = check_seed(seed)
-        self._state = np.zeros((optimizer.n_slots, network.parameters.size), network.dtype)
+        self._state = np.empty((0, network.parameters.size), network.dtype)
 
     def fit(
         self,
@@ -175,6 +175,8 @@ class Trainer:
 
         engine = self.network.engine(self.n_threads)
         optimizer, batch_size = self.optimizer, self.batch_size or len(labels)
+        if len(self._state) != optimizer.n_slots:  # at first, and where it was replaced by another kind
+            self._state = np.zeros((optimizer.n_slots, self.network.parameters.size), self.network.dtype)
         engine.begin(len(labels), batch_size, optimizer.update, optimizer.hyperparameters, self.l2, state=self._state)
         fit = Fit(self, epochs, len(labels))
         callbacks = [*self.callbacks, ProgressBar(progress)]
