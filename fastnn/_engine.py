@@ -35,6 +35,8 @@ FORWARD_PRODUCT = 1e9
 
 def available_threads() -> int:
     """Threads to use by default: the processors this process may run on, at most OMP_NUM_THREADS."""
+    if not epoch.HAS_OPENMP:
+        return 1
     try:
         available = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows

@@ -218,9 +218,9 @@ def train_command(arguments: argparse.Namespace) -> int:
         history, status = error.history, 2
     network.save(save_path)
     elapsed = time.perf_counter() - fastnn._started
-    error = network.error(test.X, test.y)
+    wrong = network.error(test.X, test.y)
     print(
-        f"test error {percent(error)} ({percent(1 - error)} right)"
+        f"test error {percent(wrong)} ({percent(1 - wrong)} right)"
         f"   {sum(history.seconds):.1f} s of training, {elapsed:.1f} s in all"
     )
     print(f"saved: {save_path}")

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from fastnn.kernels.rows import CSRRows
 
 MAX_LANES: int
+HAS_OPENMP: bool
 
 def lane_count(batch_size: int) -> int: ...
 def work_size(sizes: NDArray[np.intp], block_rows: int) -> int: ...

@@ -19,6 +19,16 @@ from .softmax cimport cross_entropy_rows
 from .sparse cimport sparse_backward_weight, sparse_forward
 from .updates cimport SGD, update_range
 
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define FASTNN_OPENMP 1
+    #else
+    #define FASTNN_OPENMP 0
+    #endif
+    """
+    const bint FASTNN_OPENMP
+
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
@@ -32,6 +42,9 @@ cdef enum:
     UPDATE_CHUNK = 16384    # parameters that one thread updates at a time
 
 MAX_LANES = LANES
+
+#: Whether the kernels were compiled with OpenMP; without it everything runs on one thread.
+HAS_OPENMP = bool(FASTNN_OPENMP)
 
 
 cdef struct Model:
