@@ -168,10 +168,19 @@ class Engine:
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
 
+        self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
+
     def restart(self) -> None:
-        """Go to the start of an epoch."""
+        """Go to the start of an epoch, and remember parameters and state for `roll_back`."""
         self.position[:] = 0
         self.log_likelihood[:] = 0
+        for kept, current in zip(self.snapshot, (self.parameters, self.state), strict=True):
+            np.copyto(kept, current)
+
+    def roll_back(self) -> None:
+        """Put parameters and state back to what they were at the start of the epoch."""
+        for kept, current in zip(self.snapshot, (self.parameters, self.state), strict=True):
+            np.copyto(current, kept)
 
     def advance(self, X: Rows, y: NDArray[np.intp], order: NDArray[np.intp] | None, seconds: float) -> bool:
         """Train for about so many seconds; return whether the epoch goes on.

@@ -35,6 +35,20 @@ class History:
     def __len__(self) -> int:
         return len(self.log_likelihood)
 
+    def record(self, seconds: float, log_likelihood: float, validation: tuple[float, float] | None) -> None:
+        """Add an epoch; validation is (mean log-likelihood, fraction misclassified)."""
+        self.seconds.append(seconds)
+        if validation is not None:
+            self.validation_log_likelihood.append(validation[0])
+            self.validation_error.append(validation[1])
+        self.log_likelihood.append(log_likelihood)
+
+    def interrupt(self) -> None:
+        """Note that Ctrl-C came; it may have come in the middle of `record`."""
+        self.interrupted = True
+        for values in (self.seconds, self.validation_log_likelihood, self.validation_error):
+            del values[len(self) :]
+
 
 @dataclass
 class Fit:

@@ -17,6 +17,7 @@ import numpy as np
 
 import fastnn
 from fastnn import SGD, DivergenceError, Network, Trainer
+from fastnn._clock import STARTED
 from fastnn.callbacks import Callback, Fit
 from fastnn.datasets import Dataset, load_mnist, read_rows
 from fastnn.kernels.activations import ACTIVATIONS
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "digits.safetensors"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as text in percent."""
+    return f"{100 * fraction:.2f} %"
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,12 +48,11 @@ class Lines(Callback):
     def on_epoch(self, fit: Fit) -> None:
         """Print the epoch's results."""
         history = fit.history
-        print(
-            f"epoch {len(history):{len(str(fit.epochs))}}/{fit.epochs}"
-            f"   log-likelihood {history.log_likelihood[-1]:.4f}"
-            f"   validation error {100 * history.validation_error[-1]:.2f} %   {history.seconds[-1]:.2f} s",
-            flush=True,
-        )
+        figures = [f"log-likelihood {history.log_likelihood[-1]:.4f}"]
+        if history.validation_error:
+            figures.append(f"validation error {percent(history.validation_error[-1])}")
+        epoch = f"epoch {len(history):{len(str(fit.epochs))}}/{fit.epochs}"
+        print("   ".join([epoch, *figures, f"{history.seconds[-1]:.2f} s"]), flush=True)
 
 
 def build_parser() -> Parser:
@@ -56,68 +61,70 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Callable[..., Any]:
+        added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(run=run)
-        return added
 
-    def plot_option(to: argparse.ArgumentParser, what: str) -> None:
-        to.add_argument(
+        def argument(flag: str, text: str, default: Any = None, **options: Any) -> None:
+            if default is not None:
+                shown = " ".join(map(str, default)) if isinstance(default, list) else default
+                text, options = f"{text} (default: {shown})", options | {"default": default}
+            added.add_argument(flag, help=text, **options)
+
+        return argument
+
+    def common(argument: Callable[..., Any], pictures: str, data: bool = True, threads: bool = False) -> None:
+        if data:
+            argument(
+                "--data",
+                "a folder of MNIST-like IDX files or an mnist.pkl.gz, instead of the embedded MNIST",
+                metavar="PATH",
+            )
+        if threads:
+            argument("--threads", "number of threads (default: all processors)", type=int, metavar="N")
+        argument(
             "--plot",
+            f"save pictures of {pictures} in FOLDER (plots if none is given)",
             nargs="?",
             const="plots",
             metavar="FOLDER",
-            default=argparse.SUPPRESS,
-            help=f"save pictures of {what} in FOLDER (plots if none is given)",
         )
 
-    data_help = "a folder of MNIST-like IDX files or an mnist.pkl.gz, instead of the embedded MNIST"
-    omitted: Any = argparse.SUPPRESS
-
-    train = command("train", train_command, "Train a classifier of handwritten digits and save it.")
-    train.add_argument("--data", metavar="PATH", default=omitted, help=data_help)
-    train.add_argument("--rows", type=int, metavar="N", default=omitted, help="train on the first N rows only")
-    train.add_argument(
+    argument = command("train", train_command, "Train a classifier of handwritten digits and save it.")
+    argument("--rows", "train on the first N rows only", type=int, metavar="N")
+    argument(
         "--hidden",
+        "units of each hidden layer; no number: softmax regression",
+        [256],
         type=int,
         nargs="*",
         metavar="UNITS",
-        default=[256],
-        help="units of each hidden layer; none after the option: softmax regression",
     )
-    train.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
-    train.add_argument("--learning-rate", type=float, metavar="RATE", default=0.1, help="length of a step")
-    train.add_argument("--momentum", type=float, default=0.9, metavar="M", help="share of the last step that is kept")
-    train.add_argument("--batch-size", type=int, metavar="N", default=128, help="rows a step; 0: all rows at once")
-    train.add_argument("--epochs", type=int, metavar="N", default=12, help="times through the data")
-    train.add_argument("--l2", type=float, metavar="WEIGHT", default=1e-5, help="penalty on squared weights")
-    train.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="precision")
-    train.add_argument("--seed", type=int, metavar="N", default=0, help="of initial weights and shuffling")
-    train.add_argument("--threads", type=int, metavar="N", default=omitted, help="all processors if not given")
-    train.add_argument(
-        "--save",
-        metavar="FILE",
-        default=omitted,
-        help=f"where to save the model ({DEFAULT_MODEL}, or a new name if that exists)",
+    argument("--activation", "of the hidden layers", "relu", choices=list(ACTIVATIONS))
+    argument("--learning-rate", "length of a step", 0.1, type=float, metavar="RATE")
+    argument("--momentum", "share of the last step that is kept", 0.9, type=float, metavar="SHARE")
+    argument("--batch-size", "rows a step; 0: all rows at once", 128, type=int, metavar="N")
+    argument("--epochs", "times through the data", 12, type=int, metavar="N")
+    argument("--l2", "penalty on squared weights", 1e-5, type=float, metavar="WEIGHT")
+    argument("--dtype", "precision", "float32", choices=["float32", "float64"])
+    argument("--seed", "of initial weights and shuffling", 0, type=int, metavar="N")
+    argument(
+        "--save", f"where to save the model (default: {DEFAULT_MODEL}, or a new name if that exists)", metavar="FILE"
     )
-    plot_option(train, "learning curves, digits, confusion matrix and weights")
+    common(argument, "learning curves, digits, confusion matrix and weights", threads=True)
 
-    tutorial = command(
+    argument = command(
         "tutorial", tutorial_command, "Replay the two models of the tutorial 'Training Neural Networks with Theano'."
     )
-    tutorial.add_argument("--threads", type=int, metavar="N", default=omitted, help="all processors if not given")
-    plot_option(tutorial, "digits with true and assigned classes")
+    common(argument, "digits with true and assigned classes and of the weights", data=False, threads=True)
 
-    evaluate = command("evaluate", evaluate_command, "Measure a saved model on the test images.")
-    evaluate.add_argument("model", metavar="MODEL", help="a file that was saved by fastnn")
-    evaluate.add_argument("--data", metavar="PATH", default=omitted, help=data_help)
-    plot_option(evaluate, "digits, confusion matrix and weights")
+    argument = command("evaluate", evaluate_command, "Measure a saved model on the test images.")
+    argument("model", "a file that was saved by fastnn", metavar="MODEL")
+    common(argument, "digits, confusion matrix and weights")
 
-    predict = command("predict", predict_command, "Classify images; prints number, class and probability of each.")
-    predict.add_argument("model", metavar="MODEL", help="a file that was saved by fastnn")
-    predict.add_argument("file", metavar="FILE", help=".npy, .npz, .csv, .png or IDX (.gz or not)")
+    argument = command("predict", predict_command, "Classify images; prints number, class and probability of each.")
+    argument("model", "a file that was saved by fastnn", metavar="MODEL")
+    argument("file", ".npy, .npz, .csv, .png or IDX (.gz or not)", metavar="FILE")
     return parser
 
 
@@ -143,7 +150,7 @@ def check_writable(path: str) -> None:
 
 def plot_folder(arguments: argparse.Namespace) -> Path | None:
     """Return the folder for pictures, made, or None if none are wanted; fails early if they cannot be drawn."""
-    if "plot" not in arguments:
+    if arguments.plot is None:
         return None
     from fastnn import plotting
 
@@ -157,11 +164,6 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a picture and say where."""
     figure.savefig(folder / name, dpi=130)
     print(f"picture: {folder / name}")
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction as text in percent."""
-    return f"{100 * fraction:.2f} %"
 
 
 def report(network: Network, test: Dataset, folder: Path | None, examples: int = 10) -> None:
@@ -181,11 +183,11 @@ def report(network: Network, test: Dataset, folder: Path | None, examples: int =
 
 def train_command(arguments: argparse.Namespace) -> int:
     """Train, report and save."""
-    save_path = arguments.save if "save" in arguments else free_name(DEFAULT_MODEL)
+    save_path = arguments.save or free_name(DEFAULT_MODEL)
     check_writable(save_path)
     folder = plot_folder(arguments)
-    train, valid, test = load_mnist(vars(arguments).get("data"), arguments.dtype)
-    n_rows = vars(arguments).get("rows", len(train.y))
+    train, valid, test = load_mnist(arguments.data, arguments.dtype)
+    n_rows = len(train.y) if arguments.rows is None else arguments.rows
     if not 1 <= n_rows <= len(train.y):
         raise ValueError(f"--rows must be from 1 to {len(train.y)}, not {n_rows}")
     n_classes = max(int(part.y.max(initial=0)) for part in (train, valid, test)) + 1
@@ -199,14 +201,14 @@ def train_command(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size or None,
         l2=arguments.l2,
         seed=arguments.seed,
-        n_threads=vars(arguments).get("threads"),
+        n_threads=arguments.threads,
         callbacks=[] if on_terminal else [Lines()],
     )
     print(f"{n_rows:,} training, {len(valid.y):,} validation and {len(test.y):,} test images")
     print(f"{network}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
     status = 0
     try:
-        validation = (valid.X, valid.y) if len(valid.y) else (train.X, train.y)
+        validation = (valid.X, valid.y) if len(valid.y) else None
         history = trainer.fit(train.X[:n_rows], train.y[:n_rows], arguments.epochs, validation, progress=on_terminal)
         if history.interrupted:
             print("interrupted; what has been learnt so far:")
@@ -217,7 +219,7 @@ def train_command(arguments: argparse.Namespace) -> int:
         print(f"fastnn train: error: {error}", file=sys.stderr)
         history, status = error.history, 2
     network.save(save_path)
-    elapsed = time.perf_counter() - fastnn._started
+    elapsed = time.perf_counter() - STARTED
     wrong = network.error(test.X, test.y)
     print(
         f"test error {percent(wrong)} ({percent(1 - wrong)} right)"
@@ -239,14 +241,13 @@ def tutorial_command(arguments: argparse.Namespace) -> int:
 
     folder = plot_folder(arguments)
     train, _, test = load_mnist(dtype="float64")
-    threads = vars(arguments).get("threads")
     parts = (
         ("First model: softmax regression, 10 steps on 50,000 images", tutorial.first_model, False),
         ("Second model: 20 tanh units, 60 steps on 5,000 images", tutorial.second_model, True),
     )
     for title, replay, own_start in parts:
         start = time.perf_counter()
-        model = replay(train, test, threads)
+        model = replay(train, test, arguments.threads)
         elapsed = time.perf_counter() - start
         print(f"{title} ({elapsed:.2f} s)\n\nMean log-likelihood in nats before each step:")
         print(f"{'step':>4}  {'published':>20}" + f"  {'Theano 1.0.5':>20}" * own_start + f"  {'fastnn':>20}")
@@ -280,7 +281,7 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
     """Print error, log-likelihood and confusion matrix of a saved model."""
     network = Network.load(arguments.model)
     folder = plot_folder(arguments)
-    _, _, test = load_mnist(vars(arguments).get("data"), network.dtype)
+    _, _, test = load_mnist(arguments.data, network.dtype)
     matrix = network.confusion_matrix(test.X, test.y)
     print(f"{network} on {len(test.y):,} test images")
     print(f"error           {percent(network.error(test.X, test.y))}")

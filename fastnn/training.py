@@ -79,9 +79,9 @@ class Trainer:
     n_threads : int or None, default None
         None takes the processors that the process may run on, at most OMP_NUM_THREADS.
     sparse : bool or "auto", default "auto"
-        Whether the first layer works on the non-zeros only.  Sparse input always does, unless False; with
-        "auto" dense input does if fewer than a quarter of its values are non-zero.  The results are the same to
-        rounding.
+        Whether dense input is taken for sparse, so that the first layer works on the non-zeros only; "auto"
+        does so if fewer than a quarter of the values are non-zero.  Sparse input stays sparse.  The results are
+        the same to rounding.
     callbacks : iterable of Callback, default ()
         Told what happens; see `fastnn.callbacks`.
 
@@ -188,7 +188,7 @@ class Trainer:
             while len(fit.history) < epochs and not fit.stop:
                 self._epoch(fit, engine, rows, labels, valid, callbacks)
         except KeyboardInterrupt:
-            fit.history.interrupted = True
+            fit.history.interrupt()
         finally:
             for callback in started:
                 callback.on_end(fit)
@@ -229,7 +229,6 @@ class Trainer:
     ) -> None:
         start = time.perf_counter()
         network, history = self.network, fit.history
-        good_parameters, good_state = network.parameters.copy(), self._state.copy()
         order, stored_labels = None, labels
         if self.shuffle and engine.batch_size < len(labels):
             order = self._generator.permutation(len(labels))
@@ -242,16 +241,12 @@ class Trainer:
                     callback.on_chunk(fit)
             self._check_still_finite(rows, stored_labels)
         except FloatingPointError:
-            network.parameters, self._state[:] = good_parameters, good_state
+            engine.roll_back()
             batch = min(engine.batches_done, (len(labels) - 1) // engine.batch_size) + 1
             raise DivergenceError(len(history) + 1, batch, history) from None
-        log_likelihood = engine.log_likelihood[0] / len(labels)
-        if valid is not None:
-            validation_log_likelihood, error = network.score_rows(*valid, self.n_threads)
-            history.validation_log_likelihood.append(validation_log_likelihood)
-            history.validation_error.append(error)
-        history.log_likelihood.append(float(log_likelihood))
-        history.seconds.append(time.perf_counter() - start)
+        log_likelihood = float(engine.log_likelihood[0]) / len(labels)
+        validation = None if valid is None else network.score_rows(*valid, self.n_threads)
+        history.record(time.perf_counter() - start, log_likelihood, validation)
         fit.rows_done = 0
         for callback in callbacks:
             callback.on_chunk(fit)

@@ -48,6 +48,10 @@ def test_constants_agree():
     assert updates.UPDATES == reference.UPDATES
     assert rows.UINT8_SCALE == reference.UINT8_SCALE == 1 / 256
     assert epoch.MAX_LANES == reference.MAX_LANES
+    for batch_size in (1, 255, 256, 511, 512, 2047, 2048, 100_000):
+        assert epoch.lane_count(batch_size) == reference.lane_count(batch_size)
+    for sizes in ([3, 2], [3, 5, 2], [3, 5, 7, 2]):
+        assert epoch.work_size(np.array(sizes), 9) == reference.work_size(np.array(sizes), 9)
     assert blas.MAX_DIMENSION in (2**31 - 1, 2**63 - 1)
 
 

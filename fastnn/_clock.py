@@ -1,0 +1,5 @@
+"""When the package was first imported: the first of its modules to run, since NumPy takes a while."""
+
+import time
+
+STARTED = time.perf_counter()
