@@ -29,6 +29,11 @@ CHUNK_SECONDS = 0.05
 THIN_PRODUCT = 1e6
 BLOCK_ROWS = (128, 256)
 
+# A block is also what Ctrl-C waits for: in a very large network it holds fewer rows, so many multiply-adds
+# forward, but enough that the products stay products.
+BLOCK_PRODUCT = 2e8
+FEWEST_BLOCK_ROWS = 16
+
 # Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
 FORWARD_PRODUCT = 1e9
 
@@ -126,7 +131,8 @@ class Engine:
         self.parameters = parameters
         self.n_threads = n_threads
         few, many = BLOCK_ROWS
-        self.block_rows = int(min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1]))))
+        rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
+        self.block_rows = int(max(rows, FEWEST_BLOCK_ROWS))
 
     def _work(self, n_lanes: int, block_rows: int) -> NDArray[Any]:
         return np.empty((n_lanes, epoch.work_size(self.sizes, block_rows)), self.parameters.dtype)

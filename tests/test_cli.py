@@ -259,7 +259,12 @@ def test_divergence_after_a_good_epoch_saves_that(run, monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process there")
 def test_ctrl_c_saves_what_was_learnt(tmp_path):
-    command = [sys.executable, "-u", "-m", "fastnn", "train", "--hidden", "32", "--epochs", "10000", "--save", "net"]
+    # A background process is born without a handler of SIGINT, so the test puts it back.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from fastnn.cli import main"
+    )
+    command = [sys.executable, "-u", "-c", f"{program}; sys.exit(main())"]
+    command += ["train", "--hidden", "32", "--epochs", "10000", "--save", "net"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not process.stdout.readline().startswith("epoch"):
             assert process.poll() is None

@@ -15,6 +15,7 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastnn
+from fastnn import training
 from fastnn._engine import available_threads
 from fastnn.callbacks import Callback
 
@@ -309,6 +310,7 @@ INTERRUPTED_FIT = """
     import numpy as np
     import fastnn
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process is born without it
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((20_000, 300)), rng.integers(0, 10, 20_000)
     network = fastnn.Network({sizes})
@@ -340,7 +342,7 @@ def test_ctrl_c_returns_the_history_so_far(tmp_path, sizes, batch_size):
     assert float(done.stdout) < 60  # the handler ran; how soon is for a stopwatch, not for a test on a busy machine
 
 
-def test_an_interrupted_full_batch_step_was_not_taken(data):
+def test_an_interrupted_full_batch_step_was_not_taken(data, monkeypatch):
     X, y = data
     X, y = np.tile(X, (100, 1)), np.tile(y, 100)
     network = fastnn.Network([7, 300, 3])
@@ -351,14 +353,13 @@ def test_an_interrupted_full_batch_step_was_not_taken(data):
             if fit.rows_done:
                 signal.raise_signal(signal.SIGINT)
 
-    from fastnn import training
-
     whole = fastnn.Trainer(network, callbacks=[Interrupt()])
-    original, training.CHUNK_SECONDS = training.CHUNK_SECONDS, 1e-4
+    monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-4)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         history = whole.fit(X, y, epochs=1)
     finally:
-        training.CHUNK_SECONDS = original
+        signal.signal(signal.SIGINT, handler)
     assert history.interrupted
     assert len(history) == 0
     np.testing.assert_array_equal(network.parameters, before)
