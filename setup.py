@@ -6,11 +6,15 @@ FASTNN_DEBUG=1
     Bounds checks, overflow of indices and uninitialised memoryviews are checked, at a cost in speed.
 FASTNN_OPENMP=0
     Build without OpenMP even where the compiler has it; everything works, on one thread.
+FASTNN_BASELINE_ONLY=1
+    Build for any processor of the kind only: a quicker build, and slower kernels on x86-64.
 """
 
 import importlib.util
 import os
+import platform
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,6 +23,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS = ("blas", "rows", "activations", "softmax", "affine", "sparse", "updates", "epoch")
+
+# The kernels are compiled once more for each of these, from the same source; fastnn/kernels/__init__.py
+# chooses at import.  The compiler would use half of an AVX-512 register if not told otherwise.
+INSTRUCTION_SETS = {
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
 
 DEBUG = os.environ.get("FASTNN_DEBUG", "0") == "1"
 DIRECTIVES = {
@@ -35,11 +46,14 @@ DIRECTIVES = {
 # The code behind memoryviews, compiled once instead of in every kernel.
 SHARED = "fastnn.kernels._cyutility"
 
+COPIES = "build/copies"
+
 # No fast-math: NaN and infinity must survive, since divergence is detected by them.  These three let
 # the compiler vectorise exp and tanh without changing any finite result.
 UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0"]
 MSVC_FLAGS = ["/O2"]
 
+EMPTY_PROBE = "int main(void) { return 0; }\n"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 OPENMP_CANDIDATES = {
     "msvc": [(["/openmp"], [])],
@@ -75,10 +89,25 @@ class BuildKernels(build_ext):
     def build_extensions(self):
         msvc = self.compiler.compiler_type == "msvc"
         compile_flags, link_flags = self.find_openmp("msvc" if msvc else "unix")
+        supported = {None} | {name for name, flags in INSTRUCTION_SETS.items() if self.compiles(EMPTY_PROBE, flags)}
+        self.extensions = [extension for extension in self.extensions if instruction_set(extension) in supported]
         for extension in self.extensions:
             extension.extra_compile_args = (MSVC_FLAGS if msvc else UNIX_FLAGS) + compile_flags
+            extension.extra_compile_args += INSTRUCTION_SETS.get(instruction_set(extension), [])
             extension.extra_link_args = link_flags
         super().build_extensions()
+
+    def compiles(self, source, compile_flags, link_flags=()):
+        """Return whether a small program compiles and links with these flags."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "probe.c")
+            path.write_text(source)
+            try:
+                objects = self.compiler.compile([str(path)], folder, extra_postargs=list(compile_flags))
+                self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=list(link_flags))
+            except Exception:  # each compiler class has its own error type
+                return False
+        return True
 
     def find_openmp(self, family):
         """Flags for OpenMP, found by compiling and linking a small program; none where that fails."""
@@ -86,31 +115,49 @@ class BuildKernels(build_ext):
             print(NO_OPENMP.format(reason="FASTNN_OPENMP=0"), flush=True)
             return [], []
         for compile_flags, link_flags in OPENMP_CANDIDATES[family]:
-            with tempfile.TemporaryDirectory() as folder:
-                source = Path(folder, "probe.c")
-                source.write_text(OPENMP_PROBE)
-                try:
-                    objects = self.compiler.compile([str(source)], folder, extra_postargs=compile_flags)
-                    self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=link_flags)
-                except Exception as error:  # each compiler class has its own error type
-                    reason = str(error)
-                    continue
-            return compile_flags, link_flags
-        print(NO_OPENMP.format(reason=reason), flush=True)
+            if self.compiles(OPENMP_PROBE, compile_flags, link_flags):
+                return compile_flags, link_flags
+        print(NO_OPENMP.format(reason="the compiler has none"), flush=True)
         return [], []
+
+
+def instruction_set(extension):
+    """Return which of INSTRUCTION_SETS an extension is for; None: any processor."""
+    name = extension.name.split(".")[-2]
+    return name if name in INSTRUCTION_SETS else None
+
+
+def kernels(package, folder):
+    """Extensions of all kernels, whose sources stand in a folder."""
+    macros = [("FASTNN_BLAS_INT", blas_integer())]
+    return [Extension(f"{package}.{name}", [f"{folder}/{name}.pyx"], define_macros=macros) for name in KERNELS]
+
+
+def all_extensions():
+    """Extensions of the kernels for each instruction set; a copy of the sources makes a package of each."""
+    source = "fastnn/kernels"
+    extensions = [
+        Extension(SHARED, [SHARED.replace(".", "/") + ".c"]),
+        Extension("fastnn.kernels._cpu", [f"{source}/_cpu.pyx"]),
+        *kernels("fastnn.kernels", source),
+    ]
+    if platform.machine() in ("x86_64", "AMD64") and os.environ.get("FASTNN_BASELINE_ONLY", "0") != "1":
+        for name in INSTRUCTION_SETS:
+            folder = Path(COPIES, source, name)
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in [*Path(source).glob("*.pyx"), *Path(source).glob("*.pxd")]:
+                shutil.copy2(path, folder)
+            for parent in (folder, folder.parent, folder.parent.parent):
+                Path(parent, "__init__.py").touch()
+            extensions += kernels(f"fastnn.kernels.{name}", folder)
+    return extensions
 
 
 setup(
     ext_modules=cythonize(
-        [
-            Extension(
-                f"fastnn.kernels.{name}",
-                [f"fastnn/kernels/{name}.pyx"],
-                define_macros=[("FASTNN_BLAS_INT", blas_integer())],
-            )
-            for name in KERNELS
-        ]
-        + [Extension(SHARED, [SHARED.replace(".", "/") + ".c"])],
+        all_extensions(),
+        include_path=[COPIES],
+        nthreads=os.cpu_count(),
         shared_utility_qualified_name=SHARED,
         build_dir="build/cython",
         compiler_directives=DIRECTIVES,

@@ -10,6 +10,7 @@ True
 """
 
 from fastnn import _clock, callbacks, datasets  # noqa: F401  the clock starts before all else
+from fastnn._config import show_config
 from fastnn.callbacks import History
 from fastnn.network import Network
 from fastnn.optimizers import SGD
@@ -17,4 +18,4 @@ from fastnn.training import DivergenceError, Trainer
 
 __version__ = "0.1.0"
 
-__all__ = ["SGD", "DivergenceError", "History", "Network", "Trainer", "callbacks", "datasets"]
+__all__ = ["SGD", "DivergenceError", "History", "Network", "Trainer", "callbacks", "datasets", "show_config"]

@@ -80,6 +80,12 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
+def blas_libraries() -> list[dict[str, Any]]:
+    """Return what threadpoolctl knows of the BLAS that SciPy calls, or of all where it cannot be told."""
+    found = [library for library in _controller().info() if library["user_api"] == "blas"]
+    return [library for library in found if "scipy" in os.path.basename(os.path.dirname(library["filepath"]))] or found
+
+
 #: Context manager within which BLAS uses one thread; the caller's setting comes back afterwards.
 single_threaded_blas = _BlasLimit()
 

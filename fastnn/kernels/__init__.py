@@ -1,1 +1,43 @@
-"""The engine room: compiled kernels.  Arrays that come in here are checked already; see ``fastnn.reference``."""
+"""The engine room: compiled kernels.  Arrays that come in here are checked already; see ``fastnn.reference``.
+
+The same source is compiled for several instruction sets: for any processor of the kind, and on x86-64 also
+for AVX2 with FMA (in ``avx2/``) and for AVX-512 (in ``avx512/``).  Importing this package chooses the best
+that both the build and the processor have, or the one that the environment variable
+FASTNN_INSTRUCTION_SET names, and puts it in the place of ``fastnn.kernels.epoch`` and the others.
+"""
+
+import importlib
+import os
+import sys
+from importlib.util import find_spec
+
+from fastnn.kernels import _cpu
+
+MODULES = ("blas", "rows", "activations", "softmax", "affine", "sparse", "updates", "epoch")
+VARIABLE = "FASTNN_INSTRUCTION_SET"
+
+
+def _is_built(name: str) -> bool:
+    return name == "baseline" or find_spec(f"{__name__}.{name}.epoch") is not None
+
+
+def _choose() -> str:
+    wanted = os.environ.get(VARIABLE, "").lower()
+    if not wanted:
+        return AVAILABLE[0]
+    if wanted not in AVAILABLE:
+        raise ImportError(f"{VARIABLE}={wanted} cannot be had here; this machine and build have {', '.join(AVAILABLE)}")
+    return wanted
+
+
+#: Instruction sets that can be chosen here, the best first.
+AVAILABLE = [name for name in _cpu.supported() if _is_built(name)]
+
+#: The one that runs.
+INSTRUCTION_SET = _choose()
+
+if INSTRUCTION_SET != "baseline":
+    for _name in MODULES:
+        _module = importlib.import_module(f"{__name__}.{INSTRUCTION_SET}.{_name}")
+        sys.modules[f"{__name__}.{_name}"] = _module
+        globals()[_name] = _module

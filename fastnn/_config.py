@@ -1,0 +1,41 @@
+"""What runs here: instruction set, threads, BLAS."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+import scipy
+
+from fastnn import kernels
+from fastnn._engine import available_threads, blas_libraries
+from fastnn.kernels import epoch
+
+
+def config() -> dict[str, str]:
+    """Return what `show_config` prints, by name."""
+    import fastnn
+
+    blas = [
+        f"{library['internal_api']} {library['version']} ({library.get('architecture') or 'unknown kernels'})"
+        for library in blas_libraries()
+    ]
+    return {
+        "fastnn": fastnn.__version__,
+        "instruction set": f"{kernels.INSTRUCTION_SET} (available: {', '.join(kernels.AVAILABLE)})",
+        "OpenMP": "yes" if epoch.HAS_OPENMP else "no",
+        "threads": str(available_threads()),
+        "BLAS": ", ".join(blas) or "unknown to threadpoolctl",
+        "NumPy, SciPy": f"{np.__version__}, {scipy.__version__}",
+        "Python": f"{platform.python_version()}, {platform.platform()}",
+    }
+
+
+def show_config() -> None:
+    """Print which build of the kernels runs, on how many threads, and with which BLAS.
+
+    The environment variable FASTNN_INSTRUCTION_SET forces one of the available instruction sets; OMP_NUM_THREADS
+    bounds the threads.
+    """
+    for name, value in config().items():
+        print(f"{name + ':':17}{value}")

@@ -1,0 +1,1 @@
+"""The kernels compiled for AVX2 with FMA, from the sources in the folder above."""

@@ -1,0 +1,1 @@
+"""The kernels compiled for AVX-512, from the sources in the folder above."""
