@@ -1,16 +1,22 @@
 from cython cimport floating
 
-cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t n, Py_ssize_t n_out) noexcept nogil
+# A stride is the distance of two rows: the width of the whole array where a layer, or a slice of its units,
+# is a part of it.
 
-cdef void affine_forward(const floating* X, const floating* W, const floating* b, floating* Z,
+cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
+                    Py_ssize_t n_out) noexcept nogil
+
+cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride,
+                         const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil
 
-cdef void affine_backward_input(const floating* dZ, const floating* W, floating* dX,
+cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const floating* W, Py_ssize_t w_stride,
+                                floating* dX, Py_ssize_t x_stride,
                                 Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil
 
-cdef void affine_backward_weight(const floating* X, const floating* dZ, floating* dW,
-                                 Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
+cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const floating* dZ, Py_ssize_t z_stride,
+                                 floating* dW, Py_ssize_t w_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
                                  floating alpha, floating beta) noexcept nogil
 
-cdef void affine_backward_bias(const floating* dZ, floating* db, Py_ssize_t n, Py_ssize_t n_out,
+cdef void affine_backward_bias(const floating* dZ, Py_ssize_t z_stride, floating* db, Py_ssize_t n, Py_ssize_t n_out,
                                floating alpha, floating beta) noexcept nogil

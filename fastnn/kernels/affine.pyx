@@ -10,33 +10,36 @@ from libc.string cimport memcpy
 from .blas cimport gemm_
 
 
-cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t n, Py_ssize_t n_out) noexcept nogil:
+cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
+                    Py_ssize_t n_out) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        memcpy(Z + i * n_out, b, n_out * sizeof(floating))
+        memcpy(Z + i * z_stride, b, n_out * sizeof(floating))
 
 
-cdef void affine_forward(const floating* X, const floating* W, const floating* b, floating* Z,
+cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride,
+                         const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    fill_rows(b, Z, n, n_out)
+    fill_rows(b, Z, z_stride, n, n_out)
     # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
-    gemm_[floating](False, False, n, n_out, n_in, 1, X, W, 1, Z)
+    gemm_[floating](False, False, n, n_out, n_in, 1, X, x_stride, W, w_stride, 1, Z, z_stride)
 
 
-cdef void affine_backward_input(const floating* dZ, const floating* W, floating* dX,
+cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const floating* W, Py_ssize_t w_stride,
+                                floating* dX, Py_ssize_t x_stride,
                                 Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in)
-    gemm_[floating](False, True, n, n_in, n_out, 1, dZ, W, 0, dX)
+    gemm_[floating](False, True, n, n_in, n_out, 1, dZ, z_stride, W, w_stride, 0, dX, x_stride)
 
 
-cdef void affine_backward_weight(const floating* X, const floating* dZ, floating* dW,
-                                 Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
+cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const floating* dZ, Py_ssize_t z_stride,
+                                 floating* dW, Py_ssize_t w_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
                                  floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
-    gemm_[floating](True, False, n_in, n_out, n, alpha, X, dZ, beta, dW)
+    gemm_[floating](True, False, n_in, n_out, n, alpha, X, x_stride, dZ, z_stride, beta, dW, w_stride)
 
 
-cdef void affine_backward_bias(const floating* dZ, floating* db, Py_ssize_t n, Py_ssize_t n_out,
+cdef void affine_backward_bias(const floating* dZ, Py_ssize_t z_stride, floating* db, Py_ssize_t n, Py_ssize_t n_out,
                                floating alpha, floating beta) noexcept nogil:
     # db (n_out,) = alpha * sum of the rows of dZ (n, n_out) + beta * db
     cdef Py_ssize_t i, j
@@ -44,23 +47,24 @@ cdef void affine_backward_bias(const floating* dZ, floating* db, Py_ssize_t n, P
         db[j] = beta * db[j] if beta != 0 else <floating> 0.0
     for i in range(n):
         for j in range(n_out):
-            db[j] += alpha * dZ[i * n_out + j]
+            db[j] += alpha * dZ[i * z_stride + j]
 
 
 def affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
     """Z_out (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,)."""
     if Z_out.size:
         with nogil:
-            affine_forward(&X[0, 0] if X.shape[1] else NULL, &W[0, 0] if W.shape[0] else NULL, &b[0],
-                           &Z_out[0, 0], Z_out.shape[0], W.shape[0], W.shape[1])
+            affine_forward(&X[0, 0] if X.shape[1] else NULL, X.shape[1], &W[0, 0] if W.shape[0] else NULL, W.shape[1],
+                           &b[0], &Z_out[0, 0], W.shape[1], Z_out.shape[0], W.shape[0], W.shape[1])
 
 
 def backprop_affine_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out):
     """dX_out (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in)."""
     if dX_out.size:
         with nogil:
-            affine_backward_input(&dZ[0, 0] if dZ.shape[1] else NULL, &W[0, 0] if W.shape[1] else NULL,
-                                  &dX_out[0, 0], dZ.shape[0], W.shape[0], W.shape[1])
+            affine_backward_input(&dZ[0, 0] if dZ.shape[1] else NULL, dZ.shape[1],
+                                  &W[0, 0] if W.shape[1] else NULL, W.shape[1],
+                                  &dX_out[0, 0], W.shape[0], dZ.shape[0], W.shape[0], W.shape[1])
 
 
 def backprop_affine_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, floating[:, ::1] dW_out,
@@ -68,14 +72,14 @@ def backprop_affine_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, 
     """dW_out (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW_out."""
     if dW_out.size:
         with nogil:
-            affine_backward_weight(&X[0, 0] if X.shape[0] else NULL, &dZ[0, 0] if dZ.shape[0] else NULL,
-                                   &dW_out[0, 0], X.shape[0], dW_out.shape[0], dW_out.shape[1],
-                                   <floating> alpha, <floating> beta)
+            affine_backward_weight(&X[0, 0] if X.shape[0] else NULL, X.shape[1],
+                                   &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0, 0], dW_out.shape[1],
+                                   X.shape[0], dW_out.shape[0], dW_out.shape[1], <floating> alpha, <floating> beta)
 
 
 def backprop_affine_bias(const floating[:, ::1] dZ, floating[::1] db_out, double alpha=1.0, double beta=0.0):
     """db_out (n_out,) = alpha * sum of the rows of dZ (n, n_out) + beta * db_out."""
     if db_out.size:
         with nogil:
-            affine_backward_bias(&dZ[0, 0] if dZ.shape[0] else NULL, &db_out[0], dZ.shape[0], dZ.shape[1],
-                                 <floating> alpha, <floating> beta)
+            affine_backward_bias(&dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &db_out[0], dZ.shape[0],
+                                 dZ.shape[1], <floating> alpha, <floating> beta)

@@ -25,16 +25,17 @@ MAX_DIMENSION = 2 ** (8 * int(sizeof(blas_int)) - 1) - 1
 
 
 cdef void gemm_(bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
-                floating alpha, const floating* A, const floating* B,
-                floating beta, floating* C) noexcept nogil:
-    # C (m, n) = alpha * op(A) (m, k) @ op(B) (k, n) + beta * C; the rows of each are contiguous.
+                floating alpha, const floating* A, Py_ssize_t a_stride, const floating* B, Py_ssize_t b_stride,
+                floating beta, floating* C, Py_ssize_t c_stride) noexcept nogil:
+    # C (m, n) = alpha * op(A) (m, k) @ op(B) (k, n) + beta * C.  A stride is the distance of two rows of the
+    # stored matrix, before any transposition; within a row, numbers are neighbours.
     cdef char trans_a = b"T" if transpose_a else b"N"
     cdef char trans_b = b"T" if transpose_b else b"N"
     cdef blas_int rows = <blas_int> m, columns = <blas_int> n, inner = <blas_int> k
-    # A leading dimension must be at least 1, also where a size is 0.
-    cdef blas_int lda = max(<blas_int> 1, rows if transpose_a else inner)
-    cdef blas_int ldb = max(<blas_int> 1, inner if transpose_b else columns)
-    cdef blas_int ldc = max(<blas_int> 1, columns)
+    # BLAS wants a stride of at least 1, also where a size is 0.
+    cdef blas_int lda = <blas_int> max(<Py_ssize_t> 1, a_stride)
+    cdef blas_int ldb = <blas_int> max(<Py_ssize_t> 1, b_stride)
+    cdef blas_int ldc = <blas_int> max(<Py_ssize_t> 1, c_stride)
     if m == 0 or n == 0:
         return
     if floating is float:
@@ -54,4 +55,5 @@ def gemm(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, ::1] C_
         return
     with nogil:
         gemm_[floating](transpose_a, transpose_b, m, n, k, <floating> alpha,
-                        &A[0, 0] if k else NULL, &B[0, 0] if k else NULL, <floating> beta, &C_out[0, 0])
+                        &A[0, 0] if k else NULL, A.shape[1], &B[0, 0] if k else NULL, B.shape[1],
+                        <floating> beta, &C_out[0, 0], n)

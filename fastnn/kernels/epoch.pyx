@@ -120,9 +120,9 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
         if k == model.n_layers - 1:
             Z = Z_out
         if k == 0 and X == NULL:
-            sparse_forward(batch.store, batch.order, first, n, W, W + n_in * n_out, Z, n_out)
+            sparse_forward(batch.store, batch.order, first, n, W, n_out, W + n_in * n_out, Z, n_out, n_out)
         else:
-            affine_forward(Y, W, W + n_in * n_out, Z, n, n_in, n_out)
+            affine_forward(Y, n_in, W, n_out, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         if k < model.n_layers - 1:
             activate(model.activations[k], Z, n * n_out)
         Y = Z
@@ -160,15 +160,18 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
         if k > 0:
             # The old weights carry the gradient down, so this stands before their update.
             Y -= block_rows * n_in
-            affine_backward_input(dZ, parameters + offset, dY, n, n_in, n_out)
+            affine_backward_input(dZ, n_out, parameters + offset, n_out, dY, n_in, n, n_in, n_out)
             backprop_activation(model.activations[k - 1], Y, dY, n * n_in)
-            affine_backward_weight(Y, dZ, target + offset, n, n_in, n_out, <floating> alpha, <floating> weight_beta)
-        elif X != NULL:
-            affine_backward_weight(X, dZ, target + offset, n, n_in, n_out, <floating> alpha, <floating> weight_beta)
-        else:
-            sparse_backward_weight(batch.store, batch.order, first, n, dZ, target + offset, n_out,
+            affine_backward_weight(Y, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
                                    <floating> alpha, <floating> weight_beta)
-        affine_backward_bias(dZ, target + offset + n_in * n_out, n, n_out, <floating> alpha, <floating> bias_beta)
+        elif X != NULL:
+            affine_backward_weight(X, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
+                                   <floating> alpha, <floating> weight_beta)
+        else:
+            sparse_backward_weight(batch.store, batch.order, first, n, dZ, n_out, target + offset, n_out, n_out,
+                                   <floating> alpha, <floating> weight_beta)
+        affine_backward_bias(dZ, n_out, target + offset + n_in * n_out, n, n_out,
+                             <floating> alpha, <floating> bias_beta)
         if k == last:
             dZ, dY = dY, spare
         else:

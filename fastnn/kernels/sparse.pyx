@@ -6,7 +6,6 @@ one row of dZ to one row of dW.
 
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t
-from libc.string cimport memset
 
 from .affine cimport fill_rows
 from .rows cimport RowStore, open_rows
@@ -19,34 +18,35 @@ cdef inline void axpy(floating alpha, const floating* x, floating* y, Py_ssize_t
 
 
 cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
-                         const floating* W, const floating* b, floating* Z, Py_ssize_t n_out) noexcept nogil:
+                         const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,
+                         Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), X the n rows at position first of the order
     cdef Py_ssize_t i, row
     cdef int64_t at
     cdef const floating* values = <const floating*> store.values
-    fill_rows(b, Z, n, n_out)
+    fill_rows(b, Z, z_stride, n, n_out)
     for i in range(n):
         row = order[first + i] if order != NULL else first + i
         for at in range(store.row_starts[row], store.row_starts[row + 1]):
-            axpy(values[at], W + store.columns[at] * n_out, Z + i * n_out, n_out)
+            axpy(values[at], W + store.columns[at] * w_stride, Z + i * z_stride, n_out)
 
 
 cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
-                                 const floating* dZ, floating* dW, Py_ssize_t n_out,
+                                 const floating* dZ, Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride,
+                                 Py_ssize_t n_out,
                                  floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
     cdef Py_ssize_t i, j, row
     cdef int64_t at
     cdef const floating* values = <const floating*> store.values
-    if beta == 0:
-        memset(dW, 0, store.n_columns * n_out * sizeof(floating))
-    elif beta != 1:
-        for j in range(store.n_columns * n_out):
-            dW[j] = beta * dW[j]
+    if beta != 1:
+        for i in range(store.n_columns):
+            for j in range(n_out):
+                dW[i * w_stride + j] = beta * dW[i * w_stride + j] if beta != 0 else <floating> 0.0
     for i in range(n):
         row = order[first + i] if order != NULL else first + i
         for at in range(store.row_starts[row], store.row_starts[row + 1]):
-            axpy(alpha * values[at], dZ + i * n_out, dW + store.columns[at] * n_out, n_out)
+            axpy(alpha * values[at], dZ + i * z_stride, dW + store.columns[at] * w_stride, n_out)
 
 
 def sparse_affine(X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
@@ -54,8 +54,8 @@ def sparse_affine(X, const floating[:, ::1] W, const floating[::1] b, floating[:
     cdef RowStore store = open_rows(X)
     if Z_out.size:
         with nogil:
-            sparse_forward(&store, NULL, 0, store.n_rows, &W[0, 0] if W.shape[0] else NULL, &b[0],
-                           &Z_out[0, 0], W.shape[1])
+            sparse_forward(&store, NULL, 0, store.n_rows, &W[0, 0] if W.shape[0] else NULL, W.shape[1], &b[0],
+                           &Z_out[0, 0], W.shape[1], W.shape[1])
 
 
 def backprop_sparse_weight(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out, double alpha=1.0, double beta=0.0):
@@ -64,7 +64,8 @@ def backprop_sparse_weight(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out
     if dW_out.size:
         with nogil:
             sparse_backward_weight(&store, NULL, 0, store.n_rows, &dZ[0, 0] if dZ.shape[0] else NULL,
-                                   &dW_out[0, 0], dW_out.shape[1], <floating> alpha, <floating> beta)
+                                   dZ.shape[1], &dW_out[0, 0], dW_out.shape[1], dW_out.shape[1], <floating> alpha,
+                                   <floating> beta)
 
 
 def count_nonzeros(const floating[:, ::1] X, int64_t[::1] indptr_out):
