@@ -140,16 +140,14 @@ class Engine:
         rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
         self.block_rows = int(max(rows, FEWEST_BLOCK_ROWS))
 
-    def _work(self, n_lanes: int, block_rows: int) -> NDArray[Any]:
-        return np.empty((n_lanes, epoch.work_size(self.sizes, block_rows)), self.parameters.dtype)
-
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (which rows, their logits), run by run; the logits' buffer is used again for the next run."""
         n = X.shape[0]
         block_rows = max(1, min(self.block_rows, n))
         n_lanes = min(epoch.MAX_LANES, max(1, -(-n // block_rows)))
         run = max(n_lanes * block_rows, int(FORWARD_PRODUCT // self.parameters.size))
-        work = self._work(n_lanes, block_rows)
+        work_size = epoch.forward_work_size(self.sizes, self.activations, block_rows)
+        work = np.empty((n_lanes, work_size), self.parameters.dtype)
         logits = np.empty((min(run, n), self.sizes[-1]), self.parameters.dtype)
         for first in range(0, n, run):
             Z = logits[: min(run, n - first)]
@@ -169,14 +167,15 @@ class Engine:
         state: NDArray[Any] | None = None,
     ) -> None:
         """Allocate the work space for epochs of n_rows rows in batches; see `fastnn.optimizers` for the update."""
-        n_lanes = epoch.lane_count(min(batch_size, n_rows))
         self.batch_size = min(batch_size, n_rows)
         self.update = UPDATES[update]
         self.hyperparameters = np.empty(0) if hyperparameters is None else hyperparameters
         self.l2 = l2
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
+        shape = epoch.work_shape(self.sizes, self.activations, self.batch_size, self.block_rows, self.update)
+        n_lanes = shape[0]
         self.gradients = np.zeros((n_lanes, self.parameters.size), self.parameters.dtype)
-        self.work = self._work(n_lanes, self.block_rows)
+        self.work = np.empty(shape, self.parameters.dtype)
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
 

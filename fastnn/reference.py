@@ -181,18 +181,6 @@ def inplace_update(update: int, hyperparameters: Array, parameters: Array, gradi
 
 # --- kernels.epoch ----------------------------------------------------------------------------------
 
-MAX_LANES = 8
-
-
-def lane_count(batch_size: int) -> int:
-    """Number of lanes that a batch of this many rows is cut into."""
-    return min(MAX_LANES, max(1, batch_size // 256))
-
-
-def work_size(sizes: Array, block_rows: int) -> int:
-    """Numbers of work space that a lane needs: the rows of a block, its activations, two gradients."""
-    return int(block_rows * (sum(sizes) + 2 * max(sizes[1:-1], default=0)))
-
 
 def unpack(sizes: Array, parameters: Array) -> list[tuple[Array, Array]]:
     """Weights (n_in, n_out) and biases (n_out,) of each layer, views of the vector that holds them all."""

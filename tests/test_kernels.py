@@ -19,6 +19,7 @@ KERNELS = {
     for module in MODULES
     for name, kernel in vars(module).items()
     if type(kernel).__name__ in ("cython_function_or_method", "fused_cython_function")
+    and not name.endswith(("work_shape", "work_size"))  # they plan for these kernels, the twins need no space
 }
 SIZES = (0, 1, 3, 10, 33)
 
@@ -47,11 +48,6 @@ def test_constants_agree():
     assert activations.ACTIVATIONS == reference.ACTIVATIONS
     assert updates.UPDATES == reference.UPDATES
     assert rows.UINT8_SCALE == reference.UINT8_SCALE == 1 / 256
-    assert epoch.MAX_LANES == reference.MAX_LANES
-    for batch_size in (1, 255, 256, 511, 512, 2047, 2048, 100_000):
-        assert epoch.lane_count(batch_size) == reference.lane_count(batch_size)
-    for sizes in ([3, 2], [3, 5, 2], [3, 5, 7, 2]):
-        assert epoch.work_size(np.array(sizes), 9) == reference.work_size(np.array(sizes), 9)
     assert blas.MAX_DIMENSION in (2**31 - 1, 2**63 - 1)
 
 
@@ -246,11 +242,12 @@ def test_updates(dtype, assert_close, rng, update, n):
 def run_epoch(module, X, y, order, batch_size, sizes, codes, parameters, update, l2, block_rows, n_threads=2):
     """One epoch by the compiled engine or its twin; returns parameters, state, mean log-likelihood, gradient."""
     parameters = parameters.copy()
-    lanes = epoch.lane_count(batch_size)
+    shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update])
+    lanes = shape[0]
     momentum = update in ("momentum", "nesterov")
     state = np.zeros((int(momentum), parameters.size), parameters.dtype)
     gradients = np.zeros((lanes, parameters.size), parameters.dtype)
-    work = np.full((lanes, epoch.work_size(sizes, block_rows)), np.nan, parameters.dtype)
+    work = np.full(shape, np.nan, parameters.dtype)
     position, log_likelihood = np.zeros(1 + lanes, np.intp), np.zeros(1 + lanes)
     hyperparameters = np.array([0.2, 0.5][: 1 + momentum])
     for _ in range(10_000):
@@ -290,6 +287,9 @@ def run_epoch(module, X, y, order, batch_size, sizes, codes, parameters, update,
         ((1, 4, 2), ("tanh",), 30, 7, 16),
         ((6, 5, 9, 3), ("sigmoid", "relu"), 50, 50, 64),
         ((6, 5, 9, 4, 3), ("tanh", "identity", "relu"), 1500, 1100, 100),  # lanes
+        ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
+        ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
+        ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
     ],
 )
 def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size, block_rows):
@@ -309,7 +309,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     ours, expected = run_epoch(epoch, *arguments), run_epoch(reference, *arguments)
     for found, wanted in zip(ours[:3], expected[:3], strict=True):
         # Roundings add up over the steps of an epoch.
-        assert_close(found, wanted, 20)
+        assert_close(found, wanted, 40)
     if update == "none":
         assert_close(ours[3], expected[3], 20)
         np.testing.assert_array_equal(ours[0], parameters)
@@ -324,7 +324,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
 def test_forward(dtype, assert_close, rng, n):
     sizes, codes = np.array([6, 5, 3], np.intp), np.array([1], np.int32)
     X, parameters = draw(rng, n + 4, 6, dtype=dtype), draw(rng, 53, dtype=dtype)
-    work = np.empty((3, epoch.work_size(sizes, 20)), dtype)
+    work = np.empty((3, epoch.forward_work_size(sizes, codes, 20)), dtype)
     for data in (X, to_csr(X, X.dtype)):
         ours, expected = call_both(
             "forward", lambda o, d=data: (d, 2, sizes, codes, parameters, work, 20, *o, 2), [np.zeros((n, 3), dtype)]

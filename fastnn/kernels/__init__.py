@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from fastnn.kernels import _cpu
 
-MODULES = ("blas", "rows", "activations", "softmax", "affine", "sparse", "updates", "epoch")
+MODULES = ("blas", "rows", "activations", "softmax", "affine", "sparse", "updates", "units", "epoch")
 VARIABLE = "FASTNN_INSTRUCTION_SET"
 
 

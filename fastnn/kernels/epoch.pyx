@@ -1,11 +1,11 @@
 """The engine: runs of batches without the GIL, and the forward pass over many rows.
 
-A batch is cut into lanes, a lane into blocks of rows.  A block goes forward and backward while it is in
-cache and adds to its lane's gradient; when all lanes are done, their gradients are added up in order and
-the parameters move.  How a batch is cut depends on its size alone, a lane's blocks are taken in order,
-and BLAS must run single-threaded: so the bits are the same whatever the number of threads, and wherever
-the clock interrupts the run.  The parameters stand in one vector: W (n_in, n_out) and b (n_out,) of the
-first layer, then of the next.
+A large batch is cut into lanes, a lane into blocks of rows; small ones are shared out by units.pyx.  A block
+goes forward and backward while it is in cache and adds to its lane's gradient; when all lanes are done, their
+gradients are added up in order and the parameters move.  How a batch is cut depends on its size alone, a
+lane's blocks are taken in order, and BLAS must run single-threaded: so the bits are the same whatever the
+number of threads, and wherever the clock interrupts the run.  The parameters stand in one vector: W (n_in,
+n_out) and b (n_out,) of the first layer, then of the next.
 """
 
 from cython.parallel cimport prange
@@ -14,10 +14,12 @@ from libc.math cimport INFINITY, isfinite
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
+from .model cimport Batch, Model, Step, now
 from .rows cimport CSR, RowStore, dense_rows, open_rows
 from .softmax cimport cross_entropy_rows
 from .sparse cimport sparse_backward_weight, sparse_forward
-from .updates cimport SGD, update_range
+from .units cimport climb_by_units, slices_at_most, units_work_size
+from .updates cimport NO_UPDATE, SGD, update_range
 
 cdef extern from *:
     """
@@ -29,38 +31,16 @@ cdef extern from *:
     """
     const bint FASTNN_OPENMP
 
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int TIME_UTC
-    int timespec_get(timespec* now, int base)
-
 cdef enum:
     LANES = 8               # the most lanes a batch is cut into, and so the most threads that can help
     MIN_LANE_ROWS = 256     # below this a lane's own gradient costs more than it gains
     UPDATE_CHUNK = 16384    # parameters that one thread updates at a time
+    UNITS_PRODUCT = 300000  # multiply-adds forward below which a batch is not worth a barrier
 
 MAX_LANES = LANES
 
 #: Whether the kernels were compiled with OpenMP; without it everything runs on one thread.
 HAS_OPENMP = bool(FASTNN_OPENMP)
-
-
-cdef struct Model:
-    Py_ssize_t n_layers
-    Py_ssize_t n_parameters
-    Py_ssize_t widest               # of the hidden layers
-    const Py_ssize_t* sizes         # (n_layers + 1,)
-    const int* activations          # (n_layers - 1,), one a hidden layer
-
-# Where the rows of a run come from, and where those of one batch stand.
-cdef struct Batch:
-    const RowStore* store
-    const Py_ssize_t* order         # NULL: rows as stored
-    const Py_ssize_t* y             # by position in the order
-    Py_ssize_t first                # position in the order
-    Py_ssize_t n_rows
 
 
 cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations) noexcept:
@@ -77,29 +57,36 @@ cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations) n
     return model
 
 
-cdef double now() noexcept nogil:
-    cdef timespec time
-    timespec_get(&time, TIME_UTC)
-    return time.tv_sec + 1e-9 * time.tv_nsec
-
-
 cdef Py_ssize_t lanes_of(Py_ssize_t n_rows) noexcept nogil:
     return min(<Py_ssize_t> LANES, max(<Py_ssize_t> 1, n_rows // MIN_LANE_ROWS))
 
 
-def lane_count(Py_ssize_t batch_size):
-    """Number of lanes that a batch of this many rows is cut into."""
-    return lanes_of(batch_size)
+cdef bint goes_by_units(const Model* model, Py_ssize_t batch_size, int update) noexcept nogil:
+    return (update != NO_UPDATE and lanes_of(batch_size) == 1 and slices_at_most(model) > 1
+            and batch_size * model.n_parameters >= UNITS_PRODUCT)
 
 
-def work_size(const Py_ssize_t[::1] sizes, Py_ssize_t block_rows):
-    """Numbers of work space that a lane needs: the rows of a block, its activations, two gradients."""
-    cdef Py_ssize_t k, total = 0, widest = 0
-    for k in range(sizes.shape[0]):
-        total += sizes[k]
-        if 0 < k < sizes.shape[0] - 1:
-            widest = max(widest, sizes[k])
-    return block_rows * (total + 2 * widest)
+cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexcept nogil:
+    # The rows of a block, the outputs of all layers, two gradients of hidden ones.
+    cdef Py_ssize_t k, total = 2 * model.widest
+    for k in range(model.n_layers + 1):
+        total += model.sizes[k]
+    return block_rows * total
+
+
+def work_shape(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t batch_size,
+               Py_ssize_t block_rows, int update):
+    """Shape of the work space that batches of this size want: (n_lanes, numbers for each)."""
+    cdef Model model = open_model(sizes, activations)
+    if goes_by_units(&model, batch_size, update):
+        return 1, units_work_size(&model, batch_size)
+    return lanes_of(batch_size), block_work_size(&model, block_rows)
+
+
+def forward_work_size(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t block_rows):
+    """Numbers of work space that each lane of `forward` wants."""
+    cdef Model model = open_model(sizes, activations)
+    return block_work_size(&model, block_rows)
 
 
 cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
@@ -237,7 +224,7 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     parameters : (n_parameters,), updated in place
     state : (n_slots, n_parameters), the optimizer's;  hyperparameters : as the update wants them
     gradients : (n_lanes, n_parameters) work space; with update "none" the gradient is left in its first row
-    work : (n_lanes, work_size(sizes, block_rows)) work space
+    work : work space of work_shape(sizes, activations, batch_size, block_rows, update)
     position : (1 + n_lanes,), zeros at the start of an epoch: first row of the current batch, rows done by each lane
     log_likelihood : (1 + n_lanes,), zeros at the start of an epoch: sum over the finished batches, in nats, and
         over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
@@ -251,6 +238,11 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     cdef const double* hyper = &hyperparameters[0] if hyperparameters.shape[0] else NULL
     cdef floating* state_ = &state[0, 0] if state.shape[0] else NULL
     cdef double sum_, deadline = now() + seconds
+    cdef bint by_units = goes_by_units(&model, batch_size, update)
+    cdef Step step
+    step.update = update
+    step.hyperparameters = hyper
+    step.l2 = l2
     batch.store = &store
     if order is None:
         batch.order = NULL
@@ -258,7 +250,12 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
         batch.order = &order[0]
     batch.y = &y[0]
     with nogil:
-        while position[0] < n_rows:
+        if by_units and position[0] < n_rows:
+            batch.first = 0
+            batch.n_rows = n_rows
+            climb_by_units(&model, &batch, batch_size, &step, &parameters[0], state_, &gradients[0, 0],
+                           &work[0, 0], &position[0], &log_likelihood[0], deadline, n_threads)
+        while not by_units and position[0] < n_rows:
             batch.first = position[0]
             batch.n_rows = min(batch_size, n_rows - batch.first)
             if update == SGD and batch.n_rows <= min(block_rows, <Py_ssize_t> MIN_LANE_ROWS):

@@ -1,0 +1,39 @@
+"""What the ways to run a batch share: the shape of the network, and where the rows are."""
+
+from cython cimport floating
+
+from .rows cimport RowStore
+
+cdef struct Model:
+    Py_ssize_t n_layers
+    Py_ssize_t n_parameters
+    Py_ssize_t widest               # of the hidden layers
+    const Py_ssize_t* sizes         # (n_layers + 1,)
+    const int* activations          # (n_layers - 1,), one a hidden layer
+
+# Where the rows of a run come from, and where those of one batch stand.
+cdef struct Batch:
+    const RowStore* store
+    const Py_ssize_t* order         # NULL: rows as stored
+    const Py_ssize_t* y             # by position in the order
+    Py_ssize_t first                # position in the order
+    Py_ssize_t n_rows
+
+# How a gradient becomes a step.  With SGD the products write the parameters themselves.
+cdef struct Step:
+    int update
+    const double* hyperparameters
+    double l2
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int TIME_UTC
+    int timespec_get(timespec* now, int base)
+
+
+cdef inline double now() noexcept nogil:
+    cdef timespec time
+    timespec_get(&time, TIME_UTC)
+    return time.tv_sec + 1e-9 * time.tv_nsec

@@ -1,0 +1,11 @@
+from cython cimport floating
+
+from .model cimport Batch, Model, Step
+
+cdef int slices_at_most(const Model* model) noexcept nogil
+
+cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil
+
+cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
+                         floating* parameters, floating* state, floating* gradient, floating* work,
+                         Py_ssize_t* position, double* log_likelihood, double deadline, int n_threads) noexcept nogil

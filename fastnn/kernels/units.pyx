@@ -1,0 +1,273 @@
+"""Batches too small to be cut by rows: every thread takes all rows, and owns slices of the hidden units.
+
+With one hidden layer a step needs a single barrier.  A member of the team computes its own units and what
+they add to the logits; behind the barrier each member adds these parts up and finds the gradient of the
+logits for itself, and from there on touches only its own columns of the first weight and its own rows of
+the second.  Deeper networks wait once more a layer and direction.  The slices depend on the widths of the
+layers alone and their parts are added up in order, so the bits do not depend on the number of threads.
+"""
+
+from cython cimport floating
+from cython.parallel cimport parallel
+from libc.math cimport isfinite
+
+from .activations cimport activate, backprop_activation
+from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows
+from .blas cimport gemm_
+from .model cimport Batch, Model, Step, now
+from .rows cimport CSR, FLOAT32, FLOAT64, StorageKind, dense_rows
+from .softmax cimport cross_entropy_rows
+from .sparse cimport sparse_backward_weight, sparse_forward
+from .updates cimport SGD, update_range
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    static inline int fastnn_member(void) { return omp_get_thread_num(); }
+    static inline int fastnn_members(void) { return omp_get_num_threads(); }
+    #else
+    static inline int fastnn_member(void) { return 0; }
+    static inline int fastnn_members(void) { return 1; }
+    #endif
+    static inline void fastnn_barrier(void) {
+    #ifdef _OPENMP
+    #pragma omp barrier
+    #endif
+    }
+    """
+    int fastnn_member() noexcept nogil
+    int fastnn_members() noexcept nogil
+    void fastnn_barrier() noexcept nogil
+
+cdef enum:
+    MAX_SLICES = 4      # the most slices of a layer, and so the most threads that can help
+    SLICE_UNITS = 24    # a narrower slice loses more in its products than a thread gains
+    ALIGNED_UNITS = 8   # slices begin at multiples of this
+
+
+cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
+    if width >= 2 * MAX_SLICES * SLICE_UNITS:
+        return MAX_SLICES
+    return 2 if width >= 2 * SLICE_UNITS else 1
+
+
+cdef int slices_at_most(const Model* model) noexcept nogil:
+    cdef Py_ssize_t k
+    cdef int most = 1
+    for k in range(1, model.n_layers):
+        most = max(most, slices_of(model.sizes[k]))
+    return most
+
+
+cdef inline Py_ssize_t slice_begin(Py_ssize_t width, int index) noexcept nogil:
+    cdef int n_slices = slices_of(width)
+    if index >= n_slices:
+        return width
+    return width * index // n_slices // ALIGNED_UNITS * ALIGNED_UNITS
+
+
+cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
+    # The rows of three batches (one that slow members still read, the current one, the next), outputs and
+    # gradients of the hidden layers, parts of the logits of two batches, each member's gradient of the logits.
+    cdef Py_ssize_t k, hidden = 0
+    for k in range(1, model.n_layers):
+        hidden += model.sizes[k]
+    return batch_size * (3 * model.sizes[0] + 2 * hidden + 3 * MAX_SLICES * model.sizes[model.n_layers])
+
+
+cdef void step_columns(const Step* step, floating* parameters, floating* gradient, floating* state,
+                       Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_columns, double l2) noexcept nogil:
+    # An optimizer's step for a block of a weight, whose gradient stands in a vector of the same layout.
+    cdef Py_ssize_t i, j
+    for i in range(n_rows):
+        if l2 != 0:
+            for j in range(i * stride, i * stride + n_columns):
+                gradient[j] -= <floating> l2 * parameters[j]
+        update_range(step.update, step.hyperparameters, parameters, gradient, state, i * stride,
+                     i * stride + n_columns)
+
+
+cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
+                          floating* parameters, floating* state, floating* gradient, floating* work,
+                          Py_ssize_t* position, double* log_likelihood, double deadline, bint* stop,
+                          int member, int n_members) noexcept nogil:
+    cdef Py_ssize_t n_hidden = model.n_layers - 1, n_in = model.sizes[0], n_classes = model.sizes[model.n_layers]
+    cdef Py_ssize_t at = position[0], n, next_n, k, i, width, below, begin, end, row_begin, row_end
+    cdef Py_ssize_t output = model.n_parameters - (model.sizes[n_hidden] + 1) * n_classes
+    cdef Py_ssize_t weight, hidden = 0, before, own
+    cdef int s, _, parity = 0, third = 0
+    cdef StorageKind own_kind = FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64
+    cdef bint sparse = run.store.kind == CSR
+    cdef bint gathers = not sparse and (run.order != NULL or run.store.kind != own_kind)
+    cdef bint folds = step.update == SGD
+    cdef floating alpha = <floating> step.hyperparameters[0] if folds else <floating> 1.0
+    cdef floating weight_beta = <floating> (1 - step.hyperparameters[0] * step.l2) if folds else <floating> 0.0
+    cdef floating bias_beta = <floating> 1.0 if folds else <floating> 0.0
+    cdef floating* target = parameters if folds else gradient
+    cdef floating* gathered = work
+    cdef floating* outputs = work + 3 * batch_size * n_in
+    cdef floating* deltas
+    cdef floating* parts
+    cdef floating* dZ
+    cdef const floating* X = NULL
+    cdef const floating* Y
+    cdef floating* A
+    cdef floating* D
+    cdef double sum_
+    for k in range(1, model.n_layers):
+        hidden += model.sizes[k]
+    deltas = outputs + batch_size * hidden
+    parts = deltas + batch_size * hidden
+    dZ = parts + (2 * MAX_SLICES + member) * batch_size * n_classes
+
+    if gathers:
+        n = min(batch_size, run.n_rows - at)
+        row_begin, row_end = n * member // n_members, n * (member + 1) // n_members
+        dense_rows(run.store, run.order, at + row_begin, row_end - row_begin, gathered + row_begin * n_in)
+        fastnn_barrier()
+
+    while True:
+        n = min(batch_size, run.n_rows - at)
+        if gathers:
+            X = gathered + third * batch_size * n_in
+        elif not sparse:
+            X = <const floating*> run.store.values + at * n_in
+
+        # Forward: Y (n, width) = activation(X (n, below) @ W (below, width) + b), own columns.
+        weight = 0
+        before = 0
+        Y = X
+        for k in range(n_hidden):
+            below, width = model.sizes[k], model.sizes[k + 1]
+            A = outputs + batch_size * before
+            for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
+                begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+                if k == 0 and sparse:
+                    sparse_forward(run.store, run.order, at, n, parameters + begin, width,
+                                   parameters + below * width + begin, A + begin, width, end - begin)
+                else:
+                    affine_forward(Y, below, parameters + weight + begin, width,
+                                   parameters + weight + below * width + begin, A + begin, width,
+                                   n, below, end - begin)
+                for i in range(n):
+                    activate(model.activations[k], A + i * width + begin, end - begin)
+                if k == n_hidden - 1:
+                    # part of the logits (n, n_classes) = Y (n, own) @ W (own, n_classes); the first has b too
+                    own = (parity * MAX_SLICES + s) * batch_size * n_classes
+                    if s == 0:
+                        fill_rows(parameters + output + width * n_classes, parts + own, n_classes, n, n_classes)
+                    gemm_[floating](False, False, n, n_classes, end - begin, 1, A + begin, width,
+                                    parameters + output + begin * n_classes, n_classes, 1 if s == 0 else 0,
+                                    parts + own, n_classes)
+            if k < n_hidden - 1:
+                fastnn_barrier()
+            Y = A
+            before += width
+            weight += (below + 1) * width
+        if gathers:
+            # The next batch's rows, so that they are there behind the barrier.
+            next_n = max(<Py_ssize_t> 0, min(batch_size, run.n_rows - at - n))
+            row_begin, row_end = next_n * member // n_members, next_n * (member + 1) // n_members
+            dense_rows(run.store, run.order, at + n + row_begin, row_end - row_begin,
+                       gathered + ((third + 1) % 3 * batch_size + row_begin) * n_in)
+        if member == 0:
+            stop[parity] = at + n >= run.n_rows or now() >= deadline
+        fastnn_barrier()
+
+        # The output layer, each member for itself: dZ (n, n_classes) is the gradient of the logits.
+        own = parity * MAX_SLICES * batch_size * n_classes
+        for i in range(n * n_classes):
+            dZ[i] = parts[own + i]
+        for _ in range(1, slices_of(model.sizes[n_hidden])):
+            own += batch_size * n_classes
+            for i in range(n * n_classes):
+                dZ[i] += parts[own + i]
+        sum_ = cross_entropy_rows(dZ, run.y + at, n, n_classes, 1.0 / n)
+        if member == 0:
+            log_likelihood[0] += sum_
+        if not isfinite(sum_):
+            return
+
+        # Backward: dY (n, width) = dZ (n, above) @ W.T (above, width), own columns, by the old weights.
+        weight = output
+        before = hidden
+        for k in range(n_hidden - 1, -1, -1):
+            width = model.sizes[k + 1]
+            before -= width
+            D = deltas + batch_size * before
+            A = outputs + batch_size * before
+            for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
+                begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+                if k == n_hidden - 1:
+                    affine_backward_input(dZ, n_classes, parameters + output + begin * n_classes, n_classes,
+                                          D + begin, width, n, end - begin, n_classes)
+                else:
+                    affine_backward_input(deltas + batch_size * (before + width), model.sizes[k + 2],
+                                          parameters + weight + begin * model.sizes[k + 2], model.sizes[k + 2],
+                                          D + begin, width, n, end - begin, model.sizes[k + 2])
+                for i in range(n):
+                    backprop_activation(model.activations[k], A + i * width + begin, D + i * width + begin,
+                                        end - begin)
+            weight -= (model.sizes[k] + 1) * width
+            if n_hidden > 1:
+                fastnn_barrier()
+
+        # The step: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.
+        weight = 0
+        before = 0
+        Y = X
+        for k in range(n_hidden):
+            below, width = model.sizes[k], model.sizes[k + 1]
+            D = deltas + batch_size * before
+            A = outputs + batch_size * before
+            for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
+                begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+                if k == 0 and sparse:
+                    sparse_backward_weight(run.store, run.order, at, n, D + begin, width, target + begin, width,
+                                           end - begin, alpha, weight_beta)
+                else:
+                    affine_backward_weight(Y, below, D + begin, width, target + weight + begin, width,
+                                           n, below, end - begin, alpha, weight_beta)
+                own = weight + below * width + begin
+                affine_backward_bias(D + begin, width, target + own, n, end - begin, alpha, bias_beta)
+                if not folds:
+                    step_columns(step, parameters + weight + begin, gradient + weight + begin,
+                                 state + weight + begin, width, below, end - begin, step.l2)
+                    step_columns(step, parameters + own, gradient + own, state + own, width, 1, end - begin, 0)
+                if k == n_hidden - 1:
+                    own = output + begin * n_classes
+                    affine_backward_weight(A + begin, width, dZ, n_classes, target + own, n_classes,
+                                           n, end - begin, n_classes, alpha, weight_beta)
+                    if not folds:
+                        step_columns(step, parameters + own, gradient + own, state + own, n_classes, end - begin,
+                                     n_classes, step.l2)
+            Y = A
+            before += width
+            weight += (below + 1) * width
+        at += n
+        if member == 0:
+            # The owner of the first slice, who alone reads the output layer's bias, moves it.
+            own = output + model.sizes[n_hidden] * n_classes
+            affine_backward_bias(dZ, n_classes, target + own, n, n_classes, alpha, bias_beta)
+            if not folds:
+                step_columns(step, parameters + own, gradient + own, state + own, n_classes, 1, n_classes, 0)
+            position[0] = at
+        if stop[parity]:
+            return
+        parity = 1 - parity
+        third = (third + 1) % 3
+        if n_hidden > 1:
+            fastnn_barrier()
+
+
+cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
+                         floating* parameters, floating* state, floating* gradient, floating* work,
+                         Py_ssize_t* position, double* log_likelihood, double deadline, int n_threads) noexcept nogil:
+    # Batch after batch, from position[0] on, until the rows end, a log-likelihood is not finite or time is up.
+    # run.n_rows counts all rows.
+    cdef bint[2] stop
+    cdef bint* stop_ = &stop[0]
+    with parallel(num_threads=min(n_threads, slices_at_most(model))):
+        climb_as_member(model, run, batch_size, step, parameters, state, gradient, work, position,
+                        log_likelihood, deadline, stop_, fastnn_member(), fastnn_members())
