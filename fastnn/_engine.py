@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.kernels import epoch, rows, sparse
+from fastnn.kernels import blas, epoch, rows, sparse
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES
 
@@ -88,6 +88,14 @@ def blas_libraries() -> list[dict[str, Any]]:
 
 #: Context manager within which BLAS uses one thread; the caller's setting comes back afterwards.
 single_threaded_blas = _BlasLimit()
+
+
+@cache
+def _touch_buffers(dtype: np.dtype[Any], n_threads: int) -> None:
+    # Once a process, a few milliseconds; the shape fills the buffers further than a narrow product does.
+    A, B = np.zeros((128, 784), dtype), np.zeros((784, 768), dtype)
+    with single_threaded_blas():
+        blas.touch_buffers(A, B, np.empty((n_threads, 128, 768), dtype), n_threads)
 
 
 def to_csr(X: NDArray[Any], dtype: np.dtype[Any]) -> CSRRows:
@@ -179,6 +187,7 @@ class Engine:
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
 
+        _touch_buffers(self.parameters.dtype, self.n_threads)
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
 
     def restart(self) -> None:

@@ -65,6 +65,12 @@ def test_gemm(dtype, assert_close, rng, m, n, k, transpose_a, transpose_b):
         assert_close(ours[0], expected[0], 4)
 
 
+def test_touch_buffers(dtype, assert_close, rng):
+    A, B = draw(rng, 9, 5, dtype=dtype), draw(rng, 5, 4, dtype=dtype)
+    ours, expected = call_both("touch_buffers", lambda o: (A, B, *o, 2), [np.zeros((3, 9, 4), dtype)])
+    assert_close(ours[0], expected[0], 4)
+
+
 def test_gemm_ignores_what_stood_in_the_output_where_beta_is_0(dtype):
     C = np.full((3, 2), np.nan, dtype)
     blas.gemm(np.ones((3, 4), dtype), np.ones((4, 2), dtype), C)
