@@ -50,6 +50,33 @@ def available_threads() -> int:
     return min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
 
 
+class _Forks:
+    """Knows whether this process was forked from one whose threads had started.
+
+    GNU's OpenMP does not survive that: its threads are gone in the child, and a parallel region would wait for
+    them for ever.  The child then works on one thread, with the same results.
+    """
+
+    def __init__(self) -> None:
+        self.threads_started = False
+        self.threads_lost = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
+
+    def _in_child(self) -> None:
+        self.threads_lost = self.threads_lost or self.threads_started
+
+    def usable_threads(self, wanted: int) -> int:
+        """Return how many of the wanted threads can be had, which will be started."""
+        if self.threads_lost:
+            return 1
+        self.threads_started = self.threads_started or wanted > 1
+        return wanted
+
+
+_forks = _Forks()
+
+
 class _BlasLimit:
     """Keeps BLAS single-threaded while at least one run of the engine is under way, in any thread."""
 
@@ -143,7 +170,7 @@ class Engine:
         self.sizes = sizes
         self.activations = activations
         self.parameters = parameters
-        self.n_threads = n_threads
+        self.n_threads = _forks.usable_threads(n_threads)
         few, many = BLOCK_ROWS
         rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
         self.block_rows = int(max(rows, FEWEST_BLOCK_ROWS))

@@ -1,6 +1,7 @@
 """The trainer: what a fit does, what it records, how it stops, and what it leaves behind."""
 
 import math
+import os
 import pickle
 import signal
 import subprocess
@@ -162,6 +163,31 @@ def test_several_python_threads_at_once(data):
         thread.join()
     for parameters in found:
         np.testing.assert_array_equal(parameters, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
+def test_a_forked_child_trains_too(tmp_path):
+    # In a process of its own: this one has threads of other libraries.
+    script = """
+        import os, signal, numpy as np, fastnn
+        rng = np.random.default_rng(0)
+        X, y = rng.random((5000, 50)), rng.integers(0, 3, 5000)
+        def train():
+            network = fastnn.Network([50, 64, 3])
+            for batch_size in (None, 100):
+                fastnn.Trainer(network, batch_size=batch_size, n_threads=2).fit(X, y, epochs=2)
+            return network.predict_proba(X)
+        expected = train()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # if it hangs
+            os._exit(0 if np.array_equal(train(), expected) else 3)
+        assert np.array_equal(train(), expected)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    command = [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_shuffling(data):
