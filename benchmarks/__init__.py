@@ -1,0 +1,1 @@
+"""Benchmarks: fastnn and its peers on the same steps, in one run."""
