@@ -170,7 +170,7 @@ class Engine:
         self.sizes = sizes
         self.activations = activations
         self.parameters = parameters
-        self.n_threads = _forks.usable_threads(n_threads)
+        self.n_threads = _forks.usable_threads(min(n_threads, epoch.MAX_LANES))  # more could not help
         few, many = BLOCK_ROWS
         rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
         self.block_rows = int(max(rows, FEWEST_BLOCK_ROWS))

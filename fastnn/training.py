@@ -77,7 +77,7 @@ class Trainer:
     seed : int, numpy.random.Generator or None, default 0
         For the shuffling.
     n_threads : int or None, default None
-        None takes the processors that the process may run on, at most OMP_NUM_THREADS.
+        None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 8 are used.
     sparse : bool or "auto", default "auto"
         Whether dense input is taken for sparse, so that the first layer works on the non-zeros only; "auto"
         does so if fewer than a quarter of the values are non-zero.  Sparse input stays sparse.  The results are
