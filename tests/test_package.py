@@ -4,8 +4,10 @@ import doctest
 import importlib
 import importlib.metadata
 import pkgutil
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,14 @@ print(sorted(heavy & (set(sys.modules) - before)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_sources_uncompiled_says_what_to_do(tmp_path):
+    package = Path(fastnn.__file__).parent
+    ignored = shutil.ignore_patterns("*.so", "*.pyd", "data")
+    shutil.copytree(package, tmp_path / "fastnn", ignore=ignored)
+    done = subprocess.run([sys.executable, "-c", "import fastnn"], capture_output=True, text=True, cwd=tmp_path)
+    assert "this is the source folder, not the installed package" in done.stderr.splitlines()[-1]
 
 
 def test_everything_public_exists_and_is_documented():

@@ -11,7 +11,13 @@ import os
 import sys
 from importlib.util import find_spec
 
-from fastnn.kernels import _cpu
+try:
+    from fastnn.kernels import _cpu
+except ImportError as error:
+    raise ImportError(
+        f"the kernels in {os.path.dirname(__file__)} are not compiled: this is the source folder, not the installed "
+        "package. Run Python from another folder, or compile in place: pip install -e ."
+    ) from error
 
 MODULES = ("blas", "rows", "activations", "softmax", "affine", "sparse", "updates", "units", "epoch")
 VARIABLE = "FASTNN_INSTRUCTION_SET"
