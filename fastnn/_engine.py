@@ -213,7 +213,6 @@ class Engine:
         self.work = np.empty(shape, self.parameters.dtype)
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
-
         _touch_buffers(self.parameters.dtype, self.n_threads)
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
 

@@ -296,6 +296,7 @@ def run_epoch(module, X, y, order, batch_size, sizes, codes, parameters, update,
         ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
         ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
         ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
+        ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices
     ],
 )
 def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size, block_rows):

@@ -247,7 +247,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             weight += (below + 1) * width
         at += n
         if member == 0:
-            # The owner of the first slice, who alone reads the output layer's bias, moves it.
+            # The output layer's bias.  With one hidden layer the first member owns the first slice and alone
+            # reads it; in deeper networks another may, behind the barrier below.
             own = output + model.sizes[n_hidden] * n_classes
             affine_backward_bias(dZ, n_classes, target + own, n, n_classes, alpha, bias_beta)
             if not folds:
