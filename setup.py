@@ -22,7 +22,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = ("blas", "rows", "activations", "softmax", "affine", "sparse", "updates", "units", "epoch")
+KERNELS = ("blas", "rows", "activations", "softmax", "affine", "dense", "sparse", "updates", "units", "epoch")
 
 # The kernels are compiled once more for each of these, from the same source; fastnn/kernels/__init__.py
 # chooses at import.  The compiler would use half of an AVX-512 register if not told otherwise.
@@ -47,6 +47,7 @@ DIRECTIVES = {
 SHARED = "fastnn.kernels._cyutility"
 
 COPIES = "build/copies"
+HEADERS = "fastnn/kernels"
 
 # No fast-math: NaN and infinity must survive, since divergence is detected by them.  These three let
 # the compiler vectorise exp and tanh without changing any finite result.
@@ -130,7 +131,16 @@ def instruction_set(extension):
 def kernels(package, folder):
     """Extensions of all kernels, whose sources stand in a folder."""
     macros = [("FASTNN_BLAS_INT", blas_integer())]
-    return [Extension(f"{package}.{name}", [f"{folder}/{name}.pyx"], define_macros=macros) for name in KERNELS]
+    return [
+        Extension(
+            f"{package}.{name}",
+            [f"{folder}/{name}.pyx"],
+            define_macros=macros,
+            include_dirs=[HEADERS],
+            depends=[f"{HEADERS}/tiles.h"],
+        )
+        for name in KERNELS
+    ]
 
 
 def all_extensions():

@@ -31,12 +31,12 @@ def fastnn_auto(cell: Cell, X: Any, y: Any, sparse: bool | str = "auto") -> Epoc
     # The trainer checks and converts the data once a fit, not once an epoch, so the rows are converted here.
     rows = trainer._choose_storage(X)
     engine = trainer.network.engine()
-    engine.begin(cell.rows, cell.batch_size, "sgd", trainer.optimizer.hyperparameters)
+    engine.begin(rows, cell.batch_size, "sgd", trainer.optimizer.hyperparameters)
     labels = y.astype(np.intp)
 
     def epoch() -> float:
         engine.restart()
-        while engine.advance(rows, labels, None, 0.05):
+        while engine.advance(labels, None, 0.05):
             pass
         return float(engine.log_likelihood[0]) / cell.rows
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.kernels import blas, epoch, rows, sparse
+from fastnn.kernels import blas, dense, epoch, rows, sparse
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES
 
@@ -33,6 +33,10 @@ BLOCK_ROWS = (128, 256)
 # forward, but enough that the products stay products.
 BLOCK_PRODUCT = 2e8
 FEWEST_BLOCK_ROWS = 16
+
+# With so many inputs or more, dense rows are trained on with the first weight transposed: see kernels/dense.pyx.
+# With fewer, sums along the inputs are too short to gain.
+TRANSPOSED_INPUTS = 64
 
 # Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
 FORWARD_PRODUCT = 1e9
@@ -194,15 +198,16 @@ class Engine:
 
     def begin(
         self,
-        n_rows: int,
+        X: Rows,
         batch_size: int,
         update: str = "none",
         hyperparameters: NDArray[np.float64] | None = None,
         l2: float = 0.0,
         state: NDArray[Any] | None = None,
     ) -> None:
-        """Allocate the work space for epochs of n_rows rows in batches; see `fastnn.optimizers` for the update."""
-        self.batch_size = min(batch_size, n_rows)
+        """Allocate the work space for epochs over X in batches; see `fastnn.optimizers` for the update."""
+        self.X = X
+        self.batch_size = min(batch_size, int(X.shape[0]))
         self.update = UPDATES[update]
         self.hyperparameters = np.empty(0) if hyperparameters is None else hyperparameters
         self.l2 = l2
@@ -214,21 +219,54 @@ class Engine:
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
         _touch_buffers(self.parameters.dtype, self.n_threads)
+        self.transposed = not isinstance(X, CSRRows) and int(self.sizes[0]) >= TRANSPOSED_INPUTS
+        # What the kernels move: the parameters and the state themselves, or these with the first weight transposed.
+        self.moved = (self.parameters, self.state)
+        if self.transposed:
+            self.moved = (np.empty_like(self.parameters), np.empty_like(self.state))
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
 
     def restart(self) -> None:
         """Go to the start of an epoch, and remember parameters and state for `roll_back`."""
         self.position[:] = 0
         self.log_likelihood[:] = 0
-        for kept, current in zip(self.snapshot, (self.parameters, self.state), strict=True):
+        for kept, current, moved in zip(self.snapshot, (self.parameters, self.state), self.moved, strict=True):
             np.copyto(kept, current)
+            if self.transposed:
+                self._transpose_first(current, moved)
+
+    def store(self) -> None:
+        """Bring parameters and state up to the last finished step; the end of an epoch does."""
+        if self.transposed:
+            for current, moved in zip((self.parameters, self.state), self.moved, strict=True):
+                self._transpose_first(moved, current, back=True)
 
     def roll_back(self) -> None:
         """Put parameters and state back to what they were at the start of the epoch."""
         for kept, current in zip(self.snapshot, (self.parameters, self.state), strict=True):
             np.copyto(current, kept)
 
-    def advance(self, X: Rows, y: NDArray[np.intp], order: NDArray[np.intp] | None, seconds: float) -> bool:
+    def gradient(self, y: NDArray[np.intp]) -> NDArray[Any]:
+        """Return the gradient of the mean log-likelihood over all rows, in the parameters' layout."""
+        self.restart()
+        while self.advance(y, None, CHUNK_SECONDS):
+            pass
+        gradient: NDArray[Any] = self.gradients[0]
+        if self.transposed:
+            gradient = np.empty_like(self.parameters)
+            self._transpose_first(self.gradients[0], gradient, back=True)
+        return gradient
+
+    def _transpose_first(self, vectors: NDArray[Any], vectors_out: NDArray[Any], back: bool = False) -> None:
+        n_in, n_out = self.sizes[:2]
+        shape = (n_out, n_in) if back else (n_in, n_out)
+        size = n_in * n_out
+        n_threads = self.n_threads if size > 100_000 else 1
+        for vector, out in zip(np.atleast_2d(vectors), np.atleast_2d(vectors_out), strict=True):
+            dense.transpose(vector[:size].reshape(shape), out[:size].reshape(shape[::-1]), n_threads)
+            out[size:] = vector[size:]
+
+    def advance(self, y: NDArray[np.intp], order: NDArray[np.intp] | None, seconds: float) -> bool:
         """Train for about so many seconds; return whether the epoch goes on.
 
         The rows are taken in the given order, and y stands in that order.  Where a batch's log-likelihood is
@@ -236,17 +274,17 @@ class Engine:
         """
         with single_threaded_blas():
             epoch.train(
-                X,
+                self.X,
                 y,
                 order,
                 self.batch_size,
                 self.sizes,
                 self.activations,
-                self.parameters,
+                self.moved[0],
                 self.update,
                 self.hyperparameters,
                 self.l2,
-                self.state,
+                self.moved[1],
                 self.gradients,
                 self.work,
                 self.block_rows,
@@ -254,10 +292,15 @@ class Engine:
                 self.log_likelihood,
                 seconds,
                 self.n_threads,
+                self.transposed,
             )
         if not np.isfinite(self.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")
-        return bool(self.position[0] < len(y))
+        if self.position[0] < len(y):
+            return True
+        if self.update != UPDATES["none"]:
+            self.store()
+        return False
 
     @property
     def rows_done(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnn import storage
-from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads
+from fastnn._engine import Engine, Rows, available_threads
 from fastnn._validation import (
     check_activations,
     check_dtype,
@@ -264,10 +264,8 @@ class Network:
         """
         rows, labels = self._rows_and_labels(X, y)
         engine = self.engine()
-        engine.begin(len(labels), len(labels))
-        while engine.advance(rows, labels, None, CHUNK_SECONDS):
-            pass
-        return split_parameters(engine.gradients[0].copy(), self.sizes)
+        engine.begin(rows, len(labels))
+        return split_parameters(engine.gradient(labels), self.sizes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file, atomically: a crash leaves an old file whole."""

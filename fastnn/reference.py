@@ -131,6 +131,24 @@ def backprop_affine_bias(dZ: Array, db_out: Array, alpha: float = 1.0, beta: flo
     db_out[:] = alpha * dZ.sum(axis=0) + (beta * db_out if beta != 0 else 0)
 
 
+# --- kernels.dense ----------------------------------------------------------------------------------
+
+
+def dense_affine(X: Array, W: Array, b: Array, Z_out: Array) -> None:
+    """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
+    Z_out[:] = X @ W.T + b
+
+
+def backprop_dense_weight(X: Array, dZ: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
+    """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
+    dW_out[:] = alpha * (dZ.T @ X) + (beta * dW_out if beta != 0 else 0)
+
+
+def transpose(A: Array, A_out: Array, n_threads: int = 1) -> None:
+    """A_out (n, m) = A.T for A (m, n)."""
+    A_out[:] = A.T
+
+
 # --- kernels.sparse ---------------------------------------------------------------------------------
 
 
@@ -187,12 +205,18 @@ def inplace_update(update: int, hyperparameters: Array, parameters: Array, gradi
 # --- kernels.epoch ----------------------------------------------------------------------------------
 
 
-def unpack(sizes: Array, parameters: Array) -> list[tuple[Array, Array]]:
-    """Weights (n_in, n_out) and biases (n_out,) of each layer, views of the vector that holds them all."""
-    layers, begin = [], 0
+def unpack(sizes: Array, parameters: Array, transposed: bool = False) -> list[tuple[Array, Array]]:
+    """Weights (n_in, n_out) and biases (n_out,) of each layer, views of the vector that holds them all.
+
+    The first weight may stand transposed in the vector.
+    """
+    layers: list[tuple[Array, Array]] = []
+    begin = 0
     for n_in, n_out in itertools.pairwise(sizes):
         middle, end = begin + n_in * n_out, begin + (n_in + 1) * n_out
-        layers.append((parameters[begin:middle].reshape(n_in, n_out), parameters[middle:end]))
+        turned = transposed and not layers
+        W = parameters[begin:middle].reshape((n_out, n_in) if turned else (n_in, n_out))
+        layers.append((W.T if turned else W, parameters[middle:end]))
         begin = end
     return layers
 
@@ -234,6 +258,7 @@ def train(
     log_likelihood: Array,
     seconds: float,
     n_threads: int,
+    transposed: bool = False,
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
@@ -242,7 +267,7 @@ def train(
     threads, which change how fast it is done but not what is done, are left out here.
     """
     deadline = time.monotonic() + seconds
-    layers = unpack(sizes, parameters)
+    layers = unpack(sizes, parameters, transposed)
     each = np.arange(len(y)) if order is None else order
     while position[0] < len(y):
         batch = slice(position[0], position[0] + batch_size)
@@ -253,7 +278,7 @@ def train(
             return
         for k in reversed(range(len(layers))):
             W, _ = layers[k]
-            dW, db = unpack(sizes, gradients[0])[k]
+            dW, db = unpack(sizes, gradients[0], transposed)[k]
             backprop_affine_weight(inputs[k], dZ, dW)
             backprop_affine_bias(dZ, db)
             dW -= l2 * W

@@ -177,7 +177,7 @@ class Trainer:
         optimizer, batch_size = self.optimizer, self.batch_size or len(labels)
         if len(self._state) != optimizer.n_slots:  # at first, and where it was replaced by another kind
             self._state = np.zeros((optimizer.n_slots, self.network.parameters.size), self.network.dtype)
-        engine.begin(len(labels), batch_size, optimizer.update, optimizer.hyperparameters, self.l2, state=self._state)
+        engine.begin(rows, batch_size, optimizer.update, optimizer.hyperparameters, self.l2, state=self._state)
         fit = Fit(self, epochs, len(labels))
         callbacks = [*self.callbacks, ProgressBar(progress)]
         started = []
@@ -235,8 +235,10 @@ class Trainer:
             labels = labels[order]
         engine.restart()
         try:
-            while engine.advance(rows, labels, order, CHUNK_SECONDS):
+            while engine.advance(labels, order, CHUNK_SECONDS):
                 fit.rows_done = engine.rows_done
+                if self.callbacks:  # they may look at the network
+                    engine.store()
                 for callback in callbacks:
                     callback.on_chunk(fit)
             self._check_still_finite(rows, stored_labels)
@@ -244,6 +246,9 @@ class Trainer:
             engine.roll_back()
             batch = min(engine.batches_done, (len(labels) - 1) // engine.batch_size) + 1
             raise DivergenceError(len(history) + 1, batch, history) from None
+        except BaseException:  # Ctrl-C, or a callback's own
+            engine.store()
+            raise
         log_likelihood = float(engine.log_likelihood[0]) / len(labels)
         validation = None if valid is None else network.score_rows(*valid, self.n_threads)
         history.record(time.perf_counter() - start, log_likelihood, validation)

@@ -10,10 +10,10 @@ from scipy import special
 
 from fastnn import reference
 from fastnn._engine import to_csr
-from fastnn.kernels import activations, affine, blas, epoch, rows, softmax, sparse, updates
+from fastnn.kernels import activations, affine, blas, dense, epoch, rows, softmax, sparse, updates
 from fastnn.kernels.rows import CSRRows
 
-MODULES = (blas, rows, activations, softmax, affine, sparse, updates, epoch)
+MODULES = (blas, rows, activations, softmax, affine, dense, sparse, updates, epoch)
 KERNELS = {
     name: kernel
     for module in MODULES
@@ -185,6 +185,27 @@ def test_affine(dtype, assert_close, rng, n, n_in, n_out):
 
 
 @pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n_in", [0, 1, 13, 32, 71])
+@pytest.mark.parametrize("n_out", [0, 1, 2, 5, 6, 20])
+def test_dense_layer(dtype, assert_close, rng, n, n_in, n_out):
+    X, W, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n_out, n_in, dtype=dtype), draw(rng, n_out, dtype=dtype)
+    dZ = draw(rng, n, n_out, dtype=dtype)
+    ours, expected = call_both("dense_affine", lambda o: (X, W, b, *o), [np.full((n, n_out), 7, dtype)])
+    assert_close(ours[0], expected[0], 8)
+    for scale in ((), (0.5, 1.0), (2.0, 0.25)):
+        ours, expected = call_both("backprop_dense_weight", lambda o, s=scale: (X, dZ, *o, *s), [W])
+        assert_close(ours[0], expected[0], 8)
+    ours, expected = call_both("transpose", lambda o: (W, *o), [np.full((n_in, n_out), 7, dtype)])
+    np.testing.assert_array_equal(ours[0], expected[0])
+
+
+def test_dense_layer_ignores_what_stood_in_the_output_where_beta_is_0(dtype):
+    dW = np.full((7, 70), np.nan, dtype)
+    dense.backprop_dense_weight(np.ones((2, 70), dtype), np.ones((2, 7), dtype), dW)
+    np.testing.assert_array_equal(dW, np.full((7, 70), 2, dtype))
+
+
+@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("n_out", [1, 10])
 @pytest.mark.parametrize("density", [0, 0.2, 1])
 def test_sparse_layer(dtype, assert_close, rng, n, n_out, density):
@@ -245,7 +266,9 @@ def test_updates(dtype, assert_close, rng, update, n):
     assert_close(ours[1], expected[1])
 
 
-def run_epoch(module, X, y, order, batch_size, sizes, codes, parameters, update, l2, block_rows, n_threads=2):
+def run_epoch(
+    module, X, y, order, batch_size, sizes, codes, parameters, update, l2, block_rows, n_threads=2, transposed=False
+):
     """One epoch by the compiled engine or its twin; returns parameters, state, mean log-likelihood, gradient."""
     parameters = parameters.copy()
     shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update])
@@ -276,6 +299,7 @@ def run_epoch(module, X, y, order, batch_size, sizes, codes, parameters, update,
             log_likelihood,
             0.001,
             n_threads,
+            transposed,
         )
         if position[0] == len(y):
             break
@@ -284,7 +308,7 @@ def run_epoch(module, X, y, order, batch_size, sizes, codes, parameters, update,
 
 
 @pytest.mark.parametrize("update", list(updates.UPDATES))
-@pytest.mark.parametrize("kind", ["dense", "other dtype", "uint8", "sparse"])
+@pytest.mark.parametrize("kind", ["dense", "dense, transposed", "other dtype", "uint8, transposed", "sparse"])
 @pytest.mark.parametrize(
     ("sizes", "names", "n", "batch_size", "block_rows"),
     [
@@ -295,6 +319,7 @@ def run_epoch(module, X, y, order, batch_size, sizes, codes, parameters, update,
         ((6, 5, 9, 4, 3), ("tanh", "identity", "relu"), 1500, 1100, 100),  # lanes
         ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
         ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
+        ((67, 53, 3), ("tanh",), 300, 110, 128),
         ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
         ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices
     ],
@@ -302,6 +327,7 @@ def run_epoch(module, X, y, order, batch_size, sizes, codes, parameters, update,
 def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size, block_rows):
     sizes = np.array(sizes, np.intp)
     codes = np.array([activations.ACTIVATIONS[name] for name in names], np.int32)
+    kind, transposed = kind.split(",")[0], "transposed" in kind
     X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < 0.5)
     X = X.astype({"dense": dtype, "sparse": dtype, "uint8": "uint8"}.get(kind, "float64"))
     X = X if kind == "uint8" else X / 256
@@ -313,7 +339,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     if update == "none":
         batch_size = n
     arguments = (X, y, order, batch_size, sizes, codes, parameters, update, 0.01, block_rows)
-    ours, expected = run_epoch(epoch, *arguments), run_epoch(reference, *arguments)
+    ours, expected = (run_epoch(module, *arguments, transposed=transposed) for module in (epoch, reference))
     for found, wanted in zip(ours[:3], expected[:3], strict=True):
         # Roundings add up over the steps of an epoch.
         assert_close(found, wanted, 40)
@@ -323,7 +349,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     else:
         assert not np.array_equal(ours[0], parameters)
     for n_threads in (1, 3, 4):
-        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads), ours, strict=True):
+        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads, transposed), ours, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
 

@@ -391,6 +391,37 @@ def test_an_interrupted_full_batch_step_was_not_taken(data, monkeypatch):
     np.testing.assert_array_equal(network.parameters, before)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_interrupted_epoch_keeps_the_steps_that_were_taken(rng, monkeypatch, momentum):
+    # Enough inputs for the engine to work on a copy; its callback sees each chunk's steps, and so does the end.
+    X, y = rng.standard_normal((2000, 80)), rng.integers(0, 3, 2000)
+    network, same = fastnn.Network([80, 3]), fastnn.Network([80, 3])
+    monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-4)
+    seen = []
+
+    class Interrupt(Callback):
+        def on_chunk(self, fit):
+            seen.append((fit.rows_done, network.parameters.copy()))
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+    settings = {"optimizer": fastnn.SGD(0.1, momentum=momentum), "batch_size": 10, "shuffle": False}
+    trainer = fastnn.Trainer(network, callbacks=[Interrupt()], **settings)
+    assert trainer.fit(X, y, epochs=1).interrupted
+    other = fastnn.Trainer(same, **settings)
+    for rows_done, parameters in seen:
+        same.parameters = np.zeros(same.parameters.shape)
+        other = fastnn.Trainer(same, **settings)
+        other.fit(X[:rows_done], y[:rows_done], epochs=1)
+        np.testing.assert_array_equal(parameters, same.parameters)
+    np.testing.assert_array_equal(network.parameters, seen[-1][1])
+    if momentum:  # its state was kept too
+        trainer.callbacks = []
+        for each in (trainer, other):
+            each.fit(X[:500], y[:500], epochs=1)
+        np.testing.assert_array_equal(network.parameters, same.parameters)
+
+
 def test_available_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     most = available_threads()

@@ -19,7 +19,7 @@ except ImportError as error:
         "package. Run Python from another folder, or compile in place: pip install -e ."
     ) from error
 
-MODULES = ("blas", "rows", "activations", "softmax", "affine", "sparse", "updates", "units", "epoch")
+MODULES = ("blas", "rows", "activations", "softmax", "affine", "dense", "sparse", "updates", "units", "epoch")
 VARIABLE = "FASTNN_INSTRUCTION_SET"
 
 

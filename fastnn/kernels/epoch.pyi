@@ -31,6 +31,7 @@ def train(
     log_likelihood: NDArray[np.float64],
     seconds: float,
     n_threads: int,
+    transposed: bool = False,
 ) -> None: ...
 def forward(
     X: NDArray[Any] | CSRRows,

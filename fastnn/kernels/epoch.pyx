@@ -5,7 +5,8 @@ goes forward and backward while it is in cache and adds to its lane's gradient; 
 gradients are added up in order and the parameters move.  How a batch is cut depends on its size alone, a
 lane's blocks are taken in order, and BLAS must run single-threaded: so the bits are the same whatever the
 number of threads, and wherever the clock interrupts the run.  The parameters stand in one vector: W (n_in,
-n_out) and b (n_out,) of the first layer, then of the next.
+n_out) and b (n_out,) of the first layer, then of the next.  For training on dense rows the first W may stand
+transposed.
 """
 
 from cython.parallel cimport prange
@@ -14,8 +15,9 @@ from libc.math cimport INFINITY, isfinite
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
+from .dense cimport dense_backward_weight, dense_forward
 from .model cimport Batch, Model, Step, now
-from .rows cimport CSR, RowStore, dense_rows, open_rows
+from .rows cimport CSR, RowStore, dense_rows, open_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
 from .sparse cimport sparse_backward_weight, sparse_forward
 from .units cimport climb_by_units, slices_at_most, units_work_size
@@ -54,6 +56,7 @@ cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations) n
             model.widest = max(model.widest, sizes[k])
     model.sizes = &sizes[0]
     model.activations = &activations[0] if activations.shape[0] else NULL
+    model.transposed = False
     return model
 
 
@@ -108,6 +111,8 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
             Z = Z_out
         if k == 0 and X == NULL:
             sparse_forward(batch.store, batch.order, first, n, W, n_out, W + n_in * n_out, Z, n_out, n_out)
+        elif k == 0 and model.transposed:
+            dense_forward(X, W, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         else:
             affine_forward(Y, n_in, W, n_out, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         if k < model.n_layers - 1:
@@ -116,6 +121,14 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
         Z += block_rows * n_out
         W += (n_in + 1) * n_out
     return X
+
+
+cdef const floating* rows_ahead(const Batch* batch, Py_ssize_t first, Py_ssize_t n,
+                                const floating* X) noexcept nogil:
+    # The next n rows, if they are used where they lie.
+    if stand_as_numbers(batch.store, batch.order, X) and first + 2 * n <= batch.store.n_rows:
+        return X + n * batch.store.n_columns
+    return NULL
 
 
 cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
@@ -151,6 +164,9 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
             backprop_activation(model.activations[k - 1], Y, dY, n * n_in)
             affine_backward_weight(Y, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
                                    <floating> alpha, <floating> weight_beta)
+        elif X != NULL and model.transposed:
+            dense_backward_weight(X, dZ, n_out, target + offset, n, n_in, n_out, <floating> alpha,
+                                  <floating> weight_beta, rows_ahead(batch, first, n, X))
         elif X != NULL:
             affine_backward_weight(X, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
                                    <floating> alpha, <floating> weight_beta)
@@ -182,8 +198,8 @@ cdef void climb_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py
         done[0] += n
 
 
-cdef void update_chunk(int update, const double* hyperparameters, double l2, floating* parameters,
-                       floating* gradients, Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
+cdef void update_chunk(const Step* step, double l2, floating* parameters, floating* gradients,
+                       Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
                        Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Py_ssize_t lane, i
     cdef const floating* other
@@ -194,27 +210,85 @@ cdef void update_chunk(int update, const double* hyperparameters, double l2, flo
     if l2 != 0:
         for i in range(begin, end):
             gradients[i] -= <floating> l2 * parameters[i]
-    update_range(update, hyperparameters, parameters, gradients, state, begin, end)
+    update_range(step.update, step.hyperparameters, parameters, gradients, state, begin, end)
 
 
-cdef void update_span(int update, const double* hyperparameters, double l2, floating* parameters,
-                      floating* gradients, Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
+cdef void update_span(const Step* step, double l2, floating* parameters, floating* gradients,
+                      Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
                       Py_ssize_t begin, Py_ssize_t end, int n_threads) noexcept nogil:
     # Adds the lanes' gradients up, in order, into the first; takes the penalty off; moves the parameters.
     cdef Py_ssize_t chunk, n_chunks = (end - begin + UPDATE_CHUNK - 1) // UPDATE_CHUNK
     if n_chunks == 1:
-        update_chunk(update, hyperparameters, l2, parameters, gradients, n_lanes, n_parameters, state, begin, end)
+        update_chunk(step, l2, parameters, gradients, n_lanes, n_parameters, state, begin, end)
         return
     for chunk in prange(n_chunks, num_threads=min(n_threads, n_chunks), schedule="static"):
-        update_chunk(update, hyperparameters, l2, parameters, gradients, n_lanes, n_parameters, state,
+        update_chunk(step, l2, parameters, gradients, n_lanes, n_parameters, state,
                      begin + chunk * UPDATE_CHUNK, min(end, begin + (chunk + 1) * UPDATE_CHUNK))
+
+
+cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
+                        floating* parameters, floating* state, floating* gradients, floating* work,
+                        Py_ssize_t work_size, Py_ssize_t block_rows, Py_ssize_t* position, double* log_likelihood,
+                        double deadline, int n_threads) noexcept nogil:
+    # Batch after batch, from position[0] on, until the rows end, a log-likelihood is not finite or time is up.
+    # run.n_rows counts all rows.
+    cdef Batch batch = run[0]
+    cdef Py_ssize_t lane, n_lanes, k, n_weights, begin, total_done
+    cdef double sum_
+    while position[0] < run.n_rows:
+        batch.first = position[0]
+        batch.n_rows = min(batch_size, run.n_rows - batch.first)
+        if step.update == SGD and batch.n_rows <= min(block_rows, <Py_ssize_t> MIN_LANE_ROWS):
+            # A plain step on one block: the gradient products write the new parameters themselves.
+            sum_ = climb_block(model, &batch, batch.first, batch.n_rows, parameters, block_rows, work, parameters,
+                               step.hyperparameters[0], 1 - step.hyperparameters[0] * step.l2, 1)
+            log_likelihood[0] += sum_
+            if not isfinite(sum_):
+                return
+            position[0] += batch.n_rows
+            if now() >= deadline:
+                return
+            continue
+        n_lanes = lanes_of(batch.n_rows)
+        if n_lanes == 1:
+            climb_lane(model, &batch, 0, 1, parameters, block_rows, work, gradients, &position[1],
+                       &log_likelihood[1], deadline)
+        else:
+            for lane in prange(n_lanes, num_threads=min(n_threads, n_lanes), schedule="dynamic", chunksize=1):
+                climb_lane(model, &batch, lane, n_lanes, parameters, block_rows, work + lane * work_size,
+                           gradients + lane * model.n_parameters, &position[1 + lane], &log_likelihood[1 + lane],
+                           deadline)
+        total_done = 0
+        sum_ = 0
+        for lane in range(n_lanes):
+            total_done += position[1 + lane]
+            sum_ += log_likelihood[1 + lane]
+        if not isfinite(sum_):
+            log_likelihood[0] = -INFINITY
+            return
+        if total_done < batch.n_rows:
+            return
+        begin = 0
+        for k in range(model.n_layers):
+            n_weights = model.sizes[k] * model.sizes[k + 1]
+            update_span(step, step.l2, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+                        begin + n_weights, n_threads)
+            begin += n_weights
+            update_span(step, 0, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+                        begin + model.sizes[k + 1], n_threads)
+            begin += model.sizes[k + 1]
+        log_likelihood[0] += sum_
+        position[0] += batch.n_rows
+        for lane in range(n_lanes):
+            position[1 + lane] = 0
+            log_likelihood[1 + lane] = 0
 
 
 def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
           const Py_ssize_t[::1] sizes, const int[::1] activations, floating[::1] parameters, int update,
           const double[::1] hyperparameters, double l2, floating[:, ::1] state, floating[:, ::1] gradients,
           floating[:, ::1] work, Py_ssize_t block_rows, Py_ssize_t[::1] position, double[::1] log_likelihood,
-          double seconds, int n_threads):
+          double seconds, int n_threads, bint transposed=False):
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
     Each step ascends the batch's mean log-likelihood minus l2 / 2 times the sum of squared weights.
@@ -230,77 +304,33 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
         over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
         its step was not taken.
     seconds : time after which to return
+    transposed : whether the first weight stands as (n_out, n_in) in parameters, state and gradients: for dense rows
     """
     cdef RowStore store = open_rows(X)
     cdef Model model = open_model(sizes, activations)
-    cdef Batch batch
-    cdef Py_ssize_t n_rows = y.shape[0], lane, n_lanes, k, n_weights, begin, total_done
+    cdef Batch run
+    cdef Step step
     cdef const double* hyper = &hyperparameters[0] if hyperparameters.shape[0] else NULL
     cdef floating* state_ = &state[0, 0] if state.shape[0] else NULL
-    cdef double sum_, deadline = now() + seconds
-    cdef bint by_units = goes_by_units(&model, batch_size, update)
-    cdef Step step
-    step.update = update
-    step.hyperparameters = hyper
-    step.l2 = l2
-    batch.store = &store
+    cdef double deadline = now() + seconds
+    if position[0] >= y.shape[0]:
+        return
+    model.transposed = transposed
+    step.update, step.hyperparameters, step.l2 = update, hyper, l2
+    run.store = &store
     if order is None:
-        batch.order = NULL
+        run.order = NULL
     else:
-        batch.order = &order[0]
-    batch.y = &y[0]
+        run.order = &order[0]
+    run.y = &y[0]
+    run.first, run.n_rows = 0, y.shape[0]
     with nogil:
-        if by_units and position[0] < n_rows:
-            batch.first = 0
-            batch.n_rows = n_rows
-            climb_by_units(&model, &batch, batch_size, &step, &parameters[0], state_, &gradients[0, 0],
-                           &work[0, 0], &position[0], &log_likelihood[0], deadline, n_threads)
-        while not by_units and position[0] < n_rows:
-            batch.first = position[0]
-            batch.n_rows = min(batch_size, n_rows - batch.first)
-            if update == SGD and batch.n_rows <= min(block_rows, <Py_ssize_t> MIN_LANE_ROWS):
-                # A plain step on one block: the gradient products write the new parameters themselves.
-                sum_ = climb_block(&model, &batch, batch.first, batch.n_rows, &parameters[0], block_rows,
-                                   &work[0, 0], &parameters[0], hyper[0], 1 - hyper[0] * l2, 1)
-                log_likelihood[0] += sum_
-                if not isfinite(sum_):
-                    break
-                position[0] += batch.n_rows
-                if now() >= deadline:
-                    break
-                continue
-            n_lanes = lanes_of(batch.n_rows)
-            if n_lanes == 1:
-                climb_lane(&model, &batch, 0, 1, &parameters[0], block_rows, &work[0, 0], &gradients[0, 0],
-                           &position[1], &log_likelihood[1], deadline)
-            else:
-                for lane in prange(n_lanes, num_threads=min(n_threads, n_lanes), schedule="dynamic", chunksize=1):
-                    climb_lane(&model, &batch, lane, n_lanes, &parameters[0], block_rows, &work[lane, 0],
-                               &gradients[lane, 0], &position[1 + lane], &log_likelihood[1 + lane], deadline)
-            total_done = 0
-            sum_ = 0
-            for lane in range(n_lanes):
-                total_done = total_done + position[1 + lane]
-                sum_ = sum_ + log_likelihood[1 + lane]
-            if not isfinite(sum_):
-                log_likelihood[0] = -INFINITY
-                break
-            if total_done < batch.n_rows:
-                break
-            begin = 0
-            for k in range(model.n_layers):
-                n_weights = sizes[k] * sizes[k + 1]
-                update_span(update, hyper, l2, &parameters[0], &gradients[0, 0], n_lanes, model.n_parameters, state_,
-                            begin, begin + n_weights, n_threads)
-                begin = begin + n_weights
-                update_span(update, hyper, 0, &parameters[0], &gradients[0, 0], n_lanes, model.n_parameters, state_,
-                            begin, begin + sizes[k + 1], n_threads)
-                begin = begin + sizes[k + 1]
-            log_likelihood[0] += sum_
-            position[0] += batch.n_rows
-            for lane in range(n_lanes):
-                position[1 + lane] = 0
-                log_likelihood[1 + lane] = 0
+        if goes_by_units(&model, batch_size, update):
+            climb_by_units(&model, &run, batch_size, &step, &parameters[0], state_, &gradients[0, 0], &work[0, 0],
+                           &position[0], &log_likelihood[0], deadline, n_threads)
+        else:
+            climb_by_rows(&model, &run, batch_size, &step, &parameters[0], state_, &gradients[0, 0], &work[0, 0],
+                          work.shape[1], block_rows, &position[0], &log_likelihood[0], deadline, n_threads)
 
 
 def forward(X, Py_ssize_t first, const Py_ssize_t[::1] sizes, const int[::1] activations,

@@ -10,6 +10,7 @@ cdef struct Model:
     Py_ssize_t widest               # of the hidden layers
     const Py_ssize_t* sizes         # (n_layers + 1,)
     const int* activations          # (n_layers - 1,), one a hidden layer
+    bint transposed                 # the first weight stands as (n_out, n_in), as dense.pyx wants it
 
 # Where the rows of a run come from, and where those of one batch stand.
 cdef struct Batch:

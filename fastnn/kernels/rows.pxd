@@ -17,5 +17,7 @@ cdef struct RowStore:
 
 cdef RowStore open_rows(object X) except *
 
+cdef bint stand_as_numbers(const RowStore* store, const Py_ssize_t* order, const floating* number) noexcept nogil
+
 cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
                                 Py_ssize_t n, floating* buffer) noexcept nogil

@@ -99,11 +99,15 @@ cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t
                 buffer[i * n_columns + j] = convert(row[j], buffer[0])
 
 
+cdef bint stand_as_numbers(const RowStore* store, const Py_ssize_t* order, const floating* number) noexcept nogil:
+    # Whether dense rows, in this order, can be used where they lie.  The last argument is there for its type alone.
+    return order == NULL and store.kind == (FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64)
+
+
 cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
                                 Py_ssize_t n, floating* buffer) noexcept nogil:
     # The n rows that stand at positions first, first + 1, ... of the order (NULL: as stored).
-    cdef StorageKind own = FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64
-    if order == NULL and store.kind == own:
+    if stand_as_numbers(store, order, buffer):
         return <const floating*> store.values + first * store.n_columns
     if store.kind == UINT8:
         copy_rows[uint8_t, floating](<const uint8_t*> store.values, store.n_columns, order, first, n, buffer)

@@ -14,8 +14,9 @@ from libc.math cimport isfinite
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows
 from .blas cimport gemm_
+from .dense cimport dense_backward_weight, dense_forward
 from .model cimport Batch, Model, Step, now
-from .rows cimport CSR, FLOAT32, FLOAT64, StorageKind, dense_rows
+from .rows cimport CSR, dense_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
 from .sparse cimport sparse_backward_weight, sparse_forward
 from .updates cimport SGD, update_range
@@ -42,8 +43,8 @@ cdef extern from *:
 
 cdef enum:
     MAX_SLICES = 4      # the most slices of a layer, and so the most threads that can help
-    SLICE_UNITS = 24    # a narrower slice loses more in its products than a thread gains
-    ALIGNED_UNITS = 8   # slices begin at multiples of this
+    SLICE_UNITS = 10    # a narrower slice loses more in its products than a thread gains
+    ALIGNED_UNITS = 8   # slices of wide layers begin at multiples of this
 
 
 cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
@@ -62,9 +63,8 @@ cdef int slices_at_most(const Model* model) noexcept nogil:
 
 cdef inline Py_ssize_t slice_begin(Py_ssize_t width, int index) noexcept nogil:
     cdef int n_slices = slices_of(width)
-    if index >= n_slices:
-        return width
-    return width * index // n_slices // ALIGNED_UNITS * ALIGNED_UNITS
+    cdef Py_ssize_t begin = width * index // n_slices
+    return begin // ALIGNED_UNITS * ALIGNED_UNITS if begin < width and width >= 8 * ALIGNED_UNITS else begin
 
 
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
@@ -97,9 +97,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef Py_ssize_t output = model.n_parameters - (model.sizes[n_hidden] + 1) * n_classes
     cdef Py_ssize_t weight, hidden = 0, before, own
     cdef int s, _, parity = 0, third = 0
-    cdef StorageKind own_kind = FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64
+    cdef int first_slice = slices_of(model.sizes[1]) * member // n_members
     cdef bint sparse = run.store.kind == CSR
-    cdef bint gathers = not sparse and (run.order != NULL or run.store.kind != own_kind)
+    cdef bint gathers = not sparse and not stand_as_numbers(run.store, run.order, work)
     cdef bint folds = step.update == SGD
     cdef floating alpha = <floating> step.hyperparameters[0] if folds else <floating> 1.0
     cdef floating weight_beta = <floating> (1 - step.hyperparameters[0] * step.l2) if folds else <floating> 0.0
@@ -111,6 +111,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef floating* parts
     cdef floating* dZ
     cdef const floating* X = NULL
+    cdef const floating* ahead
     cdef const floating* Y
     cdef floating* A
     cdef floating* D
@@ -133,6 +134,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             X = gathered + third * batch_size * n_in
         elif not sparse:
             X = <const floating*> run.store.values + at * n_in
+        ahead = X + n * n_in if not gathers and at + 2 * n <= run.n_rows else NULL
 
         # Forward: Y (n, width) = activation(X (n, below) @ W (below, width) + b), own columns.
         weight = 0
@@ -146,6 +148,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 if k == 0 and sparse:
                     sparse_forward(run.store, run.order, at, n, parameters + begin, width,
                                    parameters + below * width + begin, A + begin, width, end - begin)
+                elif k == 0 and model.transposed:
+                    dense_forward(X, parameters + begin * below, parameters + below * width + begin, A + begin, width,
+                                  n, below, end - begin)
                 else:
                     affine_forward(Y, below, parameters + weight + begin, width,
                                    parameters + weight + below * width + begin, A + begin, width,
@@ -226,14 +231,21 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 if k == 0 and sparse:
                     sparse_backward_weight(run.store, run.order, at, n, D + begin, width, target + begin, width,
                                            end - begin, alpha, weight_beta)
+                elif k == 0 and model.transposed:
+                    dense_backward_weight(X, D + begin, width, target + begin * below, n, below, end - begin,
+                                          alpha, weight_beta, ahead if s == first_slice else NULL)
                 else:
                     affine_backward_weight(Y, below, D + begin, width, target + weight + begin, width,
                                            n, below, end - begin, alpha, weight_beta)
                 own = weight + below * width + begin
                 affine_backward_bias(D + begin, width, target + own, n, end - begin, alpha, bias_beta)
-                if not folds:
+                if not folds and k == 0 and model.transposed:
+                    step_columns(step, parameters + begin * below, gradient + begin * below, state + begin * below,
+                                 below, end - begin, below, step.l2)
+                elif not folds:
                     step_columns(step, parameters + weight + begin, gradient + weight + begin,
                                  state + weight + begin, width, below, end - begin, step.l2)
+                if not folds:
                     step_columns(step, parameters + own, gradient + own, state + own, width, 1, end - begin, 0)
                 if k == n_hidden - 1:
                     own = output + begin * n_classes

@@ -1,0 +1,9 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+def dense_affine(X: NDArray[Any], W: NDArray[Any], b: NDArray[Any], Z_out: NDArray[Any]) -> None: ...
+def backprop_dense_weight(
+    X: NDArray[Any], dZ: NDArray[Any], dW_out: NDArray[Any], alpha: float = 1.0, beta: float = 0.0
+) -> None: ...
+def transpose(A: NDArray[Any], A_out: NDArray[Any], n_threads: int = 1) -> None: ...

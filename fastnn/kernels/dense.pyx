@@ -1,0 +1,93 @@
+"""The first layer on dense rows, forward and backward: Z = X W.T + b with W (n_out, n_in), transposed.
+
+The weights of one unit are neighbours here, so that both products run along the inputs, which are many,
+whatever the number of units, and read X where it lies: no packing, no padding.  BLAS loses where the units
+are few and where the batch is small.  As in ``affine``, alpha and beta fold a plain step into the product.
+"""
+
+from cython cimport floating
+from cython.parallel cimport prange
+
+from .affine cimport fill_rows
+
+cdef extern from "tiles.h" nogil:
+    void dot_rows_float(const float* X, Py_ssize_t x_stride, const float* W, Py_ssize_t w_stride, float* Z,
+                        Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
+    void dot_rows_double(const double* X, Py_ssize_t x_stride, const double* W, Py_ssize_t w_stride, double* Z,
+                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
+    void outer_rows_float(const float* X, Py_ssize_t x_stride, const float* D, Py_ssize_t d_stride, float* G,
+                          Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
+                          float alpha, float beta, const float* ahead)
+    void outer_rows_double(const double* X, Py_ssize_t x_stride, const double* D, Py_ssize_t d_stride, double* G,
+                           Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
+                           double alpha, double beta, const double* ahead)
+
+cdef enum:
+    CACHED_BYTES = 196608   # of rows that stay in the second cache together with weights and the rows to come
+
+
+cdef void dense_forward(const floating* X, const floating* W, const floating* b, floating* Z, Py_ssize_t z_stride,
+                        Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    # Z (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,)
+    fill_rows(b, Z, z_stride, n, n_out)
+    if floating is float:
+        dot_rows_float(X, n_in, W, n_in, Z, z_stride, n, n_in, n_out)
+    else:
+        dot_rows_double(X, n_in, W, n_in, Z, z_stride, n, n_in, n_out)
+
+
+cdef void dense_backward_weight(const floating* X, const floating* dZ, Py_ssize_t z_stride, floating* dW,
+                                Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta,
+                                const floating* ahead) noexcept nogil:
+    # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW; meanwhile the n rows that begin at ahead,
+    # if it is not NULL, come into the cache
+    cdef Py_ssize_t cached = CACHED_BYTES // <Py_ssize_t> (max(n, 1) * sizeof(floating)) // 64 * 64
+    cdef Py_ssize_t begin = 0, size, columns = max(64, cached)
+    if n_in > columns:
+        ahead = NULL
+    while begin < n_in:
+        size = min(columns, n_in - begin)
+        if floating is float:
+            outer_rows_float(X + begin, n_in, dZ, z_stride, dW + begin, n_in, n, size, n_out, alpha, beta,
+                             ahead + begin if ahead != NULL else NULL)
+        else:
+            outer_rows_double(X + begin, n_in, dZ, z_stride, dW + begin, n_in, n, size, n_out, alpha, beta,
+                              ahead + begin if ahead != NULL else NULL)
+        begin += columns
+
+
+def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
+    """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
+    if Z_out.size:
+        with nogil:
+            dense_forward(&X[0, 0] if X.shape[1] else NULL, &W[0, 0] if W.shape[1] else NULL, &b[0],
+                          &Z_out[0, 0], W.shape[0], X.shape[0], W.shape[1], W.shape[0])
+
+
+def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, floating[:, ::1] dW_out,
+                          double alpha=1.0, double beta=0.0):
+    """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
+    if dW_out.size:
+        with nogil:
+            dense_backward_weight(&X[0, 0] if X.shape[0] else NULL, &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1],
+                                  &dW_out[0, 0], X.shape[0], dW_out.shape[1], dW_out.shape[0], <floating> alpha,
+                                  <floating> beta, NULL)
+
+
+def transpose(const floating[:, ::1] A, floating[:, ::1] A_out, int n_threads=1):
+    """A_out (n, m) = A.T for A (m, n)."""
+    cdef Py_ssize_t part, m = A.shape[0], n = A.shape[1]
+    if A.size:
+        for part in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
+            transpose_columns(&A[0, 0], &A_out[0, 0], m, n, n * part // n_threads, n * (part + 1) // n_threads)
+
+
+cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
+                            Py_ssize_t end) noexcept nogil:
+    # A_out (n, m) = A.T (n, m), rows begin to end of A_out, in tiles of 16 by 16 that stay in cache
+    cdef Py_ssize_t i, j, i_tile, j_tile
+    for j_tile in range(begin, end, 16):
+        for i_tile in range(0, m, 16):
+            for j in range(j_tile, min(j_tile + 16, end)):
+                for i in range(i_tile, min(i_tile + 16, m)):
+                    A_out[j * m + i] = A[i * n + j]
