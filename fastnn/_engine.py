@@ -38,6 +38,10 @@ FEWEST_BLOCK_ROWS = 16
 # With fewer, sums along the inputs are too short to gain.
 TRANSPOSED_INPUTS = 64
 
+# From this size of a row of the first weight on, and where a batch meets most columns, the gradient of sparse rows is
+# taken by column: see kernels/sparse.pyx.
+SORTED_BYTES = 256
+
 # Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
 FORWARD_PRODUCT = 1e9
 
@@ -212,7 +216,10 @@ class Engine:
         self.hyperparameters = np.empty(0) if hyperparameters is None else hyperparameters
         self.l2 = l2
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
-        shape = epoch.work_shape(self.sizes, self.activations, self.batch_size, self.block_rows, self.update)
+        self.nonzeros = self._nonzeros_at_once(X)
+        shape = epoch.work_shape(
+            self.sizes, self.activations, self.batch_size, self.block_rows, self.update, self.nonzeros
+        )
         n_lanes = shape[0]
         self.gradients = np.zeros((n_lanes, self.parameters.size), self.parameters.dtype)
         self.work = np.empty(shape, self.parameters.dtype)
@@ -225,6 +232,16 @@ class Engine:
         if self.transposed:
             self.moved = (np.empty_like(self.parameters), np.empty_like(self.state))
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
+
+    def _nonzeros_at_once(self, X: Rows) -> int:
+        # The most non-zeros that the rows of a batch, or of a block of it, can have, whatever the order; 0 where
+        # sorting them by column would not pay.
+        n_in, width = (int(size) for size in self.sizes[:2])
+        if not isinstance(X, CSRRows) or width * self.parameters.itemsize < SORTED_BYTES:
+            return 0
+        n = min(self.batch_size, epoch.MAX_BLOCK_ROWS)
+        most = int(np.partition(np.diff(X.indptr), len(X.indptr) - 1 - n)[-n:].sum())
+        return most if most >= n_in else 0
 
     def restart(self) -> None:
         """Go to the start of an epoch, and remember parameters and state for `roll_back`."""
@@ -293,6 +310,7 @@ class Engine:
                 seconds,
                 self.n_threads,
                 self.transposed,
+                self.nonzeros,
             )
         if not np.isfinite(self.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")

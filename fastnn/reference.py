@@ -169,6 +169,13 @@ def backprop_sparse_weight(X: CSRRows, dZ: Array, dW_out: Array, alpha: float = 
     backprop_affine_weight(to_dense(X), dZ, dW_out, alpha, beta)
 
 
+def backprop_sparse_weight_by_column(
+    X: CSRRows, dZ: Array, dW_out: Array, work: Array, alpha: float = 1.0, beta: float = 0.0
+) -> None:
+    """Same as backprop_sparse_weight, by column; work has 2 * nnz + n_in + 2 numbers of space."""
+    backprop_sparse_weight(X, dZ, dW_out, alpha, beta)
+
+
 def count_nonzeros(X: Array, indptr_out: Array) -> None:
     """indptr_out (n + 1,) = where each row of the CSR of X (n, n_in) starts; its last entry is the count."""
     indptr_out[0] = 0
@@ -259,6 +266,7 @@ def train(
     seconds: float,
     n_threads: int,
     transposed: bool = False,
+    nonzeros: int = 0,
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 

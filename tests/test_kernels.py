@@ -206,7 +206,7 @@ def test_dense_layer_ignores_what_stood_in_the_output_where_beta_is_0(dtype):
 
 
 @pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("n_out", [1, 10])
+@pytest.mark.parametrize("n_out", [1, 10, 83, 150])
 @pytest.mark.parametrize("density", [0, 0.2, 1])
 def test_sparse_layer(dtype, assert_close, rng, n, n_out, density):
     dense = draw(rng, n, 13, dtype=dtype) * (rng.random((n, 13)) < density)
@@ -215,8 +215,13 @@ def test_sparse_layer(dtype, assert_close, rng, n, n_out, density):
     ours, expected = call_both("sparse_affine", lambda o: (X, W, b, *o), [np.zeros((n, n_out), dtype)])
     assert_close(ours[0], expected[0], 4)
     for scale in ((), (0.5, 1.0), (2.0, 0.25)):
-        ours, expected = call_both("backprop_sparse_weight", lambda o, s=scale: (X, dZ, *o, *s), [W])
-        assert_close(ours[0], expected[0], 4)
+        scattered, expected = call_both("backprop_sparse_weight", lambda o, s=scale: (X, dZ, *o, *s), [W])
+        assert_close(scattered[0], expected[0], 4)
+        work = np.full(2 * X.data.size + 15, np.nan, dtype)
+        name = "backprop_sparse_weight_by_column"
+        by_column, expected = call_both(name, lambda o, s=scale: (X, dZ, *o, work, *s), [W])
+        assert_close(by_column[0], expected[0], 4)
+        np.testing.assert_array_equal(by_column[0], scattered[0])
 
 
 @pytest.mark.parametrize("stored", ["uint8", "float32", "float64"])
@@ -267,11 +272,24 @@ def test_updates(dtype, assert_close, rng, update, n):
 
 
 def run_epoch(
-    module, X, y, order, batch_size, sizes, codes, parameters, update, l2, block_rows, n_threads=2, transposed=False
+    module,
+    X,
+    y,
+    order,
+    batch_size,
+    sizes,
+    codes,
+    parameters,
+    update,
+    l2,
+    block_rows,
+    n_threads=2,
+    transposed=False,
+    nonzeros=0,
 ):
     """One epoch by the compiled engine or its twin; returns parameters, state, mean log-likelihood, gradient."""
     parameters = parameters.copy()
-    shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update])
+    shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update], nonzeros)
     lanes = shape[0]
     momentum = update in ("momentum", "nesterov")
     state = np.zeros((int(momentum), parameters.size), parameters.dtype)
@@ -300,6 +318,7 @@ def run_epoch(
             0.001,
             n_threads,
             transposed,
+            nonzeros,
         )
         if position[0] == len(y):
             break
@@ -308,7 +327,9 @@ def run_epoch(
 
 
 @pytest.mark.parametrize("update", list(updates.UPDATES))
-@pytest.mark.parametrize("kind", ["dense", "dense, transposed", "other dtype", "uint8, transposed", "sparse"])
+@pytest.mark.parametrize(
+    "kind", ["dense", "dense, transposed", "other dtype", "uint8, transposed", "sparse", "sparse, sorted"]
+)
 @pytest.mark.parametrize(
     ("sizes", "names", "n", "batch_size", "block_rows"),
     [
@@ -327,7 +348,8 @@ def run_epoch(
 def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size, block_rows):
     sizes = np.array(sizes, np.intp)
     codes = np.array([activations.ACTIVATIONS[name] for name in names], np.int32)
-    kind, transposed = kind.split(",")[0], "transposed" in kind
+    transposed, nonzeros = "transposed" in kind, n * int(sizes[0]) if "sorted" in kind else 0
+    kind = kind.split(",")[0]
     X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < 0.5)
     X = X.astype({"dense": dtype, "sparse": dtype, "uint8": "uint8"}.get(kind, "float64"))
     X = X if kind == "uint8" else X / 256
@@ -339,7 +361,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     if update == "none":
         batch_size = n
     arguments = (X, y, order, batch_size, sizes, codes, parameters, update, 0.01, block_rows)
-    ours, expected = (run_epoch(module, *arguments, transposed=transposed) for module in (epoch, reference))
+    ours, expected = (run_epoch(module, *arguments, 2, transposed, nonzeros) for module in (epoch, reference))
     for found, wanted in zip(ours[:3], expected[:3], strict=True):
         # Roundings add up over the steps of an epoch.
         assert_close(found, wanted, 40)
@@ -349,7 +371,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     else:
         assert not np.array_equal(ours[0], parameters)
     for n_threads in (1, 3, 4):
-        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads, transposed), ours, strict=True):
+        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads, transposed, nonzeros), ours, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
 

@@ -6,10 +6,16 @@ from numpy.typing import NDArray
 from fastnn.kernels.rows import CSRRows
 
 MAX_LANES: int
+MAX_BLOCK_ROWS: int
 HAS_OPENMP: bool
 
 def work_shape(
-    sizes: NDArray[np.intp], activations: NDArray[np.int32], batch_size: int, block_rows: int, update: int
+    sizes: NDArray[np.intp],
+    activations: NDArray[np.int32],
+    batch_size: int,
+    block_rows: int,
+    update: int,
+    nonzeros: int = 0,
 ) -> tuple[int, int]: ...
 def forward_work_size(sizes: NDArray[np.intp], activations: NDArray[np.int32], block_rows: int) -> int: ...
 def train(
@@ -32,6 +38,7 @@ def train(
     seconds: float,
     n_threads: int,
     transposed: bool = False,
+    nonzeros: int = 0,
 ) -> None: ...
 def forward(
     X: NDArray[Any] | CSRRows,

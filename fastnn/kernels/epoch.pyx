@@ -19,7 +19,9 @@ from .dense cimport dense_backward_weight, dense_forward
 from .model cimport Batch, Model, Step, now
 from .rows cimport CSR, RowStore, dense_rows, open_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
-from .sparse cimport sparse_backward_weight, sparse_forward
+from .sparse cimport (
+    ColumnStore, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column, sparse_backward_weight,
+    sparse_forward)
 from .units cimport climb_by_units, slices_at_most, units_work_size
 from .updates cimport NO_UPDATE, SGD, update_range
 
@@ -41,11 +43,15 @@ cdef enum:
 
 MAX_LANES = LANES
 
+#: A block, and a batch that is shared out by units, has no more rows than this.
+MAX_BLOCK_ROWS = 2 * MIN_LANE_ROWS
+
 #: Whether the kernels were compiled with OpenMP; without it everything runs on one thread.
 HAS_OPENMP = bool(FASTNN_OPENMP)
 
 
-cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations) noexcept:
+cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t nonzeros=0,
+                      bint transposed=False) noexcept:
     cdef Model model
     cdef Py_ssize_t k
     model.n_layers = sizes.shape[0] - 1
@@ -56,7 +62,8 @@ cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations) n
             model.widest = max(model.widest, sizes[k])
     model.sizes = &sizes[0]
     model.activations = &activations[0] if activations.shape[0] else NULL
-    model.transposed = False
+    model.nonzeros = nonzeros
+    model.transposed = transposed
     return model
 
 
@@ -70,17 +77,17 @@ cdef bint goes_by_units(const Model* model, Py_ssize_t batch_size, int update) n
 
 
 cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexcept nogil:
-    # The rows of a block, the outputs of all layers, two gradients of hidden ones.
+    # The rows of a block, the outputs of all layers, two gradients of hidden ones; sparse rows by column.
     cdef Py_ssize_t k, total = 2 * model.widest
     for k in range(model.n_layers + 1):
         total += model.sizes[k]
-    return block_rows * total
+    return block_rows * total + (column_work_size(model.sizes[0], model.nonzeros) if model.nonzeros else 0)
 
 
 def work_shape(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t batch_size,
-               Py_ssize_t block_rows, int update):
+               Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0):
     """Shape of the work space that batches of this size want: (n_lanes, numbers for each)."""
-    cdef Model model = open_model(sizes, activations)
+    cdef Model model = open_model(sizes, activations, nonzeros)
     if goes_by_units(&model, batch_size, update):
         return 1, units_work_size(&model, batch_size)
     return lanes_of(batch_size), block_work_size(&model, block_rows)
@@ -131,6 +138,20 @@ cdef const floating* rows_ahead(const Batch* batch, Py_ssize_t first, Py_ssize_t
     return NULL
 
 
+cdef void climb_sparse(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n, const floating* dZ,
+                       floating* work_end, floating* target, floating alpha, floating beta) noexcept nogil:
+    # The first weight's part of climb_block on sparse rows.
+    cdef Py_ssize_t n_in = model.sizes[0], n_out = model.sizes[1]
+    cdef ColumnStore columns
+    if model.nonzeros:
+        columns = columns_in(work_end - column_work_size(n_in, model.nonzeros), n_in, model.nonzeros)
+        sort_by_column(batch.store, batch.order, first, n, 0, &columns, dZ)
+        scale_rows(target, n_out, n_in, n_out, beta)
+        columns_backward_weight(&columns, dZ, n_out, target, n_out, n_out, alpha)
+    else:
+        sparse_backward_weight(batch.store, batch.order, first, n, dZ, n_out, target, n_out, n_out, alpha, beta)
+
+
 cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
                         const floating* parameters, Py_ssize_t block_rows, floating* work,
                         floating* target, double alpha, double weight_beta, double bias_beta) noexcept nogil:
@@ -171,8 +192,8 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
             affine_backward_weight(X, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
                                    <floating> alpha, <floating> weight_beta)
         else:
-            sparse_backward_weight(batch.store, batch.order, first, n, dZ, n_out, target + offset, n_out, n_out,
-                                   <floating> alpha, <floating> weight_beta)
+            climb_sparse(model, batch, first, n, dZ, work + block_work_size(model, block_rows), target,
+                         <floating> alpha, <floating> weight_beta)
         affine_backward_bias(dZ, n_out, target + offset + n_in * n_out, n, n_out,
                              <floating> alpha, <floating> bias_beta)
         if k == last:
@@ -288,7 +309,8 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
           const Py_ssize_t[::1] sizes, const int[::1] activations, floating[::1] parameters, int update,
           const double[::1] hyperparameters, double l2, floating[:, ::1] state, floating[:, ::1] gradients,
           floating[:, ::1] work, Py_ssize_t block_rows, Py_ssize_t[::1] position, double[::1] log_likelihood,
-          double seconds, int n_threads, bint transposed=False):
+          double seconds, int n_threads, bint transposed=False,
+          Py_ssize_t nonzeros=0):
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
     Each step ascends the batch's mean log-likelihood minus l2 / 2 times the sum of squared weights.
@@ -298,16 +320,17 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     parameters : (n_parameters,), updated in place
     state : (n_slots, n_parameters), the optimizer's;  hyperparameters : as the update wants them
     gradients : (n_lanes, n_parameters) work space; with update "none" the gradient is left in its first row
-    work : work space of work_shape(sizes, activations, batch_size, block_rows, update)
+    work : work space of work_shape(sizes, activations, batch_size, block_rows, update, nonzeros)
     position : (1 + n_lanes,), zeros at the start of an epoch: first row of the current batch, rows done by each lane
     log_likelihood : (1 + n_lanes,), zeros at the start of an epoch: sum over the finished batches, in nats, and
         over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
         its step was not taken.
     seconds : time after which to return
     transposed : whether the first weight stands as (n_out, n_in) in parameters, state and gradients: for dense rows
+    nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: none, not sorted
     """
     cdef RowStore store = open_rows(X)
-    cdef Model model = open_model(sizes, activations)
+    cdef Model model = open_model(sizes, activations, nonzeros, transposed)
     cdef Batch run
     cdef Step step
     cdef const double* hyper = &hyperparameters[0] if hyperparameters.shape[0] else NULL
@@ -315,7 +338,6 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     cdef double deadline = now() + seconds
     if position[0] >= y.shape[0]:
         return
-    model.transposed = transposed
     step.update, step.hyperparameters, step.l2 = update, hyper, l2
     run.store = &store
     if order is None:

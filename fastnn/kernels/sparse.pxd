@@ -1,6 +1,14 @@
 from cython cimport floating
+from libc.stdint cimport int32_t
 
 from .rows cimport RowStore
+
+# The non-zeros of some rows, sorted by column.
+cdef struct ColumnStore:
+    void* values            # (nnz,) of the network's dtype
+    int32_t* rows           # (nnz,)
+    int32_t* starts         # (n_columns + 1,), and one more while sorting
+    Py_ssize_t n_columns
 
 cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                          const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,
@@ -8,5 +16,17 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
 
 cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                                  const floating* dZ, Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride,
-                                 Py_ssize_t n_out,
-                                 floating alpha, floating beta) noexcept nogil
+                                 Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil
+
+cdef void scale_rows(floating* dW, Py_ssize_t w_stride, Py_ssize_t n_in, Py_ssize_t n_out,
+                     floating beta) noexcept nogil
+
+cdef Py_ssize_t column_work_size(Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil
+
+cdef ColumnStore columns_in(floating* work, Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil
+
+cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
+                         int32_t row_offset, const ColumnStore* columns, const floating* number) noexcept nogil
+
+cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
+                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil

@@ -1,52 +1,169 @@
 """The first layer on sparse rows (CSR): only the non-zeros are touched.
 
-Forward, each non-zero adds a multiple of one row of W to one row of Z; backward, it adds a multiple of
-one row of dZ to one row of dW.
+Forward, each row of Z is a combination of rows of W.  Backward there are two ways with the same results, bit
+for bit: scattering adds a multiple of a row of dZ to one row of dW a non-zero; with the non-zeros of a batch
+sorted by column, each row of dW is a combination of rows of dZ, and is read and written once.  The sorting
+pays where the layer is wide and most columns are met in each batch.
 """
 
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memset
 
 from .affine cimport fill_rows
 from .rows cimport RowStore, open_rows
 
+cdef extern from "tiles.h" nogil:
+    Py_ssize_t panels_of_float(Py_ssize_t width)
+    Py_ssize_t panels_of_double(Py_ssize_t width)
+    Py_ssize_t panel_begin_float(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
+    Py_ssize_t panel_begin_double(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
+    void combine_float(const float* values, const int32_t* rows, Py_ssize_t n, float scale, const float* B,
+                       Py_ssize_t stride, float* out, Py_ssize_t width)
+    void combine_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* B,
+                        Py_ssize_t stride, double* out, Py_ssize_t width)
+    void scatter_float(const float* values, const int32_t* rows, Py_ssize_t n, float scale, const float* d, float* B,
+                       Py_ssize_t stride, Py_ssize_t width)
+    void scatter_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* d,
+                        double* B, Py_ssize_t stride, Py_ssize_t width)
 
-cdef inline void axpy(floating alpha, const floating* x, floating* y, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(n):
-        y[j] += alpha * x[j]
+
+cdef inline Py_ssize_t panels_of(Py_ssize_t width, const floating* number) noexcept nogil:
+    # The second argument is there for its type alone.
+    if floating is float:
+        return panels_of_float(width)
+    else:
+        return panels_of_double(width)
+
+
+cdef inline Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels,
+                                   const floating* number) noexcept nogil:
+    if floating is float:
+        return panel_begin_float(width, p, n_panels)
+    else:
+        return panel_begin_double(width, p, n_panels)
+
+
+cdef inline void combine(const floating* values, const int32_t* rows, Py_ssize_t n, floating scale,
+                         const floating* B, Py_ssize_t stride, floating* out, Py_ssize_t width) noexcept nogil:
+    # out (width,) += scale * sum_k values[k] * B[rows[k]]
+    if floating is float:
+        combine_float(values, rows, n, scale, B, stride, out, width)
+    else:
+        combine_double(values, rows, n, scale, B, stride, out, width)
+
+
+cdef inline void scatter(const floating* values, const int32_t* rows, Py_ssize_t n, floating scale,
+                         const floating* d, floating* B, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
+    # B[rows[k]] (width,) += scale * values[k] * d
+    if floating is float:
+        scatter_float(values, rows, n, scale, d, B, stride, width)
+    else:
+        scatter_double(values, rows, n, scale, d, B, stride, width)
 
 
 cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                          const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), X the n rows at position first of the order
-    cdef Py_ssize_t i, row
+    cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, W)
     cdef int64_t at
     cdef const floating* values = <const floating*> store.values
     fill_rows(b, Z, z_stride, n, n_out)
-    for i in range(n):
-        row = order[first + i] if order != NULL else first + i
-        for at in range(store.row_starts[row], store.row_starts[row + 1]):
-            axpy(values[at], W + store.columns[at] * w_stride, Z + i * z_stride, n_out)
+    # One panel of W after the other, so that it stays in cache while the rows go by.
+    for p in range(n_panels):
+        begin = panel_begin(n_out, p, n_panels, W)
+        width = panel_begin(n_out, p + 1, n_panels, W) - begin
+        for i in range(n):
+            row = order[first + i] if order != NULL else first + i
+            at = store.row_starts[row]
+            combine(values + at, store.columns + at, store.row_starts[row + 1] - at, <floating> 1.0, W + begin,
+                    w_stride, Z + i * z_stride + begin, width)
 
 
 cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                                  const floating* dZ, Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride,
-                                 Py_ssize_t n_out,
-                                 floating alpha, floating beta) noexcept nogil:
+                                 Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
-    cdef Py_ssize_t i, j, row
+    cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, dZ)
     cdef int64_t at
     cdef const floating* values = <const floating*> store.values
+    scale_rows(dW, w_stride, store.n_columns, n_out, beta)
+    for p in range(n_panels):
+        begin = panel_begin(n_out, p, n_panels, dZ)
+        width = panel_begin(n_out, p + 1, n_panels, dZ) - begin
+        for i in range(n):
+            row = order[first + i] if order != NULL else first + i
+            at = store.row_starts[row]
+            scatter(values + at, store.columns + at, store.row_starts[row + 1] - at, alpha,
+                    dZ + i * z_stride + begin, dW + begin, w_stride, width)
+
+
+cdef void scale_rows(floating* dW, Py_ssize_t w_stride, Py_ssize_t n_in, Py_ssize_t n_out,
+                     floating beta) noexcept nogil:
+    # dW (n_in, n_out) = beta * dW; nothing that stood there passes where beta is 0.
+    cdef Py_ssize_t i, j
     if beta != 1:
-        for i in range(store.n_columns):
+        for i in range(n_in):
             for j in range(n_out):
                 dW[i * w_stride + j] = beta * dW[i * w_stride + j] if beta != 0 else <floating> 0.0
+
+
+cdef Py_ssize_t column_work_size(Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil:
+    # Values, rows and starts; an int32 finds room in the place of a number.
+    return 2 * nonzeros + n_in + 2
+
+
+cdef ColumnStore columns_in(floating* work, Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil:
+    cdef ColumnStore columns
+    columns.values = work
+    columns.rows = <int32_t*> (work + nonzeros)
+    columns.starts = <int32_t*> (work + 2 * nonzeros)
+    columns.n_columns = n_in
+    return columns
+
+
+cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
+                         int32_t row_offset, const ColumnStore* columns, const floating* number) noexcept nogil:
+    # The non-zeros of n rows by column, and by row within it; rows are counted from row_offset.  The last argument
+    # is there for its type alone.
+    cdef Py_ssize_t i, row
+    cdef int64_t at
+    cdef int32_t* starts = columns.starts
+    cdef int32_t place
+    cdef const floating* values = <const floating*> store.values
+    cdef floating* values_out = <floating*> columns.values
+    memset(starts, 0, (columns.n_columns + 2) * sizeof(int32_t))
     for i in range(n):
         row = order[first + i] if order != NULL else first + i
         for at in range(store.row_starts[row], store.row_starts[row + 1]):
-            axpy(alpha * values[at], dZ + i * z_stride, dW + store.columns[at] * w_stride, n_out)
+            starts[store.columns[at] + 2] += 1
+    for i in range(2, columns.n_columns + 1):
+        starts[i + 1] += starts[i]
+    for i in range(n):
+        row = order[first + i] if order != NULL else first + i
+        for at in range(store.row_starts[row], store.row_starts[row + 1]):
+            # starts[c + 1] runs from the start of column c to its end, which is the start of the next.
+            place = starts[store.columns[at] + 1]
+            starts[store.columns[at] + 1] = place + 1
+            values_out[place] = values[at]
+            columns.rows[place] = row_offset + <int32_t> i
+
+
+cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
+                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil:
+    # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out)
+    cdef Py_ssize_t j, p, begin, width, n_panels = panels_of(n_out, dZ)
+    cdef int32_t at
+    cdef const floating* values = <const floating*> columns.values
+    for p in range(n_panels):
+        begin = panel_begin(n_out, p, n_panels, dZ)
+        width = panel_begin(n_out, p + 1, n_panels, dZ) - begin
+        for j in range(columns.n_columns):
+            at = columns.starts[j]
+            if columns.starts[j + 1] > at:
+                combine(values + at, columns.rows + at, columns.starts[j + 1] - at, alpha, dZ + begin, z_stride,
+                        dW + j * w_stride + begin, width)
 
 
 def sparse_affine(X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
@@ -66,6 +183,20 @@ def backprop_sparse_weight(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out
             sparse_backward_weight(&store, NULL, 0, store.n_rows, &dZ[0, 0] if dZ.shape[0] else NULL,
                                    dZ.shape[1], &dW_out[0, 0], dW_out.shape[1], dW_out.shape[1], <floating> alpha,
                                    <floating> beta)
+
+
+def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out, floating[::1] work,
+                                     double alpha=1.0, double beta=0.0):
+    """Same as backprop_sparse_weight, by column; work has 2 * nnz + n_in + 2 numbers of space."""
+    cdef RowStore store = open_rows(X)
+    cdef ColumnStore columns
+    if dW_out.size:
+        with nogil:
+            columns = columns_in(&work[0], store.n_columns, store.row_starts[store.n_rows])
+            sort_by_column(&store, NULL, 0, store.n_rows, 0, &columns, &work[0])
+            scale_rows(&dW_out[0, 0], dW_out.shape[1], store.n_columns, dW_out.shape[1], <floating> beta)
+            columns_backward_weight(&columns, &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0, 0],
+                                    dW_out.shape[1], dW_out.shape[1], <floating> alpha)
 
 
 def count_nonzeros(const floating[:, ::1] X, int64_t[::1] indptr_out):

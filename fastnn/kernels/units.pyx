@@ -10,6 +10,7 @@ layers alone and their parts are added up in order, so the bits do not depend on
 from cython cimport floating
 from cython.parallel cimport parallel
 from libc.math cimport isfinite
+from libc.stdint cimport int32_t
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows
@@ -18,7 +19,9 @@ from .dense cimport dense_backward_weight, dense_forward
 from .model cimport Batch, Model, Step, now
 from .rows cimport CSR, dense_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
-from .sparse cimport sparse_backward_weight, sparse_forward
+from .sparse cimport (
+    ColumnStore, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column,
+    sparse_backward_weight, sparse_forward)
 from .updates cimport SGD, update_range
 
 cdef extern from *:
@@ -67,13 +70,38 @@ cdef inline Py_ssize_t slice_begin(Py_ssize_t width, int index) noexcept nogil:
     return begin // ALIGNED_UNITS * ALIGNED_UNITS if begin < width and width >= 8 * ALIGNED_UNITS else begin
 
 
+cdef Py_ssize_t rows_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
+    # One batch's rows: gathered, or each member's share of them by column.
+    if model.nonzeros:
+        return MAX_SLICES * column_work_size(model.sizes[0], model.nonzeros)
+    return batch_size * model.sizes[0]
+
+
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
     # The rows of three batches (one that slow members still read, the current one, the next), outputs and
     # gradients of the hidden layers, parts of the logits of two batches, each member's gradient of the logits.
     cdef Py_ssize_t k, hidden = 0
     for k in range(1, model.n_layers):
         hidden += model.sizes[k]
-    return batch_size * (3 * model.sizes[0] + 2 * hidden + 3 * MAX_SLICES * model.sizes[model.n_layers])
+    return (3 * rows_work_size(model, batch_size)
+            + batch_size * (2 * hidden + 3 * MAX_SLICES * model.sizes[model.n_layers]))
+
+
+cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, Py_ssize_t n, floating* work,
+                       int member, int n_members) noexcept nogil:
+    # The member's share of a batch's rows, for all: gathered, or their non-zeros by column.
+    cdef Py_ssize_t begin = n * member // n_members, end = n * (member + 1) // n_members
+    cdef ColumnStore columns
+    if run.store.kind == CSR:
+        columns = columns_of(model, work, member)
+        sort_by_column(run.store, run.order, first + begin, end - begin, <int32_t> begin, &columns, work)
+    else:
+        dense_rows(run.store, run.order, first + begin, end - begin, work + begin * model.sizes[0])
+
+
+cdef inline ColumnStore columns_of(const Model* model, floating* work, int member) noexcept nogil:
+    return columns_in(work + member * column_work_size(model.sizes[0], model.nonzeros), model.sizes[0],
+                      model.nonzeros)
 
 
 cdef void step_columns(const Step* step, floating* parameters, floating* gradient, floating* state,
@@ -93,20 +121,23 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                           Py_ssize_t* position, double* log_likelihood, double deadline, bint* stop,
                           int member, int n_members) noexcept nogil:
     cdef Py_ssize_t n_hidden = model.n_layers - 1, n_in = model.sizes[0], n_classes = model.sizes[model.n_layers]
-    cdef Py_ssize_t at = position[0], n, next_n, k, i, width, below, begin, end, row_begin, row_end
+    cdef Py_ssize_t at = position[0], n, next_n, k, i, width, below, begin, end
     cdef Py_ssize_t output = model.n_parameters - (model.sizes[n_hidden] + 1) * n_classes
     cdef Py_ssize_t weight, hidden = 0, before, own
+    cdef floating* rows
     cdef int s, _, parity = 0, third = 0
-    cdef int first_slice = slices_of(model.sizes[1]) * member // n_members
+    cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
+    cdef ColumnStore columns
     cdef bint sparse = run.store.kind == CSR
-    cdef bint gathers = not sparse and not stand_as_numbers(run.store, run.order, work)
+    cdef bint prepares = model.nonzeros > 0 if sparse else not stand_as_numbers(run.store, run.order, work)
+    cdef bint whole = sparse or model.transposed    # the first layer's kernels take all own slices at once
     cdef bint folds = step.update == SGD
     cdef floating alpha = <floating> step.hyperparameters[0] if folds else <floating> 1.0
     cdef floating weight_beta = <floating> (1 - step.hyperparameters[0] * step.l2) if folds else <floating> 0.0
     cdef floating bias_beta = <floating> 1.0 if folds else <floating> 0.0
     cdef floating* target = parameters if folds else gradient
-    cdef floating* gathered = work
-    cdef floating* outputs = work + 3 * batch_size * n_in
+    cdef Py_ssize_t rows_size = rows_work_size(model, batch_size)
+    cdef floating* outputs = work + 3 * rows_size
     cdef floating* deltas
     cdef floating* parts
     cdef floating* dZ
@@ -122,36 +153,39 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     parts = deltas + batch_size * hidden
     dZ = parts + (2 * MAX_SLICES + member) * batch_size * n_classes
 
-    if gathers:
-        n = min(batch_size, run.n_rows - at)
-        row_begin, row_end = n * member // n_members, n * (member + 1) // n_members
-        dense_rows(run.store, run.order, at + row_begin, row_end - row_begin, gathered + row_begin * n_in)
+    width = model.sizes[1]
+    own_begin = slice_begin(width, slices_of(width) * member // n_members)
+    own_end = slice_begin(width, slices_of(width) * (member + 1) // n_members)
+    if prepares:
+        prepare_rows(model, run, at, min(batch_size, run.n_rows - at), work, member, n_members)
         fastnn_barrier()
 
     while True:
         n = min(batch_size, run.n_rows - at)
-        if gathers:
-            X = gathered + third * batch_size * n_in
+        rows = work + third * rows_size
+        if prepares:
+            X = rows
         elif not sparse:
             X = <const floating*> run.store.values + at * n_in
-        ahead = X + n * n_in if not gathers and at + 2 * n <= run.n_rows else NULL
+        ahead = X + n * n_in if not prepares and at + 2 * n <= run.n_rows else NULL
 
         # Forward: Y (n, width) = activation(X (n, below) @ W (below, width) + b), own columns.
         weight = 0
         before = 0
         Y = X
+        width = model.sizes[1]
+        if sparse:
+            sparse_forward(run.store, run.order, at, n, parameters + own_begin, width,
+                           parameters + n_in * width + own_begin, outputs + own_begin, width, own_end - own_begin)
+        elif whole:
+            dense_forward(X, parameters + own_begin * n_in, parameters + n_in * width + own_begin,
+                          outputs + own_begin, width, n, n_in, own_end - own_begin)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
             A = outputs + batch_size * before
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                if k == 0 and sparse:
-                    sparse_forward(run.store, run.order, at, n, parameters + begin, width,
-                                   parameters + below * width + begin, A + begin, width, end - begin)
-                elif k == 0 and model.transposed:
-                    dense_forward(X, parameters + begin * below, parameters + below * width + begin, A + begin, width,
-                                  n, below, end - begin)
-                else:
+                if k > 0 or not whole:
                     affine_forward(Y, below, parameters + weight + begin, width,
                                    parameters + weight + below * width + begin, A + begin, width,
                                    n, below, end - begin)
@@ -170,12 +204,10 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             Y = A
             before += width
             weight += (below + 1) * width
-        if gathers:
+        if prepares:
             # The next batch's rows, so that they are there behind the barrier.
             next_n = max(<Py_ssize_t> 0, min(batch_size, run.n_rows - at - n))
-            row_begin, row_end = next_n * member // n_members, next_n * (member + 1) // n_members
-            dense_rows(run.store, run.order, at + n + row_begin, row_end - row_begin,
-                       gathered + ((third + 1) % 3 * batch_size + row_begin) * n_in)
+            prepare_rows(model, run, at + n, next_n, work + (third + 1) % 3 * rows_size, member, n_members)
         if member == 0:
             stop[parity] = at + n >= run.n_rows or now() >= deadline
         fastnn_barrier()
@@ -219,6 +251,19 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 fastnn_barrier()
 
         # The step: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.
+        width = model.sizes[1]
+        if sparse and prepares:
+            scale_rows(target + own_begin, width, n_in, own_end - own_begin, weight_beta)
+            for s in range(n_members):
+                columns = columns_of(model, rows, s)
+                columns_backward_weight(&columns, deltas + own_begin, width, target + own_begin, width,
+                                        own_end - own_begin, alpha)
+        elif sparse:
+            sparse_backward_weight(run.store, run.order, at, n, deltas + own_begin, width, target + own_begin, width,
+                                   own_end - own_begin, alpha, weight_beta)
+        elif whole:
+            dense_backward_weight(X, deltas + own_begin, width, target + own_begin * n_in, n, n_in,
+                                  own_end - own_begin, alpha, weight_beta, ahead)
         weight = 0
         before = 0
         Y = X
@@ -228,13 +273,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             A = outputs + batch_size * before
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                if k == 0 and sparse:
-                    sparse_backward_weight(run.store, run.order, at, n, D + begin, width, target + begin, width,
-                                           end - begin, alpha, weight_beta)
-                elif k == 0 and model.transposed:
-                    dense_backward_weight(X, D + begin, width, target + begin * below, n, below, end - begin,
-                                          alpha, weight_beta, ahead if s == first_slice else NULL)
-                else:
+                if k > 0 or not whole:
                     affine_backward_weight(Y, below, D + begin, width, target + weight + begin, width,
                                            n, below, end - begin, alpha, weight_beta)
                 own = weight + below * width + begin
