@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.kernels import blas, dense, epoch, rows, sparse
+from fastnn.kernels import blas, epoch, rows, sparse, units
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES
 
@@ -34,9 +34,9 @@ BLOCK_ROWS = (128, 256)
 BLOCK_PRODUCT = 2e8
 FEWEST_BLOCK_ROWS = 16
 
-# With so many inputs or more, dense rows are trained on with the first weight transposed: see kernels/dense.pyx.
-# With fewer, sums along the inputs are too short to gain.
-TRANSPOSED_INPUTS = 64
+# With so many inputs or more, dense rows are trained on by kernels/dense.pyx.  With fewer, sums along the inputs are
+# too short to gain.
+DENSE_INPUTS = 64
 
 # From this size of a row of the first weight on, and where a batch meets most columns, the gradient of sparse rows is
 # taken by column: see kernels/sparse.pyx.
@@ -226,10 +226,13 @@ class Engine:
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
         _touch_buffers(self.parameters.dtype, self.n_threads)
-        self.transposed = not isinstance(X, CSRRows) and int(self.sizes[0]) >= TRANSPOSED_INPUTS
-        # What the kernels move: the parameters and the state themselves, or these with the first weight transposed.
+        if isinstance(X, CSRRows):
+            self.by_slices = epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
+        else:
+            self.by_slices = int(self.sizes[0]) >= DENSE_INPUTS
+        # What the kernels move: the parameters and the state themselves, or these with the first weight by slices.
         self.moved = (self.parameters, self.state)
-        if self.transposed:
+        if self.by_slices:
             self.moved = (np.empty_like(self.parameters), np.empty_like(self.state))
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
 
@@ -249,14 +252,14 @@ class Engine:
         self.log_likelihood[:] = 0
         for kept, current, moved in zip(self.snapshot, (self.parameters, self.state), self.moved, strict=True):
             np.copyto(kept, current)
-            if self.transposed:
-                self._transpose_first(current, moved)
+            if self.by_slices:
+                self._rearrange(current, moved)
 
     def store(self) -> None:
         """Bring parameters and state up to the last finished step; the end of an epoch does."""
-        if self.transposed:
+        if self.by_slices:
             for current, moved in zip((self.parameters, self.state), self.moved, strict=True):
-                self._transpose_first(moved, current, back=True)
+                self._rearrange(moved, current, back=True)
 
     def roll_back(self) -> None:
         """Put parameters and state back to what they were at the start of the epoch."""
@@ -269,19 +272,15 @@ class Engine:
         while self.advance(y, None, CHUNK_SECONDS):
             pass
         gradient: NDArray[Any] = self.gradients[0]
-        if self.transposed:
+        if self.by_slices:
             gradient = np.empty_like(self.parameters)
-            self._transpose_first(self.gradients[0], gradient, back=True)
+            self._rearrange(self.gradients[0], gradient, back=True)
         return gradient
 
-    def _transpose_first(self, vectors: NDArray[Any], vectors_out: NDArray[Any], back: bool = False) -> None:
-        n_in, n_out = self.sizes[:2]
-        shape = (n_out, n_in) if back else (n_in, n_out)
-        size = n_in * n_out
-        n_threads = self.n_threads if size > 100_000 else 1
+    def _rearrange(self, vectors: NDArray[Any], vectors_out: NDArray[Any], back: bool = False) -> None:
+        is_sparse = isinstance(self.X, CSRRows)
         for vector, out in zip(np.atleast_2d(vectors), np.atleast_2d(vectors_out), strict=True):
-            dense.transpose(vector[:size].reshape(shape), out[:size].reshape(shape[::-1]), n_threads)
-            out[size:] = vector[size:]
+            units.rearrange(self.sizes, is_sparse, back, vector, out, self.n_threads)
 
     def advance(self, y: NDArray[np.intp], order: NDArray[np.intp] | None, seconds: float) -> bool:
         """Train for about so many seconds; return whether the epoch goes on.
@@ -309,7 +308,7 @@ class Engine:
                 self.log_likelihood,
                 seconds,
                 self.n_threads,
-                self.transposed,
+                self.by_slices,
                 self.nonzeros,
             )
         if not np.isfinite(self.log_likelihood[0]):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.units import slice_bounds
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[Any] | CSRRows"
@@ -144,11 +145,6 @@ def backprop_dense_weight(X: Array, dZ: Array, dW_out: Array, alpha: float = 1.0
     dW_out[:] = alpha * (dZ.T @ X) + (beta * dW_out if beta != 0 else 0)
 
 
-def transpose(A: Array, A_out: Array, n_threads: int = 1) -> None:
-    """A_out (n, m) = A.T for A (m, n)."""
-    A_out[:] = A.T
-
-
 # --- kernels.sparse ---------------------------------------------------------------------------------
 
 
@@ -209,21 +205,36 @@ def inplace_update(update: int, hyperparameters: Array, parameters: Array, gradi
             parameters += momentum * state[0] + learning_rate * gradient
 
 
+# --- kernels.units ----------------------------------------------------------------------------------
+
+
+def rearrange(sizes: Array, sparse: bool, back: bool, vector: Array, vector_out: Array, n_threads: int = 1) -> None:
+    """vector_out (n_parameters,) = vector with the first weight by slices of units, for sparse or dense rows.
+
+    back : vector has the first weight by slices, vector_out as (n_in, n_out)
+    """
+    n_in, n_out = sizes[:2]
+    vector_out[:] = vector
+    plain, sliced = (vector_out, vector) if back else (vector, vector_out)
+    W = plain[: n_in * n_out].reshape(n_in, n_out)
+    for begin, end in itertools.pairwise(slice_bounds(n_out)):
+        part = sliced[n_in * begin : n_in * end]
+        part = part.reshape(n_in, end - begin) if sparse else part.reshape(end - begin, n_in).T
+        if back:
+            W[:, begin:end] = part
+        else:
+            part[:] = W[:, begin:end]
+
+
 # --- kernels.epoch ----------------------------------------------------------------------------------
 
 
-def unpack(sizes: Array, parameters: Array, transposed: bool = False) -> list[tuple[Array, Array]]:
-    """Weights (n_in, n_out) and biases (n_out,) of each layer, views of the vector that holds them all.
-
-    The first weight may stand transposed in the vector.
-    """
-    layers: list[tuple[Array, Array]] = []
-    begin = 0
+def unpack(sizes: Array, parameters: Array) -> list[tuple[Array, Array]]:
+    """Weights (n_in, n_out) and biases (n_out,) of each layer, views of the vector that holds them all."""
+    layers, begin = [], 0
     for n_in, n_out in itertools.pairwise(sizes):
         middle, end = begin + n_in * n_out, begin + (n_in + 1) * n_out
-        turned = transposed and not layers
-        W = parameters[begin:middle].reshape((n_out, n_in) if turned else (n_in, n_out))
-        layers.append((W.T if turned else W, parameters[middle:end]))
+        layers.append((parameters[begin:middle].reshape(n_in, n_out), parameters[middle:end]))
         begin = end
     return layers
 
@@ -265,7 +276,7 @@ def train(
     log_likelihood: Array,
     seconds: float,
     n_threads: int,
-    transposed: bool = False,
+    by_slices: bool = False,
     nonzeros: int = 0,
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
@@ -274,8 +285,18 @@ def train(
     arguments are told beside the compiled ``fastnn.kernels.epoch.train``; lanes, blocks, work space and
     threads, which change how fast it is done but not what is done, are left out here.
     """
+    if by_slices:
+        vectors = [parameters, *state, gradients[0]]
+        plain = np.empty((len(vectors), len(parameters)), parameters.dtype)
+        for vector, other in zip(vectors, plain, strict=True):
+            rearrange(sizes, isinstance(X, CSRRows), True, vector, other)
+        train(X, y, order, batch_size, sizes, activations, plain[0], update, hyperparameters, l2, plain[1:-1],
+              plain[-1:], work, block_rows, position, log_likelihood, seconds, n_threads)  # fmt: skip
+        for vector, other in zip(vectors, plain, strict=True):
+            rearrange(sizes, isinstance(X, CSRRows), False, other, vector)
+        return
     deadline = time.monotonic() + seconds
-    layers = unpack(sizes, parameters, transposed)
+    layers = unpack(sizes, parameters)
     each = np.arange(len(y)) if order is None else order
     while position[0] < len(y):
         batch = slice(position[0], position[0] + batch_size)
@@ -286,7 +307,7 @@ def train(
             return
         for k in reversed(range(len(layers))):
             W, _ = layers[k]
-            dW, db = unpack(sizes, gradients[0], transposed)[k]
+            dW, db = unpack(sizes, gradients[0])[k]
             backprop_affine_weight(inputs[k], dZ, dW)
             backprop_affine_bias(dZ, db)
             dW -= l2 * W

@@ -10,16 +10,18 @@ from scipy import special
 
 from fastnn import reference
 from fastnn._engine import to_csr
-from fastnn.kernels import activations, affine, blas, dense, epoch, rows, softmax, sparse, updates
+from fastnn.kernels import activations, affine, blas, dense, epoch, rows, softmax, sparse, units, updates
 from fastnn.kernels.rows import CSRRows
 
-MODULES = (blas, rows, activations, softmax, affine, dense, sparse, updates, epoch)
+MODULES = (blas, rows, activations, softmax, affine, dense, sparse, updates, units, epoch)
 KERNELS = {
     name: kernel
     for module in MODULES
     for name, kernel in vars(module).items()
     if type(kernel).__name__ in ("cython_function_or_method", "fused_cython_function")
-    and not name.endswith(("work_shape", "work_size"))  # they plan for these kernels, the twins need no space
+    and not name.endswith(
+        ("work_shape", "work_size", "go_by_units", "slice_bounds")
+    )  # they plan for these kernels, the twins need no space
 }
 SIZES = (0, 1, 3, 10, 33)
 
@@ -195,8 +197,25 @@ def test_dense_layer(dtype, assert_close, rng, n, n_in, n_out):
     for scale in ((), (0.5, 1.0), (2.0, 0.25)):
         ours, expected = call_both("backprop_dense_weight", lambda o, s=scale: (X, dZ, *o, *s), [W])
         assert_close(ours[0], expected[0], 8)
-    ours, expected = call_both("transpose", lambda o: (W, *o), [np.full((n_in, n_out), 7, dtype)])
-    np.testing.assert_array_equal(ours[0], expected[0])
+
+
+@pytest.mark.parametrize("sparse_rows", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (17, 20, 2), (70, 53, 3), (33, 210, 4), (600, 250, 2)])
+def test_rearrange(dtype, rng, sizes, sparse_rows):
+    sizes = np.array(sizes, np.intp)
+    vector = draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
+    for n_threads in (1, 2):
+        results = []
+        for back in (False, True):
+            given = results[0] if back else vector
+            ours, expected = call_both(
+                "rearrange",
+                lambda o, b=back, g=given, n=n_threads: (sizes, sparse_rows, b, g, *o, n),
+                [np.full_like(vector, 7)],
+            )
+            np.testing.assert_array_equal(ours[0], expected[0])
+            results.append(ours[0])
+        np.testing.assert_array_equal(results[1], vector)
 
 
 def test_dense_layer_ignores_what_stood_in_the_output_where_beta_is_0(dtype):
@@ -214,10 +233,10 @@ def test_sparse_layer(dtype, assert_close, rng, n, n_out, density):
     W, b, dZ = draw(rng, 13, n_out, dtype=dtype), draw(rng, n_out, dtype=dtype), draw(rng, n, n_out, dtype=dtype)
     ours, expected = call_both("sparse_affine", lambda o: (X, W, b, *o), [np.zeros((n, n_out), dtype)])
     assert_close(ours[0], expected[0], 4)
+    work = np.full(2 * X.data.size + 15, np.nan, dtype)
     for scale in ((), (0.5, 1.0), (2.0, 0.25)):
         scattered, expected = call_both("backprop_sparse_weight", lambda o, s=scale: (X, dZ, *o, *s), [W])
         assert_close(scattered[0], expected[0], 4)
-        work = np.full(2 * X.data.size + 15, np.nan, dtype)
         name = "backprop_sparse_weight_by_column"
         by_column, expected = call_both(name, lambda o, s=scale: (X, dZ, *o, work, *s), [W])
         assert_close(by_column[0], expected[0], 4)
@@ -284,7 +303,7 @@ def run_epoch(
     l2,
     block_rows,
     n_threads=2,
-    transposed=False,
+    by_slices=False,
     nonzeros=0,
 ):
     """One epoch by the compiled engine or its twin; returns parameters, state, mean log-likelihood, gradient."""
@@ -317,7 +336,7 @@ def run_epoch(
             log_likelihood,
             0.001,
             n_threads,
-            transposed,
+            by_slices,
             nonzeros,
         )
         if position[0] == len(y):
@@ -328,7 +347,7 @@ def run_epoch(
 
 @pytest.mark.parametrize("update", list(updates.UPDATES))
 @pytest.mark.parametrize(
-    "kind", ["dense", "dense, transposed", "other dtype", "uint8, transposed", "sparse", "sparse, sorted"]
+    "kind", ["dense", "dense, by slices", "other dtype", "uint8, by slices", "sparse", "sparse, sorted"]
 )
 @pytest.mark.parametrize(
     ("sizes", "names", "n", "batch_size", "block_rows"),
@@ -348,7 +367,7 @@ def run_epoch(
 def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size, block_rows):
     sizes = np.array(sizes, np.intp)
     codes = np.array([activations.ACTIVATIONS[name] for name in names], np.int32)
-    transposed, nonzeros = "transposed" in kind, n * int(sizes[0]) if "sorted" in kind else 0
+    by_slices, nonzeros = "slices" in kind, n * int(sizes[0]) if "sorted" in kind else 0
     kind = kind.split(",")[0]
     X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < 0.5)
     X = X.astype({"dense": dtype, "sparse": dtype, "uint8": "uint8"}.get(kind, "float64"))
@@ -360,8 +379,10 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     parameters = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
     if update == "none":
         batch_size = n
+    if kind == "sparse":
+        by_slices = epoch.go_by_units(sizes, codes, batch_size, updates.UPDATES[update])
     arguments = (X, y, order, batch_size, sizes, codes, parameters, update, 0.01, block_rows)
-    ours, expected = (run_epoch(module, *arguments, 2, transposed, nonzeros) for module in (epoch, reference))
+    ours, expected = (run_epoch(module, *arguments, 2, by_slices, nonzeros) for module in (epoch, reference))
     for found, wanted in zip(ours[:3], expected[:3], strict=True):
         # Roundings add up over the steps of an epoch.
         assert_close(found, wanted, 40)
@@ -371,7 +392,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     else:
         assert not np.array_equal(ours[0], parameters)
     for n_threads in (1, 3, 4):
-        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads, transposed, nonzeros), ours, strict=True):
+        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads, by_slices, nonzeros), ours, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
 

@@ -8,3 +8,6 @@ cdef void dense_forward(const floating* X, const floating* W, const floating* b,
 cdef void dense_backward_weight(const floating* X, const floating* dZ, Py_ssize_t z_stride, floating* dW,
                                 Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta,
                                 const floating* ahead) noexcept nogil
+
+cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
+                            Py_ssize_t end) noexcept nogil

@@ -6,7 +6,6 @@ are few and where the batch is small.  As in ``affine``, alpha and beta fold a p
 """
 
 from cython cimport floating
-from cython.parallel cimport prange
 
 from .affine cimport fill_rows
 
@@ -56,6 +55,17 @@ cdef void dense_backward_weight(const floating* X, const floating* dZ, Py_ssize_
         begin += columns
 
 
+cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
+                            Py_ssize_t end) noexcept nogil:
+    # A_out (n, m) = A.T (n, m), rows begin to end of A_out, in tiles of 16 by 16 that stay in cache
+    cdef Py_ssize_t i, j, i_tile, j_tile
+    for j_tile in range(begin, end, 16):
+        for i_tile in range(0, m, 16):
+            for j in range(j_tile, min(j_tile + 16, end)):
+                for i in range(i_tile, min(i_tile + 16, m)):
+                    A_out[j * m + i] = A[i * n + j]
+
+
 def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
     """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
     if Z_out.size:
@@ -72,22 +82,3 @@ def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, f
             dense_backward_weight(&X[0, 0] if X.shape[0] else NULL, &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1],
                                   &dW_out[0, 0], X.shape[0], dW_out.shape[1], dW_out.shape[0], <floating> alpha,
                                   <floating> beta, NULL)
-
-
-def transpose(const floating[:, ::1] A, floating[:, ::1] A_out, int n_threads=1):
-    """A_out (n, m) = A.T for A (m, n)."""
-    cdef Py_ssize_t part, m = A.shape[0], n = A.shape[1]
-    if A.size:
-        for part in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
-            transpose_columns(&A[0, 0], &A_out[0, 0], m, n, n * part // n_threads, n * (part + 1) // n_threads)
-
-
-cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
-                            Py_ssize_t end) noexcept nogil:
-    # A_out (n, m) = A.T (n, m), rows begin to end of A_out, in tiles of 16 by 16 that stay in cache
-    cdef Py_ssize_t i, j, i_tile, j_tile
-    for j_tile in range(begin, end, 16):
-        for i_tile in range(0, m, 16):
-            for j in range(j_tile, min(j_tile + 16, end)):
-                for i in range(i_tile, min(i_tile + 16, m)):
-                    A_out[j * m + i] = A[i * n + j]

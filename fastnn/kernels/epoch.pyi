@@ -17,6 +17,7 @@ def work_shape(
     update: int,
     nonzeros: int = 0,
 ) -> tuple[int, int]: ...
+def go_by_units(sizes: NDArray[np.intp], activations: NDArray[np.int32], batch_size: int, update: int) -> bool: ...
 def forward_work_size(sizes: NDArray[np.intp], activations: NDArray[np.int32], block_rows: int) -> int: ...
 def train(
     X: NDArray[Any] | CSRRows,
@@ -37,7 +38,7 @@ def train(
     log_likelihood: NDArray[np.float64],
     seconds: float,
     n_threads: int,
-    transposed: bool = False,
+    by_slices: bool = False,
     nonzeros: int = 0,
 ) -> None: ...
 def forward(

@@ -5,8 +5,8 @@ goes forward and backward while it is in cache and adds to its lane's gradient; 
 gradients are added up in order and the parameters move.  How a batch is cut depends on its size alone, a
 lane's blocks are taken in order, and BLAS must run single-threaded: so the bits are the same whatever the
 number of threads, and wherever the clock interrupts the run.  The parameters stand in one vector: W (n_in,
-n_out) and b (n_out,) of the first layer, then of the next.  For training on dense rows the first W may stand
-transposed.
+n_out) and b (n_out,) of the first layer, then of the next.  For training the first W may stand
+by slices of units: see units.pyx.
 """
 
 from cython.parallel cimport prange
@@ -51,7 +51,7 @@ HAS_OPENMP = bool(FASTNN_OPENMP)
 
 
 cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t nonzeros=0,
-                      bint transposed=False) noexcept:
+                      bint by_slices=False) noexcept:
     cdef Model model
     cdef Py_ssize_t k
     model.n_layers = sizes.shape[0] - 1
@@ -63,7 +63,7 @@ cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations, P
     model.sizes = &sizes[0]
     model.activations = &activations[0] if activations.shape[0] else NULL
     model.nonzeros = nonzeros
-    model.transposed = transposed
+    model.by_slices = by_slices
     return model
 
 
@@ -93,6 +93,12 @@ def work_shape(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize
     return lanes_of(batch_size), block_work_size(&model, block_rows)
 
 
+def go_by_units(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t batch_size, int update):
+    """Whether batches of this size are shared out by units."""
+    cdef Model model = open_model(sizes, activations)
+    return goes_by_units(&model, batch_size, update)
+
+
 def forward_work_size(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t block_rows):
     """Numbers of work space that each lane of `forward` wants."""
     cdef Model model = open_model(sizes, activations)
@@ -118,7 +124,7 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
             Z = Z_out
         if k == 0 and X == NULL:
             sparse_forward(batch.store, batch.order, first, n, W, n_out, W + n_in * n_out, Z, n_out, n_out)
-        elif k == 0 and model.transposed:
+        elif k == 0 and model.by_slices:
             dense_forward(X, W, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         else:
             affine_forward(Y, n_in, W, n_out, W + n_in * n_out, Z, n_out, n, n_in, n_out)
@@ -185,7 +191,7 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
             backprop_activation(model.activations[k - 1], Y, dY, n * n_in)
             affine_backward_weight(Y, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
                                    <floating> alpha, <floating> weight_beta)
-        elif X != NULL and model.transposed:
+        elif X != NULL and model.by_slices:
             dense_backward_weight(X, dZ, n_out, target + offset, n, n_in, n_out, <floating> alpha,
                                   <floating> weight_beta, rows_ahead(batch, first, n, X))
         elif X != NULL:
@@ -309,7 +315,7 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
           const Py_ssize_t[::1] sizes, const int[::1] activations, floating[::1] parameters, int update,
           const double[::1] hyperparameters, double l2, floating[:, ::1] state, floating[:, ::1] gradients,
           floating[:, ::1] work, Py_ssize_t block_rows, Py_ssize_t[::1] position, double[::1] log_likelihood,
-          double seconds, int n_threads, bint transposed=False,
+          double seconds, int n_threads, bint by_slices=False,
           Py_ssize_t nonzeros=0):
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
@@ -326,11 +332,12 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
         over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
         its step was not taken.
     seconds : time after which to return
-    transposed : whether the first weight stands as (n_out, n_in) in parameters, state and gradients: for dense rows
+    by_slices : whether parameters, state and gradients are as `units.rearrange` makes them; sparse rows must then
+        go by units
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: none, not sorted
     """
     cdef RowStore store = open_rows(X)
-    cdef Model model = open_model(sizes, activations, nonzeros, transposed)
+    cdef Model model = open_model(sizes, activations, nonzeros, by_slices)
     cdef Batch run
     cdef Step step
     cdef const double* hyper = &hyperparameters[0] if hyperparameters.shape[0] else NULL

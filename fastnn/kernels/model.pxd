@@ -10,7 +10,7 @@ cdef struct Model:
     Py_ssize_t widest               # of the hidden layers
     const Py_ssize_t* sizes         # (n_layers + 1,)
     const int* activations          # (n_layers - 1,), one a hidden layer
-    bint transposed                 # the first weight stands as (n_out, n_in), as dense.pyx wants it
+    bint by_slices                  # the first weight stands by slices of units: see units.pyx
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
 
 # Where the rows of a run come from, and where those of one batch stand.

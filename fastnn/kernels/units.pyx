@@ -5,17 +5,21 @@ they add to the logits; behind the barrier each member adds these parts up and f
 logits for itself, and from there on touches only its own columns of the first weight and its own rows of
 the second.  Deeper networks wait once more a layer and direction.  The slices depend on the widths of the
 layers alone and their parts are added up in order, so the bits do not depend on the number of threads.
+
+The first weight may stand by slices, so that no two members write to the same line of the cache: that of a
+slice as (units, n_in) for dense rows, which makes up the transposed weight, and as (n_in, units) for sparse ones.
 """
 
 from cython cimport floating
-from cython.parallel cimport parallel
+from cython.parallel cimport parallel, prange
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t
+from libc.string cimport memcpy
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows
 from .blas cimport gemm_
-from .dense cimport dense_backward_weight, dense_forward
+from .dense cimport dense_backward_weight, dense_forward, transpose_columns
 from .model cimport Batch, Model, Step, now
 from .rows cimport CSR, dense_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
@@ -46,12 +50,14 @@ cdef extern from *:
 
 cdef enum:
     MAX_SLICES = 4      # the most slices of a layer, and so the most threads that can help
+    MANY_UNITS = 200    # of a layer that has so many slices
     SLICE_UNITS = 10    # a narrower slice loses more in its products than a thread gains
+    PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
     ALIGNED_UNITS = 8   # slices of wide layers begin at multiples of this
 
 
 cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
-    if width >= 2 * MAX_SLICES * SLICE_UNITS:
+    if width >= MANY_UNITS:
         return MAX_SLICES
     return 2 if width >= 2 * SLICE_UNITS else 1
 
@@ -104,6 +110,30 @@ cdef inline ColumnStore columns_of(const Model* model, floating* work, int membe
                       model.nonzeros)
 
 
+cdef inline Py_ssize_t first_weight(const Model* model, Py_ssize_t begin) noexcept nogil:
+    # Where the first weight of a slice begins, for sparse rows.
+    return begin * model.sizes[0] if model.by_slices else begin
+
+
+cdef inline Py_ssize_t first_stride(const Model* model, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    return end - begin if model.by_slices else model.sizes[1]
+
+
+cdef void step_sparse(const Model* model, const Batch* run, Py_ssize_t at, Py_ssize_t n, floating* rows,
+                      const floating* dZ, floating* target, Py_ssize_t stride, Py_ssize_t n_units, int n_members,
+                      floating alpha, floating beta) noexcept nogil:
+    # The first weight's step, or gradient, for one slice.
+    cdef int m
+    cdef ColumnStore columns
+    if not model.nonzeros:
+        sparse_backward_weight(run.store, run.order, at, n, dZ, model.sizes[1], target, stride, n_units, alpha, beta)
+        return
+    scale_rows(target, stride, model.sizes[0], n_units, beta)
+    for m in range(n_members):
+        columns = columns_of(model, rows, m)
+        columns_backward_weight(&columns, dZ, model.sizes[1], target, stride, n_units, alpha)
+
+
 cdef void step_columns(const Step* step, floating* parameters, floating* gradient, floating* state,
                        Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_columns, double l2) noexcept nogil:
     # An optimizer's step for a block of a weight, whose gradient stands in a vector of the same layout.
@@ -127,10 +157,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef floating* rows
     cdef int s, _, parity = 0, third = 0
     cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
-    cdef ColumnStore columns
     cdef bint sparse = run.store.kind == CSR
     cdef bint prepares = model.nonzeros > 0 if sparse else not stand_as_numbers(run.store, run.order, work)
-    cdef bint whole = sparse or model.transposed    # the first layer's kernels take all own slices at once
+    cdef bint by_slices = model.by_slices
     cdef bint folds = step.update == SGD
     cdef floating alpha = <floating> step.hyperparameters[0] if folds else <floating> 1.0
     cdef floating weight_beta = <floating> (1 - step.hyperparameters[0] * step.l2) if folds else <floating> 0.0
@@ -174,10 +203,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         before = 0
         Y = X
         width = model.sizes[1]
-        if sparse:
-            sparse_forward(run.store, run.order, at, n, parameters + own_begin, width,
-                           parameters + n_in * width + own_begin, outputs + own_begin, width, own_end - own_begin)
-        elif whole:
+        if by_slices and not sparse:
             dense_forward(X, parameters + own_begin * n_in, parameters + n_in * width + own_begin,
                           outputs + own_begin, width, n, n_in, own_end - own_begin)
         for k in range(n_hidden):
@@ -185,7 +211,11 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             A = outputs + batch_size * before
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                if k > 0 or not whole:
+                if k == 0 and sparse:
+                    sparse_forward(run.store, run.order, at, n, parameters + first_weight(model, begin),
+                                   first_stride(model, begin, end), parameters + below * width + begin, A + begin,
+                                   width, end - begin)
+                elif k > 0 or not by_slices:
                     affine_forward(Y, below, parameters + weight + begin, width,
                                    parameters + weight + below * width + begin, A + begin, width,
                                    n, below, end - begin)
@@ -252,16 +282,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
 
         # The step: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.
         width = model.sizes[1]
-        if sparse and prepares:
-            scale_rows(target + own_begin, width, n_in, own_end - own_begin, weight_beta)
-            for s in range(n_members):
-                columns = columns_of(model, rows, s)
-                columns_backward_weight(&columns, deltas + own_begin, width, target + own_begin, width,
-                                        own_end - own_begin, alpha)
-        elif sparse:
-            sparse_backward_weight(run.store, run.order, at, n, deltas + own_begin, width, target + own_begin, width,
-                                   own_end - own_begin, alpha, weight_beta)
-        elif whole:
+        if by_slices and not sparse:
             dense_backward_weight(X, deltas + own_begin, width, target + own_begin * n_in, n, n_in,
                                   own_end - own_begin, alpha, weight_beta, ahead)
         weight = 0
@@ -273,12 +294,15 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             A = outputs + batch_size * before
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                if k > 0 or not whole:
+                if k == 0 and sparse:
+                    step_sparse(model, run, at, n, rows, D + begin, target + first_weight(model, begin),
+                                first_stride(model, begin, end), end - begin, n_members, alpha, weight_beta)
+                elif k > 0 or not by_slices:
                     affine_backward_weight(Y, below, D + begin, width, target + weight + begin, width,
                                            n, below, end - begin, alpha, weight_beta)
                 own = weight + below * width + begin
                 affine_backward_bias(D + begin, width, target + own, n, end - begin, alpha, bias_beta)
-                if not folds and k == 0 and model.transposed:
+                if not folds and k == 0 and by_slices:
                     step_columns(step, parameters + begin * below, gradient + begin * below, state + begin * below,
                                  below, end - begin, below, step.l2)
                 elif not folds:
@@ -323,3 +347,36 @@ cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_
     with parallel(num_threads=min(n_threads, slices_at_most(model))):
         climb_as_member(model, run, batch_size, step, parameters, state, gradient, work, position,
                         log_likelihood, deadline, stop_, fastnn_member(), fastnn_members())
+
+
+def rearrange(const Py_ssize_t[::1] sizes, bint sparse, bint back, const floating[::1] vector,
+              floating[::1] vector_out, int n_threads=1):
+    """vector_out (n_parameters,) = vector with the first weight by slices of units, for sparse or dense rows.
+
+    back : vector has the first weight by slices, vector_out as (n_in, n_out)
+    """
+    cdef Py_ssize_t n_in = sizes[0], n_out = sizes[1], size = n_in * n_out, begin, width, i
+    cdef int s, part, n_parts = 1 if size < PARALLEL_COPY else n_threads
+    with nogil:
+        memcpy(&vector_out[0] + size, &vector[0] + size, (vector.shape[0] - size) * sizeof(floating))
+        if not sparse:
+            for part in prange(n_parts, num_threads=n_parts, schedule="static"):
+                if back:
+                    transpose_columns(&vector[0], &vector_out[0], n_out, n_in, n_in * part // n_parts,
+                                      n_in * (part + 1) // n_parts)
+                else:
+                    transpose_columns(&vector[0], &vector_out[0], n_in, n_out, n_out * part // n_parts,
+                                      n_out * (part + 1) // n_parts)
+        for s in range(slices_of(n_out) if sparse else 0):
+            begin = slice_begin(n_out, s)
+            width = slice_begin(n_out, s + 1) - begin
+            for i in range(n_in):
+                if back:
+                    memcpy(&vector_out[i * n_out + begin], &vector[n_in * begin + i * width], width * sizeof(floating))
+                else:
+                    memcpy(&vector_out[n_in * begin + i * width], &vector[i * n_out + begin], width * sizeof(floating))
+
+
+def slice_bounds(Py_ssize_t width):
+    """Where the slices of a layer begin, and where the last ends."""
+    return [slice_begin(width, s) for s in range(slices_of(width) + 1)]

@@ -1,0 +1,14 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+def rearrange(
+    sizes: NDArray[np.intp],
+    sparse: bool,
+    back: bool,
+    vector: NDArray[Any],
+    vector_out: NDArray[Any],
+    n_threads: int = 1,
+) -> None: ...
+def slice_bounds(width: int) -> list[int]: ...
