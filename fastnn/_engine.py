@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.kernels import blas, epoch, rows, sparse, units
+from fastnn.kernels import blas, epoch, rows, sparse, touched, units
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES
 
@@ -216,9 +216,13 @@ class Engine:
         self.hyperparameters = np.empty(0) if hyperparameters is None else hyperparameters
         self.l2 = l2
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
-        self.nonzeros = self._nonzeros_at_once(X)
+        by_units = epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
+        # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
+        self.touched = np.zeros(1 + 2 * int(self.sizes[0]), np.int64) if self._touches(X, by_units) else None
+        touches = self.touched is not None
+        self.nonzeros = 0 if touches else self._nonzeros_at_once(X)
         shape = epoch.work_shape(
-            self.sizes, self.activations, self.batch_size, self.block_rows, self.update, self.nonzeros
+            self.sizes, self.activations, self.batch_size, self.block_rows, self.update, self.nonzeros, touches
         )
         n_lanes = shape[0]
         self.gradients = np.zeros((n_lanes, self.parameters.size), self.parameters.dtype)
@@ -227,7 +231,7 @@ class Engine:
         self.log_likelihood = np.zeros(1 + n_lanes)
         _touch_buffers(self.parameters.dtype, self.n_threads)
         if isinstance(X, CSRRows):
-            self.by_slices = epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
+            self.by_slices = by_units and not touches
         else:
             self.by_slices = int(self.sizes[0]) >= DENSE_INPUTS
         # What the kernels move: the parameters and the state themselves, or these with the first weight by slices.
@@ -235,6 +239,16 @@ class Engine:
         if self.by_slices:
             self.moved = (np.empty_like(self.parameters), np.empty_like(self.state))
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
+
+    def _touches(self, X: Rows, by_units: bool) -> bool:
+        n_in = int(self.sizes[0])
+        if not isinstance(X, CSRRows) or self.update == UPDATES["none"]:
+            return False
+        if len(X.data) * self.batch_size > X.shape[0] * n_in:
+            return False
+        # A plain step without penalty touches no other rows anyway, if the products write the parameters themselves.
+        plain = self.update == UPDATES["sgd"] and self.l2 == 0
+        return not (plain and (by_units or self.batch_size <= self.block_rows))
 
     def _nonzeros_at_once(self, X: Rows) -> int:
         # The most non-zeros that the rows of a batch, or of a block of it, can have, whatever the order; 0 where
@@ -250,6 +264,8 @@ class Engine:
         """Go to the start of an epoch, and remember parameters and state for `roll_back`."""
         self.position[:] = 0
         self.log_likelihood[:] = 0
+        if self.touched is not None:
+            self.touched[:] = 0
         for kept, current, moved in zip(self.snapshot, (self.parameters, self.state), self.moved, strict=True):
             np.copyto(kept, current)
             if self.by_slices:
@@ -257,6 +273,11 @@ class Engine:
 
     def store(self) -> None:
         """Bring parameters and state up to the last finished step; the end of an epoch does."""
+        if self.touched is not None:
+            n_in, n_out = self.sizes[:2]
+            W = self.parameters[: n_in * n_out].reshape(n_in, n_out)
+            n_steps = -(-int(self.position[0]) // self.batch_size)
+            touched.bring_up_to_date(self.update, self.hyperparameters, self.l2, W, self.state, self.touched, n_steps)
         if self.by_slices:
             for current, moved in zip((self.parameters, self.state), self.moved, strict=True):
                 self._rearrange(moved, current, back=True)
@@ -310,6 +331,7 @@ class Engine:
                 self.n_threads,
                 self.by_slices,
                 self.nonzeros,
+                self.touched,
             )
         if not np.isfinite(self.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")

@@ -205,6 +205,24 @@ def inplace_update(update: int, hyperparameters: Array, parameters: Array, gradi
             parameters += momentum * state[0] + learning_rate * gradient
 
 
+# --- kernels.touched --------------------------------------------------------------------------------
+
+
+def bring_up_to_date(
+    update: int, hyperparameters: Array, l2: float, W: Array, state: Array, touched: Array, n_steps: int
+) -> None:
+    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far.
+
+    state (n_slots, n_in * n_out or more) is the optimizer's; touched (1 + 2 n_in,) as `epoch.train` left it.
+    """
+    n_in, n_out = W.shape
+    velocities = state[:, : W.size].reshape(-1, n_in, n_out)
+    for row in range(n_in):
+        while 0 <= touched[1 + row] < n_steps:
+            inplace_update(update, hyperparameters, W[row], -l2 * W[row], velocities[:, row])
+            touched[1 + row] += 1
+
+
 # --- kernels.units ----------------------------------------------------------------------------------
 
 
@@ -278,12 +296,13 @@ def train(
     n_threads: int,
     by_slices: bool = False,
     nonzeros: int = 0,
+    touched: Array | None = None,
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
     Each step ascends the batch's mean log-likelihood minus l2 / 2 times the sum of squared weights.  The
-    arguments are told beside the compiled ``fastnn.kernels.epoch.train``; lanes, blocks, work space and
-    threads, which change how fast it is done but not what is done, are left out here.
+    arguments are told beside the compiled ``fastnn.kernels.epoch.train``; lanes, blocks, work space,
+    touched columns and threads, which change how fast it is done but not what is done, are left out here.
     """
     if by_slices:
         vectors = [parameters, *state, gradients[0]]

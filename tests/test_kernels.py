@@ -10,10 +10,10 @@ from scipy import special
 
 from fastnn import reference
 from fastnn._engine import to_csr
-from fastnn.kernels import activations, affine, blas, dense, epoch, rows, softmax, sparse, units, updates
+from fastnn.kernels import activations, affine, blas, dense, epoch, rows, softmax, sparse, touched, units, updates
 from fastnn.kernels.rows import CSRRows
 
-MODULES = (blas, rows, activations, softmax, affine, dense, sparse, updates, units, epoch)
+MODULES = (blas, rows, activations, softmax, affine, dense, sparse, updates, touched, units, epoch)
 KERNELS = {
     name: kernel
     for module in MODULES
@@ -305,10 +305,12 @@ def run_epoch(
     n_threads=2,
     by_slices=False,
     nonzeros=0,
+    touches=False,
 ):
     """One epoch by the compiled engine or its twin; returns parameters, state, mean log-likelihood, gradient."""
     parameters = parameters.copy()
-    shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update], nonzeros)
+    shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update], nonzeros, touches)
+    columns = np.zeros(1 + 2 * sizes[0], np.int64) if touches else None
     lanes = shape[0]
     momentum = update in ("momentum", "nesterov")
     state = np.zeros((int(momentum), parameters.size), parameters.dtype)
@@ -338,10 +340,15 @@ def run_epoch(
             n_threads,
             by_slices,
             nonzeros,
+            columns,
         )
         if position[0] == len(y):
             break
     assert position[0] == len(y)
+    if touches and module is epoch:
+        W = parameters[: sizes[0] * sizes[1]].reshape(sizes[:2])
+        n_steps = -(-len(y) // batch_size)
+        touched.bring_up_to_date(updates.UPDATES[update], hyperparameters, l2, W, state, columns, n_steps)
     return parameters, state, log_likelihood[0] / len(y), gradients[0]
 
 
@@ -368,8 +375,9 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     sizes = np.array(sizes, np.intp)
     codes = np.array([activations.ACTIVATIONS[name] for name in names], np.int32)
     by_slices, nonzeros = "slices" in kind, n * int(sizes[0]) if "sorted" in kind else 0
+    touches = "touched" in kind and update != "none"
     kind = kind.split(",")[0]
-    X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < 0.5)
+    X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < (0.02 if touches else 0.5))
     X = X.astype({"dense": dtype, "sparse": dtype, "uint8": "uint8"}.get(kind, "float64"))
     X = X if kind == "uint8" else X / 256
     X = X.astype("float32" if (dtype, kind) == ("float64", "other dtype") else X.dtype)
@@ -379,10 +387,11 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     parameters = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
     if update == "none":
         batch_size = n
-    if kind == "sparse":
+    if kind == "sparse" and not touches:
         by_slices = epoch.go_by_units(sizes, codes, batch_size, updates.UPDATES[update])
     arguments = (X, y, order, batch_size, sizes, codes, parameters, update, 0.01, block_rows)
-    ours, expected = (run_epoch(module, *arguments, 2, by_slices, nonzeros) for module in (epoch, reference))
+    options = (by_slices, nonzeros, touches)
+    ours, expected = (run_epoch(module, *arguments, 2, *options) for module in (epoch, reference))
     for found, wanted in zip(ours[:3], expected[:3], strict=True):
         # Roundings add up over the steps of an epoch.
         assert_close(found, wanted, 40)
@@ -392,7 +401,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     else:
         assert not np.array_equal(ours[0], parameters)
     for n_threads in (1, 3, 4):
-        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads, by_slices, nonzeros), ours, strict=True):
+        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads, *options), ours, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
 

@@ -422,6 +422,41 @@ def test_an_interrupted_epoch_keeps_the_steps_that_were_taken(rng, monkeypatch, 
         np.testing.assert_array_equal(network.parameters, same.parameters)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+@pytest.mark.parametrize("batch_size", [1, 10, 200, None])
+def test_very_sparse_rows_train_as_dense_ones_do(rng, momentum, l2, batch_size):
+    X = sparse.random_array((700, 900), density=0.004, format="csr", rng=rng)
+    y = rng.integers(0, 3, 700)
+    found = []
+    for rows, wanted in ((X, "auto"), (X.toarray(), False)):
+        settings = {"batch_size": batch_size, "optimizer": fastnn.SGD(0.3, momentum), "l2": l2, "sparse": wanted}
+        network, history = fit(rows, y, (900, 3), **settings)
+        found.append((network.parameters, history.log_likelihood))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-12)
+
+
+def test_an_interrupted_epoch_of_very_sparse_rows_is_brought_up_to_date(rng, monkeypatch):
+    X = sparse.random_array((900, 400), density=0.01, format="csr", rng=rng)
+    y = rng.integers(0, 3, 900)
+    network, other = fastnn.Network([400, 3]), fastnn.Network([400, 3])
+    monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-5)
+    done = []
+
+    class Interrupt(Callback):
+        def on_chunk(self, fit):
+            done.append(fit.rows_done)
+            if len(done) == 5:
+                raise KeyboardInterrupt
+
+    settings = {"optimizer": fastnn.SGD(0.1, momentum=0.9), "l2": 0.01, "batch_size": 10, "shuffle": False}
+    assert fastnn.Trainer(network, callbacks=[Interrupt()], **settings).fit(X, y, epochs=1).interrupted
+    rows = done[-1] // 10 * 10
+    fastnn.Trainer(other, sparse=False, **settings).fit(X[:rows].toarray(), y[:rows], epochs=1)
+    np.testing.assert_allclose(network.parameters, other.parameters, rtol=0, atol=1e-13)
+
+
 def test_available_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     most = available_threads()

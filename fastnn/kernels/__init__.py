@@ -19,7 +19,19 @@ except ImportError as error:
         "package. Run Python from another folder, or compile in place: pip install -e ."
     ) from error
 
-MODULES = ("blas", "rows", "activations", "softmax", "affine", "dense", "sparse", "updates", "units", "epoch")
+MODULES = (
+    "blas",
+    "rows",
+    "activations",
+    "softmax",
+    "affine",
+    "dense",
+    "sparse",
+    "updates",
+    "touched",
+    "units",
+    "epoch",
+)
 VARIABLE = "FASTNN_INSTRUCTION_SET"
 
 

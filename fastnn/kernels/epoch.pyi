@@ -16,6 +16,7 @@ def work_shape(
     block_rows: int,
     update: int,
     nonzeros: int = 0,
+    touches: bool = False,
 ) -> tuple[int, int]: ...
 def go_by_units(sizes: NDArray[np.intp], activations: NDArray[np.int32], batch_size: int, update: int) -> bool: ...
 def forward_work_size(sizes: NDArray[np.intp], activations: NDArray[np.int32], block_rows: int) -> int: ...
@@ -40,6 +41,7 @@ def train(
     n_threads: int,
     by_slices: bool = False,
     nonzeros: int = 0,
+    touched: NDArray[np.int64] | None = None,
 ) -> None: ...
 def forward(
     X: NDArray[Any] | CSRRows,

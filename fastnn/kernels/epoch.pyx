@@ -12,6 +12,7 @@ by slices of units: see units.pyx.
 from cython.parallel cimport prange
 from cython cimport floating
 from libc.math cimport INFINITY, isfinite
+from libc.stdint cimport int64_t
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
@@ -22,6 +23,7 @@ from .softmax cimport cross_entropy_rows
 from .sparse cimport (
     ColumnStore, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column, sparse_backward_weight,
     sparse_forward)
+from .touched cimport step_touched, touch_columns
 from .units cimport climb_by_units, slices_at_most, units_work_size
 from .updates cimport NO_UPDATE, SGD, update_range
 
@@ -85,9 +87,11 @@ cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexc
 
 
 def work_shape(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t batch_size,
-               Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0):
+               Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0, bint touches=False):
     """Shape of the work space that batches of this size want: (n_lanes, numbers for each)."""
     cdef Model model = open_model(sizes, activations, nonzeros)
+    if touches:
+        return 1, block_work_size(&model, block_rows)
     if goes_by_units(&model, batch_size, update):
         return 1, units_work_size(&model, batch_size)
     return lanes_of(batch_size), block_work_size(&model, block_rows)
@@ -160,10 +164,12 @@ cdef void climb_sparse(const Model* model, const Batch* batch, Py_ssize_t first,
 
 cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
                         const floating* parameters, Py_ssize_t block_rows, floating* work,
-                        floating* target, double alpha, double weight_beta, double bias_beta) noexcept nogil:
+                        floating* target, double alpha, double first_beta, double weight_beta,
+                        double bias_beta) noexcept nogil:
     # Forward and backward on n rows of a batch: target = alpha * gradient + beta * target, where the
     # gradient is that of the batch's mean log-likelihood.  Returns the sum of these rows' own; where
-    # that is not finite, target is left alone.  target may be the parameters themselves.
+    # that is not finite, target is left alone.  target may be the parameters themselves.  beta may differ for the
+    # first weight, the other weights and the biases.
     cdef Py_ssize_t k, n_in, n_out, last = model.n_layers - 1
     cdef Py_ssize_t offset = model.n_parameters
     cdef floating* dZ = work + block_rows * model.sizes[0]
@@ -193,13 +199,13 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
                                    <floating> alpha, <floating> weight_beta)
         elif X != NULL and model.by_slices:
             dense_backward_weight(X, dZ, n_out, target + offset, n, n_in, n_out, <floating> alpha,
-                                  <floating> weight_beta, rows_ahead(batch, first, n, X))
+                                  <floating> first_beta, rows_ahead(batch, first, n, X))
         elif X != NULL:
             affine_backward_weight(X, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
-                                   <floating> alpha, <floating> weight_beta)
+                                   <floating> alpha, <floating> first_beta)
         else:
             climb_sparse(model, batch, first, n, dZ, work + block_work_size(model, block_rows), target,
-                         <floating> alpha, <floating> weight_beta)
+                         <floating> alpha, <floating> first_beta)
         affine_backward_bias(dZ, n_out, target + offset + n_in * n_out, n, n_out,
                              <floating> alpha, <floating> bias_beta)
         if k == last:
@@ -211,8 +217,9 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
 
 cdef void climb_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py_ssize_t n_lanes,
                      const floating* parameters, Py_ssize_t block_rows, floating* work, floating* gradient,
-                     Py_ssize_t* done, double* log_likelihood, double deadline) noexcept nogil:
-    # Goes on with one lane of a batch until it is finished or time is up.
+                     Py_ssize_t* done, double* log_likelihood, double deadline, bint cleared) noexcept nogil:
+    # Goes on with one lane of a batch until it is finished or time is up.  cleared: the first weight's gradient is 0
+    # already where it matters.
     cdef Py_ssize_t first = batch.n_rows * lane // n_lanes
     cdef Py_ssize_t n_rows = batch.n_rows * (lane + 1) // n_lanes - first
     cdef Py_ssize_t n
@@ -221,7 +228,7 @@ cdef void climb_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py
         n = min(block_rows, n_rows - done[0])
         beta = 0 if done[0] == 0 else 1
         log_likelihood[0] += climb_block(model, batch, batch.first + first + done[0], n, parameters, block_rows,
-                                         work, gradient, 1, beta, beta)
+                                         work, gradient, 1, 1 if cleared else beta, beta, beta)
         done[0] += n
 
 
@@ -256,7 +263,7 @@ cdef void update_span(const Step* step, double l2, floating* parameters, floatin
 cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
                         floating* parameters, floating* state, floating* gradients, floating* work,
                         Py_ssize_t work_size, Py_ssize_t block_rows, Py_ssize_t* position, double* log_likelihood,
-                        double deadline, int n_threads) noexcept nogil:
+                        double deadline, int n_threads, int64_t* touched) noexcept nogil:
     # Batch after batch, from position[0] on, until the rows end, a log-likelihood is not finite or time is up.
     # run.n_rows counts all rows.
     cdef Batch batch = run[0]
@@ -265,10 +272,11 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
     while position[0] < run.n_rows:
         batch.first = position[0]
         batch.n_rows = min(batch_size, run.n_rows - batch.first)
-        if step.update == SGD and batch.n_rows <= min(block_rows, <Py_ssize_t> MIN_LANE_ROWS):
+        if touched == NULL and step.update == SGD and batch.n_rows <= min(block_rows, <Py_ssize_t> MIN_LANE_ROWS):
             # A plain step on one block: the gradient products write the new parameters themselves.
             sum_ = climb_block(model, &batch, batch.first, batch.n_rows, parameters, block_rows, work, parameters,
-                               step.hyperparameters[0], 1 - step.hyperparameters[0] * step.l2, 1)
+                               step.hyperparameters[0], 1 - step.hyperparameters[0] * step.l2,
+                               1 - step.hyperparameters[0] * step.l2, 1)
             log_likelihood[0] += sum_
             if not isfinite(sum_):
                 return
@@ -276,15 +284,18 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
             if now() >= deadline:
                 return
             continue
-        n_lanes = lanes_of(batch.n_rows)
+        n_lanes = lanes_of(batch.n_rows) if touched == NULL else 1
+        if touched != NULL:
+            touch_columns(&batch, step, parameters, state, gradients, model.sizes[1], touched,
+                          position[0] // batch_size)
         if n_lanes == 1:
             climb_lane(model, &batch, 0, 1, parameters, block_rows, work, gradients, &position[1],
-                       &log_likelihood[1], deadline)
+                       &log_likelihood[1], deadline, touched != NULL)
         else:
             for lane in prange(n_lanes, num_threads=min(n_threads, n_lanes), schedule="dynamic", chunksize=1):
                 climb_lane(model, &batch, lane, n_lanes, parameters, block_rows, work + lane * work_size,
                            gradients + lane * model.n_parameters, &position[1 + lane], &log_likelihood[1 + lane],
-                           deadline)
+                           deadline, False)
         total_done = 0
         sum_ = 0
         for lane in range(n_lanes):
@@ -298,8 +309,12 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
         begin = 0
         for k in range(model.n_layers):
             n_weights = model.sizes[k] * model.sizes[k + 1]
-            update_span(step, step.l2, parameters, gradients, n_lanes, model.n_parameters, state, begin,
-                        begin + n_weights, n_threads)
+            if k == 0 and touched != NULL:
+                step_touched(step, parameters, state, gradients, model.sizes[0], model.sizes[1], touched,
+                             position[0] // batch_size)
+            else:
+                update_span(step, step.l2, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+                            begin + n_weights, n_threads)
             begin += n_weights
             update_span(step, 0, parameters, gradients, n_lanes, model.n_parameters, state, begin,
                         begin + model.sizes[k + 1], n_threads)
@@ -316,7 +331,7 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
           const double[::1] hyperparameters, double l2, floating[:, ::1] state, floating[:, ::1] gradients,
           floating[:, ::1] work, Py_ssize_t block_rows, Py_ssize_t[::1] position, double[::1] log_likelihood,
           double seconds, int n_threads, bint by_slices=False,
-          Py_ssize_t nonzeros=0):
+          Py_ssize_t nonzeros=0, int64_t[::1] touched=None):
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
     Each step ascends the batch's mean log-likelihood minus l2 / 2 times the sum of squared weights.
@@ -335,6 +350,8 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     by_slices : whether parameters, state and gradients are as `units.rearrange` makes them; sparse rows must then
         go by units
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: none, not sorted
+    touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
+        touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True
     """
     cdef RowStore store = open_rows(X)
     cdef Model model = open_model(sizes, activations, nonzeros, by_slices)
@@ -342,6 +359,7 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     cdef Step step
     cdef const double* hyper = &hyperparameters[0] if hyperparameters.shape[0] else NULL
     cdef floating* state_ = &state[0, 0] if state.shape[0] else NULL
+    cdef int64_t* touched_ = NULL
     cdef double deadline = now() + seconds
     if position[0] >= y.shape[0]:
         return
@@ -353,13 +371,15 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
         run.order = &order[0]
     run.y = &y[0]
     run.first, run.n_rows = 0, y.shape[0]
+    if touched is not None:
+        touched_ = &touched[0]
     with nogil:
-        if goes_by_units(&model, batch_size, update):
+        if touched_ == NULL and goes_by_units(&model, batch_size, update):
             climb_by_units(&model, &run, batch_size, &step, &parameters[0], state_, &gradients[0, 0], &work[0, 0],
                            &position[0], &log_likelihood[0], deadline, n_threads)
         else:
             climb_by_rows(&model, &run, batch_size, &step, &parameters[0], state_, &gradients[0, 0], &work[0, 0],
-                          work.shape[1], block_rows, &position[0], &log_likelihood[0], deadline, n_threads)
+                          work.shape[1], block_rows, &position[0], &log_likelihood[0], deadline, n_threads, touched_)
 
 
 def forward(X, Py_ssize_t first, const Py_ssize_t[::1] sizes, const int[::1] activations,
