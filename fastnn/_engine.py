@@ -246,9 +246,13 @@ class Engine:
             return False
         if len(X.data) * self.batch_size > X.shape[0] * n_in:
             return False
-        # A plain step without penalty touches no other rows anyway, if the products write the parameters themselves.
+        # A plain step without penalty touches no other rows anyway, if the products write the parameters themselves,
+        # as they do where a batch is one block.
         plain = self.update == UPDATES["sgd"] and self.l2 == 0
-        return not (plain and (by_units or self.batch_size <= self.block_rows))
+        if plain and self.batch_size <= BLOCK_ROWS[1]:
+            self.block_rows = max(self.block_rows, self.batch_size)
+            return False
+        return not (plain and by_units)
 
     def _nonzeros_at_once(self, X: Rows) -> int:
         # The most non-zeros that the rows of a batch, or of a block of it, can have, whatever the order; 0 where
