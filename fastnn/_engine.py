@@ -42,6 +42,10 @@ DENSE_INPUTS = 64
 # taken by column: see kernels/sparse.pyx.
 SORTED_BYTES = 256
 
+# Steps go by touched columns (kernels/touched.pyx) where a batch has less than one non-zero for so many columns.
+# Beyond, going over the whole weight in order costs less than finding its rows here and there.
+TOUCHED_SHARE = 16
+
 # Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
 FORWARD_PRODUCT = 1e9
 
@@ -241,18 +245,16 @@ class Engine:
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
 
     def _touches(self, X: Rows, by_units: bool) -> bool:
-        n_in = int(self.sizes[0])
         if not isinstance(X, CSRRows) or self.update == UPDATES["none"]:
             return False
-        if len(X.data) * self.batch_size > X.shape[0] * n_in:
-            return False
-        # A plain step without penalty touches no other rows anyway, if the products write the parameters themselves,
-        # as they do where a batch is one block.
-        plain = self.update == UPDATES["sgd"] and self.l2 == 0
-        if plain and self.batch_size <= BLOCK_ROWS[1]:
+        columns_each = X.shape[0] * int(self.sizes[0]) / max(1, len(X.data) * self.batch_size)  # for a non-zero
+        if self.update == UPDATES["sgd"] and columns_each > 1 and self.batch_size <= epoch.MAX_BLOCK_ROWS:
+            # As one block, a batch needs no gradient: the products write the parameters themselves, and without
+            # a penalty they touch no other rows.
             self.block_rows = max(self.block_rows, self.batch_size)
-            return False
-        return not (plain and by_units)
+            if self.l2 == 0:
+                return False
+        return columns_each > TOUCHED_SHARE
 
     def _nonzeros_at_once(self, X: Rows) -> int:
         # The most non-zeros that the rows of a batch, or of a block of it, can have, whatever the order; 0 where

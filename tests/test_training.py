@@ -438,7 +438,7 @@ def test_very_sparse_rows_train_as_dense_ones_do(rng, momentum, l2, batch_size):
 
 
 def test_an_interrupted_epoch_of_very_sparse_rows_is_brought_up_to_date(rng, monkeypatch):
-    X = sparse.random_array((900, 400), density=0.01, format="csr", rng=rng)
+    X = sparse.random_array((900, 400), density=0.004, format="csr", rng=rng)
     y = rng.integers(0, 3, 900)
     network, other = fastnn.Network([400, 3]), fastnn.Network([400, 3])
     monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-5)

@@ -268,11 +268,13 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
     # run.n_rows counts all rows.
     cdef Batch batch = run[0]
     cdef Py_ssize_t lane, n_lanes, k, n_weights, begin, total_done
+    # Sparse rows are one block where that spares them a gradient as large as the parameters.
+    cdef Py_ssize_t most = 2 * MIN_LANE_ROWS if run.store.kind == CSR else MIN_LANE_ROWS
     cdef double sum_
     while position[0] < run.n_rows:
         batch.first = position[0]
         batch.n_rows = min(batch_size, run.n_rows - batch.first)
-        if touched == NULL and step.update == SGD and batch.n_rows <= min(block_rows, <Py_ssize_t> MIN_LANE_ROWS):
+        if touched == NULL and step.update == SGD and batch.n_rows <= min(block_rows, most):
             # A plain step on one block: the gradient products write the new parameters themselves.
             sum_ = climb_block(model, &batch, batch.first, batch.n_rows, parameters, block_rows, work, parameters,
                                step.hyperparameters[0], 1 - step.hyperparameters[0] * step.l2,
