@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastnn.kernels import blas, epoch, rows, sparse, touched, units
 from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import UPDATES
 
 Rows = NDArray[Any] | CSRRows
@@ -224,7 +225,8 @@ class Engine:
         # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
         self.touched = np.zeros(1 + 2 * int(self.sizes[0]), np.int64) if self._touches(X, by_units) else None
         touches = self.touched is not None
-        self.nonzeros = 0 if touches else self._nonzeros_at_once(X)
+        self.blocks = None if touches or by_units else self._sorted_blocks(X)
+        self.nonzeros = 0 if touches or self.blocks else self._nonzeros_at_once(X)
         shape = epoch.work_shape(
             self.sizes, self.activations, self.batch_size, self.block_rows, self.update, self.nonzeros, touches
         )
@@ -255,6 +257,17 @@ class Engine:
             if self.l2 == 0:
                 return False
         return columns_each > TOUCHED_SHARE
+
+    def _sorted_blocks(self, X: Rows) -> SortedBlocks | None:
+        # Batches of all rows meet the same blocks in each epoch, so their non-zeros are sorted by column once.
+        n, n_in = X.shape
+        if not isinstance(X, CSRRows) or self.batch_size < n or len(X.data) * min(self.block_rows, n) < n * n_in:
+            return None
+        bounds = np.array(epoch.block_bounds(n, self.block_rows), np.int64)
+        rows_, starts = np.empty(len(X.data), np.int32), np.empty((len(bounds) - 1, n_in + 2), np.int32)
+        blocks = SortedBlocks(np.empty_like(X.data), rows_, starts, bounds)
+        sparse.sort_blocks(X, bounds, blocks.data, blocks.rows, blocks.starts, self.n_threads)
+        return blocks
 
     def _nonzeros_at_once(self, X: Rows) -> int:
         # The most non-zeros that the rows of a batch, or of a block of it, can have, whatever the order; 0 where
@@ -338,6 +351,7 @@ class Engine:
                 self.by_slices,
                 self.nonzeros,
                 self.touched,
+                self.blocks,
             )
         if not np.isfinite(self.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")

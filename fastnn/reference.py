@@ -165,6 +165,25 @@ def backprop_sparse_weight(X: CSRRows, dZ: Array, dW_out: Array, alpha: float = 
     backprop_affine_weight(to_dense(X), dZ, dW_out, alpha, beta)
 
 
+def sort_blocks(
+    X: CSRRows, bounds: Array, data_out: Array, rows_out: Array, starts_out: Array, n_threads: int = 1
+) -> None:
+    """Sort the non-zeros of each block of rows of X (CSRRows) by column: data_out, rows_out (nnz,).
+
+    bounds : (n_blocks + 1,) first row of each block, and the number of rows
+    starts_out : (n_blocks, n_in + 2), where each column of a block begins, counted within the block; rows are too
+    """
+    row_of = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+    for block, (first, end) in enumerate(itertools.pairwise(bounds)):
+        here = slice(X.indptr[first], X.indptr[end])
+        by_column = np.argsort(X.indices[here], kind="stable")
+        data_out[here] = X.data[here][by_column]
+        rows_out[here] = row_of[here][by_column] - first
+        starts_out[block, 0] = 0
+        starts_out[block, 1:-1] = np.cumsum(np.bincount(X.indices[here], minlength=X.n_columns))
+        starts_out[block, -1] = starts_out[block, -2]
+
+
 def backprop_sparse_weight_by_column(
     X: CSRRows, dZ: Array, dW_out: Array, work: Array, alpha: float = 1.0, beta: float = 0.0
 ) -> None:
@@ -297,6 +316,7 @@ def train(
     by_slices: bool = False,
     nonzeros: int = 0,
     touched: Array | None = None,
+    blocks: object = None,
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 

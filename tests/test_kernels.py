@@ -20,7 +20,7 @@ KERNELS = {
     for name, kernel in vars(module).items()
     if type(kernel).__name__ in ("cython_function_or_method", "fused_cython_function")
     and not name.endswith(
-        ("work_shape", "work_size", "go_by_units", "slice_bounds")
+        ("work_shape", "work_size", "go_by_units", "slice_bounds", "block_bounds")
     )  # they plan for these kernels, the twins need no space
 }
 SIZES = (0, 1, 3, 10, 33)
@@ -290,6 +290,24 @@ def test_updates(dtype, assert_close, rng, update, n):
     assert_close(ours[1], expected[1])
 
 
+def sort_blocks(X, block_rows):
+    bounds = np.array(epoch.block_bounds(X.shape[0], block_rows), np.int64)
+    starts = np.empty((len(bounds) - 1, X.n_columns + 2), np.int32)
+    blocks = sparse.SortedBlocks(np.empty_like(X.data), np.empty_like(X.indices), starts, bounds)
+    sparse.sort_blocks(X, *(blocks.bounds, blocks.data, blocks.rows, blocks.starts))
+    return blocks
+
+
+@pytest.mark.parametrize("n", [1, 33, 700])
+def test_sort_blocks(dtype, rng, n):
+    X = to_csr((draw(rng, n, 13, dtype=dtype) * (rng.random((n, 13)) < 0.4)).astype(dtype), np.dtype(dtype))
+    bounds = np.array(epoch.block_bounds(n, 10), np.int64)
+    outputs = [np.empty_like(X.data), np.empty_like(X.indices), np.full((len(bounds) - 1, 15), 7, np.int32)]
+    ours, expected = call_both("sort_blocks", lambda o: (X, bounds, *o, 2), outputs)
+    for found, wanted in zip(ours, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def run_epoch(
     module,
     X,
@@ -306,11 +324,13 @@ def run_epoch(
     by_slices=False,
     nonzeros=0,
     touches=False,
+    in_blocks=False,
 ):
     """One epoch by the compiled engine or its twin; returns parameters, state, mean log-likelihood, gradient."""
     parameters = parameters.copy()
     shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update], nonzeros, touches)
     columns = np.zeros(1 + 2 * sizes[0], np.int64) if touches else None
+    blocks = sort_blocks(X, block_rows) if in_blocks else None
     lanes = shape[0]
     momentum = update in ("momentum", "nesterov")
     state = np.zeros((int(momentum), parameters.size), parameters.dtype)
@@ -341,6 +361,7 @@ def run_epoch(
             by_slices,
             nonzeros,
             columns,
+            blocks,
         )
         if position[0] == len(y):
             break
@@ -363,6 +384,7 @@ def run_epoch(
         ((5, 3), (), 37, 10, 4),  # blocks within a batch, a short last batch and a short last block
         ((1, 4, 2), ("tanh",), 30, 7, 16),
         ((6, 5, 9, 3), ("sigmoid", "relu"), 50, 50, 64),
+        ((8, 5, 3), ("tanh",), 1201, 1201, 100),
         ((6, 5, 9, 4, 3), ("tanh", "identity", "relu"), 1500, 1100, 100),  # lanes
         ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
         ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
@@ -376,7 +398,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     codes = np.array([activations.ACTIVATIONS[name] for name in names], np.int32)
     by_slices, nonzeros = "slices" in kind, n * int(sizes[0]) if "sorted" in kind else 0
     touches = "touched" in kind and update != "none"
-    kind = kind.split(",")[0]
+    full_kind, kind = kind, kind.split(",")[0]
     X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < (0.02 if touches else 0.5))
     X = X.astype({"dense": dtype, "sparse": dtype, "uint8": "uint8"}.get(kind, "float64"))
     X = X if kind == "uint8" else X / 256
@@ -390,7 +412,8 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     if kind == "sparse" and not touches:
         by_slices = epoch.go_by_units(sizes, codes, batch_size, updates.UPDATES[update])
     arguments = (X, y, order, batch_size, sizes, codes, parameters, update, 0.01, block_rows)
-    options = (by_slices, nonzeros, touches)
+    in_blocks = "blocks" in full_kind and order is None and batch_size == n and not by_slices
+    options = (by_slices, nonzeros, touches, in_blocks)
     ours, expected = (run_epoch(module, *arguments, 2, *options) for module in (epoch, reference))
     for found, wanted in zip(ours[:3], expected[:3], strict=True):
         # Roundings add up over the steps of an epoch.

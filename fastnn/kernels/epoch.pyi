@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.sparse import SortedBlocks
 
 MAX_LANES: int
 MAX_BLOCK_ROWS: int
@@ -19,6 +20,7 @@ def work_shape(
     touches: bool = False,
 ) -> tuple[int, int]: ...
 def go_by_units(sizes: NDArray[np.intp], activations: NDArray[np.int32], batch_size: int, update: int) -> bool: ...
+def block_bounds(n_rows: int, block_rows: int) -> list[int]: ...
 def forward_work_size(sizes: NDArray[np.intp], activations: NDArray[np.int32], block_rows: int) -> int: ...
 def train(
     X: NDArray[Any] | CSRRows,
@@ -42,6 +44,7 @@ def train(
     by_slices: bool = False,
     nonzeros: int = 0,
     touched: NDArray[np.int64] | None = None,
+    blocks: SortedBlocks | None = None,
 ) -> None: ...
 def forward(
     X: NDArray[Any] | CSRRows,

@@ -21,8 +21,8 @@ from .model cimport Batch, Model, Step, now
 from .rows cimport CSR, RowStore, dense_rows, open_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
 from .sparse cimport (
-    ColumnStore, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column, sparse_backward_weight,
-    sparse_forward)
+    BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
+    sort_by_column, sparse_backward_weight, sparse_forward)
 from .touched cimport step_touched, touch_columns
 from .units cimport climb_by_units, slices_at_most, units_work_size
 from .updates cimport NO_UPDATE, SGD, update_range
@@ -66,6 +66,7 @@ cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations, P
     model.activations = &activations[0] if activations.shape[0] else NULL
     model.nonzeros = nonzeros
     model.by_slices = by_slices
+    model.blocks = NULL
     return model
 
 
@@ -101,6 +102,14 @@ def go_by_units(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssiz
     """Whether batches of this size are shared out by units."""
     cdef Model model = open_model(sizes, activations)
     return goes_by_units(&model, batch_size, update)
+
+
+def block_bounds(Py_ssize_t n_rows, Py_ssize_t block_rows):
+    """First row of each block of a batch of so many rows that is not shared out by units, and the number of rows."""
+    cdef Py_ssize_t n_lanes = lanes_of(n_rows), lane
+    bounds = [first for lane in range(n_lanes)
+              for first in range(n_rows * lane // n_lanes, n_rows * (lane + 1) // n_lanes, block_rows)]
+    return [*bounds, n_rows]
 
 
 def forward_work_size(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t block_rows):
@@ -153,9 +162,12 @@ cdef void climb_sparse(const Model* model, const Batch* batch, Py_ssize_t first,
     # The first weight's part of climb_block on sparse rows.
     cdef Py_ssize_t n_in = model.sizes[0], n_out = model.sizes[1]
     cdef ColumnStore columns
-    if model.nonzeros:
+    if model.blocks != NULL:
+        columns = block_at(model.blocks, batch.store, first, dZ)
+    elif model.nonzeros:
         columns = columns_in(work_end - column_work_size(n_in, model.nonzeros), n_in, model.nonzeros)
         sort_by_column(batch.store, batch.order, first, n, 0, &columns, dZ)
+    if model.blocks != NULL or model.nonzeros:
         scale_rows(target, n_out, n_in, n_out, beta)
         columns_backward_weight(&columns, dZ, n_out, target, n_out, n_out, alpha)
     else:
@@ -333,7 +345,7 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
           const double[::1] hyperparameters, double l2, floating[:, ::1] state, floating[:, ::1] gradients,
           floating[:, ::1] work, Py_ssize_t block_rows, Py_ssize_t[::1] position, double[::1] log_likelihood,
           double seconds, int n_threads, bint by_slices=False,
-          Py_ssize_t nonzeros=0, int64_t[::1] touched=None):
+          Py_ssize_t nonzeros=0, int64_t[::1] touched=None, blocks=None):
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
     Each step ascends the batch's mean log-likelihood minus l2 / 2 times the sum of squared weights.
@@ -354,6 +366,7 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: none, not sorted
     touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
         touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True
+    blocks : SortedBlocks of X with bounds of block_bounds(n, block_rows), for a batch of all rows as they are stored
     """
     cdef RowStore store = open_rows(X)
     cdef Model model = open_model(sizes, activations, nonzeros, by_slices)
@@ -362,6 +375,7 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     cdef const double* hyper = &hyperparameters[0] if hyperparameters.shape[0] else NULL
     cdef floating* state_ = &state[0, 0] if state.shape[0] else NULL
     cdef int64_t* touched_ = NULL
+    cdef BlockStore block_store
     cdef double deadline = now() + seconds
     if position[0] >= y.shape[0]:
         return
@@ -375,6 +389,9 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     run.first, run.n_rows = 0, y.shape[0]
     if touched is not None:
         touched_ = &touched[0]
+    if blocks is not None:
+        block_store = open_blocks(blocks, store.n_columns)
+        model.blocks = &block_store
     with nogil:
         if touched_ == NULL and goes_by_units(&model, batch_size, update):
             climb_by_units(&model, &run, batch_size, &step, &parameters[0], state_, &gradients[0, 0], &work[0, 0],

@@ -3,6 +3,7 @@
 from cython cimport floating
 
 from .rows cimport RowStore
+from .sparse cimport BlockStore
 
 cdef struct Model:
     Py_ssize_t n_layers
@@ -12,6 +13,8 @@ cdef struct Model:
     const int* activations          # (n_layers - 1,), one a hidden layer
     bint by_slices                  # the first weight stands by slices of units: see units.pyx
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
+
+    const BlockStore* blocks        # all rows by column, for batches of all rows; NULL: none
 
 # Where the rows of a run come from, and where those of one batch stand.
 cdef struct Batch:

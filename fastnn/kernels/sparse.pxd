@@ -1,5 +1,5 @@
 from cython cimport floating
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, int64_t
 
 from .rows cimport RowStore
 
@@ -9,6 +9,17 @@ cdef struct ColumnStore:
     int32_t* rows           # (nnz,)
     int32_t* starts         # (n_columns + 1,), and one more while sorting
     Py_ssize_t n_columns
+
+# The same for all rows, block by block.
+cdef struct BlockStore:
+    ColumnStore all             # values and rows as long as the data; starts (n_blocks, n_columns + 2)
+    const int64_t* bounds       # (n_blocks + 1,) first row of each block
+    Py_ssize_t n_blocks
+
+cdef BlockStore open_blocks(object blocks, Py_ssize_t n_columns) except *
+
+cdef ColumnStore block_at(const BlockStore* blocks, const RowStore* store, Py_ssize_t first,
+                          const floating* number) noexcept nogil
 
 cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                          const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,

@@ -1,10 +1,24 @@
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.kernels.rows import CSRRows
 
+class SortedBlocks(NamedTuple):
+    data: NDArray[Any]
+    rows: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    bounds: NDArray[np.int64]
+
+def sort_blocks(
+    X: CSRRows,
+    bounds: NDArray[np.int64],
+    data_out: NDArray[Any],
+    rows_out: NDArray[np.int32],
+    starts_out: NDArray[np.int32],
+    n_threads: int = 1,
+) -> None: ...
 def sparse_affine(X: CSRRows, W: NDArray[Any], b: NDArray[Any], Z_out: NDArray[Any]) -> None: ...
 def backprop_sparse_weight(
     X: CSRRows, dZ: NDArray[Any], dW_out: NDArray[Any], alpha: float = 1.0, beta: float = 0.0

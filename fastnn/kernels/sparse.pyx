@@ -3,10 +3,13 @@
 Forward, each row of Z is a combination of rows of W.  Backward there are two ways with the same results, bit
 for bit: scattering adds a multiple of a row of dZ to one row of dW a non-zero; with the non-zeros of a batch
 sorted by column, each row of dW is a combination of rows of dZ, and is read and written once.  The sorting
-pays where the layer is wide and most columns are met in each batch.
+pays where the layer is wide and most columns are met in each batch, and where it is done once for many epochs.
 """
 
+from typing import NamedTuple
+
 from cython cimport floating
+from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
@@ -26,6 +29,51 @@ cdef extern from "tiles.h" nogil:
                        Py_ssize_t stride, Py_ssize_t width)
     void scatter_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* d,
                         double* B, Py_ssize_t stride, Py_ssize_t width)
+
+
+class SortedBlocks(NamedTuple):
+    """Non-zeros of all rows, sorted by column within blocks of rows, as `sort_blocks` makes them."""
+
+    data: object
+    rows: object
+    starts: object
+    bounds: object
+
+
+cdef BlockStore open_blocks(object blocks, Py_ssize_t n_columns) except *:
+    cdef BlockStore found
+    cdef int32_t[::1] rows = blocks.rows
+    cdef int32_t[:, ::1] starts = blocks.starts
+    cdef const int64_t[::1] bounds = blocks.bounds
+    cdef float[::1] singles
+    cdef double[::1] doubles
+    found.all.values = NULL
+    if blocks.data.dtype == "float32":
+        singles = blocks.data
+        found.all.values = &singles[0]
+    else:
+        doubles = blocks.data
+        found.all.values = &doubles[0]
+    found.all.rows, found.all.starts, found.all.n_columns = &rows[0], &starts[0, 0], n_columns
+    found.bounds, found.n_blocks = &bounds[0], bounds.shape[0] - 1
+    return found
+
+
+cdef ColumnStore block_at(const BlockStore* blocks, const RowStore* store, Py_ssize_t first,
+                          const floating* number) noexcept nogil:
+    # The block that begins with this row.  The last argument is there for its type alone.
+    cdef Py_ssize_t low = 0, high = blocks.n_blocks, middle
+    cdef ColumnStore found = blocks.all
+    while high - low > 1:
+        middle = (low + high) // 2
+        if blocks.bounds[middle] <= first:
+            low = middle
+        else:
+            high = middle
+    found.values = <floating*> blocks.all.values + store.row_starts[first]
+    found.rows = blocks.all.rows + store.row_starts[first]
+    found.starts = blocks.all.starts + low * (blocks.all.n_columns + 2)
+    return found
 
 
 cdef inline Py_ssize_t panels_of(Py_ssize_t width, const floating* number) noexcept nogil:
@@ -183,6 +231,27 @@ def backprop_sparse_weight(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out
             sparse_backward_weight(&store, NULL, 0, store.n_rows, &dZ[0, 0] if dZ.shape[0] else NULL,
                                    dZ.shape[1], &dW_out[0, 0], dW_out.shape[1], dW_out.shape[1], <floating> alpha,
                                    <floating> beta)
+
+
+def sort_blocks(X, const int64_t[::1] bounds, floating[::1] data_out, int32_t[::1] rows_out,
+                int32_t[:, ::1] starts_out, int n_threads=1):
+    """Sort the non-zeros of each block of rows of X (CSRRows) by column: data_out, rows_out (nnz,).
+
+    bounds : (n_blocks + 1,) first row of each block, and the number of rows
+    starts_out : (n_blocks, n_in + 2), where each column of a block begins, counted within the block; rows are too
+    """
+    cdef RowStore store = open_rows(X)
+    cdef BlockStore blocks = open_blocks(SortedBlocks(data_out.base, rows_out.base, starts_out.base, bounds.base),
+                                         store.n_columns)
+    cdef Py_ssize_t k
+    for k in prange(blocks.n_blocks, nogil=True, num_threads=n_threads, schedule="static"):
+        sort_block(&store, &blocks, k, &data_out[0])
+
+
+cdef void sort_block(const RowStore* store, const BlockStore* blocks, Py_ssize_t k,
+                     const floating* number) noexcept nogil:
+    cdef ColumnStore columns = block_at(blocks, store, blocks.bounds[k], number)
+    sort_by_column(store, NULL, blocks.bounds[k], blocks.bounds[k + 1] - blocks.bounds[k], 0, &columns, number)
 
 
 def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out, floating[::1] work,
