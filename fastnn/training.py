@@ -80,8 +80,8 @@ class Trainer:
         None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 8 are used.
     sparse : bool or "auto", default "auto"
         Whether dense input is taken for sparse, so that the first layer works on the non-zeros only; "auto"
-        does so if fewer than a quarter of the values are non-zero.  Sparse input stays sparse.  The results are
-        the same to rounding.
+        does so if fewer than a quarter of the values are non-zero, which costs one pass over the data at the
+        start of a fit.  Sparse input stays sparse.  The results are the same to rounding.
     callbacks : iterable of Callback, default ()
         Told what happens; see `fastnn.callbacks`.
 

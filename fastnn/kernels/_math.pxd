@@ -3,7 +3,7 @@
 Method: range reduction x = n ln 2 + r with |r| <= ln(2) / 2, the Taylor polynomial of expm1 at r, and
 2**n put together from bits; tanh(x) = -e / (e + 2) with e = expm1(-2 |x|).  See J.-M. Muller,
 "Elementary Functions", 3rd edition, sections 6.2 and 11.  The constants are those of the number
-format, so here, beside blas.pyx, stands the second and last branch on dtype.
+format, so here the code branches on dtype.
 """
 
 from cython cimport floating

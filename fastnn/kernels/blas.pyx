@@ -1,4 +1,4 @@
-"""The one module that imports SciPy's BLAS, and the one that branches on dtype to choose a routine.
+"""The one module that imports SciPy's BLAS.
 
 Everything is row-major, said in the call and never inferred: BLAS is column-major, so the row-major
 product C = A @ B is asked for as C.T = B.T @ A.T, which swaps the operands and moves no data.

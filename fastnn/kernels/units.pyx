@@ -120,18 +120,38 @@ cdef inline Py_ssize_t first_stride(const Model* model, Py_ssize_t begin, Py_ssi
 
 
 cdef void step_sparse(const Model* model, const Batch* run, Py_ssize_t at, Py_ssize_t n, floating* rows,
-                      const floating* dZ, floating* target, Py_ssize_t stride, Py_ssize_t n_units, int n_members,
-                      floating alpha, floating beta) noexcept nogil:
+                      const floating* dZ, Py_ssize_t z_stride, floating* target, Py_ssize_t stride,
+                      Py_ssize_t n_units, int n_members, floating alpha, floating beta) noexcept nogil:
     # The first weight's step, or gradient, for one slice.
     cdef int m
     cdef ColumnStore columns
     if not model.nonzeros:
-        sparse_backward_weight(run.store, run.order, at, n, dZ, model.sizes[1], target, stride, n_units, alpha, beta)
+        sparse_backward_weight(run.store, run.order, at, n, dZ, z_stride, target, stride, n_units, alpha, beta)
         return
     scale_rows(target, stride, model.sizes[0], n_units, beta)
     for m in range(n_members):
         columns = columns_of(model, rows, m)
-        columns_backward_weight(&columns, dZ, model.sizes[1], target, stride, n_units, alpha)
+        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha)
+
+
+cdef inline void activate_slice(int activation, floating* Z, Py_ssize_t stride, Py_ssize_t n,
+                                Py_ssize_t width) noexcept nogil:
+    cdef Py_ssize_t i
+    if stride == width:
+        activate(activation, Z, n * width)
+    else:
+        for i in range(n):
+            activate(activation, Z + i * stride, width)
+
+
+cdef inline void backprop_slice(int activation, const floating* Y, floating* dY, Py_ssize_t stride, Py_ssize_t n,
+                                Py_ssize_t width) noexcept nogil:
+    cdef Py_ssize_t i
+    if stride == width:
+        backprop_activation(activation, Y, dY, n * width)
+    else:
+        for i in range(n):
+            backprop_activation(activation, Y + i * stride, dY + i * stride, width)
 
 
 cdef void step_columns(const Step* step, floating* parameters, floating* gradient, floating* state,
@@ -157,6 +177,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef floating* rows
     cdef int s, _, parity = 0, third = 0
     cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
+    cdef Py_ssize_t own_size, shift, stride
     cdef bint sparse = run.store.kind == CSR
     cdef bint prepares = model.nonzeros > 0 if sparse else not stand_as_numbers(run.store, run.order, work)
     cdef bint by_slices = model.by_slices
@@ -185,6 +206,10 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     width = model.sizes[1]
     own_begin = slice_begin(width, slices_of(width) * member // n_members)
     own_end = slice_begin(width, slices_of(width) * (member + 1) // n_members)
+    # Nobody else reads the outputs of a single hidden layer, so each member keeps its own together: unit u of row i
+    # stands at A[i * stride + u].
+    own_size = own_end - own_begin
+    shift = (batch_size - 1) * own_begin if n_hidden == 1 else 0
     if prepares:
         prepare_rows(model, run, at, min(batch_size, run.n_rows - at), work, member, n_members)
         fastnn_barrier()
@@ -203,30 +228,31 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         before = 0
         Y = X
         width = model.sizes[1]
+        stride = own_size if n_hidden == 1 else width
         if by_slices and not sparse:
             dense_forward(X, parameters + own_begin * n_in, parameters + n_in * width + own_begin,
-                          outputs + own_begin, width, n, n_in, own_end - own_begin)
+                          outputs + shift + own_begin, stride, n, n_in, own_end - own_begin)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
-            A = outputs + batch_size * before
+            A = outputs + batch_size * before + shift
+            stride = own_size if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 if k == 0 and sparse:
                     sparse_forward(run.store, run.order, at, n, parameters + first_weight(model, begin),
                                    first_stride(model, begin, end), parameters + below * width + begin, A + begin,
-                                   width, end - begin)
+                                   stride, end - begin)
                 elif k > 0 or not by_slices:
                     affine_forward(Y, below, parameters + weight + begin, width,
-                                   parameters + weight + below * width + begin, A + begin, width,
+                                   parameters + weight + below * width + begin, A + begin, stride,
                                    n, below, end - begin)
-                for i in range(n):
-                    activate(model.activations[k], A + i * width + begin, end - begin)
+                activate_slice(model.activations[k], A + begin, stride, n, end - begin)
                 if k == n_hidden - 1:
                     # part of the logits (n, n_classes) = Y (n, own) @ W (own, n_classes); the first has b too
                     own = (parity * MAX_SLICES + s) * batch_size * n_classes
                     if s == 0:
                         fill_rows(parameters + output + width * n_classes, parts + own, n_classes, n, n_classes)
-                    gemm_[floating](False, False, n, n_classes, end - begin, 1, A + begin, width,
+                    gemm_[floating](False, False, n, n_classes, end - begin, 1, A + begin, stride,
                                     parameters + output + begin * n_classes, n_classes, 1 if s == 0 else 0,
                                     parts + own, n_classes)
             if k < n_hidden - 1:
@@ -262,20 +288,19 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         for k in range(n_hidden - 1, -1, -1):
             width = model.sizes[k + 1]
             before -= width
-            D = deltas + batch_size * before
-            A = outputs + batch_size * before
+            D = deltas + batch_size * before + shift
+            A = outputs + batch_size * before + shift
+            stride = own_size if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 if k == n_hidden - 1:
                     affine_backward_input(dZ, n_classes, parameters + output + begin * n_classes, n_classes,
-                                          D + begin, width, n, end - begin, n_classes)
+                                          D + begin, stride, n, end - begin, n_classes)
                 else:
                     affine_backward_input(deltas + batch_size * (before + width), model.sizes[k + 2],
                                           parameters + weight + begin * model.sizes[k + 2], model.sizes[k + 2],
-                                          D + begin, width, n, end - begin, model.sizes[k + 2])
-                for i in range(n):
-                    backprop_activation(model.activations[k], A + i * width + begin, D + i * width + begin,
-                                        end - begin)
+                                          D + begin, stride, n, end - begin, model.sizes[k + 2])
+                backprop_slice(model.activations[k], A + begin, D + begin, stride, n, end - begin)
             weight -= (model.sizes[k] + 1) * width
             if n_hidden > 1:
                 fastnn_barrier()
@@ -283,25 +308,27 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         # The step: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.
         width = model.sizes[1]
         if by_slices and not sparse:
-            dense_backward_weight(X, deltas + own_begin, width, target + own_begin * n_in, n, n_in,
+            stride = own_size if n_hidden == 1 else width
+            dense_backward_weight(X, deltas + shift + own_begin, stride, target + own_begin * n_in, n, n_in,
                                   own_end - own_begin, alpha, weight_beta, ahead)
         weight = 0
         before = 0
         Y = X
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
-            D = deltas + batch_size * before
-            A = outputs + batch_size * before
+            D = deltas + batch_size * before + shift
+            A = outputs + batch_size * before + shift
+            stride = own_size if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 if k == 0 and sparse:
-                    step_sparse(model, run, at, n, rows, D + begin, target + first_weight(model, begin),
+                    step_sparse(model, run, at, n, rows, D + begin, stride, target + first_weight(model, begin),
                                 first_stride(model, begin, end), end - begin, n_members, alpha, weight_beta)
                 elif k > 0 or not by_slices:
-                    affine_backward_weight(Y, below, D + begin, width, target + weight + begin, width,
+                    affine_backward_weight(Y, below, D + begin, stride, target + weight + begin, width,
                                            n, below, end - begin, alpha, weight_beta)
                 own = weight + below * width + begin
-                affine_backward_bias(D + begin, width, target + own, n, end - begin, alpha, bias_beta)
+                affine_backward_bias(D + begin, stride, target + own, n, end - begin, alpha, bias_beta)
                 if not folds and k == 0 and by_slices:
                     step_columns(step, parameters + begin * below, gradient + begin * below, state + begin * below,
                                  below, end - begin, below, step.l2)
@@ -312,7 +339,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                     step_columns(step, parameters + own, gradient + own, state + own, width, 1, end - begin, 0)
                 if k == n_hidden - 1:
                     own = output + begin * n_classes
-                    affine_backward_weight(A + begin, width, dZ, n_classes, target + own, n_classes,
+                    affine_backward_weight(A + begin, stride, dZ, n_classes, target + own, n_classes,
                                            n, end - begin, n_classes, alpha, weight_beta)
                     if not folds:
                         step_columns(step, parameters + own, gradient + own, state + own, n_classes, end - begin,
