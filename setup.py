@@ -22,7 +22,19 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = ("blas", "rows", "activations", "softmax", "affine", "dense", "sparse", "updates", "touched", "units", "epoch")
+KERNELS = (
+    "blas",
+    "rows",
+    "activations",
+    "softmax",
+    "affine",
+    "dense",
+    "sparse",
+    "updates",
+    "touched",
+    "units",
+    "epoch",
+)
 
 # The kernels are compiled once more for each of these, from the same source; fastnn/kernels/__init__.py
 # chooses at import.  The compiler would use half of an AVX-512 register if not told otherwise.

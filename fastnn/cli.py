@@ -1,4 +1,4 @@
-"""The command line: ``fastnn train``, ``tutorial``, ``evaluate`` and ``predict``.
+"""The command line: ``fastnn train``, ``tutorial``, ``evaluate``, ``predict`` and ``benchmark``.
 
 Like every front door it validates, translates and delegates; mistakes end in one line and exit status 2.
 """
@@ -125,6 +125,12 @@ def build_parser() -> Parser:
     argument = command("predict", predict_command, "Classify images; prints number, class and probability of each.")
     argument("model", "a file that was saved by fastnn", metavar="MODEL")
     argument("file", ".npy, .npz, .csv, .png or IDX (.gz or not)", metavar="FILE")
+
+    argument = command(
+        "benchmark", benchmark_command, "Time fastnn beside NumPy and whichever of JAX, PyTorch, scikit-learn is there."
+    )
+    argument("--dtype", "precision", "float32", choices=["float32", "float64"])
+    argument("--seconds", "about how long it may take", 60.0, type=float, metavar="S")
     return parser
 
 
@@ -303,6 +309,14 @@ def predict_command(arguments: argparse.Namespace) -> int:
     print("image\tclass\tprobability")
     for i, row in enumerate(probabilities):
         print(f"{i}\t{row.argmax()}\t{row.max():.4f}")
+    return 0
+
+
+def benchmark_command(arguments: argparse.Namespace) -> int:
+    """Time fastnn and its peers on this machine."""
+    from fastnn import benchmark
+
+    benchmark.run(arguments.dtype, arguments.seconds)
     return 0
 
 

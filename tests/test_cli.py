@@ -218,6 +218,9 @@ def test_predict_idx(run, model):
         (("train", "--save", "nowhere/net.safetensors"), ["folder", "nowhere", "does not exist"]),
         (("train", "--save", "."), [". is a folder"]),
         (("train", "--learning-rate", "1e30", "--rows", "500"), ["epoch 1, batch", "Try a smaller learning rate"]),
+        (("benchmark", "--seconds", "0"), ["seconds must be above 0"]),
+        (("benchmark", "--seconds", "nan"), ["seconds must be above 0"]),
+        (("benchmark", "--dtype", "float16"), ["--dtype", "float16"]),
         (("evaluate", "missing.safetensors"), ["missing.safetensors"]),
         (("evaluate", "junk"), ["junk is not a usable fastnn network"]),
         (("predict", "junk", "junk"), ["junk is not a usable fastnn network"]),
@@ -295,7 +298,7 @@ def test_a_reader_that_leaves_early_is_no_error(model, tmp_path):
 def test_help_names_every_command_and_option(run):
     status, out, _ = run("--help")
     assert status == 0
-    for name in ("train", "tutorial", "evaluate", "predict"):
+    for name in ("train", "tutorial", "evaluate", "predict", "benchmark"):
         assert name in out
         assert run(name, "--help")[0] == 0
     out = run("train", "--help")[1]

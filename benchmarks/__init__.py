@@ -1,1 +1,0 @@
-"""Benchmarks: fastnn and its peers on the same steps, in one run."""

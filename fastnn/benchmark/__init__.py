@@ -1,0 +1,74 @@
+"""Benchmarks: fastnn and its peers on the same steps, side by side in one run.
+
+``fastnn benchmark`` is the one-minute version; ``benchmarks/`` in the repository is the whole of it, with more
+peers, and takes cells, peers and timing from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from fastnn._config import config
+from fastnn._validation import check_number
+from fastnn.benchmark.cells import CELLS
+from fastnn.benchmark.peers import AUTOMATIC, DENSE, PACKAGES, PEERS, is_installed
+from fastnn.benchmark.timing import ROOFLINE, TURN, Contest, Summary
+
+#: The cells whose epochs are short.
+QUICK_CELLS = (1, 2, 4, 5)
+
+
+def ratios(results: Mapping[str, Summary]) -> tuple[float, float | None]:
+    """Return roofline / fastnn dense, and the best peer / fastnn automatic, None where there is no peer."""
+    peers = [summary.best for name, summary in results.items() if name not in (ROOFLINE, DENSE, AUTOMATIC)]
+    against_peers = min(peers) / results[AUTOMATIC].best if peers else None
+    return results[ROOFLINE].best / results[DENSE].best, against_peers
+
+
+def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[int] = QUICK_CELLS) -> None:
+    """Time fastnn and the peers that are installed, and print a table.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}, default "float32"
+        Precision.
+    seconds : float, default 60.0
+        About how long it may take, shared by the cells, and within a cell by the peers.  Every peer has at least
+        one turn, so a very short time is exceeded.
+    cells : sequence of int, default (1, 2, 4, 5)
+        Numbers of the cells.
+
+    Raises
+    ------
+    ValueError
+        If seconds is not above 0 and finite.
+    """
+    seconds = check_number(seconds, "seconds", 0, open_left=True)
+    peers = {name: peer for name, peer in PEERS.items() if is_installed(name)}
+    missing = [name for name in PEERS if name not in peers]
+    about = config()
+    print(f"fastnn {about['fastnn']} ({about['instruction set'].split()[0]}), {about['threads']} thread(s), {dtype}")
+    for name in missing:
+        print(f'{name} is left out: {PACKAGES[name]} is not installed (pip install "fastnn[benchmark]")')
+    print("\nSeconds an epoch, best of several turns; roofline: the same arithmetic at the speed of a large product.")
+    for number in cells:
+        print(f"{number:>4}: {CELLS[number].name}")
+    columns = [ROOFLINE, *peers]
+    heads = [*columns, "roofline / dense", "best peer / fastnn"]
+    print("\ncell" + "".join(f"  {head:>8}" for head in heads), flush=True)
+    start = time.perf_counter()
+    notes = []
+    for done, number in enumerate(cells, 1):
+        deadline = start + seconds * done / len(cells)
+        contest = Contest(CELLS[number], dtype, peers)
+        contest.run(deadline, min(TURN, seconds / len(cells) / (2 * len(columns))))
+        results = contest.summaries()
+        contest.close()
+        figures = [f"{results[name].best:.5f}" if name in results else "-" for name in columns]
+        figures += ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios(results)]
+        row = "".join(f"  {figure:>{max(8, len(head))}}" for figure, head in zip(figures, heads, strict=True))
+        print(f"{number:>4}{row}", flush=True)
+        absent = {**contest.left_out, **contest.wrong}
+        notes += [f"{name} is left out of cell {number}: {reason}" for name, reason in absent.items()]
+    print("\n".join(["", *notes]))

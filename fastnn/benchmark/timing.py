@@ -1,0 +1,163 @@
+"""How peers are timed: side by side, in turn, each after a pause.
+
+In each round every peer has one turn, so that a drift of the machine's speed meets all alike.  The peak of the
+matrix product has its turn too: a cell's operations divided by it are the cell's roofline.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastnn
+from fastnn.benchmark.cells import Cell
+from fastnn.benchmark.peers import AUTOMATIC, Epoch, Peer
+
+#: Seconds to wait before a turn: the threads of OpenBLAS and OpenMP spin for a while after a call, and would
+#: take a processor from the next peer.
+PAUSE = 0.12
+
+#: Seconds that a turn takes, in as many epochs as fit, at least one.
+TURN = 0.3
+
+PEAK = "peak"
+ROOFLINE = "roofline"
+PEAK_SIZE = 2000
+PEAK_FLOPS = 2 * PEAK_SIZE**3
+#: Products a turn, at least: it is the one figure that all rooflines rest on.
+PEAK_CALLS = 3
+
+#: By how much the log-likelihoods of the first two epochs may differ from fastnn's: roundings of thousands of
+#: steps, each built on the last.
+TOLERANCES = {"float32": 1e-3, "float64": 1e-6}
+
+
+class Summary(NamedTuple):
+    """Seconds of one epoch: the best of all turns, and the median."""
+
+    best: float
+    median: float
+
+
+@cache
+def load_rows(dtype: str) -> fastnn.datasets.Dataset:
+    """Return the training images in dtype, read once."""
+    return fastnn.datasets.load_mnist(dtype=dtype)[0]
+
+
+def peak_product(dtype: str) -> Callable[[], Any]:
+    """Return a square product as a call; NumPy's BLAS does it on all cores, at the peak of the machine."""
+    A = np.random.default_rng(0).random((PEAK_SIZE, PEAK_SIZE)).astype(dtype)
+    out = np.empty_like(A)
+    return lambda: np.matmul(A, A, out=out)
+
+
+class Contest:
+    """The peers of one cell, each ready to train an epoch at a call.
+
+    Every peer trains two epochs here: the first compiles and allocates, and both must reach fastnn's
+    log-likelihoods.  Who cannot take part, or does something else, gets no turn.
+
+    Parameters
+    ----------
+    cell : Cell
+    dtype : {"float32", "float64"}
+    peers : mapping of str to Peer
+        Must hold "fastnn automatic", which the others are held against.
+
+    Attributes
+    ----------
+    left_out : dict
+        Name of a peer that cannot take part to the reason.
+    wrong : dict
+        Name of a peer that reached other log-likelihoods to what they are.
+    seconds : dict
+        Name of a peer, or "peak", to the seconds of each of its timed calls.
+    """
+
+    def __init__(self, cell: Cell, dtype: str, peers: Mapping[str, Peer]) -> None:
+        self.cell = cell
+        self.dtype = dtype
+        self.left_out: dict[str, str] = {}
+        self.wrong: dict[str, str] = {}
+        self._calls: dict[str, Callable[[], Any]] = {PEAK: peak_product(dtype)}
+        self._estimates: dict[str, float] = {}
+        rows = load_rows(dtype)
+        X, y = rows.X[: cell.rows], rows.y[: cell.rows]
+        self._calls[PEAK]()
+        self._time(PEAK)
+        reached: dict[str, list[float]] = {}
+        for name in sorted(peers, key=lambda name: name != AUTOMATIC):
+            try:
+                reached[name] = self._first_epochs(name, peers[name], X, y)
+            except (ImportError, LookupError) as error:
+                self.left_out[name] = " ".join(str(error).split())
+                continue
+            if not np.allclose(reached[name], reached[AUTOMATIC], rtol=0, atol=TOLERANCES[dtype]):
+                self.wrong[name] = f"its log-likelihoods are {reached[name]}, not {reached[AUTOMATIC]}"
+                self._close(self._calls.pop(name))
+        self.seconds: dict[str, list[float]] = {name: [] for name in (*peers, PEAK) if name in self._calls}
+
+    def _first_epochs(self, name: str, peer: Peer, X: NDArray[Any], y: NDArray[Any]) -> list[float]:
+        call: Epoch = peer(self.cell, X, y)
+        self._calls[name] = call
+        first = call()
+        return [first, self._time(name)]
+
+    def _time(self, name: str) -> Any:
+        start = time.perf_counter()
+        result = self._calls[name]()
+        self._estimates[name] = time.perf_counter() - start
+        return result
+
+    def call(self, name: str) -> Callable[[], Any]:
+        """Return a peer's epoch, or the peak's product."""
+        return self._calls[name]
+
+    def calls_a_turn(self, name: str, seconds: float = TURN) -> int:
+        """Return how many calls fill a turn, from the fastest so far."""
+        fastest = min([self._estimates[name], *self.seconds[name]])
+        return max(PEAK_CALLS if name == PEAK else 1, int(seconds / fastest))
+
+    def turn(self, name: str, seconds: float = TURN) -> None:
+        """Wait, then time a peer's calls for about so many seconds."""
+        time.sleep(PAUSE)
+        call, times = self._calls[name], self.seconds[name]
+        for _ in range(self.calls_a_turn(name, seconds)):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+
+    def run(self, deadline: float, seconds: float = TURN) -> None:
+        """Go round until the next round would not end by the deadline, in time.perf_counter's seconds."""
+        round_seconds = 0.0
+        while round_seconds == 0 or time.perf_counter() + round_seconds < deadline:
+            start = time.perf_counter()
+            for name in self.seconds:
+                self.turn(name, seconds)
+            round_seconds = time.perf_counter() - start
+
+    def summaries(self) -> dict[str, Summary]:
+        """Return best and median of each peer, and as the roofline what the cell would take at the peak."""
+        found = {name: Summary(min(times), statistics.median(times)) for name, times in self.seconds.items()}
+        peak = found.pop(PEAK)
+        share = self.cell.flops / PEAK_FLOPS
+        return {ROOFLINE: Summary(share * peak.best, share * peak.median), **found}
+
+    def close(self) -> None:
+        """Let go of the peers' memory, and end their processes."""
+        for call in self._calls.values():
+            self._close(call)
+        self._calls.clear()
+
+    @staticmethod
+    def _close(call: Callable[[], Any]) -> None:
+        close = getattr(call, "close", None)
+        if close is not None:
+            close()
