@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +25,11 @@ Rows = NDArray[Any] | CSRRows
 
 #: Time in seconds after which a run of batches comes back to Python, for Ctrl-C, progress and callbacks.
 CHUNK_SECONDS = 0.05
+
+# Where other work takes so much of the processors' time that the threads of small batches wait for each other, fewer
+# of them run for so many chunks; then all are tried again.  The results do not depend on it.
+CONTENDED_CHUNKS = 20
+MEASURABLE_SECONDS = 0.01
 
 # A block holds so many rows that its first product is one that OpenBLAS does without packing (about 1e6
 # multiply-adds), but not so few that a wide layer's weights are read for a handful of rows.
@@ -222,6 +228,8 @@ class Engine:
         self.l2 = l2
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
         by_units = epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
+        self._by_units = by_units
+        self._usable_threads, self._contended_chunks = self.n_threads, 0
         # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
         self.touched = np.zeros(1 + 2 * int(self.sizes[0]), np.int64) if self._touches(X, by_units) else None
         touches = self.touched is not None
@@ -328,6 +336,7 @@ class Engine:
         The rows are taken in the given order, and y stands in that order.  Where a batch's log-likelihood is
         not finite, its step is not taken and FloatingPointError is raised.
         """
+        started = time.perf_counter(), time.process_time()
         with single_threaded_blas():
             epoch.train(
                 self.X,
@@ -347,12 +356,14 @@ class Engine:
                 self.position,
                 self.log_likelihood,
                 seconds,
-                self.n_threads,
+                self._usable_threads,
                 self.by_slices,
                 self.nonzeros,
                 self.touched,
                 self.blocks,
             )
+        if self._by_units:
+            self._adapt(time.perf_counter() - started[0], time.process_time() - started[1])
         if not np.isfinite(self.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")
         if self.position[0] < len(y):
@@ -360,6 +371,18 @@ class Engine:
         if self.update != UPDATES["none"]:
             self.store()
         return False
+
+    def _adapt(self, elapsed: float, busy: float) -> None:
+        # Members of a team that shares out small batches meet at a barrier each step, in some ten microseconds.
+        # If one has lost its processor they all wait, and one thread alone would be faster.
+        if self._contended_chunks > 0:
+            self._contended_chunks -= 1
+        elif elapsed > MEASURABLE_SECONDS:
+            self._usable_threads = max(1, min(self.n_threads, int(busy / elapsed + 0.25)))
+            if self._usable_threads < self.n_threads:
+                self._contended_chunks = CONTENDED_CHUNKS
+        if self._contended_chunks == 0:
+            self._usable_threads = self.n_threads
 
     @property
     def rows_done(self) -> int:

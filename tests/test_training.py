@@ -16,7 +16,7 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastnn
-from fastnn import training
+from fastnn import _engine, training
 from fastnn._engine import available_threads
 from fastnn.callbacks import Callback
 
@@ -455,6 +455,31 @@ def test_an_interrupted_epoch_of_very_sparse_rows_is_brought_up_to_date(rng, mon
     rows = done[-1] // 10 * 10
     fastnn.Trainer(other, sparse=False, **settings).fit(X[:rows].toarray(), y[:rows], epochs=1)
     np.testing.assert_allclose(network.parameters, other.parameters, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("busy", "expected"), [(2.0, 2), (1.4, 1), (0.3, 1)])
+def test_threads_that_get_no_processor_rest_for_a_while(rng, monkeypatch, busy, expected):
+    # The clocks are made to tell that two threads had so many processors' time together.
+    X, y = rng.standard_normal((600, 100)), rng.integers(0, 3, 600)
+    network = fastnn.Network([100, 60, 3])
+    used = []
+    clock = iter(range(10_000))
+
+    def train(*arguments):
+        used.append(arguments[17])
+        return original(*arguments)
+
+    original = _engine.epoch.train
+    monkeypatch.setattr(_engine.epoch, "train", train)
+    monkeypatch.setattr(_engine.time, "perf_counter", lambda: float(next(clock) // 2))
+    monkeypatch.setattr(_engine.time, "process_time", lambda: busy * (next(clock) // 2))
+    engine = network.engine(2)
+    engine.begin(X, 100, "sgd", np.array([0.1]))
+    for _ in range(3 + _engine.CONTENDED_CHUNKS):
+        engine.restart()
+        while engine.advance(y, None, 10.0):
+            pass
+    assert used == [2, *[expected] * _engine.CONTENDED_CHUNKS, 2, expected]
 
 
 def test_available_threads(monkeypatch):
