@@ -21,3 +21,6 @@ cdef bint stand_as_numbers(const RowStore* store, const Py_ssize_t* order, const
 
 cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
                                 Py_ssize_t n, floating* buffer) noexcept nogil
+
+cdef void fetch_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
+                     Py_ssize_t number_size) noexcept nogil

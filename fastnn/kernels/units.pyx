@@ -21,7 +21,7 @@ from .affine cimport affine_backward_bias, affine_backward_input, affine_backwar
 from .blas cimport gemm_
 from .dense cimport dense_backward_weight, dense_forward, transpose_columns
 from .model cimport Batch, Model, Step, now
-from .rows cimport CSR, dense_rows, stand_as_numbers
+from .rows cimport CSR, dense_rows, fetch_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
 from .sparse cimport (
     ColumnStore, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column,
@@ -103,6 +103,14 @@ cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, P
         sort_by_column(run.store, run.order, first + begin, end - begin, <int32_t> begin, &columns, work)
     else:
         dense_rows(run.store, run.order, first + begin, end - begin, work + begin * model.sizes[0])
+
+
+cdef void fetch_share(const Batch* run, Py_ssize_t first, Py_ssize_t batch_size, int member, int n_members,
+                      const floating* number) noexcept nogil:
+    # Begins to fetch the member's share of a batch's rows.  The last argument is there for its type alone.
+    cdef Py_ssize_t n = max(<Py_ssize_t> 0, min(batch_size, run.n_rows - first))
+    cdef Py_ssize_t begin = n * member // n_members
+    fetch_rows(run.store, run.order, first + begin, n * (member + 1) // n_members - begin, sizeof(floating))
 
 
 cdef inline ColumnStore columns_of(const Model* model, floating* work, int member) noexcept nogil:
@@ -264,6 +272,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             # The next batch's rows, so that they are there behind the barrier.
             next_n = max(<Py_ssize_t> 0, min(batch_size, run.n_rows - at - n))
             prepare_rows(model, run, at + n, next_n, work + (third + 1) % 3 * rows_size, member, n_members)
+            fetch_share(run, at + n + next_n, batch_size, member, n_members, work)
+        else:
+            fetch_share(run, at + n, batch_size, 0, 1, work)
         if member == 0:
             stop[parity] = at + n >= run.n_rows or now() >= deadline
         fastnn_barrier()
