@@ -22,20 +22,6 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = (
-    "blas",
-    "rows",
-    "activations",
-    "softmax",
-    "affine",
-    "dense",
-    "sparse",
-    "updates",
-    "touched",
-    "units",
-    "epoch",
-)
-
 # The kernels are compiled once more for each of these, from the same source; fastnn/kernels/__init__.py
 # chooses at import.  The compiler would use half of an AVX-512 register if not told otherwise.
 INSTRUCTION_SETS = {
@@ -59,7 +45,7 @@ DIRECTIVES = {
 SHARED = "fastnn.kernels._cyutility"
 
 COPIES = "build/copies"
-HEADERS = "fastnn/kernels"
+SOURCE = "fastnn/kernels"
 
 # No fast-math: NaN and infinity must survive, since divergence is detected by them.  These three let
 # the compiler vectorise exp and tanh without changing any finite result.
@@ -148,26 +134,25 @@ def kernels(package, folder):
             f"{package}.{name}",
             [f"{folder}/{name}.pyx"],
             define_macros=macros,
-            include_dirs=[HEADERS],
-            depends=[f"{HEADERS}/tiles.h"],
+            include_dirs=[SOURCE],
+            depends=[f"{SOURCE}/tiles.h"],
         )
-        for name in KERNELS
+        for name in sorted(path.stem for path in Path(SOURCE).glob("[!_]*.pyx"))
     ]
 
 
 def all_extensions():
     """Extensions of the kernels for each instruction set; a copy of the sources makes a package of each."""
-    source = "fastnn/kernels"
     extensions = [
         Extension(SHARED, [SHARED.replace(".", "/") + ".c"]),
-        Extension("fastnn.kernels._cpu", [f"{source}/_cpu.pyx"]),
-        *kernels("fastnn.kernels", source),
+        Extension("fastnn.kernels._cpu", [f"{SOURCE}/_cpu.pyx"]),
+        *kernels("fastnn.kernels", SOURCE),
     ]
     if platform.machine() in ("x86_64", "AMD64") and os.environ.get("FASTNN_BASELINE_ONLY", "0") != "1":
         for name in INSTRUCTION_SETS:
-            folder = Path(COPIES, source, name)
+            folder = Path(COPIES, SOURCE, name)
             folder.mkdir(parents=True, exist_ok=True)
-            for path in [*Path(source).glob("*.pyx"), *Path(source).glob("*.pxd")]:
+            for path in [*Path(SOURCE).glob("*.pyx"), *Path(SOURCE).glob("*.pxd")]:
                 shutil.copy2(path, folder)
             for parent in (folder, folder.parent, folder.parent.parent):
                 Path(parent, "__init__.py").touch()

@@ -227,13 +227,12 @@ class Engine:
         self.hyperparameters = np.empty(0) if hyperparameters is None else hyperparameters
         self.l2 = l2
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
-        by_units = epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
-        self._by_units = by_units
         self._usable_threads, self._contended_chunks = self.n_threads, 0
+        touches = self._touches(X)
         # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
-        self.touched = np.zeros(1 + 2 * int(self.sizes[0]), np.int64) if self._touches(X, by_units) else None
-        touches = self.touched is not None
-        self.blocks = None if touches or by_units else self._sorted_blocks(X)
+        self.touched = np.zeros(1 + 2 * int(self.sizes[0]), np.int64) if touches else None
+        self._by_units = not touches and epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
+        self.blocks = None if touches or self._by_units else self._sorted_blocks(X)
         self.nonzeros = 0 if touches or self.blocks else self._nonzeros_at_once(X)
         shape = epoch.work_shape(
             self.sizes, self.activations, self.batch_size, self.block_rows, self.update, self.nonzeros, touches
@@ -244,17 +243,14 @@ class Engine:
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
         _touch_buffers(self.parameters.dtype, self.n_threads)
-        if isinstance(X, CSRRows):
-            self.by_slices = by_units and not touches
-        else:
-            self.by_slices = int(self.sizes[0]) >= DENSE_INPUTS
+        self.by_slices = self._by_units if isinstance(X, CSRRows) else int(self.sizes[0]) >= DENSE_INPUTS
         # What the kernels move: the parameters and the state themselves, or these with the first weight by slices.
         self.moved = (self.parameters, self.state)
         if self.by_slices:
             self.moved = (np.empty_like(self.parameters), np.empty_like(self.state))
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
 
-    def _touches(self, X: Rows, by_units: bool) -> bool:
+    def _touches(self, X: Rows) -> bool:
         if not isinstance(X, CSRRows) or self.update == UPDATES["none"]:
             return False
         columns_each = X.shape[0] * int(self.sizes[0]) / max(1, len(X.data) * self.batch_size)  # for a non-zero
@@ -268,8 +264,11 @@ class Engine:
 
     def _sorted_blocks(self, X: Rows) -> SortedBlocks | None:
         # Batches of all rows meet the same blocks in each epoch, so their non-zeros are sorted by column once.
+        # A gradient is taken once, and few non-zeros leave most columns of a block empty: neither would gain.
         n, n_in = X.shape
-        if not isinstance(X, CSRRows) or self.batch_size < n or len(X.data) * min(self.block_rows, n) < n * n_in:
+        if not isinstance(X, CSRRows) or self.update == UPDATES["none"] or self.batch_size < n:
+            return None
+        if len(X.data) * min(self.block_rows, n) < n * n_in:
             return None
         bounds = np.array(epoch.block_bounds(n, self.block_rows), np.int64)
         rows_, starts = np.empty(len(X.data), np.int32), np.empty((len(bounds) - 1, n_in + 2), np.int32)

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from importlib.util import find_spec
+from pkgutil import iter_modules
 
 try:
     from fastnn.kernels import _cpu
@@ -19,19 +20,6 @@ except ImportError as error:
         "package. Run Python from another folder, or compile in place: pip install -e ."
     ) from error
 
-MODULES = (
-    "blas",
-    "rows",
-    "activations",
-    "softmax",
-    "affine",
-    "dense",
-    "sparse",
-    "updates",
-    "touched",
-    "units",
-    "epoch",
-)
 VARIABLE = "FASTNN_INSTRUCTION_SET"
 
 
@@ -55,7 +43,9 @@ AVAILABLE = [name for name in _cpu.supported() if _is_built(name)]
 INSTRUCTION_SET = _choose()
 
 if INSTRUCTION_SET != "baseline":
-    for _name in MODULES:
+    for _name in [
+        module.name for module in iter_modules(__path__) if not (module.ispkg or module.name.startswith("_"))
+    ]:
         _module = importlib.import_module(f"{__name__}.{INSTRUCTION_SET}.{_name}")
         sys.modules[f"{__name__}.{_name}"] = _module
         globals()[_name] = _module
