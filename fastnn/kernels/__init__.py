@@ -43,9 +43,8 @@ AVAILABLE = [name for name in _cpu.supported() if _is_built(name)]
 INSTRUCTION_SET = _choose()
 
 if INSTRUCTION_SET != "baseline":
-    for _name in [
-        module.name for module in iter_modules(__path__) if not (module.ispkg or module.name.startswith("_"))
-    ]:
-        _module = importlib.import_module(f"{__name__}.{INSTRUCTION_SET}.{_name}")
-        sys.modules[f"{__name__}.{_name}"] = _module
-        globals()[_name] = _module
+    for _info in iter_modules(__path__):
+        if not _info.ispkg and not _info.name.startswith("_"):
+            _module = importlib.import_module(f"{__name__}.{INSTRUCTION_SET}.{_info.name}")
+            sys.modules[f"{__name__}.{_info.name}"] = _module
+            globals()[_info.name] = _module
