@@ -199,6 +199,24 @@ def test_dense_layer(dtype, assert_close, rng, n, n_in, n_out):
         assert_close(ours[0], expected[0], 8)
 
 
+@pytest.mark.parametrize("n", [1, 5, 20])
+@pytest.mark.parametrize("n_in", [7, 30, 83])
+def test_a_units_bits_do_not_depend_on_how_many_stand_beside_it(dtype, rng, n, n_in):
+    n_out = 25
+    X, W, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n_out, n_in, dtype=dtype), draw(rng, n_out, dtype=dtype)
+    dZ = draw(rng, n, n_out, dtype=dtype)
+    for begin, end in itertools.combinations(range(n_out + 1), 2):
+        few, Z, Z_few = slice(begin, end), np.empty((n, n_out), dtype), np.empty((n, end - begin), dtype)
+        dense.dense_affine(X, W, b, Z)
+        dense.dense_affine(X, W[few], b[few], Z_few)
+        np.testing.assert_array_equal(Z_few, Z[:, few])
+        for beta in (0.0, 1.0, 0.75):
+            all_units, few_units = W.copy(), W[few].copy()
+            dense.backprop_dense_weight(X, dZ, all_units, 0.1, beta)
+            dense.backprop_dense_weight(X, np.ascontiguousarray(dZ[:, few]), few_units, 0.1, beta)
+            np.testing.assert_array_equal(few_units, all_units[few])
+
+
 @pytest.mark.parametrize("sparse_rows", [False, True])
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (17, 20, 2), (70, 53, 3), (33, 210, 4), (600, 250, 2)])
 def test_rearrange(dtype, rng, sizes, sparse_rows):

@@ -394,7 +394,8 @@ def test_an_interrupted_full_batch_step_was_not_taken(data, monkeypatch):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_an_interrupted_epoch_keeps_the_steps_that_were_taken(rng, monkeypatch, momentum):
     # Enough inputs for the engine to work on a copy; its callback sees each chunk's steps, and so does the end.
-    X, y = rng.standard_normal((2000, 80)), rng.integers(0, 3, 2000)
+    # There are more rows than two of the shortened chunks could take.
+    X, y = rng.standard_normal((20_000, 80)), rng.integers(0, 3, 20_000)
     network, same = fastnn.Network([80, 3]), fastnn.Network([80, 3])
     monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-4)
     seen = []

@@ -1,13 +1,14 @@
 from cython cimport floating
 
-# W (n_out, n_in) stands transposed here; a stride is the distance of two rows.
+# W (n_out, n_in) stands transposed here; a stride is the distance of two rows.  Row i of X stands at order[i], or at i
+# where order is NULL.
 
-cdef void dense_forward(const floating* X, const floating* W, const floating* b, floating* Z, Py_ssize_t z_stride,
-                        Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil
+cdef void dense_forward(const floating* X, const Py_ssize_t* order, const floating* W, const floating* b, floating* Z,
+                        Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil
 
-cdef void dense_backward_weight(const floating* X, const floating* dZ, Py_ssize_t z_stride, floating* dW,
-                                Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta,
-                                const floating* ahead) noexcept nogil
+cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, const floating* dZ, Py_ssize_t z_stride,
+                                floating* dW, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha,
+                                floating beta, bint ahead) noexcept nogil
 
 cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
                             Py_ssize_t end) noexcept nogil

@@ -10,48 +10,46 @@ from cython cimport floating
 from .affine cimport fill_rows
 
 cdef extern from "tiles.h" nogil:
-    void dot_rows_float(const float* X, Py_ssize_t x_stride, const float* W, Py_ssize_t w_stride, float* Z,
+    void dot_rows_float(const float* X, const Py_ssize_t* order, const float* W, Py_ssize_t w_stride, float* Z,
                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
-    void dot_rows_double(const double* X, Py_ssize_t x_stride, const double* W, Py_ssize_t w_stride, double* Z,
+    void dot_rows_double(const double* X, const Py_ssize_t* order, const double* W, Py_ssize_t w_stride, double* Z,
                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
-    void outer_rows_float(const float* X, Py_ssize_t x_stride, const float* D, Py_ssize_t d_stride, float* G,
-                          Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
-                          float alpha, float beta, const float* ahead)
-    void outer_rows_double(const double* X, Py_ssize_t x_stride, const double* D, Py_ssize_t d_stride, double* G,
-                           Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
-                           double alpha, double beta, const double* ahead)
+    void outer_rows_float(const float* X, const Py_ssize_t* order, Py_ssize_t x_stride, const float* D,
+                          Py_ssize_t d_stride, float* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
+                          Py_ssize_t n_out, float alpha, float beta, bint ahead)
+    void outer_rows_double(const double* X, const Py_ssize_t* order, Py_ssize_t x_stride, const double* D,
+                           Py_ssize_t d_stride, double* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
+                           Py_ssize_t n_out, double alpha, double beta, bint ahead)
 
 cdef enum:
     CACHED_BYTES = 196608   # of rows that stay in the second cache together with weights and the rows to come
 
 
-cdef void dense_forward(const floating* X, const floating* W, const floating* b, floating* Z, Py_ssize_t z_stride,
-                        Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+cdef void dense_forward(const floating* X, const Py_ssize_t* order, const floating* W, const floating* b, floating* Z,
+                        Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,)
     fill_rows(b, Z, z_stride, n, n_out)
     if floating is float:
-        dot_rows_float(X, n_in, W, n_in, Z, z_stride, n, n_in, n_out)
+        dot_rows_float(X, order, W, n_in, Z, z_stride, n, n_in, n_out)
     else:
-        dot_rows_double(X, n_in, W, n_in, Z, z_stride, n, n_in, n_out)
+        dot_rows_double(X, order, W, n_in, Z, z_stride, n, n_in, n_out)
 
 
-cdef void dense_backward_weight(const floating* X, const floating* dZ, Py_ssize_t z_stride, floating* dW,
-                                Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta,
-                                const floating* ahead) noexcept nogil:
-    # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW; meanwhile the n rows that begin at ahead,
-    # if it is not NULL, come into the cache
+cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, const floating* dZ, Py_ssize_t z_stride,
+                                floating* dW, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha,
+                                floating beta, bint ahead) noexcept nogil:
+    # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW; if ahead is set, the n rows that follow in
+    # the same order are brought into the cache meanwhile
     cdef Py_ssize_t cached = CACHED_BYTES // <Py_ssize_t> (max(n, 1) * sizeof(floating)) // 64 * 64
     cdef Py_ssize_t begin = 0, size, columns = max(64, cached)
-    if n_in > columns:
-        ahead = NULL
+    ahead = ahead and n_in <= columns
     while begin < n_in:
         size = min(columns, n_in - begin)
         if floating is float:
-            outer_rows_float(X + begin, n_in, dZ, z_stride, dW + begin, n_in, n, size, n_out, alpha, beta,
-                             ahead + begin if ahead != NULL else NULL)
+            outer_rows_float(X + begin, order, n_in, dZ, z_stride, dW + begin, n_in, n, size, n_out, alpha, beta, ahead)
         else:
-            outer_rows_double(X + begin, n_in, dZ, z_stride, dW + begin, n_in, n, size, n_out, alpha, beta,
-                              ahead + begin if ahead != NULL else NULL)
+            outer_rows_double(X + begin, order, n_in, dZ, z_stride, dW + begin, n_in, n, size, n_out, alpha, beta,
+                              ahead)
         begin += columns
 
 
@@ -70,7 +68,7 @@ def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const float
     """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
     if Z_out.size:
         with nogil:
-            dense_forward(&X[0, 0] if X.shape[1] else NULL, &W[0, 0] if W.shape[1] else NULL, &b[0],
+            dense_forward(&X[0, 0] if X.shape[1] else NULL, NULL, &W[0, 0] if W.shape[1] else NULL, &b[0],
                           &Z_out[0, 0], W.shape[0], X.shape[0], W.shape[1], W.shape[0])
 
 
@@ -79,6 +77,6 @@ def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, f
     """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
     if dW_out.size:
         with nogil:
-            dense_backward_weight(&X[0, 0] if X.shape[0] else NULL, &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1],
-                                  &dW_out[0, 0], X.shape[0], dW_out.shape[1], dW_out.shape[0], <floating> alpha,
-                                  <floating> beta, NULL)
+            dense_backward_weight(&X[0, 0] if X.shape[0] else NULL, NULL, &dZ[0, 0] if dZ.shape[0] else NULL,
+                                  dZ.shape[1], &dW_out[0, 0], X.shape[0], dW_out.shape[1], dW_out.shape[0],
+                                  <floating> alpha, <floating> beta, False)

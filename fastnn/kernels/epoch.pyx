@@ -120,16 +120,16 @@ def forward_work_size(const Py_ssize_t[::1] sizes, const int[::1] activations, P
 
 cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
                                    const floating* parameters, Py_ssize_t block_rows, floating* work,
-                                   floating* Z_out) noexcept nogil:
+                                   floating* Z_out, const Py_ssize_t** order_out) noexcept nogil:
     # Leaves the output of each hidden layer in work, behind the rows themselves, and the logits in Z_out.
-    # Returns the dense rows, NULL if they are sparse.
+    # Returns the dense rows and their order as `dense_rows` does, NULL if they are sparse.
     cdef Py_ssize_t k, n_in, n_out
     cdef const floating* W = parameters
     cdef const floating* X = NULL
     cdef const floating* Y
     cdef floating* Z = work + block_rows * model.sizes[0]
     if batch.store.kind != CSR:
-        X = dense_rows(batch.store, batch.order, first, n, work)
+        X = dense_rows(batch.store, batch.order, first, n, work, order_out if model.by_slices else NULL)
     Y = X
     for k in range(model.n_layers):
         n_in, n_out = model.sizes[k], model.sizes[k + 1]
@@ -138,7 +138,7 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
         if k == 0 and X == NULL:
             sparse_forward(batch.store, batch.order, first, n, W, n_out, W + n_in * n_out, Z, n_out, n_out)
         elif k == 0 and model.by_slices:
-            dense_forward(X, W, W + n_in * n_out, Z, n_out, n, n_in, n_out)
+            dense_forward(X, order_out[0], W, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         else:
             affine_forward(Y, n_in, W, n_out, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         if k < model.n_layers - 1:
@@ -147,14 +147,6 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
         Z += block_rows * n_out
         W += (n_in + 1) * n_out
     return X
-
-
-cdef const floating* rows_ahead(const Batch* batch, Py_ssize_t first, Py_ssize_t n,
-                                const floating* X) noexcept nogil:
-    # The next n rows, if they are used where they lie.
-    if stand_as_numbers(batch.store, batch.order, X) and first + 2 * n <= batch.store.n_rows:
-        return X + n * batch.store.n_columns
-    return NULL
 
 
 cdef void climb_sparse(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n, const floating* dZ,
@@ -189,13 +181,14 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
     cdef floating* dY
     cdef floating* spare
     cdef const floating* X
+    cdef const Py_ssize_t* order
     cdef double log_likelihood
     for k in range(last):
         dZ += block_rows * model.sizes[k + 1]
     Y = dZ
     dY = dZ + block_rows * model.sizes[last + 1]
     spare = dY + block_rows * model.widest
-    X = forward_block(model, batch, first, n, parameters, block_rows, work, dZ)
+    X = forward_block(model, batch, first, n, parameters, block_rows, work, dZ, &order)
     log_likelihood = cross_entropy_rows(dZ, batch.y + first, n, model.sizes[last + 1], 1.0 / batch.n_rows)
     if not isfinite(log_likelihood):
         return log_likelihood
@@ -210,8 +203,9 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
             affine_backward_weight(Y, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
                                    <floating> alpha, <floating> weight_beta)
         elif X != NULL and model.by_slices:
-            dense_backward_weight(X, dZ, n_out, target + offset, n, n_in, n_out, <floating> alpha,
-                                  <floating> first_beta, rows_ahead(batch, first, n, X))
+            dense_backward_weight(X, order, dZ, n_out, target + offset, n, n_in, n_out, <floating> alpha,
+                                  <floating> first_beta,
+                                  stand_as_numbers(batch.store, X) and first + 2 * n <= batch.run_end)
         elif X != NULL:
             affine_backward_weight(X, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
                                    <floating> alpha, <floating> first_beta)
@@ -387,6 +381,7 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
         run.order = &order[0]
     run.y = &y[0]
     run.first, run.n_rows = 0, y.shape[0]
+    run.run_end = run.n_rows
     if touched is not None:
         touched_ = &touched[0]
     if blocks is not None:
@@ -427,5 +422,5 @@ cdef void forward_lane(const Model* model, const Batch* batch, Py_ssize_t lane, 
     cdef Py_ssize_t at = lane * block_rows
     while at < batch.n_rows:
         forward_block(model, batch, batch.first + at, min(block_rows, batch.n_rows - at), parameters, block_rows,
-                      work, Z_out + at * model.sizes[model.n_layers])
+                      work, Z_out + at * model.sizes[model.n_layers], NULL)
         at += n_lanes * block_rows

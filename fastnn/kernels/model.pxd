@@ -23,6 +23,7 @@ cdef struct Batch:
     const Py_ssize_t* y             # by position in the order
     Py_ssize_t first                # position in the order
     Py_ssize_t n_rows
+    Py_ssize_t run_end              # position behind the last batch
 
 # How a gradient becomes a step.  With SGD the products write the parameters themselves.
 cdef struct Step:

@@ -17,10 +17,10 @@ cdef struct RowStore:
 
 cdef RowStore open_rows(object X) except *
 
-cdef bint stand_as_numbers(const RowStore* store, const Py_ssize_t* order, const floating* number) noexcept nogil
+cdef bint stand_as_numbers(const RowStore* store, const floating* number) noexcept nogil
 
-cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
-                                Py_ssize_t n, floating* buffer) noexcept nogil
+cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
+                                floating* buffer, const Py_ssize_t** order_out) noexcept nogil
 
 cdef void fetch_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                      Py_ssize_t number_size) noexcept nogil

@@ -1,8 +1,8 @@
 """Rows of a data set, from the way they are stored to the network's dtype.
 
-Dense rows in order and of the network's dtype are used where they lie; otherwise the rows of one block
-are gathered, converted and scaled into a small buffer, so no converted or shuffled copy of the data
-exists.  Sparse rows are a CSR of three arrays and are never made dense.
+Dense rows of the network's dtype are used where they lie, in any order where the first layer can take them so;
+otherwise the rows of one block are gathered, converted and scaled into a small buffer, so no converted or shuffled
+copy of the data exists.  Sparse rows are a CSR of three arrays and are never made dense.
 """
 
 from typing import NamedTuple
@@ -102,16 +102,23 @@ cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t
                 buffer[i * n_columns + j] = convert(row[j], buffer[0])
 
 
-cdef bint stand_as_numbers(const RowStore* store, const Py_ssize_t* order, const floating* number) noexcept nogil:
-    # Whether dense rows, in this order, can be used where they lie.  The last argument is there for its type alone.
-    return order == NULL and store.kind == (FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64)
+cdef bint stand_as_numbers(const RowStore* store, const floating* number) noexcept nogil:
+    # Whether dense rows are of the network's dtype.  The last argument is there for its type alone.
+    return store.kind == (FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64)
 
 
-cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
-                                Py_ssize_t n, floating* buffer) noexcept nogil:
-    # The n rows that stand at positions first, first + 1, ... of the order (NULL: as stored).
-    if stand_as_numbers(store, order, buffer):
-        return <const floating*> store.values + first * store.n_columns
+cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
+                                floating* buffer, const Py_ssize_t** order_out) noexcept nogil:
+    # The n rows that stand at positions first, first + 1, ... of the order (NULL: as stored).  Who can take them in an
+    # order (NULL: one after the other) gives a place for it, and the rows are used where they lie.
+    if order_out != NULL:
+        order_out[0] = NULL
+    if stand_as_numbers(store, buffer):
+        if order == NULL:
+            return <const floating*> store.values + first * store.n_columns
+        if order_out != NULL:
+            order_out[0] = order + first
+            return <const floating*> store.values
     if store.kind == UINT8:
         copy_rows[uint8_t, floating](<const uint8_t*> store.values, store.n_columns, order, first, n, buffer)
     elif store.kind == FLOAT32:
@@ -147,4 +154,4 @@ def gather(X, const Py_ssize_t[::1] order, floating[:, ::1] X_out):
     cdef RowStore store = open_rows(X)
     if X_out.size:
         with nogil:
-            dense_rows(&store, &order[0], 0, order.shape[0], &X_out[0, 0])
+            dense_rows(&store, &order[0], 0, order.shape[0], &X_out[0, 0], NULL)

@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #if !defined(__GNUC__)
 #define VECTOR_BYTES 0
@@ -29,18 +30,51 @@
 #define PREFETCH(address)
 #endif
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define HAS_SHUFFLE 1
+#endif
+#endif
+
+/* No product is fused with a sum beyond this: compilers do so in one tile and not in another, and the bits would
+   depend on how the units are shared out.  */
+#if defined(__GNUC__) && defined(__x86_64__)
+#define ROUNDED(v) __asm__("" : "+v"(v))
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define ROUNDED(v) __asm__("" : "+w"(v))
+#else
+#define ROUNDED(v)
+#endif
+
+/* Tiles hold their sums in registers: 32 with AVX-512, else 16. */
+#if VECTOR_BYTES == 64
+#define DOT_ROWS 6
+#define OUTER_UNITS 12
+#else
+#define DOT_ROWS 3
+#define OUTER_UNITS 6
+#endif
+
 /* Vectors in the widest sums of combine and scatter. */
 #define PANEL_VECTORS 8
 
+/* Lanes of two vectors side by side: those at i, i + 2, ... of both in turn, and pairs of them. */
+#define FOUR_OF_TWO(i) i, LANES + (i), (i) + 2, LANES + (i) + 2
+#define TWO_OF_TWO(i) i, (i) + 1, LANES + (i), LANES + (i) + 1
+
 #define NUMBER float
+#define NUMBER_BYTES 4
 #define NAME(name) name##_float
 #include "tiles.h"
 #undef NUMBER
+#undef NUMBER_BYTES
 #undef NAME
 #define NUMBER double
+#define NUMBER_BYTES 8
 #define NAME(name) name##_double
 #include "tiles.h"
 #undef NUMBER
+#undef NUMBER_BYTES
 #undef NAME
 
 #else
@@ -50,90 +84,158 @@
 typedef NUMBER vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(NUMBER)), may_alias));
 #define AT(address) (*(vector *)(address))
 #define READ(address) (*(const vector *)(address))
-#define LANES (VECTOR_BYTES / (ptrdiff_t)sizeof(NUMBER))
+#define LANES (VECTOR_BYTES / NUMBER_BYTES)
 #else
 typedef NUMBER vector;
 #define AT(address) (*(address))
 #define READ(address) (*(address))
 #define LANES 1
 #endif
+#if LANES == 16
+#define PAIRS(i) FOUR_OF_TWO(i), FOUR_OF_TWO(i + 4), FOUR_OF_TWO(i + 8), FOUR_OF_TWO(i + 12)
+#define FOURS(i) TWO_OF_TWO(i), TWO_OF_TWO(i + 4), TWO_OF_TWO(i + 8), TWO_OF_TWO(i + 12)
+#elif LANES == 8
+#define PAIRS(i) FOUR_OF_TWO(i), FOUR_OF_TWO(i + 4)
+#define FOURS(i) TWO_OF_TWO(i), TWO_OF_TWO(i + 4)
+#elif LANES == 4
+#define PAIRS(i) FOUR_OF_TWO(i)
+#define FOURS(i) TWO_OF_TWO(i)
+#elif LANES == 2
+#define PAIRS(i) i, LANES + (i)
+#endif
 
-INLINE NUMBER NAME(sum)(vector v)
+#define ROW(X, order, i, stride) ((X) + ((order) ? (order)[i] : (i)) * (stride))
+
+/* z[k] = the sum of all lanes of v[k], for four vectors. */
+INLINE void NAME(sum_lanes)(const vector v[4], NUMBER z[4])
 {
-#if VECTOR_BYTES
-    NUMBER lanes[LANES];
-    ptrdiff_t half, l;
-    __builtin_memcpy(lanes, &v, sizeof v);
-    for (half = LANES / 2; half > 0; half /= 2)
-        for (l = 0; l < half; l++)
-            lanes[l] += lanes[l + half];
-    return lanes[0];
+#if LANES > 1 && HAS_SHUFFLE
+    /* Neighbours are added while two vectors become one, and again; then halves. */
+    const vector pairs[2] = {
+        __builtin_shufflevector(v[0], v[1], PAIRS(0)) + __builtin_shufflevector(v[0], v[1], PAIRS(1)),
+        __builtin_shufflevector(v[2], v[3], PAIRS(0)) + __builtin_shufflevector(v[2], v[3], PAIRS(1))};
+#if LANES == 2
+    memcpy(z, pairs, 4 * sizeof(NUMBER));
 #else
-    return v;
+    const vector fours = __builtin_shufflevector(pairs[0], pairs[1], FOURS(0))
+                         + __builtin_shufflevector(pairs[0], pairs[1], FOURS(2));
+#if LANES == 16
+    typedef NUMBER half __attribute__((vector_size(VECTOR_BYTES / 2)));
+    const half eights = __builtin_shufflevector(fours, fours, 0, 1, 2, 3, 4, 5, 6, 7)
+                        + __builtin_shufflevector(fours, fours, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    const vector eights = fours;
+#endif
+#if LANES >= 8
+    typedef NUMBER four __attribute__((vector_size(4 * NUMBER_BYTES)));
+    const four sums = __builtin_shufflevector(eights, eights, 0, 1, 2, 3)
+                      + __builtin_shufflevector(eights, eights, 4, 5, 6, 7);
+#else
+    const vector sums = eights;
+#endif
+    memcpy(z, &sums, 4 * sizeof(NUMBER));
+#endif
+#else
+    NUMBER lanes[LANES];
+    int k, l;
+    for (k = 0; k < 4; k++) {
+        memcpy(lanes, &v[k], sizeof lanes);
+        z[k] = 0;
+        for (l = 0; l < LANES; l++)
+            z[k] += lanes[l];
+    }
 #endif
 }
 
-/* Z (4 rows, units) += X (4, n) @ W (units, n).T: 4 * units sums along the inputs. */
-INLINE void NAME(dot_tile)(const NUMBER *const X[4], const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
-                           ptrdiff_t z_stride, ptrdiff_t n_rows, const int units, ptrdiff_t n)
+/* The n < LANES numbers at address, and zeros. */
+FUNCTION vector NAME(read_part)(const NUMBER *address, ptrdiff_t n)
+{
+    vector v = {0};
+    memcpy(&v, address, n * sizeof(NUMBER));
+    return v;
+}
+
+/* Z (rows, units) += X (rows, n) @ W (units, n).T: rows * units sums along the inputs, for at most four units. */
+INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
+                           ptrdiff_t z_stride, ptrdiff_t n_rows, const int rows, const int units, ptrdiff_t n)
 {
     const vector zero = {0};
-    vector sums[3][4], x, w[3];
-    NUMBER z;
-    ptrdiff_t j, rest;
+    vector sums[DOT_ROWS][4], x[DOT_ROWS], w;
+    NUMBER z[4];
+    ptrdiff_t j;
     int r, c;
-    for (c = 0; c < units; c++)
-        for (r = 0; r < 4; r++)
-            sums[c][r] = zero;
+    for (r = 0; r < rows; r++)
+        for (c = 0; c < 4; c++)
+            sums[r][c] = zero;
     for (j = 0; j + LANES <= n; j += LANES) {
-        for (c = 0; c < units; c++)
-            w[c] = READ(W + c * w_stride + j);
-        for (r = 0; r < 4; r++) {
-            x = READ(X[r] + j);
-            for (c = 0; c < units; c++)
-                sums[c][r] += x * w[c];
+        for (r = 0; r < rows; r++)
+            x[r] = READ(X[r] + j);
+        for (c = 0; c < units; c++) {
+            w = READ(W + c * w_stride + j);
+            for (r = 0; r < rows; r++)
+                sums[r][c] += x[r] * w;
         }
     }
-    for (c = 0; c < units; c++)
-        for (r = 0; r < 4; r++) {
-            z = NAME(sum)(sums[c][r]);
-            for (rest = j; rest < n; rest++)
-                z += X[r][rest] * W[c * w_stride + rest];
-            if (r < n_rows)
-                Z[r * z_stride + c] += z;
+    if (j < n) {
+        for (r = 0; r < rows; r++)
+            x[r] = NAME(read_part)(X[r] + j, n - j);
+        for (c = 0; c < units; c++) {
+            w = NAME(read_part)(W + c * w_stride + j, n - j);
+            for (r = 0; r < rows; r++)
+                sums[r][c] += x[r] * w;
         }
+    }
+    for (r = 0; r < rows; r++) {
+        NAME(sum_lanes)(sums[r], z);
+        if (r < n_rows)
+            for (c = 0; c < units; c++)
+                Z[r * z_stride + c] += z[c];
+    }
 }
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T */
-FUNCTION void NAME(dot_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
+FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
                              ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, ptrdiff_t n_out)
 {
-    ptrdiff_t i, t, c, r, n_tiles = (n_out + 2) / 3;
-    const NUMBER *rows[4];
-    for (i = 0; i < n; i += 4) {
-        /* Where fewer than four rows are left, the last is taken again and its sums are dropped. */
-        for (r = 0; r < 4; r++)
-            rows[r] = X + (i + r < n ? i + r : n - 1) * x_stride;
+    ptrdiff_t i, s, t, c, r, n_rows, n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (n_out + 3) / 4;
+    const NUMBER *rows[DOT_ROWS];
+    for (s = 0; s < n_strips; s++) {
+        i = n * s / n_strips;
+        n_rows = n * (s + 1) / n_strips - i;
+        /* Where fewer rows are left than a tile has, the last is taken again and its sums are dropped. */
+        for (r = 0; r < DOT_ROWS; r++)
+            rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), n_in);
         for (t = 0; t < n_tiles; t++) {
             c = n_out * t / n_tiles;
-            switch (n_out * (t + 1) / n_tiles - c) {
-#define CASE(units) case units: \
-                NAME(dot_tile)(rows, W + c * w_stride, w_stride, Z + i * z_stride + c, z_stride, n - i, units, n_in); break;
-            CASE(3) CASE(2) CASE(1)
-#undef CASE
-            }
+#define TILE(rows_, units) \
+            NAME(dot_tile)(rows, W + c * w_stride, w_stride, Z + i * z_stride + c, z_stride, n_rows, rows_, units, n_in); \
+            break;
+#define CASES(units) \
+            case units: \
+                switch (n_rows) { \
+                case DOT_ROWS: TILE(DOT_ROWS, units) \
+                case DOT_ROWS - 1: TILE(DOT_ROWS - 1, units) \
+                default: TILE(DOT_ROWS - 2, units) \
+                } \
+                break;
+            switch (n_out * (t + 1) / n_tiles - c) { CASES(4) CASES(3) CASES(2) CASES(1) }
+#undef CASES
+#undef TILE
         }
     }
 }
 
-/* G (units, vectors) = alpha * D (n, units).T @ X (n, vectors) + beta * G: sums along the rows. */
-INLINE void NAME(outer_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *D, ptrdiff_t d_stride, NUMBER *G,
-                             ptrdiff_t g_stride, ptrdiff_t n, const int units, const int vectors, NUMBER alpha,
-                             NUMBER beta, const NUMBER *ahead)
+/* For so many vectors of columns, or for fewer columns than LANES:
+   G (units, vectors) = alpha * D (n, units).T @ X (n, vectors) + beta * G: sums along the rows. */
+INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
+                             ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, const int units,
+                             const int vectors, ptrdiff_t columns, NUMBER alpha, NUMBER beta, const int ahead)
 {
     const vector zero = {0};
-    vector sums[6][2], x[2];
-    NUMBER d;
+    const int whole = columns >= LANES;
+    vector sums[OUTER_UNITS][2], x[2], g, old;
+    const NUMBER *row;
+    NUMBER *place, d;
     ptrdiff_t i;
     int c, k;
     for (c = 0; c < units; c++)
@@ -142,10 +244,11 @@ INLINE void NAME(outer_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *
     for (c = 0; c < units; c++)
         PREFETCH(G + c * g_stride);
     for (i = 0; i < n; i++) {
+        row = ROW(X, order, i, x_stride);
         for (k = 0; k < vectors; k++)
-            x[k] = READ(X + i * x_stride + k * LANES);
+            x[k] = whole ? READ(row + k * LANES) : NAME(read_part)(row, columns);
         if (ahead)
-            PREFETCH(ahead + i * x_stride);
+            PREFETCH(ROW(X, order, n + i, x_stride));
         for (c = 0; c < units; c++) {
             d = D[i * d_stride + c];
             for (k = 0; k < vectors; k++)
@@ -154,55 +257,64 @@ INLINE void NAME(outer_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *
     }
     for (c = 0; c < units; c++)
         for (k = 0; k < vectors; k++) {
-            NUMBER *g = G + c * g_stride + k * LANES;
-            if (beta == 0)
-                AT(g) = alpha * sums[c][k];
+            place = G + c * g_stride + k * LANES;
+            g = alpha * sums[c][k];
+            ROUNDED(g);
+            if (beta != 0) {
+                old = whole ? READ(place) : NAME(read_part)(place, columns);
+                if (beta != 1)
+                    old = beta * old;
+                ROUNDED(old);
+                g += old;
+            }
+            if (whole)
+                AT(place) = g;
             else
-                AT(g) = beta * READ(g) + alpha * sums[c][k];
+                memcpy(place, &g, columns * sizeof(NUMBER));
         }
 }
 
-/* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile n rows from ahead on, if it is not
-   NULL, are fetched into the cache.  */
-FUNCTION void NAME(outer_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *D, ptrdiff_t d_stride, NUMBER *G,
-                               ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in, ptrdiff_t n_out, NUMBER alpha,
-                               NUMBER beta, const NUMBER *ahead)
+/* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile, if ahead is set, the n rows that follow
+   are fetched into the cache.  */
+FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
+                               ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in,
+                               ptrdiff_t n_out, NUMBER alpha, NUMBER beta, int ahead)
 {
-    ptrdiff_t i, j, t, c, units, n_tiles = (n_out + 5) / 6;
-    NUMBER g;
+    ptrdiff_t j, t, c, units, n_tiles = (n_out + OUTER_UNITS - 1) / OUTER_UNITS;
     for (t = 0; t < n_tiles; t++) {
         c = n_out * t / n_tiles;
         units = n_out * (t + 1) / n_tiles - c;
         j = 0;
-#define TILE(units, vectors, ahead) \
-        NAME(outer_tile)(X + j, x_stride, D + c, d_stride, G + c * g_stride + j, g_stride, n, units, vectors, alpha, beta, ahead)
-#define CASE(units, vectors) case units: TILE(units, vectors, NULL); break;
-#define CASE_AHEAD(units, vectors) case units: TILE(units, vectors, ahead + j); break;
+#define TILE(units, vectors, columns, ahead) \
+        case units: \
+            NAME(outer_tile)(X + j, order, x_stride, D + c, d_stride, G + c * g_stride + j, g_stride, n, units, \
+                             vectors, columns, alpha, beta, ahead); \
+            break;
+#if OUTER_UNITS > 6
+#define TILES(vectors, columns, ahead) \
+        TILE(12, vectors, columns, ahead) TILE(11, vectors, columns, ahead) TILE(10, vectors, columns, ahead) TILE(9, vectors, columns, ahead) \
+        TILE(8, vectors, columns, ahead) TILE(7, vectors, columns, ahead) TILE(6, vectors, columns, ahead) TILE(5, vectors, columns, ahead) \
+        TILE(4, vectors, columns, ahead) TILE(3, vectors, columns, ahead) TILE(2, vectors, columns, ahead) TILE(1, vectors, columns, ahead)
+#else
+#define TILES(vectors, columns, ahead) \
+        TILE(6, vectors, columns, ahead) TILE(5, vectors, columns, ahead) TILE(4, vectors, columns, ahead) \
+        TILE(3, vectors, columns, ahead) TILE(2, vectors, columns, ahead) TILE(1, vectors, columns, ahead)
+#endif
         if (ahead && t == 0)
             for (; j + 2 * LANES <= n_in; j += 2 * LANES)
-                switch (units) {
-                CASE_AHEAD(6, 2) CASE_AHEAD(5, 2) CASE_AHEAD(4, 2) CASE_AHEAD(3, 2) CASE_AHEAD(2, 2) CASE_AHEAD(1, 2)
-                }
+                switch (units) { TILES(2, LANES, 1) }
         for (; j + 2 * LANES <= n_in; j += 2 * LANES)
-            switch (units) {
-            CASE(6, 2) CASE(5, 2) CASE(4, 2) CASE(3, 2) CASE(2, 2) CASE(1, 2)
-            }
+            switch (units) { TILES(2, LANES, 0) }
         for (; j + LANES <= n_in; j += LANES)
-            switch (units) {
-            CASE(6, 1) CASE(5, 1) CASE(4, 1) CASE(3, 1) CASE(2, 1) CASE(1, 1)
-            }
-#undef CASE_AHEAD
-#undef CASE
+            switch (units) { TILES(1, LANES, 0) }
+        if (j < n_in)
+            switch (units) { TILES(1, n_in - j, 0) }
+#undef TILES
 #undef TILE
-        for (; j < n_in; j++)
-            for (units = c; units < n_out * (t + 1) / n_tiles; units++) {
-                g = 0;
-                for (i = 0; i < n; i++)
-                    g += D[i * d_stride + units] * X[i * x_stride + j];
-                G[units * g_stride + j] = alpha * g + (beta == 0 ? 0 : beta * G[units * g_stride + j]);
-            }
     }
 }
+
+#undef ROW
 
 /* Widest panel of combine and scatter, and where panel p of so many begins. */
 FUNCTION ptrdiff_t NAME(panels_of)(ptrdiff_t width)
@@ -300,6 +412,8 @@ FUNCTION void NAME(scatter)(const NUMBER *values, const int32_t *rows, ptrdiff_t
 }
 
 #undef PLACE
+#undef PAIRS
+#undef FOURS
 #undef vector
 #undef AT
 #undef READ

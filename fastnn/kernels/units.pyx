@@ -102,7 +102,7 @@ cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, P
         columns = columns_of(model, work, member)
         sort_by_column(run.store, run.order, first + begin, end - begin, <int32_t> begin, &columns, work)
     else:
-        dense_rows(run.store, run.order, first + begin, end - begin, work + begin * model.sizes[0])
+        dense_rows(run.store, run.order, first + begin, end - begin, work + begin * model.sizes[0], NULL)
 
 
 cdef void fetch_share(const Batch* run, Py_ssize_t first, Py_ssize_t batch_size, int member, int n_members,
@@ -187,8 +187,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
     cdef Py_ssize_t own_size, shift, stride
     cdef bint sparse = run.store.kind == CSR
-    cdef bint prepares = model.nonzeros > 0 if sparse else not stand_as_numbers(run.store, run.order, work)
     cdef bint by_slices = model.by_slices
+    cdef bint in_place = not sparse and stand_as_numbers(run.store, work) and (by_slices or run.order == NULL)
+    cdef bint prepares = model.nonzeros > 0 if sparse else not in_place
     cdef bint folds = step.update == SGD
     cdef floating alpha = <floating> step.hyperparameters[0] if folds else <floating> 1.0
     cdef floating weight_beta = <floating> (1 - step.hyperparameters[0] * step.l2) if folds else <floating> 0.0
@@ -200,7 +201,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef floating* parts
     cdef floating* dZ
     cdef const floating* X = NULL
-    cdef const floating* ahead
+    cdef const Py_ssize_t* order = NULL
     cdef const floating* Y
     cdef floating* A
     cdef floating* D
@@ -225,11 +226,10 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     while True:
         n = min(batch_size, run.n_rows - at)
         rows = work + third * rows_size
-        if prepares:
+        if in_place:
+            X = dense_rows(run.store, run.order, at, n, rows, &order)
+        else:
             X = rows
-        elif not sparse:
-            X = <const floating*> run.store.values + at * n_in
-        ahead = X + n * n_in if not prepares and at + 2 * n <= run.n_rows else NULL
 
         # Forward: Y (n, width) = activation(X (n, below) @ W (below, width) + b), own columns.
         weight = 0
@@ -238,7 +238,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         width = model.sizes[1]
         stride = own_size if n_hidden == 1 else width
         if by_slices and not sparse:
-            dense_forward(X, parameters + own_begin * n_in, parameters + n_in * width + own_begin,
+            dense_forward(X, order, parameters + own_begin * n_in, parameters + n_in * width + own_begin,
                           outputs + shift + own_begin, stride, n, n_in, own_end - own_begin)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
@@ -320,8 +320,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         width = model.sizes[1]
         if by_slices and not sparse:
             stride = own_size if n_hidden == 1 else width
-            dense_backward_weight(X, deltas + shift + own_begin, stride, target + own_begin * n_in, n, n_in,
-                                  own_end - own_begin, alpha, weight_beta, ahead)
+            dense_backward_weight(X, order, deltas + shift + own_begin, stride, target + own_begin * n_in, n, n_in,
+                                  own_end - own_begin, alpha, weight_beta, in_place and at + 2 * n <= run.n_rows)
         weight = 0
         before = 0
         Y = X
