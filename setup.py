@@ -135,7 +135,7 @@ def kernels(package, folder):
             [f"{folder}/{name}.pyx"],
             define_macros=macros,
             include_dirs=[SOURCE],
-            depends=[f"{SOURCE}/tiles.h"],
+            depends=sorted(str(path) for path in Path(SOURCE).glob("*.h")),
         )
         for name in sorted(path.stem for path in Path(SOURCE).glob("[!_]*.pyx"))
     ]

@@ -161,7 +161,7 @@ cdef void climb_sparse(const Model* model, const Batch* batch, Py_ssize_t first,
         sort_by_column(batch.store, batch.order, first, n, 0, &columns, dZ)
     if model.blocks != NULL or model.nonzeros:
         scale_rows(target, n_out, n_in, n_out, beta)
-        columns_backward_weight(&columns, dZ, n_out, target, n_out, n_out, alpha)
+        columns_backward_weight(&columns, dZ, n_out, target, n_out, n_out, alpha, False)
     else:
         sparse_backward_weight(batch.store, batch.order, first, n, dZ, n_out, target, n_out, n_out, alpha, beta)
 

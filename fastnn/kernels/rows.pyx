@@ -11,7 +11,7 @@ from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
 
-cdef extern from "tiles.h" nogil:
+cdef extern from "vectors.h" nogil:
     void PREFETCH(const void* address)
 
 #: uint8 values are pixels: each is multiplied by this.

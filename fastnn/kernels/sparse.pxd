@@ -40,4 +40,4 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
                          int32_t row_offset, const ColumnStore* columns, const floating* number) noexcept nogil
 
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
-                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil
+                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha, bint in_order) noexcept nogil

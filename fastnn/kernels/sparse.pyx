@@ -1,9 +1,8 @@
 """The first layer on sparse rows (CSR): only the non-zeros are touched.
 
-Forward, each row of Z is a combination of rows of W.  Backward there are two ways with the same results, bit
-for bit: scattering adds a multiple of a row of dZ to one row of dW a non-zero; with the non-zeros of a batch
-sorted by column, each row of dW is a combination of rows of dZ, and is read and written once.  The sorting
-pays where the layer is wide and most columns are met in each batch, and where it is done once for many epochs.
+Forward, each row of Z is a combination of rows of W.  Backward there are two ways: scattering adds a multiple of a row
+of dZ to one row of dW a non-zero; with the non-zeros of a batch sorted by column, each row of dW is a combination of
+rows of dZ, and is read and written once.  The sorting pays where the layer is wide and most columns are met in each batch, and where it is done once for many epochs.
 """
 
 from typing import NamedTuple
@@ -16,15 +15,15 @@ from libc.string cimport memset
 from .affine cimport fill_rows
 from .rows cimport RowStore, open_rows
 
-cdef extern from "tiles.h" nogil:
+cdef extern from "panels.h" nogil:
     Py_ssize_t panels_of_float(Py_ssize_t width)
     Py_ssize_t panels_of_double(Py_ssize_t width)
     Py_ssize_t panel_begin_float(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
     Py_ssize_t panel_begin_double(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
     void combine_float(const float* values, const int32_t* rows, Py_ssize_t n, float scale, const float* B,
-                       Py_ssize_t stride, float* out, Py_ssize_t width)
+                       Py_ssize_t stride, float* out, Py_ssize_t width, bint in_order)
     void combine_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* B,
-                        Py_ssize_t stride, double* out, Py_ssize_t width)
+                        Py_ssize_t stride, double* out, Py_ssize_t width, bint in_order)
     void scatter_float(const float* values, const int32_t* rows, Py_ssize_t n, float scale, const float* d, float* B,
                        Py_ssize_t stride, Py_ssize_t width)
     void scatter_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* d,
@@ -93,12 +92,13 @@ cdef inline Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_
 
 
 cdef inline void combine(const floating* values, const int32_t* rows, Py_ssize_t n, floating scale,
-                         const floating* B, Py_ssize_t stride, floating* out, Py_ssize_t width) noexcept nogil:
+                         const floating* B, Py_ssize_t stride, floating* out, Py_ssize_t width,
+                         bint in_order) noexcept nogil:
     # out (width,) += scale * sum_k values[k] * B[rows[k]]
     if floating is float:
-        combine_float(values, rows, n, scale, B, stride, out, width)
+        combine_float(values, rows, n, scale, B, stride, out, width, in_order)
     else:
-        combine_double(values, rows, n, scale, B, stride, out, width)
+        combine_double(values, rows, n, scale, B, stride, out, width, in_order)
 
 
 cdef inline void scatter(const floating* values, const int32_t* rows, Py_ssize_t n, floating scale,
@@ -126,7 +126,7 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
             row = order[first + i] if order != NULL else first + i
             at = store.row_starts[row]
             combine(values + at, store.columns + at, store.row_starts[row + 1] - at, <floating> 1.0, W + begin,
-                    w_stride, Z + i * z_stride + begin, width)
+                    w_stride, Z + i * z_stride + begin, width, False)
 
 
 cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
@@ -199,8 +199,9 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
 
 
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
-                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil:
-    # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out)
+                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha,
+                                  bint in_order) noexcept nogil:
+    # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); in_order: as `sparse_backward_weight`, bit for bit
     cdef Py_ssize_t j, p, begin, width, n_panels = panels_of(n_out, dZ)
     cdef int32_t at
     cdef const floating* values = <const floating*> columns.values
@@ -211,7 +212,7 @@ cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ
             at = columns.starts[j]
             if columns.starts[j + 1] > at:
                 combine(values + at, columns.rows + at, columns.starts[j + 1] - at, alpha, dZ + begin, z_stride,
-                        dW + j * w_stride + begin, width)
+                        dW + j * w_stride + begin, width, in_order)
 
 
 def sparse_affine(X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
@@ -265,7 +266,7 @@ def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, :
             sort_by_column(&store, NULL, 0, store.n_rows, 0, &columns, &work[0])
             scale_rows(&dW_out[0, 0], dW_out.shape[1], store.n_columns, dW_out.shape[1], <floating> beta)
             columns_backward_weight(&columns, &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0, 0],
-                                    dW_out.shape[1], dW_out.shape[1], <floating> alpha)
+                                    dW_out.shape[1], dW_out.shape[1], <floating> alpha, True)
 
 
 def count_nonzeros(const floating[:, ::1] X, int64_t[::1] indptr_out):

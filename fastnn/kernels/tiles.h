@@ -1,50 +1,10 @@
-/* The inner loops of the first layer, where nearly all of the time goes: sums held in registers.
+/* The inner loops of the first layer on dense rows: tiles of sums held in registers.
 
-   The same loops in Cython reach a fifth of this in double precision, since the compiler does not keep arrays
-   of sums in registers; vector types of GCC and Clang make it.  Other compilers get vectors of one number.
    The text below is compiled once for each number type: names end in _float or _double.  */
 
 #ifndef NUMBER
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#if !defined(__GNUC__)
-#define VECTOR_BYTES 0
-#elif defined(__AVX512F__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
-
-#if VECTOR_BYTES
-#define INLINE static inline __attribute__((always_inline, unused))
-#define FUNCTION static __attribute__((unused))
-#define PREFETCH(address) __builtin_prefetch(address, 0, 2)
-#else
-#define INLINE static __inline
-#define FUNCTION static
-#define PREFETCH(address)
-#endif
-
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define HAS_SHUFFLE 1
-#endif
-#endif
-
-/* No product is fused with a sum beyond this: compilers do so in one tile and not in another, and the bits would
-   depend on how the units are shared out.  */
-#if defined(__GNUC__) && defined(__x86_64__)
-#define ROUNDED(v) __asm__("" : "+v"(v))
-#elif defined(__GNUC__) && defined(__aarch64__)
-#define ROUNDED(v) __asm__("" : "+w"(v))
-#else
-#define ROUNDED(v)
-#endif
+#include "vectors.h"
 
 /* Tiles hold their sums in registers: 32 with AVX-512, else 16. */
 #if VECTOR_BYTES == 64
@@ -54,9 +14,6 @@
 #define DOT_ROWS 3
 #define OUTER_UNITS 6
 #endif
-
-/* Vectors in the widest sums of combine and scatter. */
-#define PANEL_VECTORS 8
 
 /* Lanes of two vectors side by side: those at i, i + 2, ... of both in turn, and pairs of them. */
 #define FOUR_OF_TWO(i) i, LANES + (i), (i) + 2, LANES + (i) + 2
@@ -315,103 +272,6 @@ FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_
 }
 
 #undef ROW
-
-/* Widest panel of combine and scatter, and where panel p of so many begins. */
-FUNCTION ptrdiff_t NAME(panels_of)(ptrdiff_t width)
-{
-    ptrdiff_t n_vectors = (width + LANES - 1) / LANES;
-    return (n_vectors + PANEL_VECTORS - 1) / PANEL_VECTORS;
-}
-
-FUNCTION ptrdiff_t NAME(panel_begin)(ptrdiff_t width, ptrdiff_t p, ptrdiff_t n_panels)
-{
-    ptrdiff_t n_vectors = (width + LANES - 1) / LANES;
-    return p == n_panels ? width : n_vectors * p / n_panels * LANES;
-}
-
-/* The last vector of a panel ends where the panel ends, so it may overlap the one before: all are read before any
-   is written.  */
-#define PLACE(p) (p == vectors - 1 ? width - LANES : p * LANES)
-
-INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
-                                  const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t width, const int vectors)
-{
-    vector sums[PANEL_VECTORS];
-    const NUMBER *b;
-    NUMBER value;
-    ptrdiff_t k;
-    int p;
-    for (p = 0; p < vectors; p++)
-        sums[p] = READ(out + PLACE(p));
-    for (k = 0; k < n; k++) {
-        value = scale * values[k];
-        b = B + rows[k] * stride;
-        for (p = 0; p < vectors; p++)
-            sums[p] += value * READ(b + PLACE(p));
-    }
-    for (p = 0; p < vectors; p++)
-        AT(out + PLACE(p)) = sums[p];
-}
-
-/* out (width,) += scale * sum_k values[k] * B[rows[k]] (width,), for one panel. */
-FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale, const NUMBER *B,
-                            ptrdiff_t stride, NUMBER *out, ptrdiff_t width)
-{
-    ptrdiff_t k, c;
-    if (width < LANES) {
-        for (k = 0; k < n; k++)
-            for (c = 0; c < width; c++)
-                out[c] += scale * values[k] * B[rows[k] * stride + c];
-        return;
-    }
-    switch ((width + LANES - 1) / LANES) {
-#define CASE(vectors) \
-    case vectors: NAME(combine_vectors)(values, rows, n, scale, B, stride, out, width, vectors); break;
-    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
-#undef CASE
-    }
-}
-
-INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
-                                  const NUMBER *d, NUMBER *B, ptrdiff_t stride, ptrdiff_t width, const int vectors)
-{
-    vector kept[PANEL_VECTORS], sums[PANEL_VECTORS];
-    NUMBER *b;
-    NUMBER value;
-    ptrdiff_t k;
-    int p;
-    for (p = 0; p < vectors; p++)
-        kept[p] = READ(d + PLACE(p));
-    for (k = 0; k < n; k++) {
-        value = scale * values[k];
-        b = B + rows[k] * stride;
-        for (p = 0; p < vectors; p++)
-            sums[p] = READ(b + PLACE(p)) + value * kept[p];
-        for (p = 0; p < vectors; p++)
-            AT(b + PLACE(p)) = sums[p];
-    }
-}
-
-/* B[rows[k]] (width,) += scale * values[k] * d (width,) for each k in turn, for one panel. */
-FUNCTION void NAME(scatter)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale, const NUMBER *d,
-                            NUMBER *B, ptrdiff_t stride, ptrdiff_t width)
-{
-    ptrdiff_t k, c;
-    if (width < LANES) {
-        for (k = 0; k < n; k++)
-            for (c = 0; c < width; c++)
-                B[rows[k] * stride + c] += scale * values[k] * d[c];
-        return;
-    }
-    switch ((width + LANES - 1) / LANES) {
-#define CASE(vectors) \
-    case vectors: NAME(scatter_vectors)(values, rows, n, scale, d, B, stride, width, vectors); break;
-    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
-#undef CASE
-    }
-}
-
-#undef PLACE
 #undef PAIRS
 #undef FOURS
 #undef vector

@@ -139,7 +139,7 @@ cdef void step_sparse(const Model* model, const Batch* run, Py_ssize_t at, Py_ss
     scale_rows(target, stride, model.sizes[0], n_units, beta)
     for m in range(n_members):
         columns = columns_of(model, rows, m)
-        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha)
+        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha, True)
 
 
 cdef inline void activate_slice(int activation, floating* Z, Py_ssize_t stride, Py_ssize_t n,

@@ -1,0 +1,209 @@
+/* The inner loops of the first layer on sparse rows: a row of sums, or a panel of it, held in registers.
+
+   The text below is compiled for each number type and for vectors of several widths, since a narrow layer does not fill
+   wide ones: names end in _float_64, the bytes of a vector.  The last vector of a panel ends where the panel ends, so it
+   may overlap the one before: all are read before any is written.  */
+
+#ifndef NUMBER
+
+#include "vectors.h"
+
+/* Vectors of the widest panel. */
+#define PANEL_VECTORS 8
+
+#define JOIN_(name, number, bytes) name##_##number##_##bytes
+#define JOIN(name, number, bytes) JOIN_(name, number, bytes)
+#define NAME(name) JOIN(name, NUMBER, BYTES)
+
+#define NUMBER float
+#include "panels.h"
+#undef NUMBER
+#define NUMBER double
+#include "panels.h"
+#undef NUMBER
+
+#elif !defined(BYTES)
+
+#if VECTOR_BYTES >= 64
+#define BYTES 64
+#include "panels.h"
+#undef BYTES
+#endif
+#if VECTOR_BYTES >= 32
+#define BYTES 32
+#include "panels.h"
+#undef BYTES
+#endif
+#if VECTOR_BYTES >= 16
+#define BYTES 16
+#include "panels.h"
+#undef BYTES
+#endif
+
+#define WIDEST (VECTOR_BYTES > 0 ? VECTOR_BYTES / (ptrdiff_t)sizeof(NUMBER) : 1)
+#define NAME_(name, number) name##_##number
+#define OF(name, number) NAME_(name, number)
+
+/* How many panels a row of so many sums is cut into, and where panel p begins. */
+FUNCTION ptrdiff_t OF(panels_of, NUMBER)(ptrdiff_t width)
+{
+    return ((width + WIDEST - 1) / WIDEST + PANEL_VECTORS - 1) / PANEL_VECTORS;
+}
+
+FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff_t n_panels)
+{
+    return p == n_panels ? width : (width + WIDEST - 1) / WIDEST * p / n_panels * WIDEST;
+}
+
+#if VECTOR_BYTES >= 64
+#define TRY_64(call) if (width * sizeof(NUMBER) >= 64) { call(64); return; }
+#else
+#define TRY_64(call)
+#endif
+#if VECTOR_BYTES >= 32
+#define TRY_32(call) if (width * sizeof(NUMBER) >= 32) { call(32); return; }
+#else
+#define TRY_32(call)
+#endif
+#if VECTOR_BYTES >= 16
+#define TRY_16(call) if (width * sizeof(NUMBER) >= 16) { call(16); return; }
+#else
+#define TRY_16(call)
+#endif
+
+/* out (width,) += scale * sum_k values[k] * B[rows[k]] (width,), for one panel; if in_order is set, one after the
+   other, so that what is added in two calls has the same bits as in one.  */
+FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
+                                  const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t width, int in_order)
+{
+    ptrdiff_t k, c;
+#define COMBINE(bytes) JOIN(combine, NUMBER, bytes)(values, rows, n, scale, B, stride, out, width, in_order)
+    TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
+#undef COMBINE
+    for (k = 0; k < n; k++)
+        for (c = 0; c < width; c++)
+            out[c] += scale * values[k] * B[rows[k] * stride + c];
+}
+
+/* B[rows[k]] (width,) += scale * values[k] * d (width,) for each k in turn, for one panel. */
+FUNCTION void OF(scatter, NUMBER)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
+                                  const NUMBER *d, NUMBER *B, ptrdiff_t stride, ptrdiff_t width)
+{
+    ptrdiff_t k, c;
+#define SCATTER(bytes) JOIN(scatter, NUMBER, bytes)(values, rows, n, scale, d, B, stride, width)
+    TRY_64(SCATTER) TRY_32(SCATTER) TRY_16(SCATTER)
+#undef SCATTER
+    for (k = 0; k < n; k++)
+        for (c = 0; c < width; c++)
+            B[rows[k] * stride + c] += scale * values[k] * d[c];
+}
+
+#undef TRY_64
+#undef TRY_32
+#undef TRY_16
+#undef WIDEST
+#undef NAME_
+#undef OF
+
+#else
+
+#define vector NAME(vector)
+typedef NUMBER vector __attribute__((vector_size(BYTES), aligned(sizeof(NUMBER)), may_alias));
+#define AT(address) (*(vector *)(address))
+#define READ(address) (*(const vector *)(address))
+#define LANES (BYTES / (ptrdiff_t)sizeof(NUMBER))
+#define PLACE(p) (p == vectors - 1 ? width - LANES : p * LANES)
+
+INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
+                                  const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t width, const int vectors,
+                                  const int chains)
+{
+    const vector zero = {0};
+    vector sums[2][PANEL_VECTORS];
+    const NUMBER *b;
+    NUMBER value;
+    ptrdiff_t k;
+    int p, c;
+    for (p = 0; p < vectors; p++) {
+        sums[0][p] = READ(out + PLACE(p));
+        sums[1][p] = zero;
+    }
+    for (k = 0; k + chains <= n; k += chains)
+        for (c = 0; c < chains; c++) {
+            value = scale * values[k + c];
+            b = B + rows[k + c] * stride;
+            for (p = 0; p < vectors; p++)
+                sums[c][p] += value * READ(b + PLACE(p));
+        }
+    if (k < n) {
+        value = scale * values[k];
+        b = B + rows[k] * stride;
+        for (p = 0; p < vectors; p++)
+            sums[0][p] += value * READ(b + PLACE(p));
+    }
+    for (p = 0; p < vectors; p++) {
+        if (chains > 1)
+            sums[0][p] += sums[1][p];
+        AT(out + PLACE(p)) = sums[0][p];
+    }
+}
+
+INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
+                                  const NUMBER *d, NUMBER *B, ptrdiff_t stride, ptrdiff_t width, const int vectors)
+{
+    vector kept[PANEL_VECTORS], sums[PANEL_VECTORS];
+    NUMBER *b;
+    NUMBER value;
+    ptrdiff_t k;
+    int p;
+    for (p = 0; p < vectors; p++)
+        kept[p] = READ(d + PLACE(p));
+    for (k = 0; k < n; k++) {
+        value = scale * values[k];
+        b = B + rows[k] * stride;
+        for (p = 0; p < vectors; p++)
+            sums[p] = READ(b + PLACE(p)) + value * kept[p];
+        for (p = 0; p < vectors; p++)
+            AT(b + PLACE(p)) = sums[p];
+    }
+}
+
+/* Narrower vectors than the widest are for rows that a vector of twice as many lanes does not fit. */
+#if BYTES == VECTOR_BYTES
+#define CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
+#else
+#define CASES CASE(1) CASE(2)
+#endif
+
+FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale, const NUMBER *B,
+                            ptrdiff_t stride, NUMBER *out, ptrdiff_t width, int in_order)
+{
+    /* Where sums are few, each may have two chains, so that no product waits for the one before. */
+#define CASE(vectors) \
+    case vectors: \
+        if (vectors <= 2 && !in_order) \
+            NAME(combine_vectors)(values, rows, n, scale, B, stride, out, width, vectors, 2); \
+        else \
+            NAME(combine_vectors)(values, rows, n, scale, B, stride, out, width, vectors, 1); \
+        break;
+    switch ((width + LANES - 1) / LANES) { CASES }
+#undef CASE
+}
+
+FUNCTION void NAME(scatter)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale, const NUMBER *d,
+                            NUMBER *B, ptrdiff_t stride, ptrdiff_t width)
+{
+#define CASE(vectors) \
+    case vectors: NAME(scatter_vectors)(values, rows, n, scale, d, B, stride, width, vectors); break;
+    switch ((width + LANES - 1) / LANES) { CASES }
+#undef CASE
+}
+
+#undef CASES
+#undef PLACE
+#undef LANES
+#undef READ
+#undef AT
+#undef vector
+
+#endif
