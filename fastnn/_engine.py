@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.kernels import blas, epoch, rows, sparse, touched, units
+from fastnn.kernels import blas, dense, epoch, rows, sparse, touched, units
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import UPDATES
@@ -40,6 +40,11 @@ BLOCK_ROWS = (128, 256)
 # forward, but enough that the products stay products.
 BLOCK_PRODUCT = 2e8
 FEWEST_BLOCK_ROWS = 16
+
+# Where the first layer has no more units than this, waiting for dense rows would cost more than short products do: a
+# block then holds what stays in the cache, in a number of rows that tiles of several heights divide.
+THIN_UNITS = 32
+TILED_ROWS = 12
 
 # With so many inputs or more, dense rows are trained on by kernels/dense.pyx.  With fewer, sums along the inputs are
 # too short to gain.
@@ -192,12 +197,12 @@ class Engine:
         self.n_threads = _forks.usable_threads(min(n_threads, epoch.MAX_LANES))  # more could not help
         few, many = BLOCK_ROWS
         rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
-        self.block_rows = int(max(rows, FEWEST_BLOCK_ROWS))
+        self.forward_rows = int(max(rows, FEWEST_BLOCK_ROWS))
 
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (which rows, their logits), run by run; the logits' buffer is used again for the next run."""
         n = X.shape[0]
-        block_rows = max(1, min(self.block_rows, n))
+        block_rows = max(1, min(self.forward_rows, n))
         n_lanes = min(epoch.MAX_LANES, max(1, -(-n // block_rows)))
         run = max(n_lanes * block_rows, int(FORWARD_PRODUCT // self.parameters.size))
         work_size = epoch.forward_work_size(self.sizes, self.activations, block_rows)
@@ -228,9 +233,15 @@ class Engine:
         self.l2 = l2
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
         self._usable_threads, self._contended_chunks = self.n_threads, 0
+        n_in, n_units = (int(size) for size in self.sizes[:2])
+        self.block_rows = self.forward_rows
+        many = self.batch_size > self.forward_rows  # a batch of one block is stepped on without a gradient
+        if many and not isinstance(X, CSRRows) and n_in >= DENSE_INPUTS and n_units <= THIN_UNITS:
+            rows = dense.BLOCK_BYTES // (n_in * self.parameters.itemsize) // TILED_ROWS * TILED_ROWS
+            self.block_rows = min(self.block_rows, max(rows, TILED_ROWS))
         touches = self._touches(X)
         # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
-        self.touched = np.zeros(1 + 2 * int(self.sizes[0]), np.int64) if touches else None
+        self.touched = np.zeros(1 + 2 * n_in, np.int64) if touches else None
         self._by_units = not touches and epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
         self.blocks = None if touches or self._by_units else self._sorted_blocks(X)
         self.nonzeros = 0 if touches or self.blocks else self._nonzeros_at_once(X)
@@ -243,7 +254,7 @@ class Engine:
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
         _touch_buffers(self.parameters.dtype, self.n_threads)
-        self.by_slices = self._by_units if isinstance(X, CSRRows) else int(self.sizes[0]) >= DENSE_INPUTS
+        self.by_slices = self._by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS
         # What the kernels move: the parameters and the state themselves, or these with the first weight by slices.
         self.moved = (self.parameters, self.state)
         if self.by_slices:

@@ -24,6 +24,9 @@ cdef extern from "tiles.h" nogil:
 cdef enum:
     CACHED_BYTES = 196608   # of rows that stay in the second cache together with weights and the rows to come
 
+#: So many bytes of rows stay in the cache from the forward to the backward pass, while the next ones are fetched.
+BLOCK_BYTES = CACHED_BYTES
+
 
 cdef void dense_forward(const floating* X, const Py_ssize_t* order, const floating* W, const floating* b, floating* Z,
                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
@@ -40,9 +43,9 @@ cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, cons
                                 floating beta, bint ahead) noexcept nogil:
     # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW; if ahead is set, the n rows that follow in
     # the same order are brought into the cache meanwhile
-    cdef Py_ssize_t cached = CACHED_BYTES // <Py_ssize_t> (max(n, 1) * sizeof(floating)) // 64 * 64
-    cdef Py_ssize_t begin = 0, size, columns = max(64, cached)
-    ahead = ahead and n_in <= columns
+    cdef Py_ssize_t cached = CACHED_BYTES // <Py_ssize_t> (max(n, 1) * sizeof(floating))
+    cdef Py_ssize_t begin = 0, size, columns = n_in if n_in <= cached else max(<Py_ssize_t> 64, cached // 64 * 64)
+    ahead = ahead and n_in <= cached
     while begin < n_in:
         size = min(columns, n_in - begin)
         if floating is float:

@@ -2,7 +2,8 @@
 
 Forward, each row of Z is a combination of rows of W.  Backward there are two ways: scattering adds a multiple of a row
 of dZ to one row of dW a non-zero; with the non-zeros of a batch sorted by column, each row of dW is a combination of
-rows of dZ, and is read and written once.  The sorting pays where the layer is wide and most columns are met in each batch, and where it is done once for many epochs.
+rows of dZ, and is read and written once.  The sorting pays where the layer is wide and most columns are met in each
+batch, and where it is done once for many epochs.
 """
 
 from typing import NamedTuple

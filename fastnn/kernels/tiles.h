@@ -205,7 +205,8 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         for (k = 0; k < vectors; k++)
             x[k] = whole ? READ(row + k * LANES) : NAME(read_part)(row, columns);
         if (ahead)
-            PREFETCH(ROW(X, order, n + i, x_stride));
+            for (k = 0; k < vectors * VECTOR_BYTES; k += LINE_BYTES)
+                PREFETCH((const char *)ROW(X, order, n + i, x_stride) + k);
         for (c = 0; c < units; c++) {
             d = D[i * d_stride + c];
             for (k = 0; k < vectors; k++)

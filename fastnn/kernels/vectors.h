@@ -20,6 +20,9 @@
 #define VECTOR_BYTES 16
 #endif
 
+/* A line of the cache, on nearly all processors. */
+#define LINE_BYTES 64
+
 #if VECTOR_BYTES
 #define INLINE static inline __attribute__((always_inline, unused))
 #define FUNCTION static __attribute__((unused))
