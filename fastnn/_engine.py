@@ -50,13 +50,17 @@ TILED_ROWS = 12
 # too short to gain.
 DENSE_INPUTS = 64
 
-# From this size of a row of the first weight on, and where a batch meets most columns, the gradient of sparse rows is
+# From this size of a row of the first weight on, and from so many non-zeros a column on, the gradient of sparse rows is
 # taken by column: see kernels/sparse.pyx.
-SORTED_BYTES = 256
+SORTED_BYTES = 512
+SORTED_NONZEROS = 8
 
 # Steps go by touched columns (kernels/touched.pyx) where a batch has less than one non-zero for so many columns.
 # Beyond, going over the whole weight in order costs less than finding its rows here and there.
 TOUCHED_SHARE = 16
+
+# A line of the cache.
+LINE_BYTES = 64
 
 # Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
 FORWARD_PRODUCT = 1e9
@@ -147,6 +151,13 @@ def _touch_buffers(dtype: np.dtype[Any], n_threads: int) -> None:
     A, B = np.zeros((128, 784), dtype), np.zeros((784, 768), dtype)
     with single_threaded_blas():
         blas.touch_buffers(A, B, np.empty((n_threads, 128, 768), dtype), n_threads)
+
+
+def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return zeros that begin a line of the cache, so that vectors do not straddle two."""
+    memory = np.zeros(int(np.prod(shape)) * dtype.itemsize + LINE_BYTES, np.uint8)
+    begin = -memory.ctypes.data % LINE_BYTES
+    return memory[begin : begin + len(memory) - LINE_BYTES].view(dtype).reshape(shape)
 
 
 def to_csr(X: NDArray[Any], dtype: np.dtype[Any]) -> CSRRows:
@@ -249,16 +260,19 @@ class Engine:
             self.sizes, self.activations, self.batch_size, self.block_rows, self.update, self.nonzeros, touches
         )
         n_lanes = shape[0]
-        self.gradients = np.zeros((n_lanes, self.parameters.size), self.parameters.dtype)
-        self.work = np.empty(shape, self.parameters.dtype)
+        dtype, size = self.parameters.dtype, self.parameters.size
+        self.by_slices = self._by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS
+        if self.by_slices:
+            size = units.vector_size(self.sizes, isinstance(X, CSRRows), dtype.itemsize)
+        self.gradients = aligned((n_lanes, size), dtype)
+        self.work = aligned(shape, dtype)
         self.position = np.zeros(1 + n_lanes, np.intp)
         self.log_likelihood = np.zeros(1 + n_lanes)
         _touch_buffers(self.parameters.dtype, self.n_threads)
-        self.by_slices = self._by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS
         # What the kernels move: the parameters and the state themselves, or these with the first weight by slices.
         self.moved = (self.parameters, self.state)
         if self.by_slices:
-            self.moved = (np.empty_like(self.parameters), np.empty_like(self.state))
+            self.moved = (aligned(size, dtype), aligned((len(self.state), size), dtype))
         self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
 
     def _touches(self, X: Rows) -> bool:
@@ -295,7 +309,7 @@ class Engine:
             return 0
         n = min(self.batch_size, epoch.MAX_BLOCK_ROWS)
         most = int(np.partition(np.diff(X.indptr), len(X.indptr) - 1 - n)[-n:].sum())
-        return most if most >= n_in else 0
+        return most if most >= SORTED_NONZEROS * n_in else 0
 
     def restart(self) -> None:
         """Go to the start of an epoch, and remember parameters and state for `roll_back`."""

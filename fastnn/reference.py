@@ -246,21 +246,24 @@ def bring_up_to_date(
 
 
 def rearrange(sizes: Array, sparse: bool, back: bool, vector: Array, vector_out: Array, n_threads: int = 1) -> None:
-    """vector_out (n_parameters,) = vector with the first weight by slices of units, for sparse or dense rows.
+    """vector_out = vector (n_parameters,) with the first weight by slices of units, for sparse or dense rows.
 
     back : vector has the first weight by slices, vector_out as (n_in, n_out)
     """
     n_in, n_out = sizes[:2]
-    vector_out[:] = vector
     plain, sliced = (vector_out, vector) if back else (vector, vector_out)
-    W = plain[: n_in * n_out].reshape(n_in, n_out)
+    W, first = plain[: n_in * n_out].reshape(n_in, n_out), 0
+    line = 64 // vector.itemsize  # of the cache: rows of a slice begin there
     for begin, end in itertools.pairwise(slice_bounds(n_out)):
-        part = sliced[n_in * begin : n_in * end]
-        part = part.reshape(n_in, end - begin) if sparse else part.reshape(end - begin, n_in).T
+        width = -(-(end - begin) // line) * line if sparse else end - begin
+        part = sliced[first : first + n_in * width]
+        part = part.reshape(n_in, width)[:, : end - begin] if sparse else part.reshape(width, n_in).T
+        first += n_in * width
         if back:
             W[:, begin:end] = part
         else:
             part[:] = W[:, begin:end]
+    vector_out[n_in * n_out if back else first :] = vector[first if back else n_in * n_out :]
 
 
 # --- kernels.epoch ----------------------------------------------------------------------------------
@@ -326,7 +329,8 @@ def train(
     """
     if by_slices:
         vectors = [parameters, *state, gradients[0]]
-        plain = np.empty((len(vectors), len(parameters)), parameters.dtype)
+        n_parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
+        plain = np.empty((len(vectors), n_parameters), parameters.dtype)
         for vector, other in zip(vectors, plain, strict=True):
             rearrange(sizes, isinstance(X, CSRRows), True, vector, other)
         train(X, y, order, batch_size, sizes, activations, plain[0], update, hyperparameters, l2, plain[1:-1],

@@ -20,7 +20,7 @@ KERNELS = {
     for name, kernel in vars(module).items()
     if type(kernel).__name__ in ("cython_function_or_method", "fused_cython_function")
     and not name.endswith(
-        ("work_shape", "work_size", "go_by_units", "slice_bounds", "block_bounds")
+        ("work_shape", "work_size", "go_by_units", "slice_bounds", "vector_size", "block_bounds")
     )  # they plan for these kernels, the twins need no space
 }
 SIZES = (0, 1, 3, 10, 33)
@@ -222,6 +222,7 @@ def test_a_units_bits_do_not_depend_on_how_many_stand_beside_it(dtype, rng, n, n
 def test_rearrange(dtype, rng, sizes, sparse_rows):
     sizes = np.array(sizes, np.intp)
     vector = draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
+    sliced_size = units.vector_size(sizes, sparse_rows, vector.itemsize)
     for n_threads in (1, 2):
         results = []
         for back in (False, True):
@@ -229,7 +230,7 @@ def test_rearrange(dtype, rng, sizes, sparse_rows):
             ours, expected = call_both(
                 "rearrange",
                 lambda o, b=back, g=given, n=n_threads: (sizes, sparse_rows, b, g, *o, n),
-                [np.full_like(vector, 7)],
+                [np.full(vector.size if back else sliced_size, 7, dtype)],
             )
             np.testing.assert_array_equal(ours[0], expected[0])
             results.append(ours[0])
@@ -424,11 +425,14 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     X = to_csr(X.astype(dtype), np.dtype(dtype)) if kind == "sparse" else X
     order = rng.permutation(n) if n % 2 == 0 else None
     y = rng.integers(0, sizes[-1], n)
-    parameters = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
     if update == "none":
         batch_size = n
     if kind == "sparse" and not touches:
         by_slices = epoch.go_by_units(sizes, codes, batch_size, updates.UPDATES[update])
+    size = sum((i + 1) * o for i, o in itertools.pairwise(sizes))
+    if by_slices:
+        size = units.vector_size(sizes, kind == "sparse", np.dtype(dtype).itemsize)
+    parameters = 0.5 * draw(rng, size, dtype=dtype)
     arguments = (X, y, order, batch_size, sizes, codes, parameters, update, 0.01, block_rows)
     in_blocks = "blocks" in full_kind and order is None and batch_size == n and not by_slices
     options = (by_slices, nonzeros, touches, in_blocks)

@@ -24,7 +24,7 @@ from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
 from .touched cimport step_touched, touch_columns
-from .units cimport climb_by_units, slices_at_most, units_work_size
+from .units cimport climb_by_units, sliced_size, slices_at_most, units_work_size
 from .updates cimport NO_UPDATE, SGD, update_range
 
 cdef extern from *:
@@ -66,6 +66,7 @@ cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations, P
     model.activations = &activations[0] if activations.shape[0] else NULL
     model.nonzeros = nonzeros
     model.by_slices = by_slices
+    model.first_size = sizes[0] * sizes[1]
     model.blocks = NULL
     return model
 
@@ -355,8 +356,8 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
         over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
         its step was not taken.
     seconds : time after which to return
-    by_slices : whether parameters, state and gradients are as `units.rearrange` makes them; sparse rows must then
-        go by units
+    by_slices : whether parameters, state and gradients are as `units.rearrange` makes them, as long as
+        `units.vector_size` says; sparse rows must then go by units
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: none, not sorted
     touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
         touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True
@@ -387,6 +388,8 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     if blocks is not None:
         block_store = open_blocks(blocks, store.n_columns)
         model.blocks = &block_store
+    if by_slices and store.kind == CSR:
+        model.first_size = sliced_size(sizes[0], sizes[1], sizeof(floating))
     with nogil:
         if touched_ == NULL and goes_by_units(&model, batch_size, update):
             climb_by_units(&model, &run, batch_size, &step, &parameters[0], state_, &gradients[0, 0], &work[0, 0],

@@ -12,6 +12,7 @@ cdef struct Model:
     const Py_ssize_t* sizes         # (n_layers + 1,)
     const int* activations          # (n_layers - 1,), one a hidden layer
     bint by_slices                  # the first weight stands by slices of units: see units.pyx
+    Py_ssize_t first_size           # numbers that it takes then, n_in * n_out otherwise
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
 
     const BlockStore* blocks        # all rows by column, for batches of all rows; NULL: none

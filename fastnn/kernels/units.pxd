@@ -4,6 +4,8 @@ from .model cimport Batch, Model, Step
 
 cdef int slices_at_most(const Model* model) noexcept nogil
 
+cdef Py_ssize_t sliced_size(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil
+
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil
 
 cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,

@@ -7,7 +7,8 @@ the second.  Deeper networks wait once more a layer and direction.  The slices d
 layers alone and their parts are added up in order, so the bits do not depend on the number of threads.
 
 The first weight may stand by slices, so that no two members write to the same line of the cache: that of a
-slice as (units, n_in) for dense rows, which makes up the transposed weight, and as (n_in, units) for sparse ones.
+slice as (units, n_in) for dense rows, which makes up the transposed weight, and as (n_in, units) for sparse ones, where each row
+begins a line of the cache.
 """
 
 from cython cimport floating
@@ -53,7 +54,7 @@ cdef enum:
     MANY_UNITS = 200    # of a layer that has so many slices
     SLICE_UNITS = 10    # a narrower slice loses more in its products than a thread gains
     PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
-    ALIGNED_UNITS = 8   # slices of wide layers begin at multiples of this
+    LINE_BYTES = 64     # of the cache
 
 
 cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
@@ -71,9 +72,34 @@ cdef int slices_at_most(const Model* model) noexcept nogil:
 
 
 cdef inline Py_ssize_t slice_begin(Py_ssize_t width, int index) noexcept nogil:
+    # Where the layer is wide, a multiple of what fills a vector, or half of one.
     cdef int n_slices = slices_of(width)
-    cdef Py_ssize_t begin = width * index // n_slices
-    return begin // ALIGNED_UNITS * ALIGNED_UNITS if begin < width and width >= 8 * ALIGNED_UNITS else begin
+    cdef Py_ssize_t vector = 16 if width >= 256 else 8 if width >= 64 else 1
+    return min(width, (width * index // n_slices + vector - 1) // vector * vector)
+
+
+cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept nogil:
+    # So many numbers in whole lines of the cache.
+    cdef Py_ssize_t line = LINE_BYTES // number_size
+    return (n + line - 1) // line * line
+
+
+cdef inline Py_ssize_t sliced_row(Py_ssize_t width, int s, Py_ssize_t number_size) noexcept nogil:
+    # Distance of two rows of the first weight within slice s, for sparse rows.
+    return to_lines(slice_begin(width, s + 1) - slice_begin(width, s), number_size)
+
+
+cdef Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, Py_ssize_t number_size) noexcept nogil:
+    # Where slice s of the first weight begins, for sparse rows.
+    cdef Py_ssize_t total = 0
+    cdef int t
+    for t in range(s):
+        total += n_in * sliced_row(width, t, number_size)
+    return total
+
+
+cdef Py_ssize_t sliced_size(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
+    return sliced_begin(n_in, n_out, slices_of(n_out), number_size)
 
 
 cdef Py_ssize_t rows_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
@@ -118,13 +144,8 @@ cdef inline ColumnStore columns_of(const Model* model, floating* work, int membe
                       model.nonzeros)
 
 
-cdef inline Py_ssize_t first_weight(const Model* model, Py_ssize_t begin) noexcept nogil:
-    # Where the first weight of a slice begins, for sparse rows.
-    return begin * model.sizes[0] if model.by_slices else begin
-
-
-cdef inline Py_ssize_t first_stride(const Model* model, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    return end - begin if model.by_slices else model.sizes[1]
+cdef inline Py_ssize_t weight_size(const Model* model, Py_ssize_t k) noexcept nogil:
+    return model.first_size if k == 0 else model.sizes[k] * model.sizes[k + 1]
 
 
 cdef void step_sparse(const Model* model, const Batch* run, Py_ssize_t at, Py_ssize_t n, floating* rows,
@@ -180,8 +201,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                           int member, int n_members) noexcept nogil:
     cdef Py_ssize_t n_hidden = model.n_layers - 1, n_in = model.sizes[0], n_classes = model.sizes[model.n_layers]
     cdef Py_ssize_t at = position[0], n, next_n, k, i, width, below, begin, end
-    cdef Py_ssize_t output = model.n_parameters - (model.sizes[n_hidden] + 1) * n_classes
-    cdef Py_ssize_t weight, hidden = 0, before, own
+    cdef Py_ssize_t output = model.first_size + model.n_parameters - n_in * model.sizes[1] - (
+        model.sizes[n_hidden] + 1) * n_classes
+    cdef Py_ssize_t weight, hidden = 0, before, own, sliced, row
     cdef floating* rows
     cdef int s, _, parity = 0, third = 0
     cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
@@ -238,7 +260,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         width = model.sizes[1]
         stride = own_size if n_hidden == 1 else width
         if by_slices and not sparse:
-            dense_forward(X, order, parameters + own_begin * n_in, parameters + n_in * width + own_begin,
+            dense_forward(X, order, parameters + own_begin * n_in, parameters + model.first_size + own_begin,
                           outputs + shift + own_begin, stride, n, n_in, own_end - own_begin)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
@@ -246,13 +268,14 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             stride = own_size if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+                own = weight + weight_size(model, k) + begin
                 if k == 0 and sparse:
-                    sparse_forward(run.store, run.order, at, n, parameters + first_weight(model, begin),
-                                   first_stride(model, begin, end), parameters + below * width + begin, A + begin,
+                    sliced = sliced_begin(n_in, width, s, sizeof(floating)) if by_slices else begin
+                    row = sliced_row(width, s, sizeof(floating)) if by_slices else width
+                    sparse_forward(run.store, run.order, at, n, parameters + sliced, row, parameters + own, A + begin,
                                    stride, end - begin)
                 elif k > 0 or not by_slices:
-                    affine_forward(Y, below, parameters + weight + begin, width,
-                                   parameters + weight + below * width + begin, A + begin, stride,
+                    affine_forward(Y, below, parameters + weight + begin, width, parameters + own, A + begin, stride,
                                    n, below, end - begin)
                 activate_slice(model.activations[k], A + begin, stride, n, end - begin)
                 if k == n_hidden - 1:
@@ -267,7 +290,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 fastnn_barrier()
             Y = A
             before += width
-            weight += (below + 1) * width
+            weight += weight_size(model, k) + width
         if prepares:
             # The next batch's rows, so that they are there behind the barrier.
             next_n = max(<Py_ssize_t> 0, min(batch_size, run.n_rows - at - n))
@@ -312,7 +335,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                                           parameters + weight + begin * model.sizes[k + 2], model.sizes[k + 2],
                                           D + begin, stride, n, end - begin, model.sizes[k + 2])
                 backprop_slice(model.activations[k], A + begin, D + begin, stride, n, end - begin)
-            weight -= (model.sizes[k] + 1) * width
+            weight -= weight_size(model, k) + width
             if n_hidden > 1:
                 fastnn_barrier()
 
@@ -333,17 +356,22 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 if k == 0 and sparse:
-                    step_sparse(model, run, at, n, rows, D + begin, stride, target + first_weight(model, begin),
-                                first_stride(model, begin, end), end - begin, n_members, alpha, weight_beta)
+                    sliced = sliced_begin(n_in, width, s, sizeof(floating)) if by_slices else begin
+                    row = sliced_row(width, s, sizeof(floating)) if by_slices else width
+                    step_sparse(model, run, at, n, rows, D + begin, stride, target + sliced, row, end - begin,
+                                n_members, alpha, weight_beta)
+                    if not folds:
+                        step_columns(step, parameters + sliced, gradient + sliced, state + sliced, row, n_in,
+                                     end - begin, step.l2)
                 elif k > 0 or not by_slices:
                     affine_backward_weight(Y, below, D + begin, stride, target + weight + begin, width,
                                            n, below, end - begin, alpha, weight_beta)
-                own = weight + below * width + begin
+                own = weight + weight_size(model, k) + begin
                 affine_backward_bias(D + begin, stride, target + own, n, end - begin, alpha, bias_beta)
-                if not folds and k == 0 and by_slices:
+                if not folds and k == 0 and by_slices and not sparse:
                     step_columns(step, parameters + begin * below, gradient + begin * below, state + begin * below,
                                  below, end - begin, below, step.l2)
-                elif not folds:
+                elif not folds and not (k == 0 and sparse):
                     step_columns(step, parameters + weight + begin, gradient + weight + begin,
                                  state + weight + begin, width, below, end - begin, step.l2)
                 if not folds:
@@ -357,7 +385,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                                      n_classes, step.l2)
             Y = A
             before += width
-            weight += (below + 1) * width
+            weight += weight_size(model, k) + width
         at += n
         if member == 0:
             # The output layer's bias.  With one hidden layer the first member owns the first slice and alone
@@ -387,16 +415,28 @@ cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_
                         log_likelihood, deadline, stop_, fastnn_member(), fastnn_members())
 
 
+def vector_size(const Py_ssize_t[::1] sizes, bint sparse, Py_ssize_t number_size):
+    """Numbers of a vector that has the first weight by slices, for sparse or dense rows."""
+    cdef Py_ssize_t k, total = sliced_size(sizes[0], sizes[1], number_size) if sparse else sizes[0] * sizes[1]
+    total += sizes[1]
+    for k in range(1, sizes.shape[0] - 1):
+        total += (sizes[k] + 1) * sizes[k + 1]
+    return total
+
+
 def rearrange(const Py_ssize_t[::1] sizes, bint sparse, bint back, const floating[::1] vector,
               floating[::1] vector_out, int n_threads=1):
-    """vector_out (n_parameters,) = vector with the first weight by slices of units, for sparse or dense rows.
+    """vector_out = vector (n_parameters,) with the first weight by slices of units, for sparse or dense rows.
 
     back : vector has the first weight by slices, vector_out as (n_in, n_out)
     """
-    cdef Py_ssize_t n_in = sizes[0], n_out = sizes[1], size = n_in * n_out, begin, width, i
+    cdef Py_ssize_t n_in = sizes[0], n_out = sizes[1], size = n_in * n_out, begin, width, row, rest, sliced, i
     cdef int s, part, n_parts = 1 if size < PARALLEL_COPY else n_threads
     with nogil:
-        memcpy(&vector_out[0] + size, &vector[0] + size, (vector.shape[0] - size) * sizeof(floating))
+        sliced = sliced_size(n_in, n_out, sizeof(floating)) if sparse else size
+        rest = min(vector.shape[0], vector_out.shape[0]) - size
+        memcpy(&vector_out[0] + (size if back else sliced), &vector[0] + (sliced if back else size),
+               rest * sizeof(floating))
         if not sparse:
             for part in prange(n_parts, num_threads=n_parts, schedule="static"):
                 if back:
@@ -408,11 +448,13 @@ def rearrange(const Py_ssize_t[::1] sizes, bint sparse, bint back, const floatin
         for s in range(slices_of(n_out) if sparse else 0):
             begin = slice_begin(n_out, s)
             width = slice_begin(n_out, s + 1) - begin
+            row = sliced_row(n_out, s, sizeof(floating))
+            sliced = sliced_begin(n_in, n_out, s, sizeof(floating))
             for i in range(n_in):
                 if back:
-                    memcpy(&vector_out[i * n_out + begin], &vector[n_in * begin + i * width], width * sizeof(floating))
+                    memcpy(&vector_out[i * n_out + begin], &vector[sliced + i * row], width * sizeof(floating))
                 else:
-                    memcpy(&vector_out[n_in * begin + i * width], &vector[i * n_out + begin], width * sizeof(floating))
+                    memcpy(&vector_out[sliced + i * row], &vector[i * n_out + begin], width * sizeof(floating))
 
 
 def slice_bounds(Py_ssize_t width):
