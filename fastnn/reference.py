@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.kernels.rows import CSRRows
-from fastnn.kernels.units import slice_bounds
+from fastnn.kernels.units import slice_bounds, transposes_output
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[Any] | CSRRows"
@@ -140,6 +140,11 @@ def dense_affine(X: Array, W: Array, b: Array, Z_out: Array) -> None:
     Z_out[:] = X @ W.T + b
 
 
+def backprop_dense_input(dZ: Array, W: Array, dX_out: Array, work: Array) -> None:
+    """dX_out (n, n_in) = dZ (n, n_out) @ W (n_out, n_in)."""
+    dX_out[:] = dZ @ W
+
+
 def backprop_dense_weight(X: Array, dZ: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
     """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
     dW_out[:] = alpha * (dZ.T @ X) + (beta * dW_out if beta != 0 else 0)
@@ -248,6 +253,9 @@ def bring_up_to_date(
 def rearrange(sizes: Array, sparse: bool, back: bool, vector: Array, vector_out: Array, n_threads: int = 1) -> None:
     """vector_out = vector (n_parameters,) with the first weight by slices of units, for sparse or dense rows.
 
+    The output layer's weight is transposed where `transposes_output` says so.
+
+
     back : vector has the first weight by slices, vector_out as (n_in, n_out)
     """
     n_in, n_out = sizes[:2]
@@ -263,7 +271,15 @@ def rearrange(sizes: Array, sparse: bool, back: bool, vector: Array, vector_out:
             W[:, begin:end] = part
         else:
             part[:] = W[:, begin:end]
-    vector_out[n_in * n_out if back else first :] = vector[first if back else n_in * n_out :]
+    rest, rest_out = (
+        (vector[first:], vector_out[n_in * n_out :]) if back else (vector[n_in * n_out :], vector_out[first:])
+    )
+    rest_out[:] = rest
+    if transposes_output(sizes):
+        n_last, n_classes = sizes[-2:]
+        output = slice(-n_classes * (n_last + 1), -n_classes)
+        W = rest[output].reshape((n_classes, n_last) if back else (n_last, n_classes))
+        rest_out[output] = W.T.ravel()
 
 
 # --- kernels.epoch ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ KERNELS = {
     for name, kernel in vars(module).items()
     if type(kernel).__name__ in ("cython_function_or_method", "fused_cython_function")
     and not name.endswith(
-        ("work_shape", "work_size", "go_by_units", "slice_bounds", "vector_size", "block_bounds")
+        ("work_shape", "work_size", "go_by_units", "slice_bounds", "vector_size", "transposes_output", "block_bounds")
     )  # they plan for these kernels, the twins need no space
 }
 SIZES = (0, 1, 3, 10, 33)
@@ -197,6 +197,9 @@ def test_dense_layer(dtype, assert_close, rng, n, n_in, n_out):
     for scale in ((), (0.5, 1.0), (2.0, 0.25)):
         ours, expected = call_both("backprop_dense_weight", lambda o, s=scale: (X, dZ, *o, *s), [W])
         assert_close(ours[0], expected[0], 8)
+    work = np.empty(n * n_out, dtype)
+    ours, expected = call_both("backprop_dense_input", lambda o: (dZ, W, *o, work), [np.full((n, n_in), 7, dtype)])
+    assert_close(ours[0], expected[0], 8)
 
 
 @pytest.mark.parametrize("n", [1, 5, 20])

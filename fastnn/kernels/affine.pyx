@@ -5,16 +5,20 @@ folded into the product: with alpha = learning_rate and beta = 1 it writes the n
 """
 
 from cython cimport floating
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from .blas cimport gemm_
 
 
 cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
                     Py_ssize_t n_out) noexcept nogil:
+    # Z (n, n_out) = b (n_out,), or 0 where b is NULL
     cdef Py_ssize_t i
     for i in range(n):
-        memcpy(Z + i * z_stride, b, n_out * sizeof(floating))
+        if b == NULL:
+            memset(Z + i * z_stride, 0, n_out * sizeof(floating))
+        else:
+            memcpy(Z + i * z_stride, b, n_out * sizeof(floating))
 
 
 cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride,

@@ -1,4 +1,4 @@
-"""The first layer on dense rows, forward and backward: Z = X W.T + b with W (n_out, n_in), transposed.
+"""The layer Z = X W.T + b with W (n_out, n_in), transposed, on dense rows: the first layer and the output layer.
 
 The weights of one unit are neighbours here, so that both products run along the inputs, which are many,
 whatever the number of units, and read X where it lies: no packing, no padding.  BLAS loses where the units
@@ -10,10 +10,12 @@ from cython cimport floating
 from .affine cimport fill_rows
 
 cdef extern from "tiles.h" nogil:
-    void dot_rows_float(const float* X, const Py_ssize_t* order, const float* W, Py_ssize_t w_stride, float* Z,
-                        Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
-    void dot_rows_double(const double* X, const Py_ssize_t* order, const double* W, Py_ssize_t w_stride, double* Z,
-                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
+    void dot_rows_float(const float* X, const Py_ssize_t* order, Py_ssize_t x_stride, const float* W,
+                        Py_ssize_t w_stride, float* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in,
+                        Py_ssize_t n_out)
+    void dot_rows_double(const double* X, const Py_ssize_t* order, Py_ssize_t x_stride, const double* W,
+                         Py_ssize_t w_stride, double* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in,
+                         Py_ssize_t n_out)
     void outer_rows_float(const float* X, const Py_ssize_t* order, Py_ssize_t x_stride, const float* D,
                           Py_ssize_t d_stride, float* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
                           Py_ssize_t n_out, float alpha, float beta, bint ahead)
@@ -28,32 +30,47 @@ cdef enum:
 BLOCK_BYTES = CACHED_BYTES
 
 
-cdef void dense_forward(const floating* X, const Py_ssize_t* order, const floating* W, const floating* b, floating* Z,
-                        Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+cdef void dense_forward(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* W,
+                        Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
+                        Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,)
     fill_rows(b, Z, z_stride, n, n_out)
     if floating is float:
-        dot_rows_float(X, order, W, n_in, Z, z_stride, n, n_in, n_out)
+        dot_rows_float(X, order, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out)
     else:
-        dot_rows_double(X, order, W, n_in, Z, z_stride, n, n_in, n_out)
+        dot_rows_double(X, order, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out)
 
 
-cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, const floating* dZ, Py_ssize_t z_stride,
-                                floating* dW, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha,
-                                floating beta, bint ahead) noexcept nogil:
-    # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW; if ahead is set, the n rows that follow in
-    # the same order are brought into the cache meanwhile
+cdef void outer_rows(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* D,
+                     Py_ssize_t d_stride, floating* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
+                     Py_ssize_t n_out, floating alpha, floating beta, bint ahead) noexcept nogil:
+    # G (n_out, n_in) = alpha * D.T (n_out, n) @ X (n, n_in) + beta * G; if ahead is set, the n rows that follow in the
+    # same order are brought into the cache meanwhile
+    if floating is float:
+        outer_rows_float(X, order, x_stride, D, d_stride, G, g_stride, n, n_in, n_out, alpha, beta, ahead)
+    else:
+        outer_rows_double(X, order, x_stride, D, d_stride, G, g_stride, n, n_in, n_out, alpha, beta, ahead)
+
+
+cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* dZ,
+                                Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride, Py_ssize_t n, Py_ssize_t n_in,
+                                Py_ssize_t n_out, floating alpha, floating beta, bint ahead) noexcept nogil:
+    # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW; ahead as in outer_rows
     cdef Py_ssize_t cached = CACHED_BYTES // <Py_ssize_t> (max(n, 1) * sizeof(floating))
-    cdef Py_ssize_t begin = 0, size, columns = n_in if n_in <= cached else max(<Py_ssize_t> 64, cached // 64 * 64)
+    cdef Py_ssize_t begin = 0, columns = n_in if n_in <= cached else max(<Py_ssize_t> 64, cached // 64 * 64)
     ahead = ahead and n_in <= cached
     while begin < n_in:
-        size = min(columns, n_in - begin)
-        if floating is float:
-            outer_rows_float(X + begin, order, n_in, dZ, z_stride, dW + begin, n_in, n, size, n_out, alpha, beta, ahead)
-        else:
-            outer_rows_double(X + begin, order, n_in, dZ, z_stride, dW + begin, n_in, n, size, n_out, alpha, beta,
-                              ahead)
+        outer_rows(X + begin, order, x_stride, dZ, z_stride, dW + begin, w_stride, n, min(columns, n_in - begin), n_out,
+                   alpha, beta, ahead)
         begin += columns
+
+
+cdef void dense_backward_input(const floating* dZ, const floating* W, Py_ssize_t w_stride, floating* dX,
+                               Py_ssize_t x_stride, floating* work, Py_ssize_t n, Py_ssize_t n_in,
+                               Py_ssize_t n_out) noexcept nogil:
+    # dX (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has n * n_out numbers of space
+    transpose_columns(dZ, work, n, n_out, 0, n_out)
+    outer_rows(W, NULL, w_stride, work, n, dX, x_stride, n_out, n_in, n, <floating> 1.0, <floating> 0.0, False)
 
 
 cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
@@ -71,8 +88,18 @@ def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const float
     """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
     if Z_out.size:
         with nogil:
-            dense_forward(&X[0, 0] if X.shape[1] else NULL, NULL, &W[0, 0] if W.shape[1] else NULL, &b[0],
-                          &Z_out[0, 0], W.shape[0], X.shape[0], W.shape[1], W.shape[0])
+            dense_forward(&X[0, 0] if X.shape[1] else NULL, NULL, X.shape[1], &W[0, 0] if W.shape[1] else NULL,
+                          W.shape[1], &b[0], &Z_out[0, 0], W.shape[0], X.shape[0], W.shape[1], W.shape[0])
+
+
+def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out,
+                         floating[::1] work):
+    """dX_out (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has n * n_out numbers of space."""
+    if dX_out.size:
+        with nogil:
+            dense_backward_input(&dZ[0, 0] if dZ.shape[1] else NULL, &W[0, 0] if W.shape[0] else NULL, W.shape[1],
+                                 &dX_out[0, 0], W.shape[1], &work[0] if work.shape[0] else NULL, dZ.shape[0],
+                                 W.shape[1], W.shape[0])
 
 
 def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, floating[:, ::1] dW_out,
@@ -80,6 +107,7 @@ def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, f
     """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
     if dW_out.size:
         with nogil:
-            dense_backward_weight(&X[0, 0] if X.shape[0] else NULL, NULL, &dZ[0, 0] if dZ.shape[0] else NULL,
-                                  dZ.shape[1], &dW_out[0, 0], X.shape[0], dW_out.shape[1], dW_out.shape[0],
-                                  <floating> alpha, <floating> beta, False)
+            dense_backward_weight(&X[0, 0] if X.shape[0] else NULL, NULL, X.shape[1],
+                                  &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0, 0], dW_out.shape[1],
+                                  X.shape[0], dW_out.shape[1], dW_out.shape[0], <floating> alpha, <floating> beta,
+                                  False)

@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
-from .dense cimport dense_backward_weight, dense_forward
+from .dense cimport dense_backward_input, dense_backward_weight, dense_forward
 from .model cimport Batch, Model, Step, now
 from .rows cimport CSR, RowStore, dense_rows, open_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
@@ -24,7 +24,7 @@ from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
 from .touched cimport step_touched, touch_columns
-from .units cimport climb_by_units, sliced_size, slices_at_most, units_work_size
+from .units cimport climb_by_units, sliced_size, slices_at_most, transposes_output, units_work_size
 from .updates cimport NO_UPDATE, SGD, update_range
 
 cdef extern from *:
@@ -60,12 +60,12 @@ cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations, P
     model.n_parameters = model.widest = 0
     for k in range(model.n_layers):
         model.n_parameters += (sizes[k] + 1) * sizes[k + 1]
-        if k > 0:
-            model.widest = max(model.widest, sizes[k])
+        model.widest = max(model.widest, sizes[k + 1])
     model.sizes = &sizes[0]
     model.activations = &activations[0] if activations.shape[0] else NULL
     model.nonzeros = nonzeros
     model.by_slices = by_slices
+    model.output_transposed = by_slices and transposes_output(sizes)
     model.first_size = sizes[0] * sizes[1]
     model.blocks = NULL
     return model
@@ -139,7 +139,9 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
         if k == 0 and X == NULL:
             sparse_forward(batch.store, batch.order, first, n, W, n_out, W + n_in * n_out, Z, n_out, n_out)
         elif k == 0 and model.by_slices:
-            dense_forward(X, order_out[0], W, W + n_in * n_out, Z, n_out, n, n_in, n_out)
+            dense_forward(X, order_out[0], n_in, W, n_in, W + n_in * n_out, Z, n_out, n, n_in, n_out)
+        elif k == model.n_layers - 1 and model.output_transposed:
+            dense_forward(Y, NULL, n_in, W, n_in, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         else:
             affine_forward(Y, n_in, W, n_out, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         if k < model.n_layers - 1:
@@ -199,13 +201,20 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
         if k > 0:
             # The old weights carry the gradient down, so this stands before their update.
             Y -= block_rows * n_in
-            affine_backward_input(dZ, n_out, parameters + offset, n_out, dY, n_in, n, n_in, n_out)
+            if k == last and model.output_transposed:
+                dense_backward_input(dZ, parameters + offset, n_in, dY, n_in, spare, n, n_in, n_out)
+            else:
+                affine_backward_input(dZ, n_out, parameters + offset, n_out, dY, n_in, n, n_in, n_out)
             backprop_activation(model.activations[k - 1], Y, dY, n * n_in)
-            affine_backward_weight(Y, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
-                                   <floating> alpha, <floating> weight_beta)
+            if k == last and model.output_transposed:
+                dense_backward_weight(Y, NULL, n_in, dZ, n_out, target + offset, n_in, n, n_in, n_out,
+                                      <floating> alpha, <floating> weight_beta, False)
+            else:
+                affine_backward_weight(Y, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
+                                       <floating> alpha, <floating> weight_beta)
         elif X != NULL and model.by_slices:
-            dense_backward_weight(X, order, dZ, n_out, target + offset, n, n_in, n_out, <floating> alpha,
-                                  <floating> first_beta,
+            dense_backward_weight(X, order, n_in, dZ, n_out, target + offset, n_in, n, n_in, n_out,
+                                  <floating> alpha, <floating> first_beta,
                                   stand_as_numbers(batch.store, X) and first + 2 * n <= batch.run_end)
         elif X != NULL:
             affine_backward_weight(X, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,

@@ -8,10 +8,11 @@ from .sparse cimport BlockStore
 cdef struct Model:
     Py_ssize_t n_layers
     Py_ssize_t n_parameters
-    Py_ssize_t widest               # of the hidden layers
+    Py_ssize_t widest               # of the layers but the input
     const Py_ssize_t* sizes         # (n_layers + 1,)
     const int* activations          # (n_layers - 1,), one a hidden layer
     bint by_slices                  # the first weight stands by slices of units: see units.pyx
+    bint output_transposed          # the last weight stands as (n_classes, n_in)
     Py_ssize_t first_size           # numbers that it takes then, n_in * n_out otherwise
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
 

@@ -104,12 +104,23 @@ INLINE void NAME(sum_lanes)(const vector v[4], NUMBER z[4])
 #endif
 }
 
-/* The n < LANES numbers at address, and zeros. */
-FUNCTION vector NAME(read_part)(const NUMBER *address, ptrdiff_t n)
+/* The n < LANES numbers at address, and zeros.  Apart, so that it takes no registers from the tiles' loops. */
+APART vector NAME(read_part)(const NUMBER *address, ptrdiff_t n)
 {
+#if VECTOR_BYTES == 64 && NUMBER_BYTES == 4
+    return (vector)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), address);
+#elif VECTOR_BYTES == 64
+    return (vector)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), address);
+#elif VECTOR_BYTES == 32 && NUMBER_BYTES == 4 && defined(__AVX2__)
+    return (vector)_mm256_maskload_ps(address, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n),
+                                                                  _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+#elif VECTOR_BYTES == 32 && defined(__AVX2__)
+    return (vector)_mm256_maskload_pd(address, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)));
+#else
     vector v = {0};
     memcpy(&v, address, n * sizeof(NUMBER));
     return v;
+#endif
 }
 
 /* Z (rows, units) += X (rows, n) @ W (units, n).T: rows * units sums along the inputs, for at most four units. */
@@ -151,8 +162,9 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
 }
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T */
-FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
-                             ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, ptrdiff_t n_out)
+FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
+                             ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
+                             ptrdiff_t n_out)
 {
     ptrdiff_t i, s, t, c, r, n_rows, n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (n_out + 3) / 4;
     const NUMBER *rows[DOT_ROWS];
@@ -161,7 +173,7 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, const NUMB
         n_rows = n * (s + 1) / n_strips - i;
         /* Where fewer rows are left than a tile has, the last is taken again and its sums are dropped. */
         for (r = 0; r < DOT_ROWS; r++)
-            rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), n_in);
+            rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), x_stride);
         for (t = 0; t < n_tiles; t++) {
             c = n_out * t / n_tiles;
 #define TILE(rows_, units) \

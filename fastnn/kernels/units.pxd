@@ -2,6 +2,8 @@ from cython cimport floating
 
 from .model cimport Batch, Model, Step
 
+cpdef bint transposes_output(const Py_ssize_t[::1] sizes) noexcept
+
 cdef int slices_at_most(const Model* model) noexcept nogil
 
 cdef Py_ssize_t sliced_size(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil

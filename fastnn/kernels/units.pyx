@@ -7,8 +7,8 @@ the second.  Deeper networks wait once more a layer and direction.  The slices d
 layers alone and their parts are added up in order, so the bits do not depend on the number of threads.
 
 The first weight may stand by slices, so that no two members write to the same line of the cache: that of a
-slice as (units, n_in) for dense rows, which makes up the transposed weight, and as (n_in, units) for sparse ones, where each row
-begins a line of the cache.
+slice as (units, n_in) for dense rows, which makes up the transposed weight, and as (n_in, units) for sparse
+ones, where each row begins a line of the cache.  The output layer's weight, if it is long, then stands transposed.
 """
 
 from cython cimport floating
@@ -20,7 +20,7 @@ from libc.string cimport memcpy
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows
 from .blas cimport gemm_
-from .dense cimport dense_backward_weight, dense_forward, transpose_columns
+from .dense cimport dense_backward_input, dense_backward_weight, dense_forward, transpose_columns
 from .model cimport Batch, Model, Step, now
 from .rows cimport CSR, dense_rows, fetch_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
@@ -54,6 +54,7 @@ cdef enum:
     MANY_UNITS = 200    # of a layer that has so many slices
     SLICE_UNITS = 10    # a narrower slice loses more in its products than a thread gains
     PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
+    LONG_OUTPUT = 64    # inputs of an output layer from which on sums along them, and no BLAS, are faster
     LINE_BYTES = 64     # of the cache
 
 
@@ -61,6 +62,12 @@ cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
     if width >= MANY_UNITS:
         return MAX_SLICES
     return 2 if width >= 2 * SLICE_UNITS else 1
+
+
+cpdef bint transposes_output(const Py_ssize_t[::1] sizes) noexcept:
+    """Whether the output layer's weight is transposed where the first one stands by slices."""
+    cdef Py_ssize_t n_layers = sizes.shape[0] - 1
+    return n_layers > 1 and sizes[n_layers - 1] >= LONG_OUTPUT
 
 
 cdef int slices_at_most(const Model* model) noexcept nogil:
@@ -111,12 +118,12 @@ cdef Py_ssize_t rows_work_size(const Model* model, Py_ssize_t batch_size) noexce
 
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
     # The rows of three batches (one that slow members still read, the current one, the next), outputs and
-    # gradients of the hidden layers, parts of the logits of two batches, each member's gradient of the logits.
+    # gradients of the hidden layers, parts of the logits of two batches, each member's gradient of the logits, twice.
     cdef Py_ssize_t k, hidden = 0
     for k in range(1, model.n_layers):
         hidden += model.sizes[k]
     return (3 * rows_work_size(model, batch_size)
-            + batch_size * (2 * hidden + 3 * MAX_SLICES * model.sizes[model.n_layers]))
+            + batch_size * (2 * hidden + 4 * MAX_SLICES * model.sizes[model.n_layers]))
 
 
 cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, Py_ssize_t n, floating* work,
@@ -222,6 +229,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef floating* deltas
     cdef floating* parts
     cdef floating* dZ
+    cdef floating* spare
+    cdef const floating* bias
     cdef const floating* X = NULL
     cdef const Py_ssize_t* order = NULL
     cdef const floating* Y
@@ -232,7 +241,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         hidden += model.sizes[k]
     deltas = outputs + batch_size * hidden
     parts = deltas + batch_size * hidden
-    dZ = parts + (2 * MAX_SLICES + member) * batch_size * n_classes
+    dZ = parts + (2 * MAX_SLICES + 2 * member) * batch_size * n_classes
+    spare = dZ + batch_size * n_classes
 
     width = model.sizes[1]
     own_begin = slice_begin(width, slices_of(width) * member // n_members)
@@ -260,7 +270,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         width = model.sizes[1]
         stride = own_size if n_hidden == 1 else width
         if by_slices and not sparse:
-            dense_forward(X, order, parameters + own_begin * n_in, parameters + model.first_size + own_begin,
+            dense_forward(X, order, n_in, parameters + own_begin * n_in, n_in, parameters + model.first_size + own_begin,
                           outputs + shift + own_begin, stride, n, n_in, own_end - own_begin)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
@@ -281,11 +291,14 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 if k == n_hidden - 1:
                     # part of the logits (n, n_classes) = Y (n, own) @ W (own, n_classes); the first has b too
                     own = (parity * MAX_SLICES + s) * batch_size * n_classes
-                    if s == 0:
-                        fill_rows(parameters + output + width * n_classes, parts + own, n_classes, n, n_classes)
-                    gemm_[floating](False, False, n, n_classes, end - begin, 1, A + begin, stride,
-                                    parameters + output + begin * n_classes, n_classes, 1 if s == 0 else 0,
-                                    parts + own, n_classes)
+                    bias = parameters + output + width * n_classes if s == 0 else NULL
+                    if model.output_transposed:
+                        dense_forward(A + begin, NULL, stride, parameters + output + begin, width, bias, parts + own,
+                                      n_classes, n, end - begin, n_classes)
+                    else:
+                        fill_rows(bias, parts + own, n_classes, n, n_classes)
+                        gemm_[floating](False, False, n, n_classes, end - begin, 1, A + begin, stride,
+                                        parameters + output + begin * n_classes, n_classes, 1, parts + own, n_classes)
             if k < n_hidden - 1:
                 fastnn_barrier()
             Y = A
@@ -327,7 +340,10 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             stride = own_size if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                if k == n_hidden - 1:
+                if k == n_hidden - 1 and model.output_transposed:
+                    dense_backward_input(dZ, parameters + output + begin, width, D + begin, stride, spare, n,
+                                         end - begin, n_classes)
+                elif k == n_hidden - 1:
                     affine_backward_input(dZ, n_classes, parameters + output + begin * n_classes, n_classes,
                                           D + begin, stride, n, end - begin, n_classes)
                 else:
@@ -343,8 +359,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         width = model.sizes[1]
         if by_slices and not sparse:
             stride = own_size if n_hidden == 1 else width
-            dense_backward_weight(X, order, deltas + shift + own_begin, stride, target + own_begin * n_in, n, n_in,
-                                  own_end - own_begin, alpha, weight_beta, in_place and at + 2 * n <= run.n_rows)
+            dense_backward_weight(X, order, n_in, deltas + shift + own_begin, stride, target + own_begin * n_in, n_in,
+                                  n, n_in, own_end - own_begin, alpha, weight_beta, in_place and at + 2 * n <= run.n_rows)
         weight = 0
         before = 0
         Y = X
@@ -376,7 +392,14 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                                  state + weight + begin, width, below, end - begin, step.l2)
                 if not folds:
                     step_columns(step, parameters + own, gradient + own, state + own, width, 1, end - begin, 0)
-                if k == n_hidden - 1:
+                if k == n_hidden - 1 and model.output_transposed:
+                    own = output + begin
+                    dense_backward_weight(A + begin, NULL, stride, dZ, n_classes, target + own, width, n, end - begin,
+                                          n_classes, alpha, weight_beta, False)
+                    if not folds:
+                        step_columns(step, parameters + own, gradient + own, state + own, width, n_classes, end - begin,
+                                     step.l2)
+                elif k == n_hidden - 1:
                     own = output + begin * n_classes
                     affine_backward_weight(A + begin, stride, dZ, n_classes, target + own, n_classes,
                                            n, end - begin, n_classes, alpha, weight_beta)
@@ -428,15 +451,30 @@ def rearrange(const Py_ssize_t[::1] sizes, bint sparse, bint back, const floatin
               floating[::1] vector_out, int n_threads=1):
     """vector_out = vector (n_parameters,) with the first weight by slices of units, for sparse or dense rows.
 
+    The output layer's weight is transposed where `transposes_output` says so.
+
+
     back : vector has the first weight by slices, vector_out as (n_in, n_out)
     """
     cdef Py_ssize_t n_in = sizes[0], n_out = sizes[1], size = n_in * n_out, begin, width, row, rest, sliced, i
+    cdef Py_ssize_t n_layers = sizes.shape[0] - 1, n_last = sizes[n_layers - 1], n_classes = sizes[n_layers]
     cdef int s, part, n_parts = 1 if size < PARALLEL_COPY else n_threads
+    cdef bint transposes = transposes_output(sizes)
     with nogil:
         sliced = sliced_size(n_in, n_out, sizeof(floating)) if sparse else size
         rest = min(vector.shape[0], vector_out.shape[0]) - size
+        if transposes:
+            rest -= (sizes[n_layers - 1] + 1) * sizes[n_layers]
         memcpy(&vector_out[0] + (size if back else sliced), &vector[0] + (sliced if back else size),
                rest * sizeof(floating))
+        if transposes:
+            i, begin = (sliced if back else size) + rest, (size if back else sliced) + rest
+            if back:
+                transpose_columns(&vector[i], &vector_out[begin], n_classes, n_last, 0, n_last)
+            else:
+                transpose_columns(&vector[i], &vector_out[begin], n_last, n_classes, 0, n_classes)
+            memcpy(&vector_out[begin + n_last * n_classes], &vector[i + n_last * n_classes],
+                   n_classes * sizeof(floating))
         if not sparse:
             for part in prange(n_parts, num_threads=n_parts, schedule="static"):
                 if back:

@@ -23,13 +23,19 @@
 /* A line of the cache, on nearly all processors. */
 #define LINE_BYTES 64
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #if VECTOR_BYTES
 #define INLINE static inline __attribute__((always_inline, unused))
 #define FUNCTION static __attribute__((unused))
+#define APART static __attribute__((noinline, unused))
 #define PREFETCH(address) __builtin_prefetch(address, 0, 2)
 #else
 #define INLINE static __inline
 #define FUNCTION static
+#define APART static
 #define PREFETCH(address)
 #endif
 
