@@ -50,10 +50,11 @@ TILED_ROWS = 12
 # too short to gain.
 DENSE_INPUTS = 64
 
-# From this size of a row of the first weight on, and from so many non-zeros a column on, the gradient of sparse rows is
-# taken by column: see kernels/sparse.pyx.
-SORTED_BYTES = 512
+# The gradient of sparse rows is taken by column (see kernels/sparse.pyx) from so many non-zeros a column on, fewer
+# where a row of the first weight has at least this size.  Where they must be sorted for each batch, it takes both.
 SORTED_NONZEROS = 8
+SORTED_NONZEROS_WIDE = 3
+SORTED_BYTES = 512
 
 # Steps go by touched columns (kernels/touched.pyx) where a batch has less than one non-zero for so many columns.
 # Beyond, going over the whole weight in order costs less than finding its rows here and there.
@@ -235,8 +236,12 @@ class Engine:
         hyperparameters: NDArray[np.float64] | None = None,
         l2: float = 0.0,
         state: NDArray[Any] | None = None,
+        in_order: bool = False,
     ) -> None:
-        """Allocate the work space for epochs over X in batches; see `fastnn.optimizers` for the update."""
+        """Allocate the work space for epochs over X in batches; see `fastnn.optimizers` for the update.
+
+        in_order: the rows will be taken as they are stored, in each epoch.
+        """
         self.X = X
         self.batch_size = min(batch_size, int(X.shape[0]))
         self.update = UPDATES[update]
@@ -254,7 +259,7 @@ class Engine:
         # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
         self.touched = np.zeros(1 + 2 * n_in, np.int64) if touches else None
         self._by_units = not touches and epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
-        self.blocks = None if touches or self._by_units else self._sorted_blocks(X)
+        self.blocks = self._sorted_blocks(X) if in_order and not touches else None
         self.nonzeros = 0 if touches or self.blocks else self._nonzeros_at_once(X)
         shape = epoch.work_shape(
             self.sizes, self.activations, self.batch_size, self.block_rows, self.update, self.nonzeros, touches
@@ -288,14 +293,16 @@ class Engine:
         return columns_each > TOUCHED_SHARE
 
     def _sorted_blocks(self, X: Rows) -> SortedBlocks | None:
-        # Batches of all rows meet the same blocks in each epoch, so their non-zeros are sorted by column once.
-        # A gradient is taken once, and few non-zeros leave most columns of a block empty: neither would gain.
+        # Rows in order make the same blocks in each epoch, so their non-zeros are sorted by column once.  A gradient
+        # is taken once, and where a column of a block has few non-zeros there is little to add up: neither would gain.
         n, n_in = X.shape
-        if not isinstance(X, CSRRows) or self.update == UPDATES["none"] or self.batch_size < n:
+        if not isinstance(X, CSRRows) or self.update == UPDATES["none"]:
             return None
-        if len(X.data) * min(self.block_rows, n) < n * n_in:
+        rows_at_once = self.batch_size if self._by_units else min(self.block_rows, self.batch_size)
+        wide = int(self.sizes[1]) * self.parameters.itemsize >= SORTED_BYTES
+        if len(X.data) * rows_at_once < (SORTED_NONZEROS_WIDE if wide else SORTED_NONZEROS) * n * n_in:
             return None
-        bounds = np.array(epoch.block_bounds(n, self.block_rows), np.int64)
+        bounds = np.array(epoch.block_bounds(n, self.batch_size, self.block_rows, self._by_units), np.int64)
         rows_, starts = np.empty(len(X.data), np.int32), np.empty((len(bounds) - 1, n_in + 2), np.int32)
         blocks = SortedBlocks(np.empty_like(X.data), rows_, starts, bounds)
         sparse.sort_blocks(X, bounds, blocks.data, blocks.rows, blocks.starts, self.n_threads)

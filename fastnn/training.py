@@ -177,7 +177,8 @@ class Trainer:
         optimizer, batch_size = self.optimizer, self.batch_size or len(labels)
         if len(self._state) != optimizer.n_slots:  # at first, and where it was replaced by another kind
             self._state = np.zeros((optimizer.n_slots, self.network.parameters.size), self.network.dtype)
-        engine.begin(rows, batch_size, optimizer.update, optimizer.hyperparameters, self.l2, state=self._state)
+        in_order = not self.shuffle or batch_size >= len(labels)
+        engine.begin(rows, batch_size, optimizer.update, optimizer.hyperparameters, self.l2, self._state, in_order)
         fit = Fit(self, epochs, len(labels))
         callbacks = [*self.callbacks, ProgressBar(progress)]
         started = []

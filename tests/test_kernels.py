@@ -312,8 +312,8 @@ def test_updates(dtype, assert_close, rng, update, n):
     assert_close(ours[1], expected[1])
 
 
-def sort_blocks(X, block_rows):
-    bounds = np.array(epoch.block_bounds(X.shape[0], block_rows), np.int64)
+def sort_blocks(X, *rows_at_once):
+    bounds = np.array(epoch.block_bounds(X.shape[0], *rows_at_once), np.int64)
     starts = np.empty((len(bounds) - 1, X.n_columns + 2), np.int32)
     blocks = sparse.SortedBlocks(np.empty_like(X.data), np.empty_like(X.indices), starts, bounds)
     sparse.sort_blocks(X, *(blocks.bounds, blocks.data, blocks.rows, blocks.starts))
@@ -323,7 +323,7 @@ def sort_blocks(X, block_rows):
 @pytest.mark.parametrize("n", [1, 33, 700])
 def test_sort_blocks(dtype, rng, n):
     X = to_csr((draw(rng, n, 13, dtype=dtype) * (rng.random((n, 13)) < 0.4)).astype(dtype), np.dtype(dtype))
-    bounds = np.array(epoch.block_bounds(n, 10), np.int64)
+    bounds = np.array(epoch.block_bounds(n, n, 10, False), np.int64)
     outputs = [np.empty_like(X.data), np.empty_like(X.indices), np.full((len(bounds) - 1, 15), 7, np.int32)]
     ours, expected = call_both("sort_blocks", lambda o: (X, bounds, *o, 2), outputs)
     for found, wanted in zip(ours, expected, strict=True):
@@ -352,7 +352,8 @@ def run_epoch(
     parameters = parameters.copy()
     shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update], nonzeros, touches)
     columns = np.zeros(1 + 2 * sizes[0], np.int64) if touches else None
-    blocks = sort_blocks(X, block_rows) if in_blocks else None
+    by_units = epoch.go_by_units(sizes, codes, batch_size, updates.UPDATES[update])
+    blocks = sort_blocks(X, batch_size, block_rows, by_units) if in_blocks else None
     lanes = shape[0]
     momentum = update in ("momentum", "nesterov")
     state = np.zeros((int(momentum), parameters.size), parameters.dtype)
@@ -397,7 +398,17 @@ def run_epoch(
 
 @pytest.mark.parametrize("update", list(updates.UPDATES))
 @pytest.mark.parametrize(
-    "kind", ["dense", "dense, by slices", "other dtype", "uint8, by slices", "sparse", "sparse, sorted"]
+    "kind",
+    [
+        "dense",
+        "dense, by slices",
+        "other dtype",
+        "uint8, by slices",
+        "sparse",
+        "sparse, sorted",
+        "sparse, blocks",
+        "sparse, touched",
+    ],
 )
 @pytest.mark.parametrize(
     ("sizes", "names", "n", "batch_size", "block_rows"),
@@ -437,7 +448,7 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
         size = units.vector_size(sizes, kind == "sparse", np.dtype(dtype).itemsize)
     parameters = 0.5 * draw(rng, size, dtype=dtype)
     arguments = (X, y, order, batch_size, sizes, codes, parameters, update, 0.01, block_rows)
-    in_blocks = "blocks" in full_kind and order is None and batch_size == n and not by_slices
+    in_blocks = "blocks" in full_kind and order is None
     options = (by_slices, nonzeros, touches, in_blocks)
     ours, expected = (run_epoch(module, *arguments, 2, *options) for module in (epoch, reference))
     for found, wanted in zip(ours[:3], expected[:3], strict=True):

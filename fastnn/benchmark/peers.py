@@ -43,7 +43,7 @@ def prepare_fastnn(cell: Cell, X: NDArray[Any], y: NDArray[Any], sparse: bool | 
     # The trainer checks and converts the data once a fit, not once an epoch, so the rows are converted here.
     rows = trainer._choose_storage(X)
     engine = trainer.network.engine()
-    engine.begin(rows, cell.batch_size, "sgd", trainer.optimizer.hyperparameters)
+    engine.begin(rows, cell.batch_size, "sgd", trainer.optimizer.hyperparameters, in_order=True)
     labels = y.astype(np.intp)
 
     def epoch() -> float:

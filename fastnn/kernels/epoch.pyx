@@ -105,11 +105,16 @@ def go_by_units(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssiz
     return goes_by_units(&model, batch_size, update)
 
 
-def block_bounds(Py_ssize_t n_rows, Py_ssize_t block_rows):
-    """First row of each block of a batch of so many rows that is not shared out by units, and the number of rows."""
-    cdef Py_ssize_t n_lanes = lanes_of(n_rows), lane
-    bounds = [first for lane in range(n_lanes)
-              for first in range(n_rows * lane // n_lanes, n_rows * (lane + 1) // n_lanes, block_rows)]
+def block_bounds(Py_ssize_t n_rows, Py_ssize_t batch_size, Py_ssize_t block_rows, bint by_units):
+    """First row of each block of all batches, and the number of rows; a batch shared out by units is one block."""
+    cdef Py_ssize_t begin, n, n_lanes, lane
+    bounds = []
+    for begin in range(0, n_rows, batch_size):
+        n = min(batch_size, n_rows - begin)
+        n_lanes = 1 if by_units else lanes_of(n)
+        for lane in range(n_lanes):
+            bounds += range(begin + n * lane // n_lanes, begin + n * (lane + 1) // n_lanes,
+                            batch_size if by_units else block_rows)
     return [*bounds, n_rows]
 
 
@@ -370,7 +375,8 @@ def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t ba
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: none, not sorted
     touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
         touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True
-    blocks : SortedBlocks of X with bounds of block_bounds(n, block_rows), for a batch of all rows as they are stored
+    blocks : SortedBlocks of X, for rows as they are stored, with bounds of block_bounds(n, batch_size, block_rows,
+        by_units), where by_units is what go_by_units says
     """
     cdef RowStore store = open_rows(X)
     cdef Model model = open_model(sizes, activations, nonzeros, by_slices)

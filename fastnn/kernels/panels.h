@@ -71,18 +71,21 @@ FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
 #define TRY_16(call)
 #endif
 
-/* out (width,) += scale * sum_k values[k] * B[rows[k]] (width,), for one panel; if in_order is set, one after the
-   other, so that what is added in two calls has the same bits as in one.  */
-FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
-                                  const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t width, int in_order)
+/* out[j] (width,) += scale * sum_k values[k] * B[rows[k]] (width,) for starts[j] <= k < starts[j + 1], for each j of n and
+   one panel; if in_order is set, one after the other, so that what is added in two calls has the same bits as in one.  */
+FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, const int32_t *starts, ptrdiff_t n,
+                                  NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
+                                  ptrdiff_t width, int in_order)
 {
-    ptrdiff_t k, c;
-#define COMBINE(bytes) JOIN(combine, NUMBER, bytes)(values, rows, n, scale, B, stride, out, width, in_order)
+    ptrdiff_t j, k, c;
+#define COMBINE(bytes) \
+    JOIN(combine, NUMBER, bytes)(values, rows, starts, n, scale, B, stride, out, out_stride, width, in_order)
     TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
 #undef COMBINE
-    for (k = 0; k < n; k++)
-        for (c = 0; c < width; c++)
-            out[c] += scale * values[k] * B[rows[k] * stride + c];
+    for (j = 0; j < n; j++)
+        for (k = starts[j]; k < starts[j + 1]; k++)
+            for (c = 0; c < width; c++)
+                out[j * out_stride + c] += scale * values[k] * B[rows[k] * stride + c];
 }
 
 /* B[rows[k]] (width,) += scale * values[k] * d (width,) for each k in turn, for one panel. */
@@ -175,19 +178,28 @@ INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptr
 #define CASES CASE(1) CASE(2)
 #endif
 
-FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale, const NUMBER *B,
-                            ptrdiff_t stride, NUMBER *out, ptrdiff_t width, int in_order)
+FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, const int32_t *starts, ptrdiff_t n,
+                            NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
+                            ptrdiff_t width, int in_order)
 {
+    ptrdiff_t j;
     /* Where sums are few, each may have two chains, so that no product waits for the one before. */
+#define LOOP(vectors, chains) \
+    for (j = 0; j < n; j++) \
+        if (starts[j] < starts[j + 1]) \
+            NAME(combine_vectors)(values + starts[j], rows + starts[j], starts[j + 1] - starts[j], scale, B, stride, \
+                                  out + j * out_stride, width, vectors, chains);
 #define CASE(vectors) \
     case vectors: \
-        if (vectors <= 2 && !in_order) \
-            NAME(combine_vectors)(values, rows, n, scale, B, stride, out, width, vectors, 2); \
-        else \
-            NAME(combine_vectors)(values, rows, n, scale, B, stride, out, width, vectors, 1); \
+        if (vectors <= 2 && !in_order) { \
+            LOOP(vectors, 2) \
+        } else { \
+            LOOP(vectors, 1) \
+        } \
         break;
     switch ((width + LANES - 1) / LANES) { CASES }
 #undef CASE
+#undef LOOP
 }
 
 FUNCTION void NAME(scatter)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale, const NUMBER *d,

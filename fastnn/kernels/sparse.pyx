@@ -21,10 +21,12 @@ cdef extern from "panels.h" nogil:
     Py_ssize_t panels_of_double(Py_ssize_t width)
     Py_ssize_t panel_begin_float(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
     Py_ssize_t panel_begin_double(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
-    void combine_float(const float* values, const int32_t* rows, Py_ssize_t n, float scale, const float* B,
-                       Py_ssize_t stride, float* out, Py_ssize_t width, bint in_order)
-    void combine_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* B,
-                        Py_ssize_t stride, double* out, Py_ssize_t width, bint in_order)
+    void combine_float(const float* values, const int32_t* rows, const int32_t* starts, Py_ssize_t n, float scale,
+                       const float* B, Py_ssize_t stride, float* out, Py_ssize_t out_stride, Py_ssize_t width,
+                       bint in_order)
+    void combine_double(const double* values, const int32_t* rows, const int32_t* starts, Py_ssize_t n, double scale,
+                        const double* B, Py_ssize_t stride, double* out, Py_ssize_t out_stride, Py_ssize_t width,
+                        bint in_order)
     void scatter_float(const float* values, const int32_t* rows, Py_ssize_t n, float scale, const float* d, float* B,
                        Py_ssize_t stride, Py_ssize_t width)
     void scatter_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* d,
@@ -92,14 +94,14 @@ cdef inline Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_
         return panel_begin_double(width, p, n_panels)
 
 
-cdef inline void combine(const floating* values, const int32_t* rows, Py_ssize_t n, floating scale,
-                         const floating* B, Py_ssize_t stride, floating* out, Py_ssize_t width,
-                         bint in_order) noexcept nogil:
-    # out (width,) += scale * sum_k values[k] * B[rows[k]]
+cdef inline void combine(const floating* values, const int32_t* rows, const int32_t* starts, Py_ssize_t n,
+                         floating scale, const floating* B, Py_ssize_t stride, floating* out, Py_ssize_t out_stride,
+                         Py_ssize_t width, bint in_order) noexcept nogil:
+    # out[j] (width,) += scale * sum_k values[k] * B[rows[k]], k from starts[j] to starts[j + 1], for each j of n
     if floating is float:
-        combine_float(values, rows, n, scale, B, stride, out, width, in_order)
+        combine_float(values, rows, starts, n, scale, B, stride, out, out_stride, width, in_order)
     else:
-        combine_double(values, rows, n, scale, B, stride, out, width, in_order)
+        combine_double(values, rows, starts, n, scale, B, stride, out, out_stride, width, in_order)
 
 
 cdef inline void scatter(const floating* values, const int32_t* rows, Py_ssize_t n, floating scale,
@@ -117,7 +119,9 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), X the n rows at position first of the order
     cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, W)
     cdef int64_t at
+    cdef int32_t[2] starts
     cdef const floating* values = <const floating*> store.values
+    starts[0] = 0
     fill_rows(b, Z, z_stride, n, n_out)
     # One panel of W after the other, so that it stays in cache while the rows go by.
     for p in range(n_panels):
@@ -126,8 +130,9 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
         for i in range(n):
             row = order[first + i] if order != NULL else first + i
             at = store.row_starts[row]
-            combine(values + at, store.columns + at, store.row_starts[row + 1] - at, <floating> 1.0, W + begin,
-                    w_stride, Z + i * z_stride + begin, width, False)
+            starts[1] = <int32_t> (store.row_starts[row + 1] - at)
+            combine(values + at, store.columns + at, starts, 1, <floating> 1.0, W + begin, w_stride,
+                    Z + i * z_stride + begin, 0, width, False)
 
 
 cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
@@ -203,17 +208,12 @@ cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ
                                   Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha,
                                   bint in_order) noexcept nogil:
     # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); in_order: as `sparse_backward_weight`, bit for bit
-    cdef Py_ssize_t j, p, begin, width, n_panels = panels_of(n_out, dZ)
-    cdef int32_t at
-    cdef const floating* values = <const floating*> columns.values
+    cdef Py_ssize_t p, begin, width, n_panels = panels_of(n_out, dZ)
     for p in range(n_panels):
         begin = panel_begin(n_out, p, n_panels, dZ)
         width = panel_begin(n_out, p + 1, n_panels, dZ) - begin
-        for j in range(columns.n_columns):
-            at = columns.starts[j]
-            if columns.starts[j + 1] > at:
-                combine(values + at, columns.rows + at, columns.starts[j + 1] - at, alpha, dZ + begin, z_stride,
-                        dW + j * w_stride + begin, width, in_order)
+        combine(<const floating*> columns.values, columns.rows, columns.starts, columns.n_columns, alpha, dZ + begin,
+                z_stride, dW + begin, w_stride, width, in_order)
 
 
 def sparse_affine(X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):

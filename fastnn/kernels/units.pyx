@@ -25,7 +25,7 @@ from .model cimport Batch, Model, Step, now
 from .rows cimport CSR, dense_rows, fetch_rows, stand_as_numbers
 from .softmax cimport cross_entropy_rows
 from .sparse cimport (
-    ColumnStore, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column,
+    ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column,
     sparse_backward_weight, sparse_forward)
 from .updates cimport SGD, update_range
 
@@ -54,6 +54,7 @@ cdef enum:
     MANY_UNITS = 200    # of a layer that has so many slices
     SLICE_UNITS = 10    # a narrower slice loses more in its products than a thread gains
     PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
+    ALIGNED_UNITS = 8   # slices of wide layers begin at multiples of this
     LONG_OUTPUT = 64    # inputs of an output layer from which on sums along them, and no BLAS, are faster
     LINE_BYTES = 64     # of the cache
 
@@ -79,10 +80,8 @@ cdef int slices_at_most(const Model* model) noexcept nogil:
 
 
 cdef inline Py_ssize_t slice_begin(Py_ssize_t width, int index) noexcept nogil:
-    # Where the layer is wide, a multiple of what fills a vector, or half of one.
-    cdef int n_slices = slices_of(width)
-    cdef Py_ssize_t vector = 16 if width >= 256 else 8 if width >= 64 else 1
-    return min(width, (width * index // n_slices + vector - 1) // vector * vector)
+    cdef Py_ssize_t begin = width * index // slices_of(width)
+    return (begin + ALIGNED_UNITS // 2) // ALIGNED_UNITS * ALIGNED_UNITS if begin < width and width >= 64 else begin
 
 
 cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept nogil:
@@ -161,6 +160,11 @@ cdef void step_sparse(const Model* model, const Batch* run, Py_ssize_t at, Py_ss
     # The first weight's step, or gradient, for one slice.
     cdef int m
     cdef ColumnStore columns
+    if model.blocks != NULL:
+        columns = block_at(model.blocks, run.store, at, dZ)
+        scale_rows(target, stride, model.sizes[0], n_units, beta)
+        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha, False)
+        return
     if not model.nonzeros:
         sparse_backward_weight(run.store, run.order, at, n, dZ, z_stride, target, stride, n_units, alpha, beta)
         return
@@ -270,8 +274,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         width = model.sizes[1]
         stride = own_size if n_hidden == 1 else width
         if by_slices and not sparse:
-            dense_forward(X, order, n_in, parameters + own_begin * n_in, n_in, parameters + model.first_size + own_begin,
-                          outputs + shift + own_begin, stride, n, n_in, own_end - own_begin)
+            dense_forward(X, order, n_in, parameters + own_begin * n_in, n_in,
+                          parameters + model.first_size + own_begin, outputs + shift + own_begin, stride, n, n_in,
+                          own_end - own_begin)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
             A = outputs + batch_size * before + shift
@@ -360,7 +365,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         if by_slices and not sparse:
             stride = own_size if n_hidden == 1 else width
             dense_backward_weight(X, order, n_in, deltas + shift + own_begin, stride, target + own_begin * n_in, n_in,
-                                  n, n_in, own_end - own_begin, alpha, weight_beta, in_place and at + 2 * n <= run.n_rows)
+                                  n, n_in, own_end - own_begin, alpha, weight_beta,
+                                  in_place and at + 2 * n <= run.n_rows)
         weight = 0
         before = 0
         Y = X
