@@ -55,8 +55,9 @@ FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
     return p == n_panels ? width : (width + WIDEST - 1) / WIDEST * p / n_panels * WIDEST;
 }
 
+/* Two overlapping vectors of 64 bytes would do more than three or four of 32. */
 #if VECTOR_BYTES >= 64
-#define TRY_64(call) if (width * sizeof(NUMBER) >= 64) { call(64); return; }
+#define TRY_64(call) if (width * sizeof(NUMBER) >= 128) { call(64); return; }
 #else
 #define TRY_64(call)
 #endif
@@ -171,11 +172,11 @@ INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptr
     }
 }
 
-/* Narrower vectors than the widest are for rows that a vector of twice as many lanes does not fit. */
+/* Narrower vectors than the widest are for rows that wider ones do not fit, or hardly. */
 #if BYTES == VECTOR_BYTES
 #define CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #else
-#define CASES CASE(1) CASE(2)
+#define CASES CASE(1) CASE(2) CASE(3) CASE(4)
 #endif
 
 FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, const int32_t *starts, ptrdiff_t n,
@@ -191,7 +192,7 @@ FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, const int
                                   out + j * out_stride, width, vectors, chains);
 #define CASE(vectors) \
     case vectors: \
-        if (vectors <= 2 && !in_order) { \
+        if (vectors * BYTES <= 128 && !in_order) { \
             LOOP(vectors, 2) \
         } else { \
             LOOP(vectors, 1) \

@@ -10,6 +10,8 @@ from libc.math cimport log
 
 from ._math cimport exp_
 
+cdef double LARGE_PRODUCT = 1e100
+
 
 cdef inline floating row_max(const floating* z, Py_ssize_t n_classes) noexcept nogil:
     cdef Py_ssize_t j
@@ -48,19 +50,32 @@ cdef double cross_entropy_rows(floating* Z, const Py_ssize_t* y, Py_ssize_t n, P
                                double scale) noexcept nogil:
     # Returns sum_i log P[i, y_i], P = softmax(Z); Z becomes scale * (onehot(y) - P), the gradient by
     # the logits of scale times that sum.
-    cdef Py_ssize_t i
-    cdef floating largest, logit, total
+    # All rows' exp is one loop, since a row may be shorter than a vector; and a product of sums, each from 1 to
+    # n_classes, saves most of the logarithms.
+    cdef Py_ssize_t i, j
+    cdef floating largest, total
     cdef floating* z
-    cdef double log_likelihood = 0
+    cdef double log_likelihood = 0, product = 1
     for i in range(n):
         z = Z + i * n_classes
         largest = row_max(z, n_classes)
-        logit = z[y[i]] - largest
-        total = exp_row(z, largest, n_classes)
-        log_likelihood += logit - log(total)
+        for j in range(n_classes):
+            z[j] -= largest
+        log_likelihood += z[y[i]]
+    for i in range(n * n_classes):
+        Z[i] = exp_(Z[i])
+    for i in range(n):
+        z = Z + i * n_classes
+        total = 0
+        for j in range(n_classes):
+            total += z[j]
+        product *= total
+        if not product < LARGE_PRODUCT:
+            log_likelihood -= log(product)
+            product = 1
         scale_row(z, <floating> -scale / total, n_classes)
         z[y[i]] += <floating> scale
-    return log_likelihood
+    return log_likelihood - log(product)
 
 
 def inplace_softmax(floating[:, ::1] Z):
