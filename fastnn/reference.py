@@ -142,7 +142,8 @@ def dense_affine(X: Array, W: Array, b: Array, Z_out: Array) -> None:
 
 def backprop_dense_input(dZ: Array, W: Array, dX_out: Array, work: Array) -> None:
     """dX_out (n, n_in) = dZ (n, n_out) @ W (n_out, n_in)."""
-    dX_out[:] = dZ @ W
+    # OpenBLAS sets the flag of an invalid operation for some shapes of finite numbers; dot does not look at it.
+    dX_out[:] = np.dot(dZ, W)
 
 
 def backprop_dense_weight(X: Array, dZ: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
