@@ -256,7 +256,6 @@ def rearrange(sizes: Array, sparse: bool, back: bool, vector: Array, vector_out:
 
     The output layer's weight is transposed where `transposes_output` says so.
 
-
     back : vector has the first weight by slices, vector_out as (n_in, n_out)
     """
     n_in, n_out = sizes[:2]

@@ -459,7 +459,6 @@ def rearrange(const Py_ssize_t[::1] sizes, bint sparse, bint back, const floatin
 
     The output layer's weight is transposed where `transposes_output` says so.
 
-
     back : vector has the first weight by slices, vector_out as (n_in, n_out)
     """
     cdef Py_ssize_t n_in = sizes[0], n_out = sizes[1], size = n_in * n_out, begin, width, row, rest, sliced, i
