@@ -70,7 +70,7 @@ def prepare_pytensor(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     network = start(cell, dtype)
     data = pytensor.shared(X, borrow=True)
     # A row of Y is 1 at the label.
-    targets = pytensor.shared(np.eye(network.n_classes, dtype=dtype)[y], borrow=True)
+    targets = pytensor.shared(np.eye(network.n_out, dtype=dtype)[y], borrow=True)
     weights, biases = ([pytensor.shared(p.copy()) for p in group] for group in (network.weights, network.biases))
     first = pt.lscalar()
     rows, Y = data, targets

@@ -9,13 +9,28 @@
 True
 """
 
-from fastnn import _clock, callbacks, datasets  # noqa: F401  the clock starts before all else
+from fastnn import _clock, callbacks, datasets, schedules  # noqa: F401  the clock starts before all else
 from fastnn._config import show_config
 from fastnn.callbacks import History
 from fastnn.network import Network
-from fastnn.optimizers import SGD
+from fastnn.optimizers import LBFGS, SGD, Adagrad, Adam, AdamW, RMSprop
 from fastnn.training import DivergenceError, Trainer
 
 __version__ = "0.1.0"
 
-__all__ = ["SGD", "DivergenceError", "History", "Network", "Trainer", "callbacks", "datasets", "show_config"]
+__all__ = [
+    "LBFGS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "DivergenceError",
+    "History",
+    "Network",
+    "RMSprop",
+    "Trainer",
+    "callbacks",
+    "datasets",
+    "schedules",
+    "show_config",
+]

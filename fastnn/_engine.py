@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.kernels import blas, dense, epoch, rows, sparse, touched, units
+from fastnn.kernels.epoch import Architecture, Space
+from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
-from fastnn.kernels.updates import UPDATES
+from fastnn.kernels.updates import UPDATES, Steps
 
 Rows = NDArray[Any] | CSRRows
 
@@ -190,21 +192,17 @@ class Engine:
 
     Parameters
     ----------
-    sizes : (n_layers + 1,) intp array
-        Layer widths, input first.
-    activations : (n_layers - 1,) int32 array
-        Codes of the hidden layers' activations.
+    architecture : Architecture
+        Shape of the network.
     parameters : (n_parameters,) array
         Read by `forward`, and moved by `advance`.
     n_threads : int
         The results do not depend on it.
     """
 
-    def __init__(
-        self, sizes: NDArray[np.intp], activations: NDArray[np.int32], parameters: NDArray[Any], n_threads: int
-    ) -> None:
-        self.sizes = sizes
-        self.activations = activations
+    def __init__(self, architecture: Architecture, parameters: NDArray[Any], n_threads: int) -> None:
+        self.architecture = architecture
+        self.sizes = sizes = architecture.sizes
         self.parameters = parameters
         self.n_threads = _forks.usable_threads(min(n_threads, epoch.MAX_LANES))  # more could not help
         few, many = BLOCK_ROWS
@@ -212,20 +210,18 @@ class Engine:
         self.forward_rows = int(max(rows, FEWEST_BLOCK_ROWS))
 
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Yield (which rows, their logits), run by run; the logits' buffer is used again for the next run."""
+        """Yield (which rows, their last layer before softmax or sigmoid), run by run; the buffer is used again."""
         n = X.shape[0]
         block_rows = max(1, min(self.forward_rows, n))
         n_lanes = min(epoch.MAX_LANES, max(1, -(-n // block_rows)))
         run = max(n_lanes * block_rows, int(FORWARD_PRODUCT // self.parameters.size))
-        work_size = epoch.forward_work_size(self.sizes, self.activations, block_rows)
+        work_size = epoch.forward_work_size(self.architecture, block_rows)
         work = np.empty((n_lanes, work_size), self.parameters.dtype)
         logits = np.empty((min(run, n), self.sizes[-1]), self.parameters.dtype)
         for first in range(0, n, run):
             Z = logits[: min(run, n - first)]
             with single_threaded_blas():
-                epoch.forward(
-                    X, first, self.sizes, self.activations, self.parameters, work, block_rows, Z, self.n_threads
-                )
+                epoch.forward(X, first, self.architecture, self.parameters, work, block_rows, Z, self.n_threads)
             yield slice(first, first + len(Z)), Z
 
     def begin(
@@ -233,20 +229,22 @@ class Engine:
         X: Rows,
         batch_size: int,
         update: str = "none",
-        hyperparameters: NDArray[np.float64] | None = None,
-        l2: float = 0.0,
         state: NDArray[Any] | None = None,
         in_order: bool = False,
+        *,
+        lazy: bool = False,
+        direct: bool = False,
     ) -> None:
         """Allocate the work space for epochs over X in batches; see `fastnn.optimizers` for the update.
 
-        in_order: the rows will be taken as they are stored, in each epoch.
+        in_order : the rows will be taken as they are stored, more than once
+        lazy : all steps are alike and linear in a parameter and its state, so that rows of the first weight which a
+            batch does not touch can be brought up to date later
+        direct : plain steps, without a penalty, that products may write
         """
         self.X = X
         self.batch_size = min(batch_size, int(X.shape[0]))
         self.update = UPDATES[update]
-        self.hyperparameters = np.empty(0) if hyperparameters is None else hyperparameters
-        self.l2 = l2
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
         self._usable_threads, self._contended_chunks = self.n_threads, 0
         n_in, n_units = (int(size) for size in self.sizes[:2])
@@ -255,48 +253,52 @@ class Engine:
         if many and not isinstance(X, CSRRows) and n_in >= DENSE_INPUTS and n_units <= THIN_UNITS:
             rows = dense.BLOCK_BYTES // (n_in * self.parameters.itemsize) // TILED_ROWS * TILED_ROWS
             self.block_rows = min(self.block_rows, max(rows, TILED_ROWS))
-        touches = self._touches(X)
-        # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
-        self.touched = np.zeros(1 + 2 * n_in, np.int64) if touches else None
-        self._by_units = not touches and epoch.go_by_units(self.sizes, self.activations, self.batch_size, self.update)
-        self.blocks = self._sorted_blocks(X) if in_order and not touches else None
-        self.nonzeros = 0 if touches or self.blocks else self._nonzeros_at_once(X)
-        shape = epoch.work_shape(
-            self.sizes, self.activations, self.batch_size, self.block_rows, self.update, self.nonzeros, touches
-        )
+        touches = self._touches(X, lazy, direct)
+        self._by_units = not touches and epoch.go_by_units(self.architecture, self.batch_size, self.update)
+        blocks = self._sorted_blocks(X) if in_order and not touches else None
+        nonzeros = 0 if touches or blocks else self._nonzeros_at_once(X)
+        shape = epoch.work_shape(self.architecture, self.batch_size, self.block_rows, self.update, nonzeros, touches)
         n_lanes = shape[0]
         dtype, size = self.parameters.dtype, self.parameters.size
-        self.by_slices = self._by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS
-        if self.by_slices:
+        by_slices = self._by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS
+        if by_slices:
             size = units.vector_size(self.sizes, isinstance(X, CSRRows), dtype.itemsize)
-        self.gradients = aligned((n_lanes, size), dtype)
-        self.work = aligned(shape, dtype)
-        self.position = np.zeros(1 + n_lanes, np.intp)
-        self.log_likelihood = np.zeros(1 + n_lanes)
+        self.space = Space(
+            gradients=aligned((n_lanes, size), dtype),
+            work=aligned(shape, dtype),
+            block_rows=self.block_rows,
+            position=np.zeros(1 + n_lanes, np.intp),
+            log_likelihood=np.zeros(1 + n_lanes),
+            penalties=np.zeros((len(self.sizes) - 1, epoch.N_PENALTIES)),
+            by_slices=by_slices,
+            nonzeros=nonzeros,
+            # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
+            touched=np.zeros(1 + 2 * n_in, np.int64) if touches else None,
+            blocks=blocks,
+        )
         _touch_buffers(self.parameters.dtype, self.n_threads)
         # What the kernels move: the parameters and the state themselves, or these with the first weight by slices.
         self.moved = (self.parameters, self.state)
-        if self.by_slices:
+        if by_slices:
             self.moved = (aligned(size, dtype), aligned((len(self.state), size), dtype))
-        self.snapshot = (np.empty_like(self.parameters), np.empty_like(self.state))
 
-    def _touches(self, X: Rows) -> bool:
-        if not isinstance(X, CSRRows) or self.update == UPDATES["none"]:
+    def _touches(self, X: Rows, lazy: bool, direct: bool) -> bool:
+        if not isinstance(X, CSRRows):
             return False
         columns_each = X.shape[0] * int(self.sizes[0]) / max(1, len(X.data) * self.batch_size)  # for a non-zero
         if self.update == UPDATES["sgd"] and columns_each > 1 and self.batch_size <= epoch.MAX_BLOCK_ROWS:
             # As one block, a batch needs no gradient: the products write the parameters themselves, and without
             # a penalty they touch no other rows.
             self.block_rows = max(self.block_rows, self.batch_size)
-            if self.l2 == 0:
+            if direct:
                 return False
-        return columns_each > TOUCHED_SHARE
+        return lazy and columns_each > TOUCHED_SHARE
 
     def _sorted_blocks(self, X: Rows) -> SortedBlocks | None:
-        # Rows in order make the same blocks in each epoch, so their non-zeros are sorted by column once.  A gradient
-        # is taken once, and where a column of a block has few non-zeros there is little to add up: neither would gain.
+        # Rows in order make the same blocks in each epoch, so their non-zeros are sorted by column once.  Where a
+        # column of a block has few non-zeros there is little to add up, and nothing to gain.
         n, n_in = X.shape
-        if not isinstance(X, CSRRows) or self.update == UPDATES["none"]:
+        if not isinstance(X, CSRRows):
             return None
         rows_at_once = self.batch_size if self._by_units else min(self.block_rows, self.batch_size)
         wide = int(self.sizes[1]) * self.parameters.itemsize >= SORTED_BYTES
@@ -318,42 +320,44 @@ class Engine:
         most = int(np.partition(np.diff(X.indptr), len(X.indptr) - 1 - n)[-n:].sum())
         return most if most >= SORTED_NONZEROS * n_in else 0
 
-    def restart(self) -> None:
-        """Go to the start of an epoch, and remember parameters and state for `roll_back`."""
-        self.position[:] = 0
-        self.log_likelihood[:] = 0
-        if self.touched is not None:
-            self.touched[:] = 0
-        for kept, current, moved in zip(self.snapshot, (self.parameters, self.state), self.moved, strict=True):
-            np.copyto(kept, current)
-            if self.by_slices:
+    def restart(self, steps: Steps, key: int = 0) -> None:
+        """Go to the start of an epoch, with its steps; key chooses what is dropped."""
+        self.steps = steps
+        self.architecture = self.architecture._replace(key=key)
+        for counts in (self.space.position, self.space.log_likelihood, self.space.penalties, self.space.touched):
+            if counts is not None:
+                counts[...] = 0
+        if self.space.by_slices:
+            for current, moved in zip((self.parameters, self.state), self.moved, strict=True):
                 self._rearrange(current, moved)
 
     def store(self) -> None:
-        """Bring parameters and state up to the last finished step; the end of an epoch does."""
-        if self.touched is not None:
-            n_in, n_out = self.sizes[:2]
-            W = self.parameters[: n_in * n_out].reshape(n_in, n_out)
-            n_steps = -(-int(self.position[0]) // self.batch_size)
-            touched.bring_up_to_date(self.update, self.hyperparameters, self.l2, W, self.state, self.touched, n_steps)
-        if self.by_slices:
+        """Bring parameters and state up to the last finished step, as far as they are kept elsewhere meanwhile."""
+        if self.space.by_slices:
             for current, moved in zip((self.parameters, self.state), self.moved, strict=True):
                 self._rearrange(moved, current, back=True)
 
-    def roll_back(self) -> None:
-        """Put parameters and state back to what they were at the start of the epoch."""
-        for kept, current in zip(self.snapshot, (self.parameters, self.state), strict=True):
-            np.copyto(current, kept)
+    def finish(self) -> None:
+        """Bring parameters and state up to the last finished step in every respect; the end of an epoch does."""
+        if self.space.touched is not None:
+            n_in, n_out = self.sizes[:2]
+            W = self.parameters[: n_in * n_out].reshape(n_in, n_out)
+            n_steps = -(-int(self.space.position[0]) // self.batch_size)
+            touched.bring_up_to_date(self.steps, W, self.state, self.space.touched, n_steps)
+        self.store()
 
-    def gradient(self, y: NDArray[np.intp]) -> NDArray[Any]:
-        """Return the gradient of the mean log-likelihood over all rows, in the parameters' layout."""
-        self.restart()
-        while self.advance(y, None, CHUNK_SECONDS):
+    def gradient(self, targets: Targets, steps: Steps) -> NDArray[Any]:
+        """Return the gradient of the mean log-likelihood over all rows, in the parameters' layout.
+
+        That of the objective where the steps have penalties.  Both are found in `log_likelihood` and `penalty`.
+        """
+        self.restart(steps)
+        while self.advance(targets, None, CHUNK_SECONDS):
             pass
-        gradient: NDArray[Any] = self.gradients[0]
-        if self.by_slices:
+        gradient: NDArray[Any] = self.space.gradients[0]
+        if self.space.by_slices:
             gradient = np.empty_like(self.parameters)
-            self._rearrange(self.gradients[0], gradient, back=True)
+            self._rearrange(self.space.gradients[0], gradient, back=True)
         return gradient
 
     def _rearrange(self, vectors: NDArray[Any], vectors_out: NDArray[Any], back: bool = False) -> None:
@@ -361,46 +365,34 @@ class Engine:
         for vector, out in zip(np.atleast_2d(vectors), np.atleast_2d(vectors_out), strict=True):
             units.rearrange(self.sizes, is_sparse, back, vector, out, self.n_threads)
 
-    def advance(self, y: NDArray[np.intp], order: NDArray[np.intp] | None, seconds: float) -> bool:
+    def advance(self, targets: Targets, order: NDArray[np.intp] | None, seconds: float) -> bool:
         """Train for about so many seconds; return whether the epoch goes on.
 
-        The rows are taken in the given order, and y stands in that order.  Where a batch's log-likelihood is
+        The rows are taken in the given order, and the targets stand in that order.  Where a batch's log-likelihood is
         not finite, its step is not taken and FloatingPointError is raised.
         """
         started = time.perf_counter(), time.process_time()
         with single_threaded_blas():
             epoch.train(
                 self.X,
-                y,
+                targets,
                 order,
                 self.batch_size,
-                self.sizes,
-                self.activations,
-                self.moved[0],
-                self.update,
-                self.hyperparameters,
-                self.l2,
-                self.moved[1],
-                self.gradients,
-                self.work,
-                self.block_rows,
-                self.position,
-                self.log_likelihood,
+                self.architecture,
+                *self.moved,
+                self.steps,
+                self.space,
                 seconds,
                 self._usable_threads,
-                self.by_slices,
-                self.nonzeros,
-                self.touched,
-                self.blocks,
             )
         if self._by_units:
             self._adapt(time.perf_counter() - started[0], time.process_time() - started[1])
-        if not np.isfinite(self.log_likelihood[0]):
+        if not np.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")
-        if self.position[0] < len(y):
+        if self.space.position[0] < len(targets.y):
             return True
         if self.update != UPDATES["none"]:
-            self.store()
+            self.finish()
         return False
 
     def _adapt(self, elapsed: float, busy: float) -> None:
@@ -418,9 +410,19 @@ class Engine:
     @property
     def rows_done(self) -> int:
         """Rows of the epoch that are done."""
-        return int(self.position.sum())
+        return int(self.space.position.sum())
 
     @property
     def batches_done(self) -> int:
         """Batches of the epoch that are done."""
-        return int(self.position[0]) // self.batch_size
+        return -(-int(self.space.position[0]) // self.batch_size)
+
+    @property
+    def log_likelihood(self) -> float:
+        """Weighted sum of the finished batches' log-likelihoods, in nats."""
+        return float(self.space.log_likelihood[0])
+
+    @property
+    def penalty(self) -> float:
+        """Sum of what the penalties took off the objective in the finished batches, times the weight of each."""
+        return float(self.space.penalties.sum())

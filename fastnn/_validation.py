@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.blas import MAX_DIMENSION
+from fastnn.kernels.losses import LOSSES
 from fastnn.kernels.rows import UINT8_SCALE, CSRRows
 
 Rows = NDArray[Any] | CSRRows
@@ -170,6 +171,57 @@ def check_labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> 
         wrong = labels.min() if labels.min() < 0 else labels.max()
         raise ValueError(f"{name} must hold classes from 0 to {n_classes - 1}, but it holds {wrong}")
     return np.ascontiguousarray(labels, dtype=np.intp)
+
+
+def check_loss(loss: str) -> str:
+    """One known name."""
+    return check_choice(loss, "loss", LOSSES)
+
+
+def check_targets(
+    y: ArrayLike, n_rows: int, n_out: int, loss: str, dtype: np.dtype[Any], name: str = "y"
+) -> NDArray[Any]:
+    """What each row should give: class indices (n_rows,) for cross-entropy, else numbers (n_rows, n_out)."""
+    if loss == "cross_entropy":
+        return check_labels(y, n_rows, n_out, name)
+    values = np.asarray(y)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, not dtype {values.dtype}")
+    if values.shape == (n_rows,) and n_out == 1:
+        values = values[:, None]
+    if values.shape != (n_rows, n_out):
+        raise ValueError(f"{name} must have shape ({n_rows}, {n_out}), a row for each row of X; it is {values.shape}")
+    _check_finite(values, dtype, name)
+    if loss == "binary_cross_entropy" and values.size and (values.min() < 0 or values.max() > 1):
+        raise ValueError(
+            f"{name} must hold probabilities, from 0 to 1, but it goes from {values.min()} to {values.max()}"
+        )
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
+def check_weights(weights: ArrayLike | None, n_rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
+    """Weights (n_rows,) of the rows, at least 0 and not all 0; None stays None."""
+    if weights is None:
+        return None
+    array = np.asarray(weights)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
+    if array.shape != (n_rows,):
+        raise ValueError(f"{name} must have shape ({n_rows},), one weight for each row; its shape is {array.shape}")
+    array = np.ascontiguousarray(array, dtype=np.float64)
+    _check_finite(array, array.dtype, name)
+    if n_rows and (array.min() < 0 or not array.any()):
+        raise ValueError(f"{name} must be at least 0, and above 0 for some row")
+    return array
+
+
+def check_shares(shares: float | Sequence[float], n_hidden: int, name: str) -> NDArray[np.float64]:
+    """One number from 0 to below 1 a hidden layer."""
+    if isinstance(shares, numbers.Real):
+        return np.full(n_hidden, check_number(shares, name, 0, 1))
+    if not isinstance(shares, Iterable) or len(list(shares)) != n_hidden:
+        raise ValueError(f"{name} must be one number or a list of {n_hidden}, one a hidden layer, not {shares!r}")
+    return np.array([check_number(share, f"{name}[{i}]", 0, 1) for i, share in enumerate(shares)])
 
 
 def check_not_empty(n_rows: int, name: str) -> None:

@@ -16,14 +16,20 @@ class History:
     Attributes
     ----------
     log_likelihood : list of float
-        Mean over the epoch's rows of the log-probability of the true class, in nats, each batch taken before
-        its own update, without the penalty.
+        Mean over the epoch's rows of the log-probability of the true class, in nats, or of minus another loss; each
+        batch taken before its own update, without the penalty.
+    objective : list of float
+        The same with the penalties taken off, each batch's before its own update.  (Of very sparse data, whose rows of
+        the first weight are brought up to date late, that weight's penalty is taken after the epoch.)
     validation_log_likelihood, validation_error : list of float
-        After the epoch: mean log-likelihood in nats, and fraction misclassified; empty without validation data.
+        After the epoch: mean log-likelihood in nats, and fraction misclassified (mean absolute error where the network
+        does not classify); empty without validation data.
     seconds : list of float
         Duration of the epoch, validation included.
     interrupted : bool
         Whether Ctrl-C ended the fit.
+    converged : bool
+        Whether L-BFGS came to its tolerance.
     """
 
     log_likelihood: list[float] = field(default_factory=list)
@@ -31,22 +37,31 @@ class History:
     validation_error: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     interrupted: bool = False
+    converged: bool = False
+    objective: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.log_likelihood)
 
-    def record(self, seconds: float, log_likelihood: float, validation: tuple[float, float] | None) -> None:
+    def columns(self) -> dict[str, list[float]]:
+        """Return the lists that have a value for each epoch, by name."""
+        return {name: values for name, values in vars(self).items() if isinstance(values, list)}
+
+    def record(
+        self, seconds: float, log_likelihood: float, objective: float, validation: tuple[float, float] | None
+    ) -> None:
         """Add an epoch; validation is (mean log-likelihood, fraction misclassified)."""
         self.seconds.append(seconds)
         if validation is not None:
             self.validation_log_likelihood.append(validation[0])
             self.validation_error.append(validation[1])
+        self.objective.append(objective)
         self.log_likelihood.append(log_likelihood)
 
     def interrupt(self) -> None:
         """Note that Ctrl-C came; it may have come in the middle of `record`."""
         self.interrupted = True
-        for values in (self.seconds, self.validation_log_likelihood, self.validation_error):
+        for values in self.columns().values():
             del values[len(self) :]
 
 
@@ -59,7 +74,7 @@ class Fit:
     trainer : Trainer
         Whose network, at ``trainer.network``, is being trained.
     epochs, n_rows : int
-        How many epochs were asked for, and rows in each.
+        How many epochs were asked for, and rows in each; 0 rows if that is not known yet.
     history : History
         Of the finished epochs of this fit.
     rows_done : int
@@ -83,7 +98,11 @@ class Callback:
         """Before the first epoch."""
 
     def on_chunk(self, fit: Fit) -> None:
-        """About every 50 ms."""
+        """About every 50 ms.
+
+        The network is as after the last finished step, but of very sparse data, where rows of the first weight that
+        recent batches have not touched may lag behind until the epoch ends.
+        """
 
     def on_epoch(self, fit: Fit) -> None:
         """After each epoch, its validation included."""
@@ -109,7 +128,7 @@ class ProgressBar(Callback):
         from tqdm import tqdm
 
         self._bar: Any = tqdm(
-            total=fit.epochs * fit.n_rows,
+            total=fit.epochs * fit.n_rows or None,
             unit=" rows",
             unit_scale=True,
             disable=None if self.show is None else not self.show,
@@ -122,12 +141,14 @@ class ProgressBar(Callback):
 
     def on_chunk(self, fit: Fit) -> None:
         """Move the bar."""
-        self._bar.update(len(fit.history) * fit.n_rows + fit.rows_done - self._bar.n)
+        if fit.n_rows and self._bar.total is None:
+            self._bar.total = fit.epochs * fit.n_rows
+        self._bar.update(max(0, len(fit.history) * fit.n_rows + fit.rows_done - self._bar.n))
 
     def on_epoch(self, fit: Fit) -> None:
         """Show the epoch's results."""
         shown = {"log-likelihood": f"{fit.history.log_likelihood[-1]:.4f}"}
-        if fit.history.validation_error:
+        if fit.history.validation_error and fit.trainer.network.classifies:
             shown["validation error"] = f"{100 * fit.history.validation_error[-1]:.2f} %"
         self._describe(fit)
         self._bar.set_postfix(shown)

@@ -1,10 +1,10 @@
-"""The model: a softmax regression or a multi-layer perceptron that classifies."""
+"""The model: a softmax regression or a multi-layer perceptron, with the loss that it is trained for."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,14 +15,22 @@ from fastnn._engine import Engine, Rows, available_threads
 from fastnn._validation import (
     check_activations,
     check_dtype,
-    check_labels,
+    check_loss,
     check_not_empty,
     check_rows,
     check_seed,
     check_sizes,
+    check_targets,
+    check_weights,
 )
-from fastnn.kernels.activations import ACTIVATIONS
-from fastnn.kernels.softmax import inplace_log_softmax, inplace_softmax
+from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
+from fastnn.kernels.epoch import Architecture
+from fastnn.kernels.losses import LOSSES, Targets, inplace_loss
+from fastnn.kernels.softmax import inplace_softmax
+from fastnn.kernels.updates import UPDATES, Steps
+
+# Activations that pass on about half of the variance.
+RECTIFYING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 
 class Parameters(list[NDArray[Any]]):
@@ -73,19 +81,24 @@ def split_parameters(parameters: NDArray[Any], sizes: Sequence[int]) -> tuple[li
 
 
 class Network:
-    """A classifier: affine layers with an activation each, and a softmax at the end.
+    """Affine layers with an activation each, and a softmax, a sigmoid or nothing at the end, as the loss wants it.
 
     Parameters
     ----------
     sizes : sequence of int
         Widths of the layers, the inputs first and the classes last: ``[784, 10]`` is softmax regression,
         ``[784, 20, 10]`` has one hidden layer of 20 units.
-    activation : {"tanh", "sigmoid", "relu", "identity"} or a list of them, one a hidden layer, default "tanh"
-        Of the hidden layers.
+    activation : str, or a list of them, one a hidden layer, default "tanh"
+        Of the hidden layers: "tanh", "sigmoid", "relu", "leaky_relu" (slope 0.01 below 0), "elu", "softplus", "gelu",
+        "silu" or "identity".
     dtype : {"float64", "float32"}, default "float64"
         Of the parameters and of all computation.
     seed : int, numpy.random.Generator or None, default 0
         For the initial weights; None takes fresh entropy from the system.
+    loss : str, default "cross_entropy"
+        Minus the log-likelihood of a row: "cross_entropy" of a softmax over classes; "binary_cross_entropy" of a
+        sigmoid for each output, for labels of which several may hold; "squared" (half the square), "absolute" or
+        "huber" (threshold 1), of outputs that are real numbers.  All but the first are summed over the outputs.
 
     Attributes
     ----------
@@ -97,10 +110,12 @@ class Network:
     Notes
     -----
     Biases start at 0, and so do the weights of softmax regression.  The weights of other networks are drawn
-    uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, those in front of a ReLU from +-sqrt(6 / n_in) [2]_.
+    uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, those in front of a ReLU and its kind from +-sqrt(6 / n_in) [2]_.
 
     Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  uint8 is taken as pixels, each
-    multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0.
+    multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for cross-entropy, and
+    (n, n_out) numbers for other losses, from 0 to 1 for the binary one; (n,) will do for a single output.
+    `sample_weight` is (n,), at least 0; means are weighted by it.
 
     References
     ----------
@@ -121,7 +136,9 @@ class Network:
         activation: str | Sequence[str] = "tanh",
         dtype: DTypeLike = "float64",
         seed: int | np.random.Generator | None = 0,
+        loss: str = "cross_entropy",
     ) -> None:
+        self.loss = check_loss(loss)
         self.sizes = check_sizes(sizes)
         self.activation = check_activations(activation, len(self.sizes) - 2)
         self._allocate(check_dtype(dtype))
@@ -136,9 +153,9 @@ class Network:
     def _draw(self, generator: np.random.Generator) -> None:
         if len(self.sizes) == 2:
             return
-        for weight, activation in zip(self.weights, (*self.activation, "softmax"), strict=True):
+        for weight, activation in zip(self.weights, (*self.activation, "output"), strict=True):
             n_in, n_out = weight.shape
-            limit = np.sqrt(6 / n_in if activation == "relu" else 6 / (n_in + n_out))
+            limit = np.sqrt(6 / n_in if activation in RECTIFYING else 6 / (n_in + n_out))
             weight[:] = generator.uniform(-limit, limit, weight.shape)
 
     @property
@@ -180,81 +197,122 @@ class Network:
         return self.sizes[0]
 
     @property
-    def n_classes(self) -> int:
-        """Number of classes."""
+    def n_out(self) -> int:
+        """Number of outputs: the classes, where it classifies."""
         return self.sizes[-1]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the outputs are probabilities of classes or labels, not real numbers."""
+        return self.loss in ("cross_entropy", "binary_cross_entropy")
 
     def __repr__(self) -> str:
         names = set(self.activation)
         activation = f"{names.pop()!r}" if len(names) == 1 else f"{list(self.activation)}"
         middle = f", activation={activation}" if self.activation else ""
-        return f"Network({list(self.sizes)}{middle}, dtype={self.dtype.name!r})"
+        loss = "" if self.loss == "cross_entropy" else f", loss={self.loss!r}"
+        return f"Network({list(self.sizes)}{middle}, dtype={self.dtype.name!r}{loss})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"sizes": self.sizes, "activation": self.activation, "parameters": self.parameters}
+        return {"sizes": self.sizes, "activation": self.activation, "loss": self.loss, "parameters": self.parameters}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.sizes, self.activation = state["sizes"], state["activation"]
+        self.sizes, self.activation, self.loss = state["sizes"], state["activation"], state["loss"]
         self._allocate(state["parameters"].dtype)
         self.parameters = state["parameters"]
 
-    def engine(self, n_threads: int | None = None) -> Engine:
+    def engine(self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None) -> Engine:
         """Return the engine that computes with this network's parameters."""
         codes = np.array([ACTIVATIONS[name] for name in self.activation], np.int32)
-        return Engine(np.array(self.sizes, np.intp), codes, self.parameters, n_threads or available_threads())
+        architecture = Architecture(np.array(self.sizes, np.intp), codes, dropout)
+        return Engine(architecture, self.parameters, n_threads or available_threads())
 
-    def _rows(self, X: Any) -> Rows:
-        return check_rows(X, self.n_in, self.dtype)
+    def check_data(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, names: Sequence[str] = ("X", "y")
+    ) -> tuple[Rows, Targets]:
+        """Return rows and targets as the engine takes them, at least one row; names are for errors."""
+        rows = check_rows(X, self.n_in, self.dtype, names[0])
+        n_rows = int(rows.shape[0])
+        check_not_empty(n_rows, names[0])
+        values = check_targets(y, n_rows, self.n_out, self.loss, self.dtype, names[1])
+        return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows))
 
-    def _rows_and_labels(self, X: Any, y: ArrayLike) -> tuple[Rows, NDArray[np.intp]]:
-        rows = self._rows(X)
-        check_not_empty(rows.shape[0], "X")
-        return rows, check_labels(y, rows.shape[0], self.n_classes)
+    def _outputs(self, X: ArrayLike) -> Iterator[tuple[slice, NDArray[Any]]]:
+        return self.engine().forward(check_rows(X, self.n_in, self.dtype))
 
-    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
-        """Most probable class (n,) of each row; of several equal ones the first."""
-        rows = self._rows(X)
-        labels = np.empty(rows.shape[0], np.intp)
-        for where, logits in self.engine().forward(rows):
-            labels[where] = logits.argmax(axis=1)
-        return labels
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Most probable class (n,) of each row, of several equal ones the first.
+
+        With binary cross-entropy 1 for each output (n, n_out) whose probability is above one half, else 0; with other
+        losses the outputs (n, n_out) themselves.
+        """
+        found: list[NDArray[Any]] = []
+        for _, Z in self._outputs(X):
+            if self.loss == "cross_entropy":
+                found.append(Z.argmax(axis=1))
+            else:
+                found.append((Z > 0).astype(np.intp) if self.classifies else Z.copy())
+        if not found:
+            n_columns = () if self.loss == "cross_entropy" else (self.n_out,)
+            return np.empty((0, *n_columns), np.intp if self.classifies else self.dtype)
+        return np.concatenate(found)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Probability (n, n_classes) of each class for each row; each row sums to 1."""
-        rows = self._rows(X)
-        probabilities = np.empty((rows.shape[0], self.n_classes), self.dtype)
-        for where, logits in self.engine().forward(rows):
-            inplace_softmax(logits)
-            probabilities[where] = logits
-        return probabilities
+        """Probability (n, n_out) of each class for each row; with cross-entropy each row sums to 1."""
+        if not self.classifies:
+            raise TypeError(f"a network with loss {self.loss!r} gives numbers, not probabilities: use predict")
+        found = []
+        for _, Z in self._outputs(X):
+            if self.loss == "cross_entropy":
+                inplace_softmax(Z)
+            else:
+                inplace_activation(ACTIVATIONS["sigmoid"], Z)
+            found.append(Z.copy())
+        return np.concatenate(found) if found else np.empty((0, self.n_out), self.dtype)
 
-    def log_likelihood(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Mean over the rows of the log-probability of the true class, in nats."""
-        return self.score_rows(*self._rows_and_labels(X, y))[0]
+    def log_likelihood(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Mean over the rows of the log-probability of the true class, in nats, or of minus another loss."""
+        return self.score(*self.check_data(X, y, sample_weight))[0]
 
-    def error(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Fraction of the rows that is misclassified."""
-        return self.score_rows(*self._rows_and_labels(X, y))[1]
+    def error(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Fraction of the rows that is misclassified; of all labels where a row has several."""
+        if not self.classifies:
+            raise TypeError(f"a network with loss {self.loss!r} does not classify: use log_likelihood")
+        return self.score(*self.check_data(X, y, sample_weight))[1]
 
     def confusion_matrix(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.intp]:
         """Number of rows (n_classes, n_classes) of each true class, down, that got each class, across."""
-        rows, labels = self._rows_and_labels(X, y)
-        matrix = np.zeros((self.n_classes, self.n_classes), np.intp)
-        for where, logits in self.engine().forward(rows):
-            np.add.at(matrix, (labels[where], logits.argmax(axis=1)), 1)
+        if self.loss != "cross_entropy":
+            raise TypeError(f"a network with loss {self.loss!r} has no classes of which one is true")
+        rows, targets = self.check_data(X, y)
+        matrix = np.zeros((self.n_out, self.n_out), np.intp)
+        for where, Z in self.engine().forward(rows):
+            np.add.at(matrix, (targets.y[where], Z.argmax(axis=1)), 1)
         return matrix
 
-    def score_rows(self, rows: Rows, labels: NDArray[np.intp], n_threads: int | None = None) -> tuple[float, float]:
-        """Return mean log-likelihood in nats and fraction misclassified, of rows and labels already checked."""
-        log_likelihood, wrong = 0.0, 0
-        for where, logits in self.engine(n_threads).forward(rows):
-            y = labels[where]
-            wrong += int(np.count_nonzero(logits.argmax(axis=1) != y))
-            inplace_log_softmax(logits)
-            log_likelihood += float(np.take_along_axis(logits, y[:, None], axis=1).sum(dtype=np.float64))
-        return log_likelihood / len(labels), wrong / len(labels)
+    def score(self, rows: Rows, targets: Targets, n_threads: int | None = None) -> tuple[float, float]:
+        """Return mean log-likelihood in nats and fraction misclassified, of data that `check_data` has seen.
 
-    def gradient(self, X: ArrayLike, y: ArrayLike) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        The second is the mean absolute error where the network does not classify.
+        """
+        log_likelihood, wrong = 0.0, 0.0
+        total = float(rows.shape[0] if targets.weights is None else targets.weights.sum())
+        for where, Z in self.engine(n_threads).forward(rows):
+            weights = None if targets.weights is None else targets.weights[where]
+            here = targets._replace(y=targets.y[where], weights=weights)
+            if self.loss == "cross_entropy":
+                missed = Z.argmax(axis=1) != here.y
+            elif self.loss == "binary_cross_entropy":
+                missed = ((Z > 0) != (here.y > 0.5)).mean(axis=1)
+            else:
+                missed = np.abs(Z - here.y).mean(axis=1)
+            wrong += float(missed.sum() if weights is None else missed @ weights)
+            log_likelihood += inplace_loss(here, Z, total)
+        return log_likelihood / total, wrong / total
+
+    def gradient(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """Gradient of the mean log-likelihood: (by the weights, by the biases), in the shapes of both lists.
 
         Raises
@@ -262,14 +320,15 @@ class Network:
         FloatingPointError
             If the log-likelihood is not finite.
         """
-        rows, labels = self._rows_and_labels(X, y)
+        rows, targets = self.check_data(X, y, sample_weight)
         engine = self.engine()
-        engine.begin(rows, len(labels))
-        return split_parameters(engine.gradient(labels), self.sizes)
+        engine.begin(rows, len(targets.y))
+        return split_parameters(engine.gradient(targets, Steps(UPDATES["none"], np.zeros((1, 3)))), self.sizes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file, atomically: a crash leaves an old file whole."""
-        storage.save_network(path, self.sizes, self.activation, list(zip(self.weights, self.biases, strict=True)))
+        layers = list(zip(self.weights, self.biases, strict=True))
+        storage.save_network(path, self.sizes, self.activation, self.loss, layers)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -282,9 +341,9 @@ class Network:
         ValueError
             If the file is damaged or is not a network of this package; the message names it.
         """
-        sizes, activations, dtype, layers = storage.load_network(path)
+        sizes, activations, loss, dtype, layers = storage.load_network(path)
         network = cls.__new__(cls)
-        network.sizes, network.activation = sizes, activations
+        network.sizes, network.activation, network.loss = sizes, activations, loss
         network._allocate(dtype)
         network.weights, network.biases = zip(*layers, strict=True)
         return network

@@ -1,6 +1,6 @@
 """Optimizers: what they are called, their hyper-parameters and what they remember.
 
-The update loops themselves are in ``fastnn.kernels.updates``.
+The update loops themselves are in ``fastnn.kernels.updates``; `LBFGS` is SciPy's.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_choice, check_number
+from fastnn._validation import check_choice, check_integer, check_number
+from fastnn.schedules import Schedule, Times, check_learning_rate
 
 
 class Optimizer(ABC):
     """What the trainer asks of an optimizer; one object can serve several trainers, it holds no state."""
+
+    learning_rate: float | Schedule
 
     @property
     @abstractmethod
@@ -24,13 +27,17 @@ class Optimizer(ABC):
 
     @property
     @abstractmethod
-    def hyperparameters(self) -> NDArray[np.float64]:
-        """Numbers that the update takes."""
-
-    @property
-    @abstractmethod
     def n_slots(self) -> int:
         """How many numbers are remembered for each parameter."""
+
+    @abstractmethod
+    def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
+        """Return what the update takes for steps with these learning rates, after n_steps others: a column each."""
+
+    @property
+    def decay(self) -> float:
+        """Share of the weights that a step with learning rate 1 takes off beforehand."""
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float, default 0.5
+    learning_rate : float or Schedule, default 0.5
         Length of a step for a gradient of length 1; above 0.
     momentum : float, default 0.0
         Share of the velocity that is kept; at least 0 and below 1.
@@ -55,12 +62,12 @@ class SGD(Optimizer):
        in deep learning", ICML 2013.
     """
 
-    learning_rate: float = 0.5
+    learning_rate: float | Schedule = 0.5
     momentum: float = 0.0
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        check_number(self.learning_rate, "learning_rate", 0, open_left=True)
+        check_learning_rate(self.learning_rate)
         check_number(self.momentum, "momentum", 0, 1)
         if check_choice(self.nesterov, "nesterov", [False, True]) and self.momentum == 0:
             raise ValueError("nesterov=True needs a momentum above 0")
@@ -73,11 +80,190 @@ class SGD(Optimizer):
         return "nesterov" if self.nesterov else "momentum"
 
     @property
-    def hyperparameters(self) -> NDArray[np.float64]:
-        """Numbers that the update takes."""
-        return np.array([self.learning_rate, self.momentum][: 1 + self.n_slots], dtype=np.float64)
-
-    @property
     def n_slots(self) -> int:
         """How many numbers are remembered for each parameter: the velocity, if there is momentum."""
         return int(self.momentum > 0)
+
+    def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
+        """Return what the update takes; see `Optimizer.numbers`."""
+        return [rates, self.momentum] if self.momentum > 0 else [rates]
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """Steps divided by the root of a running mean of the squared gradient [1]_.
+
+    With s = rho s + (1 - rho) g**2, the parameters move by a g / (sqrt(s) + epsilon).
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule, default 0.001
+        Above 0.
+    rho : float, default 0.99
+        Share of the mean that is kept; at least 0 and below 1.
+    epsilon : float, default 1e-8
+        Keeps the quotient finite; above 0.
+
+    References
+    ----------
+    .. [1] T. Tieleman, G. Hinton, lecture 6.5 of "Neural networks for machine learning" (2012).
+    """
+
+    learning_rate: float | Schedule = 0.001
+    rho: float = 0.99
+    epsilon: float = 1e-8
+
+    update = "rmsprop"
+    n_slots = 1
+
+    def __post_init__(self) -> None:
+        check_learning_rate(self.learning_rate)
+        check_number(self.rho, "rho", 0, 1)
+        check_number(self.epsilon, "epsilon", 0, open_left=True)
+
+    def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
+        """Return what the update takes; see `Optimizer.numbers`."""
+        return [rates, self.rho, self.epsilon]
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """Steps divided by the root of the sum of all squared gradients so far [1]_.
+
+    With s = s + g**2, the parameters move by a g / (sqrt(s) + epsilon).
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule, default 0.01
+        Above 0.
+    epsilon : float, default 1e-10
+        Keeps the quotient finite; above 0.
+
+    References
+    ----------
+    .. [1] J. Duchi, E. Hazan, Y. Singer, "Adaptive subgradient methods for online learning and stochastic
+       optimization", JMLR 12 (2011).
+    """
+
+    learning_rate: float | Schedule = 0.01
+    epsilon: float = 1e-10
+
+    update = "adagrad"
+    n_slots = 1
+
+    def __post_init__(self) -> None:
+        check_learning_rate(self.learning_rate)
+        check_number(self.epsilon, "epsilon", 0, open_left=True)
+
+    def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
+        """Return what the update takes; see `Optimizer.numbers`."""
+        return [rates, self.epsilon]
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Steps along a running mean of the gradient, divided by the root of one of its square [1]_.
+
+    With m = b1 m + (1 - b1) g and s = b2 s + (1 - b2) g**2, step t moves the parameters by
+    a (m / (1 - b1**t)) / (sqrt(s / (1 - b2**t)) + epsilon).
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule, default 0.001
+        Above 0.
+    beta_1, beta_2 : float, default 0.9 and 0.999
+        Shares of the means that are kept; at least 0 and below 1.
+    epsilon : float, default 1e-8
+        Keeps the quotient finite; above 0.
+    uncorrected_epsilon : bool, default False
+        Whether epsilon is added to sqrt(s) before its correction, as in the variant at the end of section 2 of [1]_.
+
+    References
+    ----------
+    .. [1] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+    """
+
+    learning_rate: float | Schedule = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    uncorrected_epsilon: bool = False
+
+    update = "adam"
+    n_slots = 2
+
+    def __post_init__(self) -> None:
+        check_learning_rate(self.learning_rate)
+        check_number(self.beta_1, "beta_1", 0, 1)
+        check_number(self.beta_2, "beta_2", 0, 1)
+        check_number(self.epsilon, "epsilon", 0, open_left=True)
+
+    def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
+        """Return what the update takes; see `Optimizer.numbers`."""
+        step = np.arange(n_steps + 1, n_steps + len(rates) + 1)
+        correction = 1 / np.sqrt(1 - self.beta_2**step)
+        epsilon = self.epsilon * correction if self.uncorrected_epsilon else self.epsilon
+        return [rates / (1 - self.beta_1**step), self.beta_1, self.beta_2, correction, epsilon]
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam, with weights that lose a share of themselves before each step [1]_.
+
+    Parameters
+    ----------
+    learning_rate, beta_1, beta_2, epsilon, uncorrected_epsilon
+        As in `Adam`.
+    weight_decay : float, default 0.01
+        A step multiplies the weights, but not the biases, by 1 - learning_rate * weight_decay; at least 0.
+
+    References
+    ----------
+    .. [1] I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    """
+
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self.weight_decay, "weight_decay", 0)
+
+    @property
+    def decay(self) -> float:
+        """Share of the weights that a step with learning rate 1 takes off beforehand."""
+        return self.weight_decay
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS on all rows at once, SciPy's L-BFGS-B [1]_; an epoch is an iteration.
+
+    Parameters
+    ----------
+    memory : int, default 10
+        Corrections to the curvature that are kept.
+    tol : float, default 1e-4
+        Training ends where no component of the gradient of the objective is larger.
+    max_fun : int, default 15000
+        The most evaluations of the objective and its gradient in a fit.
+
+    References
+    ----------
+    .. [1] R. H. Byrd, P. Lu, J. Nocedal, C. Zhu, "A limited memory algorithm for bound constrained optimization",
+       SIAM J. Sci. Comput. 16 (1995).
+    """
+
+    memory: int = 10
+    tol: float = 1e-4
+    max_fun: int = 15_000
+
+    def __post_init__(self) -> None:
+        check_integer(self.memory, "memory", 1)
+        check_number(self.tol, "tol", 0)
+        check_integer(self.max_fun, "max_fun", 1)
+
+
+def step_table(optimizer: Optimizer, rates: Times, n_steps: int, l2: Times, l1: float) -> NDArray[np.float64]:
+    """Return the table of `kernels.updates.Steps` for steps with these learning rates, after n_steps others."""
+    columns = [l2, l1, rates * optimizer.decay, *optimizer.numbers(rates, n_steps)]
+    return np.stack([np.broadcast_to(column, rates.shape) for column in columns], axis=1)

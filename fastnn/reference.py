@@ -15,9 +15,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erf, expit
 
+from fastnn.kernels.epoch import Architecture, Space
+from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.units import slice_bounds, transposes_output
+from fastnn.kernels.updates import Steps
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[Any] | CSRRows"
@@ -56,28 +60,98 @@ def gather(X: Array, order: Array, X_out: Array) -> None:
 
 # --- kernels.activations ----------------------------------------------------------------------------
 
-ACTIVATIONS = {"identity": 0, "tanh": 1, "sigmoid": 2, "relu": 3}
+ACTIVATIONS = {
+    "identity": 0,
+    "tanh": 1,
+    "sigmoid": 2,
+    "relu": 3,
+    "leaky_relu": 4,
+    "elu": 5,
+    "softplus": 6,
+    "gelu": 7,
+    "silu": 8,
+}
+LEAK = 0.01
 
 
 def inplace_activation(activation: int, Z: Array) -> None:
     """Z (n, width) becomes Y = activation(Z)."""
-    if activation == ACTIVATIONS["tanh"]:
+    inplace_activation_and_slopes(activation, Z, np.empty_like(Z))
+
+
+def inplace_activation_and_slopes(activation: int, Z: Array, slopes_out: Array) -> None:
+    """Z (n, width) becomes Y = activation(Z), slopes_out its derivative by Z."""
+    name = list(ACTIVATIONS)[activation]
+    if name == "tanh":
         Z[:] = np.tanh(Z)
-    elif activation == ACTIVATIONS["sigmoid"]:
+    elif name == "sigmoid":
         e = np.exp(-np.abs(Z))
         Z[:] = np.where(Z < 0, e, 1) / (1 + e)
-    elif activation == ACTIVATIONS["relu"]:
+    elif name == "relu":
         Z[:] = np.where(Z < 0, 0, Z)
+    elif name == "leaky_relu":
+        Z[:] = np.where(Z < 0, LEAK * Z, Z)
+    elif name == "elu":
+        Z[:] = np.where(Z < 0, np.expm1(np.minimum(Z, 0)), Z)
+    elif name == "softplus":
+        Z[:] = np.where(Z < 0, 0, Z) + np.log1p(np.exp(-np.abs(Z)))
+    elif name == "gelu":
+        z = np.clip(Z.astype(float), -40, None)  # beyond, both are 0
+        share = 0.5 * (1 + erf(z / np.sqrt(2)))
+        slopes_out[:] = share + np.clip(z, None, 40) * np.exp(-np.square(np.clip(z, None, 40)) / 2) / np.sqrt(2 * np.pi)
+        Z[:] = z * share
+        return
+    elif name == "silu":
+        z = np.clip(Z, -1000, None)
+        share = expit(z)
+        slopes_out[:] = share * (1 + np.clip(z, None, 1000) * (1 - share))
+        Z[:] = z * share
+        return
+    slopes_out[:] = 1
+    inplace_backprop_activation(activation, Z, slopes_out)
 
 
 def inplace_backprop_activation(activation: int, Y: Array, dY: Array) -> None:
-    """DY (n, width), a gradient by the output Y, becomes the gradient by the pre-activation."""
-    if activation == ACTIVATIONS["tanh"]:
+    """DY (n, width), a gradient by the output Y, becomes the gradient by the pre-activation.
+
+    For activations whose derivative can be had from Y: not for GELU and SiLU.
+    """
+    name = list(ACTIVATIONS)[activation]
+    if name == "tanh":
         dY *= 1 - Y * Y
-    elif activation == ACTIVATIONS["sigmoid"]:
+    elif name == "sigmoid":
         dY *= Y * (1 - Y)
-    elif activation == ACTIVATIONS["relu"]:
+    elif name == "relu":
         dY[~(Y > 0)] = 0
+    elif name == "leaky_relu":
+        dY[~(Y > 0)] *= LEAK
+    elif name == "elu":
+        dY *= np.where(Y < 0, Y + 1, 1)
+    elif name == "softplus":
+        dY *= -np.expm1(-Y)
+
+
+# --- kernels.dropout --------------------------------------------------------------------------------
+
+
+def mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the output function of SplitMix64, of uint64 numbers."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def inplace_dropout(Y: Array, slopes: Array, share: float, key: int, layer: int = 0, first: int = 0) -> None:
+    """Set a share of Y (n, width) and of slopes to 0, the same in both, and divide the others by 1 - share.
+
+    key, layer : choose the mask;  first : position of the first row in the epoch
+    """
+    step = np.uint64(0x9E3779B97F4A7C15)
+    key_of_layer = mixed(np.array([key], np.uint64) + np.array([layer], np.uint64) * step)
+    counts = np.arange(Y.size, dtype=np.uint64).reshape(Y.shape) + np.uint64(first * Y.shape[1])
+    kept = (mixed(key_of_layer + counts * step) >> np.uint64(32)) >= np.uint64(share * 2**32)
+    for values in (Y, slopes):
+        values *= kept * values.dtype.type(1 / (1 - share))
 
 
 # --- kernels.softmax --------------------------------------------------------------------------------
@@ -107,6 +181,46 @@ def inplace_cross_entropy(Z: Array, y: Array, scale: float) -> float:
     Z[:] = -scale * np.exp(Z)
     Z[each, y] += scale
     return log_likelihood
+
+
+# --- kernels.losses ---------------------------------------------------------------------------------
+
+LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared": 2, "absolute": 3, "huber": 4}
+
+
+def inplace_loss(targets: Targets, Z: Array, total: float) -> float:
+    """Return the weighted sum of the rows' log-likelihoods, in nats; Z becomes the gradient of that sum / total.
+
+    targets : Targets of the rows;  Z : (n, n_out) outputs;  total : sum of the weights of the rows' batch
+    """
+    loss, y, weights, smoothing = targets
+    if not Z.size:
+        return 0.0
+    name = list(LOSSES)[loss]
+    weights = np.ones(len(Z)) if weights is None else weights
+    if name == "cross_entropy":
+        target = np.full(Z.shape, smoothing / Z.shape[1])
+        target[np.arange(len(y)), y] += 1 - smoothing
+        inplace_log_softmax(Z)
+        each = (target * Z).sum(axis=1)
+        gradient = target - np.exp(Z)
+    elif name == "binary_cross_entropy":
+        z = Z.astype(float)
+        each = (y * z - np.logaddexp(0, z)).sum(axis=1)
+        gradient = y - expit(z)
+    else:
+        residual = y.astype(float) - Z
+        size = np.abs(residual)
+        if name == "squared":
+            each, gradient = -0.5 * residual**2, residual
+        elif name == "absolute":
+            each, gradient = -size, np.sign(residual)
+        else:
+            each = np.where(size <= 1, -0.5 * residual**2, 0.5 - size)
+            gradient = np.clip(residual, -1, 1)
+        each = each.sum(axis=1)
+    Z[:] = weights[:, None] * gradient / total if total > 0 else 0
+    return float((weights * each).sum())
 
 
 # --- kernels.affine ---------------------------------------------------------------------------------
@@ -211,40 +325,80 @@ def fill_nonzeros(X: Array, data_out: Array, indices_out: Array) -> None:
 
 # --- kernels.updates --------------------------------------------------------------------------------
 
-UPDATES = {"none": 0, "sgd": 1, "momentum": 2, "nesterov": 3}
+UPDATES = {"none": 0, "sgd": 1, "momentum": 2, "nesterov": 3, "rmsprop": 4, "adagrad": 5, "adam": 6}
 
 
-def inplace_update(update: int, hyperparameters: Array, parameters: Array, gradient: Array, state: Array) -> None:
+def inplace_update(
+    update: int,
+    numbers: Array,
+    parameters: Array,
+    gradient: Array,
+    state: Array,
+    scale: float = 1.0,
+    is_weight: bool = True,
+) -> None:
     """One step: parameters (n,) move along gradient (n,); state (n_slots, n) is the optimizer's own.
 
-    hyperparameters: "sgd" (learning_rate,); "momentum" and "nesterov" (learning_rate, momentum).
+    The gradient is scaled, and where the parameters are weights the penalties are taken off; it is used up.
+
+    numbers : a row of `Steps.table`: l2, l1, decay, and then for "sgd" the learning rate; "momentum" and "nesterov":
+        learning rate, momentum; "rmsprop": learning rate, rho, epsilon; "adagrad": learning rate, epsilon; "adam":
+        learning rate / (1 - beta_1**t), beta_1, beta_2, 1 / sqrt(1 - beta_2**t), epsilon
     """
-    if update == UPDATES["sgd"]:
-        parameters += hyperparameters[0] * gradient
-    elif update in (UPDATES["momentum"], UPDATES["nesterov"]):
-        learning_rate, momentum = hyperparameters
-        state[0] = momentum * state[0] + learning_rate * gradient
-        if update == UPDATES["momentum"]:
+    name = list(UPDATES)[update]
+    l2, l1, decay, *rest = numbers
+    gradient *= scale
+    if is_weight:
+        gradient -= l2 * parameters + l1 * np.sign(parameters)
+        parameters *= 1 - decay
+    if name == "none":
+        return
+    rate, *others = rest
+    if name == "sgd":
+        parameters += rate * gradient
+    elif name in ("momentum", "nesterov"):
+        (momentum,) = others
+        state[0] = momentum * state[0] + rate * gradient
+        if name == "momentum":
             parameters += state[0]
         else:
-            parameters += momentum * state[0] + learning_rate * gradient
+            parameters += momentum * state[0] + rate * gradient
+    elif name == "rmsprop":
+        rho, epsilon = others
+        state[0] = rho * state[0] + (1 - rho) * gradient**2
+        parameters += rate * gradient / (np.sqrt(state[0]) + epsilon)
+    elif name == "adagrad":
+        (epsilon,) = others
+        state[0] += gradient**2
+        parameters += rate * gradient / (np.sqrt(state[0]) + epsilon)
+    elif name == "adam":
+        beta_1, beta_2, correction, epsilon = others
+        state[0] = beta_1 * state[0] + (1 - beta_1) * gradient
+        state[1] = beta_2 * state[1] + (1 - beta_2) * gradient**2
+        parameters += rate * state[0] / (correction * np.sqrt(state[1]) + epsilon)
+
+
+def inplace_max_norm(W: Array, limit: float, by_rows: bool = False) -> None:
+    """Shorten each column of W (n_in, n_out), or each row, that is longer than limit to that length."""
+    if W.size:
+        norm = np.linalg.norm(W, axis=1 if by_rows else 0, keepdims=True)
+        W *= np.where(norm > limit, limit / np.maximum(norm, limit), 1)
 
 
 # --- kernels.touched --------------------------------------------------------------------------------
 
 
-def bring_up_to_date(
-    update: int, hyperparameters: Array, l2: float, W: Array, state: Array, touched: Array, n_steps: int
-) -> None:
-    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far.
+def bring_up_to_date(steps: Steps, W: Array, state: Array, touched: Array, n_steps: int) -> None:
+    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far, which are all alike.
 
-    state (n_slots, n_in * n_out or more) is the optimizer's; touched (1 + 2 n_in,) as `epoch.train` left it.
+    steps : Steps;  state (n_slots, n_in * n_out or more) is the optimizer's;  touched (1 + 2 n_in,) as `epoch.train`
+    left it
     """
     n_in, n_out = W.shape
     velocities = state[:, : W.size].reshape(-1, n_in, n_out)
     for row in range(n_in):
         while 0 <= touched[1 + row] < n_steps:
-            inplace_update(update, hyperparameters, W[row], -l2 * W[row], velocities[:, row])
+            inplace_update(steps.update, steps.table[0], W[row], np.zeros_like(W[row]), velocities[:, row])
             touched[1 + row] += 1
 
 
@@ -302,79 +456,92 @@ def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
     return rows
 
 
-def outputs(X: Array, layers: list[tuple[Array, Array]], activations: Array) -> list[Array]:
-    """Return the input of each layer, and at last the logits."""
-    found = [X]
+def outputs(
+    X: Array, layers: list[tuple[Array, Array]], architecture: Architecture, first: int = -1
+) -> tuple[list[Array], list[Array]]:
+    """Return the input of each layer, and at last the output of the last; and the slopes of the hidden layers.
+
+    first : position of the rows in the epoch, for dropout; -1: nothing is dropped
+    """
+    found, slopes = [X], []
     for k, (W, b) in enumerate(layers):
         Z = found[-1] @ W + b
-        if k < len(activations):
-            inplace_activation(activations[k], Z)
+        if k < len(architecture.activations):
+            slopes.append(np.empty_like(Z))
+            inplace_activation_and_slopes(architecture.activations[k], Z, slopes[-1])
+            if architecture.dropout is not None and first >= 0 and architecture.dropout[k] > 0:
+                inplace_dropout(Z, slopes[-1], architecture.dropout[k], architecture.key, k, first)
         found.append(Z)
-    return found
+    return found, slopes
 
 
 def train(
     X: Rows,
-    y: Array,
+    targets: Targets,
     order: Array | None,
     batch_size: int,
-    sizes: Array,
-    activations: Array,
+    architecture: Architecture,
     parameters: Array,
-    update: int,
-    hyperparameters: Array,
-    l2: float,
     state: Array,
-    gradients: Array,
-    work: Array,
-    block_rows: int,
-    position: Array,
-    log_likelihood: Array,
+    steps: Steps,
+    space: Space,
     seconds: float,
     n_threads: int,
-    by_slices: bool = False,
-    nonzeros: int = 0,
-    touched: Array | None = None,
-    blocks: object = None,
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
-    Each step ascends the batch's mean log-likelihood minus l2 / 2 times the sum of squared weights.  The
-    arguments are told beside the compiled ``fastnn.kernels.epoch.train``; lanes, blocks, work space,
-    touched columns and threads, which change how fast it is done but not what is done, are left out here.
+    Each step ascends the batch's weighted mean log-likelihood minus the penalties.  The arguments are told beside the
+    compiled ``fastnn.kernels.epoch.train``; lanes, blocks, work space, touched columns and threads, which change how
+    fast it is done but not what is done, are left out here.
     """
-    if by_slices:
-        vectors = [parameters, *state, gradients[0]]
+    sizes = architecture.sizes
+    if space.by_slices:
+        vectors = [parameters, *state, space.gradients[0]]
         n_parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
         plain = np.empty((len(vectors), n_parameters), parameters.dtype)
         for vector, other in zip(vectors, plain, strict=True):
             rearrange(sizes, isinstance(X, CSRRows), True, vector, other)
-        train(X, y, order, batch_size, sizes, activations, plain[0], update, hyperparameters, l2, plain[1:-1],
-              plain[-1:], work, block_rows, position, log_likelihood, seconds, n_threads)  # fmt: skip
+        train(X, targets, order, batch_size, architecture, plain[0], plain[1:-1], steps,
+              space._replace(gradients=plain[-1:], by_slices=False), seconds, n_threads)  # fmt: skip
         for vector, other in zip(vectors, plain, strict=True):
             rearrange(sizes, isinstance(X, CSRRows), False, other, vector)
         return
     deadline = time.monotonic() + seconds
-    layers = unpack(sizes, parameters)
-    each = np.arange(len(y)) if order is None else order
-    while position[0] < len(y):
-        batch = slice(position[0], position[0] + batch_size)
-        *inputs, dZ = outputs(rows_of(X, each[batch], parameters.dtype), layers, activations)
-        sum_ = inplace_cross_entropy(dZ, y[batch], 1 / len(dZ))
-        log_likelihood[0] += sum_
+    layers, gradient = unpack(sizes, parameters), unpack(sizes, space.gradients[0])
+    n, weights = len(targets.y), targets.weights
+    each = np.arange(n) if order is None else order
+    while space.position[0] < n:
+        first = int(space.position[0])
+        batch = slice(first, first + batch_size)
+        (*inputs, dZ), slopes = outputs(rows_of(X, each[batch], parameters.dtype), layers, architecture, first)
+        weight = float(len(dZ) if weights is None else weights[batch].sum())
+        of_batch = targets._replace(y=targets.y[batch], weights=None if weights is None else weights[batch])
+        sum_ = inplace_loss(of_batch, dZ, weight)
+        space.log_likelihood[0] += sum_
         if not np.isfinite(sum_):
             return
         for k in reversed(range(len(layers))):
-            W, _ = layers[k]
-            dW, db = unpack(sizes, gradients[0])[k]
+            dW, db = gradient[k]
             backprop_affine_weight(inputs[k], dZ, dW)
             backprop_affine_bias(dZ, db)
-            dW -= l2 * W
             if k > 0:
-                dZ = dZ @ W.T
-                inplace_backprop_activation(activations[k - 1], inputs[k], dZ)
-        inplace_update(update, hyperparameters, parameters, gradients[0], state)
-        position[0] += len(y[batch])
+                dZ = dZ @ layers[k][0].T
+                dZ *= slopes[k - 1]
+        numbers = steps.table[first // batch_size]
+        for k, (W, _) in enumerate(layers):
+            space.penalties[k, 0] += weight * (numbers[0] / 2 * (W**2).sum() + numbers[1] * np.abs(W).sum())
+        norm = np.sqrt(np.square(space.gradients[0], dtype=float).sum())
+        scale = min(1, steps.clip_norm / (norm + 1e-6)) if steps.clip_norm > 0 else 1.0
+        slots = [unpack(sizes, slot) for slot in state]
+        for k, (pair, gradient_pair) in enumerate(zip(layers, gradient, strict=True)):
+            for which, (values, by) in enumerate(zip(pair, gradient_pair, strict=True)):
+                own = np.array([slot[k][which].ravel() for slot in slots]).reshape(len(slots), values.size)
+                inplace_update(steps.update, numbers, values.reshape(-1), by.reshape(-1), own, scale, which == 0)
+                for slot, value in zip(slots, own, strict=True):
+                    slot[k][which].reshape(-1)[:] = value
+            if steps.max_norm > 0 and k < len(layers) - 1:
+                inplace_max_norm(pair[0], steps.max_norm)
+        space.position[0] += len(targets.y[batch])
         if time.monotonic() >= deadline:
             return
 
@@ -382,14 +549,13 @@ def train(
 def forward(
     X: Rows,
     first: int,
-    sizes: Array,
-    activations: Array,
+    architecture: Architecture,
     parameters: Array,
     work: Array,
     block_rows: int,
     Z_out: Array,
     n_threads: int,
 ) -> None:
-    """Z_out (n, n_classes) = logits of the n rows of X that begin at first; work and block_rows as for train."""
+    """Z_out (n, n_out) = last layer of the n rows of X that begin at first; work and block_rows as for train."""
     rows = rows_of(X, np.arange(first, first + len(Z_out)), parameters.dtype)
-    Z_out[:] = outputs(rows, unpack(sizes, parameters), activations)[-1]
+    Z_out[:] = outputs(rows, unpack(architecture.sizes, parameters), architecture)[0][-1]

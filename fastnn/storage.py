@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_activations, check_dtype, check_path, check_sizes
+from fastnn._validation import check_activations, check_dtype, check_loss, check_path, check_sizes
 
 FORMAT = 1
 KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes
@@ -47,13 +47,15 @@ def save_network(
     path: str | os.PathLike[str],
     sizes: tuple[int, ...],
     activations: tuple[str, ...],
+    loss: str,
     layers: list[tuple[NDArray[Any], NDArray[Any]]],
 ) -> None:
     """Write a network's architecture and its layers, (weight (n_in, n_out), bias (n_out,)) each."""
     import safetensors.numpy
 
     dtype = layers[0][0].dtype.name
-    metadata = {KEY: json.dumps({"format": FORMAT, "sizes": sizes, "activation": activations, "dtype": dtype})}
+    architecture = {"format": FORMAT, "sizes": sizes, "activation": activations, "loss": loss, "dtype": dtype}
+    metadata = {KEY: json.dumps(architecture)}
     tensors = {
         name: array
         for names, arrays in zip(tensor_names(len(layers)), layers, strict=True)
@@ -64,8 +66,8 @@ def save_network(
 
 def load_network(
     path: str | os.PathLike[str],
-) -> tuple[tuple[int, ...], tuple[str, ...], np.dtype[Any], list[tuple[NDArray[Any], NDArray[Any]]]]:
-    """Read what `save_network` wrote: sizes, activations, dtype and layers.
+) -> tuple[tuple[int, ...], tuple[str, ...], str, np.dtype[Any], list[tuple[NDArray[Any], NDArray[Any]]]]:
+    """Read what `save_network` wrote: sizes, activations, loss, dtype and layers.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def load_network(
         pass
     try:
         with safe_open(path, framework="numpy") as file:
-            sizes, activations, dtype = _architecture(file.metadata() or {})
+            sizes, activations, loss, dtype = _architecture(file.metadata() or {})
             names = tensor_names(len(sizes) - 1)
             if set(file.keys()) != {name for pair in names for name in pair}:
                 raise ValueError(f"its tensors are not those of a network of {len(names)} layers")
@@ -96,14 +98,16 @@ def load_network(
                 raise ValueError("it holds NaN or infinity")
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is not a usable fastnn network: {error}") from error
-    return sizes, activations, dtype, layers
+    return sizes, activations, loss, dtype, layers
 
 
-def _architecture(metadata: dict[str, str]) -> tuple[tuple[int, ...], tuple[str, ...], np.dtype[Any]]:
+def _architecture(metadata: dict[str, str]) -> tuple[tuple[int, ...], tuple[str, ...], str, np.dtype[Any]]:
     if KEY not in metadata:
         raise ValueError(f"its metadata has no {KEY!r}")
     architecture = json.loads(metadata[KEY])
     if architecture["format"] != FORMAT:
         raise ValueError(f"its format is {architecture['format']!r}, not {FORMAT}")
     sizes = check_sizes(architecture["sizes"])
-    return sizes, check_activations(architecture["activation"], len(sizes) - 2), check_dtype(architecture["dtype"])
+    activations = check_activations(architecture["activation"], len(sizes) - 2)
+    loss = check_loss(architecture.get("loss", "cross_entropy"))  # files of earlier versions do not name it
+    return sizes, activations, loss, check_dtype(architecture["dtype"])

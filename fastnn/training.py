@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,17 @@ from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads, to_cs
 from fastnn._validation import (
     check_choice,
     check_integer,
-    check_labels,
-    check_not_empty,
     check_number,
-    check_rows,
     check_seed,
+    check_shares,
 )
 from fastnn.callbacks import Callback, Fit, History, ProgressBar
+from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
-from fastnn.optimizers import SGD, Optimizer
+from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
+from fastnn.schedules import rates_of
 
 # sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.
 SPARSE_DENSITY = 0.25
@@ -30,6 +32,9 @@ DENSITY_SAMPLE = 1000
 
 # Parameters no larger than this cannot overflow in any network of sensible depth and width.
 HARMLESS_PARAMETER = 1e4
+
+# Updates whose steps without a gradient are linear, so that many can be made up for at once.
+LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
 
 
 class DivergenceError(ArithmeticError):
@@ -56,26 +61,66 @@ class DivergenceError(ArithmeticError):
         return type(self), (self.epoch, self.batch, self.history)
 
 
+@dataclass
+class Chunk:
+    """Rows that are in memory at a time, and the engine that has been made ready for them: mostly all rows."""
+
+    rows: Rows
+    targets: Targets
+    engine: Engine
+
+
+@dataclass
+class Epoch:
+    """An epoch under way: what a checkpoint holds of it beside parameters and state.
+
+    Attributes
+    ----------
+    parameters, state, n_steps
+        At its start.
+    index : int
+        Chunks that are done.
+    generator : dict
+        State of the random numbers at the start of the current chunk.
+    rows, weight, log_likelihood, penalty
+        Sums over the chunks that are done: rows, their weights, weighted log-likelihoods and penalties.
+    batches : int
+        Of the chunks that are done.
+    """
+
+    parameters: NDArray[Any]
+    state: NDArray[Any]
+    n_steps: int
+    index: int = 0
+    generator: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    weight: float = 0.0
+    log_likelihood: float = 0.0
+    penalty: float = 0.0
+    batches: int = 0
+
+
 class Trainer:
     """Trains a network by ascending its mean log-likelihood.
 
-    The objective is the mean log-likelihood of a batch minus ``l2 / 2`` times the sum of squared weights, the
-    biases left out.  The same seed and input give the same bits, whatever the number of threads.
+    The objective is the weighted mean log-likelihood of a batch minus ``l2 / 2`` times the sum of squared weights and
+    ``l1`` times the sum of their magnitudes, the biases left out.  The same seed and input give the same bits,
+    whatever the number of threads.
 
     Parameters
     ----------
     network : Network
         Trained in place.
-    optimizer : Optimizer, default SGD(learning_rate=0.5)
-        How a step is made from a gradient.
+    optimizer : Optimizer or LBFGS, default SGD(learning_rate=0.5)
+        How a step is made from a gradient: see `fastnn.optimizers`.
     batch_size : int or None, default None
         Rows a step; a short last batch is trained on too, with its own mean.  None takes all rows at once.
     l2 : float, default 0.0
-        Weight of the penalty.
+        Weight of the penalty on squares.
     shuffle : bool, default True
         Whether each epoch takes the rows in a new random order.
     seed : int, numpy.random.Generator or None, default 0
-        For the shuffling.
+        For the shuffling, and for dropout.
     n_threads : int or None, default None
         None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 8 are used.
     sparse : bool or "auto", default "auto"
@@ -84,6 +129,24 @@ class Trainer:
         start of a fit.  Sparse input stays sparse.  The results are the same to rounding.
     callbacks : iterable of Callback, default ()
         Told what happens; see `fastnn.callbacks`.
+    l1 : float, default 0.0
+        Weight of the penalty on magnitudes.
+    dropout : float or a list, one a hidden layer, default 0.0
+        Share of the hidden units' outputs that is set to 0 at random, the others being scaled up [1]_.
+    label_smoothing : float, default 0.0
+        Share of the true class's probability that is spread over all classes [2]_; for cross-entropy.
+    clip_norm : float or None, default None
+        Length to which a longer gradient of the log-likelihood is shortened [3]_.
+    max_norm : float or None, default None
+        Length to which the weights into a hidden unit are shortened after a step [1]_.
+
+    References
+    ----------
+    .. [1] N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple way to prevent
+       neural networks from overfitting", JMLR 15 (2014).
+    .. [2] C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens, Z. Wojna, "Rethinking the Inception architecture for computer
+       vision" (2015).
+    .. [3] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
 
     Examples
     --------
@@ -99,7 +162,7 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        optimizer: Optimizer = SGD(learning_rate=0.5),  # noqa: B008  it is immutable
+        optimizer: Optimizer | LBFGS = SGD(learning_rate=0.5),  # noqa: B008  it is immutable
         batch_size: int | None = None,
         l2: float = 0.0,
         shuffle: bool = True,
@@ -107,10 +170,15 @@ class Trainer:
         n_threads: int | None = None,
         sparse: bool | str = "auto",
         callbacks: Iterable[Callback] = (),
+        l1: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+        max_norm: float | None = None,
     ) -> None:
         if not isinstance(network, Network):
             raise TypeError(f"network must be a fastnn.Network, not {type(network).__name__}")
-        if not isinstance(optimizer, Optimizer):
+        if not isinstance(optimizer, (Optimizer, LBFGS)):
             raise TypeError(f"optimizer must be an optimizer such as fastnn.SGD(), not {optimizer!r}")
         self.network = network
         self.optimizer = optimizer
@@ -123,31 +191,48 @@ class Trainer:
         for callback in self.callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(f"callbacks must be fastnn.callbacks.Callback objects, not {callback!r}")
+        self.l1 = check_number(l1, "l1", 0)
+        self.dropout = check_shares(dropout, len(network.sizes) - 2, "dropout")
+        self.label_smoothing = check_number(label_smoothing, "label_smoothing", 0, 1)
+        if self.label_smoothing > 0 and network.loss != "cross_entropy":
+            raise ValueError(f"label_smoothing is for cross-entropy; the network's loss is {network.loss!r}")
+        self.clip_norm = None if clip_norm is None else check_number(clip_norm, "clip_norm", 0, open_left=True)
+        self.max_norm = None if max_norm is None else check_number(max_norm, "max_norm", 0, open_left=True)
         self._generator = check_seed(seed)
+        # What goes on from one fit to the next: the optimizer's state and steps, epochs, and what each reached.
         self._state = np.empty((0, network.parameters.size), network.dtype)
+        self._kind: type | None = None  # of the optimizer that the state belongs to
+        self._n_steps = 0
+        self._curve: list[float] = []
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: ArrayLike | None = None,
         epochs: int = 10,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: Sequence[Any] | None = None,
         progress: bool | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> History:
         """Train for a number of epochs; call again to go on.
 
         Parameters
         ----------
-        X : (n, n_in) array or scipy.sparse matrix
-            Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256.
-        y : (n,) integer array
-            Class of each row, from 0.
+        X : (n, n_in) array or scipy.sparse matrix, or an iterable of chunks
+            Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256.  A
+            memory-mapped array stays on the disk.  Without y, X is an iterable of pairs (X, y) or triples
+            (X, y, sample_weight), gone through once an epoch: each is trained on in turn, and only one need be in
+            memory.
+        y : (n,) integer array, or (n, n_out) numbers
+            Class of each row, from 0; what the outputs should be, where the network's loss is not cross-entropy.
         epochs : int, default 10
             How often to go through the rows.
-        validation : (X, y) or None
+        validation : (X, y) or (X, y, sample_weight) or None
             Rows on which log-likelihood and error are measured after each epoch.
         progress : bool or None, default None
             Whether to show a progress bar; None does where the standard error stream is a terminal.
+        sample_weight : (n,) array or None
+            How much each row counts; at least 0.
 
         Returns
         -------
@@ -163,31 +248,28 @@ class Trainer:
         TypeError, ValueError
             If the input is not as described; nothing has been trained then.
         """
-        rows, labels = self._check_data(X, y, "X", "y")
         valid = None
         if validation is not None:
-            if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
                 raise TypeError(f"validation must be a pair (X, y), not {type(validation).__name__}")
-            valid = self._check_data(*validation, "validation[0]", "validation[1]")
+            weights = validation[2] if len(validation) == 3 else None
+            names = "validation[0]", "validation[1]"
+            valid = self.network.check_data(validation[0], validation[1], weights, names)
         epochs = check_integer(epochs, "epochs", 0)
         check_choice(progress, "progress", [None, False, True])
-        rows = self._choose_storage(rows)
-
-        engine = self.network.engine(self.n_threads)
-        optimizer, batch_size = self.optimizer, self.batch_size or len(labels)
-        if len(self._state) != optimizer.n_slots:  # at first, and where it was replaced by another kind
-            self._state = np.zeros((optimizer.n_slots, self.network.parameters.size), self.network.dtype)
-        in_order = not self.shuffle or batch_size >= len(labels)
-        engine.begin(rows, batch_size, optimizer.update, optimizer.hyperparameters, self.l2, self._state, in_order)
-        fit = Fit(self, epochs, len(labels))
+        self._begin_optimizer()
+        chunks, n_rows = self._chunks(X, y, sample_weight)
+        fit = Fit(self, epochs, n_rows)
         callbacks = [*self.callbacks, ProgressBar(progress)]
         started = []
         try:
             for callback in callbacks:
                 callback.on_start(fit)
                 started.append(callback)
-            while len(fit.history) < epochs and not fit.stop:
-                self._epoch(fit, engine, rows, labels, valid, callbacks)
+            if isinstance(self.optimizer, LBFGS):
+                self._minimize(fit, chunks, valid, callbacks)
+            while len(fit.history) < epochs and not fit.stop and not isinstance(self.optimizer, LBFGS):
+                self._epoch(fit, chunks, valid, callbacks)
         except KeyboardInterrupt:
             fit.history.interrupt()
         finally:
@@ -195,10 +277,59 @@ class Trainer:
                 callback.on_end(fit)
         return fit.history
 
-    def _check_data(self, X: Any, y: ArrayLike, X_name: str, y_name: str) -> tuple[Rows, NDArray[np.intp]]:
-        rows = check_rows(X, self.network.n_in, self.network.dtype, X_name)
-        check_not_empty(rows.shape[0], X_name)
-        return rows, check_labels(y, rows.shape[0], self.network.n_classes, y_name)
+    def _begin_optimizer(self) -> None:
+        # A state goes on only with an optimizer of its kind.
+        n_slots = self.optimizer.n_slots if isinstance(self.optimizer, Optimizer) else 0
+        if type(self.optimizer) is not self._kind or len(self._state) != n_slots:
+            self._state = np.zeros((n_slots, self.network.parameters.size), self.network.dtype)
+            self._n_steps = 0
+        self._kind = type(self.optimizer)
+
+    def _chunks(
+        self, X: Any, y: ArrayLike | None, sample_weight: ArrayLike | None
+    ) -> tuple[Callable[[], Iterator[Chunk]], int]:
+        # What goes through the data once, and the number of rows if it is known.
+        if y is not None:
+            chunk = self._chunk(X, y, sample_weight, again=True)
+            return lambda: iter([chunk]), len(chunk.targets.y)
+        if sample_weight is not None or isinstance(X, np.ndarray) or not isinstance(X, Iterable):
+            raise TypeError("y is needed, unless X is an iterable of pairs (X, y)")
+
+        def each() -> Iterator[Chunk]:
+            empty = True
+            for part in X:
+                empty = False
+                if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
+                    raise TypeError(f"chunks must be pairs (X, y) or triples (X, y, sample_weight), not {type(part)}")
+                yield self._chunk(part[0], part[1], part[2] if len(part) == 3 else None, again=False)
+            if empty:
+                raise ValueError("X gave no chunks: it must be possible to go through it again in each epoch")
+
+        return each, 0
+
+    def _chunk(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None, again: bool) -> Chunk:
+        # again: the same rows will be trained on in further epochs
+        rows, targets = self.network.check_data(X, y, sample_weight)
+        targets = targets._replace(smoothing=self.label_smoothing)
+        rows = self._choose_storage(rows)
+        engine = self.network.engine(self.n_threads, self.dropout if self.dropout.any() else None)
+        n_rows = len(targets.y)
+        optimizer, batch_size = self.optimizer, min(self.batch_size or n_rows, n_rows)
+        if isinstance(optimizer, LBFGS):
+            engine.begin(rows, n_rows, in_order=True)
+            return Chunk(rows, targets, engine)
+        alike = isinstance(optimizer.learning_rate, (int, float)) and self._l2_is_constant()
+        gradual = self.l1 == 0 and not self.clip_norm and optimizer.decay == 0
+        engine.begin(
+            rows,
+            batch_size,
+            optimizer.update,
+            self._state,
+            again and (not self.shuffle or batch_size == n_rows),
+            lazy=alike and gradual and not self.max_norm and optimizer.update in LINEAR_UPDATES,
+            direct=gradual and self.l2 == 0 and optimizer.update == "sgd",
+        )
+        return Chunk(rows, targets, engine)
 
     def _choose_storage(self, rows: Rows) -> Rows:
         if isinstance(rows, CSRRows):
@@ -210,50 +341,169 @@ class Trainer:
             sparse = bool(self.sparse)
         return to_csr(rows, self.network.dtype) if sparse else rows
 
-    def _check_still_finite(self, rows: Rows, labels: NDArray[np.intp]) -> None:
+    def _l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weight of the penalty in each batch, given the sum of each batch's weights."""
+        return np.full(len(batch_weights), self.l2)
+
+    def _l2_is_constant(self) -> bool:
+        return type(self)._l2 is Trainer._l2
+
+    def _steps(self, chunk: Chunk, targets: Targets, done: int, n_rows: int) -> Steps:
+        # The numbers of each step on a chunk; done rows of the epoch's n_rows (0: not known) came before.
+        optimizer = self.optimizer
+        assert isinstance(optimizer, Optimizer)
+        n, batch_size = len(targets.y), chunk.engine.batch_size
+        starts = np.arange(0, n, batch_size)
+        sizes = np.minimum(batch_size, n - starts).astype(np.float64)
+        weights = sizes if targets.weights is None else np.add.reduceat(targets.weights, starts)
+        shares = np.arange(len(starts)) / len(starts)
+        times = len(self._curve) + ((done + n * shares) / n_rows if n_rows else 0 * shares)
+        rates = rates_of(optimizer.learning_rate, times, self._curve)
+        table = step_table(optimizer, rates, self._n_steps, self._l2(weights), self.l1)
+        return Steps(UPDATES[optimizer.update], table, self.clip_norm or 0.0, self.max_norm or 0.0)
+
+    def _check_still_finite(self, chunk: Chunk) -> None:
         # The engine saw each log-likelihood before its step; this is about the network after the last one.
         parameters = self.network.parameters
         largest = max(float(parameters.max()), -float(parameters.min()))  # NaN propagates
         if largest <= HARMLESS_PARAMETER:
             return
-        if not np.isfinite(largest) or not np.isfinite(self.network.score_rows(rows, labels, self.n_threads)[0]):
+        if not np.isfinite(largest) or not np.isfinite(
+            self.network.score(chunk.rows, chunk.targets, self.n_threads)[0]
+        ):
             raise FloatingPointError("the last step left the finite numbers")
 
     def _epoch(
         self,
         fit: Fit,
-        engine: Engine,
-        rows: Rows,
-        labels: NDArray[np.intp],
-        valid: tuple[Rows, NDArray[np.intp]] | None,
+        chunks: Callable[[], Iterator[Chunk]],
+        valid: tuple[Rows, Targets] | None,
         callbacks: list[Callback],
     ) -> None:
         start = time.perf_counter()
         network, history = self.network, fit.history
-        order, stored_labels = None, labels
-        if self.shuffle and engine.batch_size < len(labels):
-            order = self._generator.permutation(len(labels))
-            labels = labels[order]
-        engine.restart()
+        run = Epoch(network.parameters.copy(), self._state.copy(), self._n_steps)
+        for chunk in chunks():
+            self._train_on(chunk, run, fit, callbacks)
+            run.index += 1
+        log_likelihood = run.log_likelihood / run.weight
+        validation = None if valid is None else network.score(*valid, self.n_threads)
+        history.record(
+            time.perf_counter() - start, log_likelihood, log_likelihood - run.penalty / run.weight, validation
+        )
+        self._curve.append(log_likelihood if validation is None else validation[0])
+        fit.n_rows, fit.rows_done = run.rows, 0
+        for callback in callbacks:
+            callback.on_chunk(fit)
+            callback.on_epoch(fit)
+
+    def _train_on(self, chunk: Chunk, run: Epoch, fit: Fit, callbacks: list[Callback]) -> None:
+        # One chunk of an epoch.
+        engine, targets = chunk.engine, chunk.targets
+        run.generator = dict(self._generator.bit_generator.state)
+        order = None
+        if self.shuffle and engine.batch_size < len(targets.y):
+            order = self._generator.permutation(len(targets.y))
+            weights = None if targets.weights is None else targets.weights[order]
+            targets = targets._replace(y=targets.y[order], weights=weights)
+        key = int(self._generator.integers(2**63)) if self.dropout.any() else 0
+        engine.restart(self._steps(chunk, targets, run.rows, fit.n_rows), key)
         try:
-            while engine.advance(labels, order, CHUNK_SECONDS):
-                fit.rows_done = engine.rows_done
+            while engine.advance(targets, order, CHUNK_SECONDS):
+                fit.rows_done = run.rows + engine.rows_done
                 if self.callbacks:  # they may look at the network
                     engine.store()
                 for callback in callbacks:
                     callback.on_chunk(fit)
-            self._check_still_finite(rows, stored_labels)
+            self._check_still_finite(chunk)
         except FloatingPointError:
-            engine.roll_back()
-            batch = min(engine.batches_done, (len(labels) - 1) // engine.batch_size) + 1
-            raise DivergenceError(len(history) + 1, batch, history) from None
+            self.network.parameters, self._state[...], self._n_steps = run.parameters, run.state, run.n_steps
+            batch = min(engine.batches_done, (len(targets.y) - 1) // engine.batch_size) + 1
+            raise DivergenceError(len(fit.history) + 1, run.batches + batch, fit.history) from None
         except BaseException:  # Ctrl-C, or a callback's own
-            engine.store()
+            engine.finish()
+            self._n_steps += engine.batches_done
             raise
-        log_likelihood = float(engine.log_likelihood[0]) / len(labels)
-        validation = None if valid is None else network.score_rows(*valid, self.n_threads)
-        history.record(time.perf_counter() - start, log_likelihood, validation)
-        fit.rows_done = 0
-        for callback in callbacks:
-            callback.on_chunk(fit)
-            callback.on_epoch(fit)
+        self._n_steps += engine.batches_done
+        run.rows += len(targets.y)
+        run.batches += engine.batches_done
+        run.weight += len(targets.y) if targets.weights is None else float(targets.weights.sum())
+        run.log_likelihood += engine.log_likelihood
+        run.penalty += self._penalty(chunk)
+
+    def _penalty(self, chunk: Chunk) -> float:
+        penalty = chunk.engine.penalty
+        if chunk.engine.space.touched is not None:
+            total = len(chunk.targets.y) if chunk.targets.weights is None else float(chunk.targets.weights.sum())
+            penalty += total * self.l2 / 2 * float(np.square(self.network.weights[0], dtype=np.float64).sum())
+        return penalty
+
+    def _minimize(
+        self,
+        fit: Fit,
+        chunks: Callable[[], Iterator[Chunk]],
+        valid: tuple[Rows, Targets] | None,
+        callbacks: list[Callback],
+    ) -> None:
+        # L-BFGS; what SciPy minimises is minus the objective.
+        from scipy.optimize import minimize
+
+        chunk, *others = chunks()
+        network, targets, optimizer = self.network, chunk.targets, self.optimizer
+        assert isinstance(optimizer, LBFGS)
+        if others or (self.batch_size or len(targets.y)) < len(targets.y):
+            raise ValueError("LBFGS takes all rows at once: no chunks, and batch_size=None")
+        if self.dropout.any() or self.l1 or self.clip_norm or self.max_norm:
+            raise ValueError("LBFGS takes no dropout, l1, clip_norm or max_norm")
+        if fit.epochs == 0:
+            return
+        total = float(len(targets.y) if targets.weights is None else targets.weights.sum())
+        steps = Steps(UPDATES["none"], np.array([[self._l2(np.array([total]))[0], 0.0, 0.0]]))
+        seen: tuple[float, float] = (0.0, 0.0)
+        accepted = network.parameters.astype(np.float64)
+        started = time.perf_counter()
+
+        def negative(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            nonlocal seen
+            network.parameters = x
+            gradient = chunk.engine.gradient(targets, steps)
+            log_likelihood = chunk.engine.log_likelihood / total
+            seen = log_likelihood, log_likelihood - chunk.engine.penalty / total
+            return -seen[1], -gradient.astype(np.float64)
+
+        def on_iteration(x: NDArray[np.float64]) -> None:
+            nonlocal accepted, started
+            # What was evaluated last is what was accepted.
+            accepted = network.parameters = x
+            validation = None if valid is None else network.score(*valid, self.n_threads)
+            fit.history.record(time.perf_counter() - started, *seen, validation)
+            self._curve.append(seen[0] if validation is None else validation[0])
+            started = time.perf_counter()
+            for callback in callbacks:
+                callback.on_chunk(fit)
+                callback.on_epoch(fit)
+            if fit.stop:
+                raise _Stopped
+
+        options = {
+            "maxiter": fit.epochs,
+            "maxcor": optimizer.memory,
+            "maxfun": optimizer.max_fun,
+            "maxls": 50,
+            "gtol": optimizer.tol,
+            "ftol": 64 * np.finfo(np.float64).eps,
+        }
+        try:
+            found = minimize(negative, accepted, method="L-BFGS-B", jac=True, callback=on_iteration, options=options)
+            accepted = found.x
+            fit.history.converged = bool(found.success)
+        except _Stopped:
+            pass
+        except FloatingPointError:
+            raise DivergenceError(len(fit.history) + 1, 1, fit.history) from None
+        finally:
+            network.parameters = accepted
+
+
+class _Stopped(Exception):
+    """A callback asked a fit by L-BFGS to end."""

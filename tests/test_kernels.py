@@ -10,10 +10,27 @@ from scipy import special
 
 from fastnn import reference
 from fastnn._engine import to_csr
-from fastnn.kernels import activations, affine, blas, dense, epoch, rows, softmax, sparse, touched, units, updates
+from fastnn.kernels import (
+    activations,
+    affine,
+    blas,
+    dense,
+    dropout,
+    epoch,
+    losses,
+    rows,
+    softmax,
+    sparse,
+    touched,
+    units,
+    updates,
+)
+from fastnn.kernels.epoch import Architecture
+from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.updates import Steps
 
-MODULES = (blas, rows, activations, softmax, affine, dense, sparse, updates, touched, units, epoch)
+MODULES = (blas, rows, activations, dropout, softmax, losses, affine, dense, sparse, updates, touched, units, epoch)
 KERNELS = {
     name: kernel
     for module in MODULES
@@ -49,6 +66,7 @@ def test_every_kernel_has_a_twin_with_its_signature():
 def test_constants_agree():
     assert activations.ACTIVATIONS == reference.ACTIVATIONS
     assert updates.UPDATES == reference.UPDATES
+    assert losses.LOSSES == reference.LOSSES
     assert rows.UINT8_SCALE == reference.UINT8_SCALE == 1 / 256
     assert blas.MAX_DIMENSION in (2**31 - 1, 2**63 - 1)
 
@@ -79,7 +97,7 @@ def test_gemm_ignores_what_stood_in_the_output_where_beta_is_0(dtype):
     np.testing.assert_array_equal(C, 4)
 
 
-@pytest.mark.parametrize("activation", list(activations.ACTIVATIONS))
+@pytest.mark.parametrize("activation", [name for name in activations.ACTIVATIONS if name not in ("gelu", "silu")])
 @pytest.mark.parametrize("n", SIZES)
 def test_activation_and_its_backward_pass(dtype, assert_close, rng, activation, n):
     code = activations.ACTIVATIONS[activation]
@@ -298,18 +316,115 @@ def test_gather(dtype, rng, n, stored):
     np.testing.assert_array_equal(ours, expected)
 
 
+NUMBERS = {  # what each update takes, and how many slots it has
+    "none": ([], 0),
+    "sgd": ([0.3], 0),
+    "momentum": ([0.3, 0.9], 1),
+    "nesterov": ([0.3, 0.9], 1),
+    "rmsprop": ([0.01, 0.9, 1e-3], 1),
+    "adagrad": ([0.05, 1e-3], 1),
+    "adam": ([0.02, 0.9, 0.99, 1.5, 1e-3], 2),
+}
+
+
 @pytest.mark.parametrize("update", list(updates.UPDATES))
 @pytest.mark.parametrize("n", SIZES)
-def test_updates(dtype, assert_close, rng, update, n):
-    n_slots = int(update in ("momentum", "nesterov"))
-    hyperparameters = np.array([0.3, 0.9][: 1 + n_slots]) if update != "none" else np.empty(0)
-    gradient = draw(rng, n, dtype=dtype)
-    outputs = [draw(rng, n, dtype=dtype), draw(rng, n_slots, n, dtype=dtype)]
+@pytest.mark.parametrize("penalties", [(0, 0, 0), (0.1, 0.2, 0.3)])
+@pytest.mark.parametrize("is_weight", [False, True])
+def test_updates(dtype, assert_close, rng, update, n, penalties, is_weight):
+    numbers, n_slots = NUMBERS[update]
+    numbers = np.array([*penalties, *numbers], float)
+    outputs = [draw(rng, n, dtype=dtype), draw(rng, n, dtype=dtype), np.abs(draw(rng, n_slots, n, dtype=dtype))]
     ours, expected = call_both(
-        "inplace_update", lambda o: (updates.UPDATES[update], hyperparameters, o[0], gradient, o[1]), outputs
+        "inplace_update", lambda o: (updates.UPDATES[update], numbers, *o, 0.7, is_weight), outputs
     )
+    for found, wanted in zip(ours, expected, strict=True):
+        assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (5, 7), (40, 3)])
+def test_max_norm(dtype, assert_close, rng, shape, by_rows):
+    ours, expected = call_both("inplace_max_norm", lambda o: (*o, 2.0, by_rows), [draw(rng, *shape, dtype=dtype)])
     assert_close(ours[0], expected[0])
-    assert_close(ours[1], expected[1])
+    assert np.linalg.norm(ours[0], axis=int(by_rows)).max(initial=0) <= 2.0001
+
+
+@pytest.mark.parametrize("activation", list(activations.ACTIVATIONS))
+def test_slopes_are_derivatives(dtype, assert_close, rng, activation):
+    code = activations.ACTIVATIONS[activation]
+    Z = 3 * draw(rng, 9, 7, dtype=dtype)
+    ours, expected = call_both("inplace_activation_and_slopes", lambda o: (code, *o), [Z, np.empty_like(Z)])
+    for found, wanted in zip(ours, expected, strict=True):
+        assert_close(found, wanted, 4)
+    up, down = Z + np.full(Z.shape, 1e-6), Z - np.full(Z.shape, 1e-6)
+    for shifted in (up, down):
+        activations.inplace_activation(code, shifted)
+    np.testing.assert_allclose(ours[1], (up - down) / 2e-6, rtol=0, atol=1e-4 if dtype == "float32" else 1e-8)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
+def test_dropout(dtype, assert_close, rng, share):
+    Y, slopes = 1 + rng.random((200, 51)).astype(dtype), np.ones((200, 51), dtype)
+    ours, expected = call_both("inplace_dropout", lambda o: (*o, share, 2**63 + 5, 3, 17), [Y, slopes])
+    for found, wanted in zip(ours, expected, strict=True):
+        assert_close(found, wanted)
+    kept = ours[0] != 0
+    np.testing.assert_array_equal(kept, ours[1] != 0)
+    assert abs(kept.mean() - (1 - share)) < 5 * np.sqrt(share * (1 - share) / kept.size) + 1e-9
+    # Rows and units have masks of their own: their shares vary no more than those of independent draws.
+    if share:
+        for axis in (0, 1):
+            spread = kept.mean(axis=axis).std() / np.sqrt(share * (1 - share) / kept.shape[axis])
+            assert 0.7 < spread < 1.4
+    other = np.ones_like(Y)
+    dropout.inplace_dropout(other, slopes, share, 2**63 + 5, 2, 17)
+    assert share == 0 or not np.array_equal(other != 0, kept)
+
+
+@pytest.mark.parametrize("loss", list(losses.LOSSES))
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n_out", [1, 3, 150])
+def test_losses(dtype, assert_close, rng, loss, n, weighted, n_out):
+    Z = 5 * draw(rng, n, n_out, dtype=dtype)
+    y = rng.integers(0, n_out, n) if loss == "cross_entropy" else rng.random((n, n_out)).astype(dtype)
+    weights = rng.random(n) if weighted else None
+    for smoothing in (0.0, 0.1) if loss == "cross_entropy" else (0.0,):
+        targets = Targets(losses.LOSSES[loss], y, weights, smoothing)
+        ours, expected = call_both("inplace_loss", lambda o, t=targets: (t, *o, 2.5), [Z])
+        assert_close(ours[0], expected[0])
+        assert_close(ours[1], expected[1])
+
+
+@pytest.mark.parametrize("loss", list(losses.LOSSES))
+def test_losses_have_the_gradient_that_they_say(rng, loss):
+    Z = rng.standard_normal((4, 3))
+    y = rng.integers(0, 3, 4) if loss == "cross_entropy" else rng.random((4, 3))
+    targets = Targets(losses.LOSSES[loss], y, rng.random(4), 0.2 if loss == "cross_entropy" else 0.0)
+    dZ = Z.copy()
+    losses.inplace_loss(targets, dZ, 1.0)
+    for index in np.ndindex(Z.shape):
+        up, down = Z.copy(), Z.copy()
+        up[index] += 1e-6
+        down[index] -= 1e-6
+        slope = (losses.inplace_loss(targets, up, 1.0) - losses.inplace_loss(targets, down, 1.0)) / 2e-6
+        assert slope == pytest.approx(dZ[index], abs=1e-8)
+
+
+def test_losses_without_any_weight_move_nothing(dtype):
+    Z = np.ones((2, 3), dtype)
+    targets = Targets(losses.LOSSES["cross_entropy"], np.array([0, 1]), np.zeros(2))
+    assert losses.inplace_loss(targets, Z, 0.0) == 0
+    np.testing.assert_array_equal(Z, 0)
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "squared", "absolute", "huber"])
+def test_losses_pass_nan_on(dtype, loss):
+    targets = Targets(losses.LOSSES[loss], np.zeros((1, 2), dtype))
+    for bad in ([np.nan, 1], [np.inf, 1]):
+        found = losses.inplace_loss(targets, np.array([bad], dtype), 1.0)
+        assert not np.isfinite(found)
 
 
 def sort_blocks(X, *rows_at_once):
@@ -333,14 +448,12 @@ def test_sort_blocks(dtype, rng, n):
 def run_epoch(
     module,
     X,
-    y,
+    targets,
     order,
     batch_size,
-    sizes,
-    codes,
+    architecture,
     parameters,
-    update,
-    l2,
+    steps,
     block_rows,
     n_threads=2,
     by_slices=False,
@@ -348,52 +461,35 @@ def run_epoch(
     touches=False,
     in_blocks=False,
 ):
-    """One epoch by the compiled engine or its twin; returns parameters, state, mean log-likelihood, gradient."""
+    """One epoch by the compiled engine or its twin; returns parameters, state, log-likelihood, penalty, gradient."""
+    n, sizes = len(targets.y), architecture.sizes
     parameters = parameters.copy()
-    shape = epoch.work_shape(sizes, codes, batch_size, block_rows, updates.UPDATES[update], nonzeros, touches)
-    columns = np.zeros(1 + 2 * sizes[0], np.int64) if touches else None
-    by_units = epoch.go_by_units(sizes, codes, batch_size, updates.UPDATES[update])
-    blocks = sort_blocks(X, batch_size, block_rows, by_units) if in_blocks else None
+    shape = epoch.work_shape(architecture, batch_size, block_rows, steps.update, nonzeros, touches)
+    by_units = epoch.go_by_units(architecture, batch_size, steps.update)
     lanes = shape[0]
-    momentum = update in ("momentum", "nesterov")
-    state = np.zeros((int(momentum), parameters.size), parameters.dtype)
-    gradients = np.zeros((lanes, parameters.size), parameters.dtype)
-    work = np.full(shape, np.nan, parameters.dtype)
-    position, log_likelihood = np.zeros(1 + lanes, np.intp), np.zeros(1 + lanes)
-    hyperparameters = np.array([0.2, 0.5][: 1 + momentum])
+    n_slots = NUMBERS[list(updates.UPDATES)[steps.update]][1]
+    state = np.zeros((n_slots, parameters.size), parameters.dtype)
+    space = epoch.Space(
+        gradients=np.zeros((lanes, parameters.size), parameters.dtype),
+        work=np.full(shape, np.nan, parameters.dtype),
+        block_rows=block_rows,
+        position=np.zeros(1 + lanes, np.intp),
+        log_likelihood=np.zeros(1 + lanes),
+        penalties=np.zeros((len(sizes) - 1, epoch.N_PENALTIES)),
+        by_slices=by_slices,
+        nonzeros=nonzeros,
+        touched=np.zeros(1 + 2 * sizes[0], np.int64) if touches else None,
+        blocks=sort_blocks(X, batch_size, block_rows, by_units) if in_blocks else None,
+    )
     for _ in range(10_000):
-        module.train(
-            X,
-            y,
-            order,
-            batch_size,
-            sizes,
-            codes,
-            parameters,
-            updates.UPDATES[update],
-            hyperparameters,
-            l2,
-            state,
-            gradients,
-            work,
-            block_rows,
-            position,
-            log_likelihood,
-            0.001,
-            n_threads,
-            by_slices,
-            nonzeros,
-            columns,
-            blocks,
-        )
-        if position[0] == len(y):
+        module.train(X, targets, order, batch_size, architecture, parameters, state, steps, space, 0.001, n_threads)
+        if space.position[0] == n:
             break
-    assert position[0] == len(y)
+    assert space.position[0] == n
     if touches and module is epoch:
         W = parameters[: sizes[0] * sizes[1]].reshape(sizes[:2])
-        n_steps = -(-len(y) // batch_size)
-        touched.bring_up_to_date(updates.UPDATES[update], hyperparameters, l2, W, state, columns, n_steps)
-    return parameters, state, log_likelihood[0] / len(y), gradients[0]
+        touched.bring_up_to_date(steps, W, state, space.touched, -(-n // batch_size))
+    return parameters, state, space.log_likelihood[0] / n, space.penalties.sum() / n, space.gradients[0]
 
 
 @pytest.mark.parametrize("update", list(updates.UPDATES))
@@ -427,10 +523,19 @@ def run_epoch(
     ],
 )
 def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size, block_rows):
+    if "touched" in kind and update not in ("sgd", "momentum", "nesterov"):
+        pytest.skip("touched columns are for updates that are linear without a gradient")
+    numbers, _ = NUMBERS[update]
+    check_epoch(dtype, assert_close, rng, update, numbers, 0.01, kind, sizes, names, n, batch_size, block_rows)
+
+
+def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, names, n, batch_size, block_rows, **others):
     sizes = np.array(sizes, np.intp)
     codes = np.array([activations.ACTIVATIONS[name] for name in names], np.int32)
+    dropped = others.get("dropout", 0.0)
+    architecture = Architecture(sizes, codes, np.full(len(codes), dropped) if dropped else None, 2**62 + 3)
     by_slices, nonzeros = "slices" in kind, n * int(sizes[0]) if "sorted" in kind else 0
-    touches = "touched" in kind and update != "none"
+    touches = "touched" in kind
     full_kind, kind = kind, kind.split(",")[0]
     X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < (0.02 if touches else 0.5))
     X = X.astype({"dense": dtype, "sparse": dtype, "uint8": "uint8"}.get(kind, "float64"))
@@ -438,24 +543,38 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
     X = X.astype("float32" if (dtype, kind) == ("float64", "other dtype") else X.dtype)
     X = to_csr(X.astype(dtype), np.dtype(dtype)) if kind == "sparse" else X
     order = rng.permutation(n) if n % 2 == 0 else None
-    y = rng.integers(0, sizes[-1], n)
+    loss = others.get("loss", "cross_entropy")
+    y = rng.integers(0, sizes[-1], n) if loss == "cross_entropy" else rng.random((n, sizes[-1])).astype(dtype)
+    weights = rng.random(n) if others.get("weighted") else None
+    targets = Targets(losses.LOSSES[loss], y, weights, others.get("smoothing", 0.0))
     if update == "none":
         batch_size = n
+    n_batches = -(-n // batch_size)
+    table = np.tile(np.array([l2, others.get("l1", 0.0), others.get("decay", 0.0), *numbers]), (n_batches, 1))
+    if not touches and update != "none":
+        table[:, 3] *= np.linspace(1, 0.8, n_batches)  # learning rates may change from step to step
+    clip_norm, max_norm = others.get("clip_norm", 0.0), others.get("max_norm", 0.0)
+    steps = Steps(updates.UPDATES[update], table, clip_norm, max_norm)
     if kind == "sparse" and not touches:
-        by_slices = epoch.go_by_units(sizes, codes, batch_size, updates.UPDATES[update])
+        by_slices = epoch.go_by_units(architecture, batch_size, steps.update)
     size = sum((i + 1) * o for i, o in itertools.pairwise(sizes))
     if by_slices:
         size = units.vector_size(sizes, kind == "sparse", np.dtype(dtype).itemsize)
     parameters = 0.5 * draw(rng, size, dtype=dtype)
-    arguments = (X, y, order, batch_size, sizes, codes, parameters, update, 0.01, block_rows)
+    if by_slices:  # what fills up lines of a slice is 0
+        plain = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
+        parameters = np.zeros_like(parameters)
+        units.rearrange(sizes, kind == "sparse", False, plain, parameters)
+    arguments = (X, targets, order, batch_size, architecture, parameters, steps, block_rows)
     in_blocks = "blocks" in full_kind and order is None
     options = (by_slices, nonzeros, touches, in_blocks)
     ours, expected = (run_epoch(module, *arguments, 2, *options) for module in (epoch, reference))
-    for found, wanted in zip(ours[:3], expected[:3], strict=True):
-        # Roundings add up over the steps of an epoch.
-        assert_close(found, wanted, 40)
+    for i, (found, wanted) in enumerate(zip(ours[:4], expected[:4], strict=True)):
+        # Roundings add up over the steps of an epoch; touched columns leave a penalty out.
+        if i != 3 or not touches:
+            assert_close(found, wanted, 40)
     if update == "none":
-        assert_close(ours[3], expected[3], 20)
+        assert_close(ours[4], expected[4], 20)
         np.testing.assert_array_equal(ours[0], parameters)
     else:
         assert not np.array_equal(ours[0], parameters)
@@ -464,14 +583,51 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
             np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("kind", ["dense", "dense, by slices", "uint8, by slices", "sparse", "sparse, sorted"])
+@pytest.mark.parametrize(
+    ("sizes", "names", "n", "batch_size", "block_rows"),
+    [
+        ((5, 3), (), 37, 10, 4),
+        ((6, 5, 9, 3), ("gelu", "silu"), 50, 50, 64),
+        ((6, 5, 9, 4, 3), ("leaky_relu", "gelu", "elu"), 1500, 1100, 100),  # lanes
+        ((40, 51, 3), ("silu",), 901, 150, 128),  # two slices of units
+        ((30, 60, 20, 210, 3), ("tanh", "softplus", "sigmoid"), 500, 120, 128),
+        ((67, 53, 70, 2), ("elu", "relu"), 300, 110, 128),
+    ],
+)
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"loss": "binary_cross_entropy", "weighted": True},
+        {"loss": "squared"},
+        {"loss": "huber", "clip_norm": 0.05},
+        {"loss": "absolute", "weighted": True, "max_norm": 1.0},
+        {"weighted": True, "smoothing": 0.1, "l1": 0.01},
+        {"dropout": 0.4},
+        {"dropout": 0.2, "max_norm": 0.9, "weighted": True},
+        {"clip_norm": 0.02, "decay": 0.01, "update": "adam"},
+        {"l1": 0.01, "dropout": 0.3, "update": "nesterov", "clip_norm": 1e9},
+    ],
+)
+def test_epoch_with_other_losses_and_more_regularisation(
+    dtype, assert_close, rng, kind, sizes, names, n, batch_size, block_rows, others
+):
+    update = others.get("update", "sgd")
+    others = {name: value for name, value in others.items() if name != "update"}
+    numbers = [0.01] if update == "sgd" else NUMBERS[update][0]  # long steps would magnify roundings
+    check_epoch(
+        dtype, assert_close, rng, update, numbers, 0.01, kind, sizes, names, n, batch_size, block_rows, **others
+    )
+
+
 @pytest.mark.parametrize("n", [1, 5, 300])
 def test_forward(dtype, assert_close, rng, n):
-    sizes, codes = np.array([6, 5, 3], np.intp), np.array([1], np.int32)
+    architecture = Architecture(np.array([6, 5, 3], np.intp), np.array([1], np.int32))
     X, parameters = draw(rng, n + 4, 6, dtype=dtype), draw(rng, 53, dtype=dtype)
-    work = np.empty((3, epoch.forward_work_size(sizes, codes, 20)), dtype)
+    work = np.empty((3, epoch.forward_work_size(architecture, 20)), dtype)
     for data in (X, to_csr(X, X.dtype)):
         ours, expected = call_both(
-            "forward", lambda o, d=data: (d, 2, sizes, codes, parameters, work, 20, *o, 2), [np.zeros((n, 3), dtype)]
+            "forward", lambda o, d=data: (d, 2, architecture, parameters, work, 20, *o, 2), [np.zeros((n, 3), dtype)]
         )
         assert_close(ours[0], expected[0], 4)
 

@@ -46,6 +46,7 @@ def test_other_programs_can_read_the_file(network, saved):
         "format": 1,
         "sizes": [7, 5, 4, 3],
         "activation": ["tanh", "relu"],
+        "loss": "cross_entropy",
         "dtype": network.dtype.name,
     }
 

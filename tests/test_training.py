@@ -19,6 +19,8 @@ import fastnn
 from fastnn import _engine, training
 from fastnn._engine import available_threads
 from fastnn.callbacks import Callback
+from fastnn.kernels.losses import LOSSES, Targets
+from fastnn.kernels.updates import UPDATES, Steps
 
 
 @pytest.fixture
@@ -467,7 +469,7 @@ def test_threads_that_get_no_processor_rest_for_a_while(rng, monkeypatch, busy, 
     clock = iter(range(10_000))
 
     def train(*arguments):
-        used.append(arguments[17])
+        used.append(arguments[-1])
         return original(*arguments)
 
     original = _engine.epoch.train
@@ -475,10 +477,12 @@ def test_threads_that_get_no_processor_rest_for_a_while(rng, monkeypatch, busy, 
     monkeypatch.setattr(_engine.time, "perf_counter", lambda: float(next(clock) // 2))
     monkeypatch.setattr(_engine.time, "process_time", lambda: busy * (next(clock) // 2))
     engine = network.engine(2)
-    engine.begin(X, 100, "sgd", np.array([0.1]))
+    engine.begin(X, 100, "sgd")
+    targets = Targets(LOSSES["cross_entropy"], y)
+    steps = Steps(UPDATES["sgd"], np.tile([0, 0, 0, 0.1], (6, 1)))
     for _ in range(3 + _engine.CONTENDED_CHUNKS):
-        engine.restart()
-        while engine.advance(y, None, 10.0):
+        engine.restart(steps)
+        while engine.advance(targets, None, 10.0):
             pass
     assert used == [2, *[expected] * _engine.CONTENDED_CHUNKS, 2, expected]
 

@@ -40,17 +40,15 @@ def prepare_fastnn(cell: Cell, X: NDArray[Any], y: NDArray[Any], sparse: bool | 
     trainer = fastnn.Trainer(
         start(cell, X.dtype.name), fastnn.SGD(LEARNING_RATE), cell.batch_size, shuffle=False, sparse=sparse
     )
-    # The trainer checks and converts the data once a fit, not once an epoch, so the rows are converted here.
-    rows = trainer._choose_storage(X)
-    engine = trainer.network.engine()
-    engine.begin(rows, cell.batch_size, "sgd", trainer.optimizer.hyperparameters, in_order=True)
-    labels = y.astype(np.intp)
+    # The trainer checks and converts the data once a fit, not once an epoch, so that is done here.
+    chunk = trainer._chunk(X, y, None, again=True)
+    steps = trainer._steps(chunk, chunk.targets, 0, cell.rows)
 
     def epoch() -> float:
-        engine.restart()
-        while engine.advance(labels, None, 0.05):
+        chunk.engine.restart(steps)
+        while chunk.engine.advance(chunk.targets, None, 0.05):
             pass
-        return float(engine.log_likelihood[0]) / cell.rows
+        return chunk.engine.log_likelihood / cell.rows
 
     return epoch
 

@@ -83,6 +83,17 @@ cdef inline floating exp_(floating x) noexcept nogil:
     return <floating> 0.0 if x < low else power * e + power
 
 
+cdef inline floating expm1_(floating x) noexcept nogil:
+    # For x <= 0 only; a NaN passes through.
+    cdef floating low, power, e
+    if floating is float:
+        low = <floating> -87.0
+    else:
+        low = -708.0
+    e = reduced_expm1(low if x < low else x, &power)
+    return power * e + (power - 1)
+
+
 cdef inline floating tanh_(floating x) noexcept nogil:
     # Beyond the limit tanh rounds to 1.
     cdef floating limit, magnitude, power, e

@@ -6,7 +6,18 @@ cdef enum:
     TANH
     SIGMOID
     RELU
+    LEAKY_RELU
+    ELU
+    SOFTPLUS
+    GELU
+    SILU
 
-cdef void activate(int activation, floating* Z, Py_ssize_t n) noexcept nogil
 
-cdef void backprop_activation(int activation, const floating* Y, floating* dY, Py_ssize_t n) noexcept nogil
+cdef inline bint wants_slopes(int activation) noexcept nogil:
+    # Whether the derivative cannot be had from the output alone.
+    return activation == GELU or activation == SILU
+
+
+cdef void activate(int activation, floating* Z, floating* slopes, Py_ssize_t n) noexcept nogil
+cdef void backprop_activation(int activation, const floating* Y, const floating* slopes, floating* dY,
+                              Py_ssize_t n) noexcept nogil

@@ -1,37 +1,106 @@
-"""Activations of hidden layers, in place, and their backward passes from the output.
+"""Activations of hidden layers, in place, and their backward passes.
 
-Each backward pass needs the layer's output Y alone: the pre-activation was overwritten by it.
-One pointer is written, so that the compiler sees that nothing overlaps and vectorises the loop.
+Most backward passes need the layer's output Y alone: the pre-activation was overwritten by it.  Where the output does
+not tell (GELU, SiLU), and where some of it is dropped, the forward pass leaves the derivatives beside it, the slopes.
+One pointer is written in a loop where that will do, so that the compiler sees that nothing overlaps and vectorises it.
+
+GELU: D. Hendrycks, K. Gimpel, "Gaussian error linear units" (2016), in its exact form; SiLU: S. Elfwing, E. Uchibe,
+K. Doya, "Sigmoid-weighted linear units" (2017); ELU: D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and accurate
+deep network learning by exponential linear units" (2015); leaky ReLU: A. Maas, A. Hannun, A. Ng, "Rectifier
+nonlinearities improve neural network acoustic models" (2013).
 """
 
 from cython cimport floating
+from libc.math cimport erf, log1p
 
-from ._math cimport exp_, tanh_
+from ._math cimport exp_, expm1_, tanh_
 
 #: Code of each activation, by the name that users give.
-ACTIVATIONS = {"identity": IDENTITY, "tanh": TANH, "sigmoid": SIGMOID, "relu": RELU}
+ACTIVATIONS = {
+    "identity": IDENTITY,
+    "tanh": TANH,
+    "sigmoid": SIGMOID,
+    "relu": RELU,
+    "leaky_relu": LEAKY_RELU,
+    "elu": ELU,
+    "softplus": SOFTPLUS,
+    "gelu": GELU,
+    "silu": SILU,
+}
+
+cdef double LEAK = 0.01             # slope of the leaky ReLU below 0
+cdef double HALF_ROOT = 0.7071067811865476      # sqrt(1 / 2)
+cdef double DENSITY_AT_0 = 0.3989422804014327   # 1 / sqrt(2 pi)
 
 
-cdef void activate(int activation, floating* Z, Py_ssize_t n) noexcept nogil:
+cdef inline floating sigmoid_(floating z) noexcept nogil:
+    # 1 / (1 + exp(-z)), without exp of a positive number.
+    cdef floating e = exp_(-z if z > 0 else z)
+    return (e if z < 0 else <floating> 1.0) / (1 + e)
+
+
+cdef inline floating gelu_(floating z, floating* slope) noexcept nogil:
+    # z times the normal distribution function; at minus infinity both limits are 0.
+    cdef double share = 0.5 + 0.5 * erf(HALF_ROOT * z)
+    if z < -40:
+        slope[0] = 0
+        return 0
+    slope[0] = <floating> (share + z * DENSITY_AT_0 * exp_(-0.5 * <double> z * z) if z < 40 else share)
+    return <floating> (z * share)
+
+
+cdef inline floating silu_(floating z, floating* slope) noexcept nogil:
+    cdef floating s = sigmoid_(z)
+    if z < -1000:
+        slope[0] = 0
+        return 0
+    slope[0] = s * (1 + z * (1 - s)) if z < 1000 else s
+    return z * s
+
+
+cdef void activate(int activation, floating* Z, floating* slopes, Py_ssize_t n) noexcept nogil:
+    # slopes (n,) become the derivatives, unless it is NULL.
     cdef Py_ssize_t i
-    cdef floating e
+    cdef floating slope
     if activation == TANH:
         for i in range(n):
             Z[i] = tanh_(Z[i])
     elif activation == SIGMOID:
-        # 1 / (1 + exp(-z)), without exp of a positive number.
         for i in range(n):
-            e = exp_(-Z[i] if Z[i] > 0 else Z[i])
-            Z[i] = (e if Z[i] < 0 else <floating> 1.0) / (1 + e)
+            Z[i] = sigmoid_(Z[i])
     elif activation == RELU:
         # Written so that a NaN passes through: divergence must not look like a dead unit.
         for i in range(n):
             Z[i] = <floating> 0.0 if Z[i] < 0 else Z[i]
+    elif activation == LEAKY_RELU:
+        for i in range(n):
+            Z[i] = <floating> LEAK * Z[i] if Z[i] < 0 else Z[i]
+    elif activation == ELU:
+        for i in range(n):
+            Z[i] = expm1_(Z[i]) if Z[i] < 0 else Z[i]
+    elif activation == SOFTPLUS:
+        for i in range(n):
+            Z[i] = (<floating> 0.0 if Z[i] < 0 else Z[i]) + <floating> log1p(exp_(-Z[i] if Z[i] > 0 else Z[i]))
+    elif activation == GELU:
+        for i in range(n):
+            Z[i] = gelu_(Z[i], &slopes[i] if slopes != NULL else &slope)
+    elif activation == SILU:
+        for i in range(n):
+            Z[i] = silu_(Z[i], &slopes[i] if slopes != NULL else &slope)
+    if slopes != NULL and not wants_slopes(activation):
+        for i in range(n):
+            slopes[i] = 1
+        backprop_activation(activation, Z, NULL, slopes, n)
 
 
-cdef void backprop_activation(int activation, const floating* Y, floating* dY, Py_ssize_t n) noexcept nogil:
+cdef void backprop_activation(int activation, const floating* Y, const floating* slopes, floating* dY,
+                              Py_ssize_t n) noexcept nogil:
+    # From the output Y, or from the slopes where there are any.
     cdef Py_ssize_t i
-    if activation == TANH:
+    if slopes != NULL:
+        for i in range(n):
+            dY[i] = dY[i] * slopes[i]
+    elif activation == TANH:
         for i in range(n):
             dY[i] = dY[i] * (1 - Y[i] * Y[i])
     elif activation == SIGMOID:
@@ -40,17 +109,37 @@ cdef void backprop_activation(int activation, const floating* Y, floating* dY, P
     elif activation == RELU:
         for i in range(n):
             dY[i] = dY[i] if Y[i] > 0 else <floating> 0.0
+    elif activation == LEAKY_RELU:
+        for i in range(n):
+            dY[i] = dY[i] if Y[i] > 0 else <floating> LEAK * dY[i]
+    elif activation == ELU:
+        for i in range(n):
+            dY[i] = dY[i] * (Y[i] + 1) if Y[i] < 0 else dY[i]
+    elif activation == SOFTPLUS:
+        # 1 - exp(-softplus(z)) = sigmoid(z)
+        for i in range(n):
+            dY[i] = dY[i] * -expm1_(-Y[i])
 
 
 def inplace_activation(int activation, floating[:, ::1] Z):
     """Z (n, width) becomes Y = activation(Z)."""
     if Z.size:
         with nogil:
-            activate(activation, &Z[0, 0], Z.shape[0] * Z.shape[1])
+            activate(activation, &Z[0, 0], <floating*> NULL, Z.shape[0] * Z.shape[1])
+
+
+def inplace_activation_and_slopes(int activation, floating[:, ::1] Z, floating[:, ::1] slopes_out):
+    """Z (n, width) becomes Y = activation(Z), slopes_out its derivative by Z."""
+    if Z.size:
+        with nogil:
+            activate(activation, &Z[0, 0], &slopes_out[0, 0], Z.shape[0] * Z.shape[1])
 
 
 def inplace_backprop_activation(int activation, const floating[:, ::1] Y, floating[:, ::1] dY):
-    """dY (n, width), a gradient by the output Y, becomes the gradient by the pre-activation."""
+    """dY (n, width), a gradient by the output Y, becomes the gradient by the pre-activation.
+
+    For activations whose derivative can be had from Y: not for GELU and SiLU.
+    """
     if Y.size:
         with nogil:
-            backprop_activation(activation, &Y[0, 0], &dY[0, 0], Y.shape[0] * Y.shape[1])
+            backprop_activation(activation, &Y[0, 0], <const floating*> NULL, &dY[0, 0], Y.shape[0] * Y.shape[1])

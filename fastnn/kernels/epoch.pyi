@@ -1,56 +1,64 @@
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
+from fastnn.kernels.updates import Steps
 
 MAX_LANES: int
 MAX_BLOCK_ROWS: int
+N_PENALTIES: int
 HAS_OPENMP: bool
 
+class Architecture(NamedTuple):
+    sizes: NDArray[np.intp]
+    activations: NDArray[np.int32]
+    dropout: NDArray[np.float64] | None = None
+    key: int = 0
+
+class Space(NamedTuple):
+    gradients: NDArray[Any]
+    work: NDArray[Any]
+    block_rows: int
+    position: NDArray[np.intp]
+    log_likelihood: NDArray[np.float64]
+    penalties: NDArray[np.float64]
+    by_slices: bool = False
+    nonzeros: int = 0
+    touched: NDArray[np.int64] | None = None
+    blocks: SortedBlocks | None = None
+
 def work_shape(
-    sizes: NDArray[np.intp],
-    activations: NDArray[np.int32],
+    architecture: Architecture,
     batch_size: int,
     block_rows: int,
     update: int,
     nonzeros: int = 0,
     touches: bool = False,
 ) -> tuple[int, int]: ...
-def go_by_units(sizes: NDArray[np.intp], activations: NDArray[np.int32], batch_size: int, update: int) -> bool: ...
+def go_by_units(architecture: Architecture, batch_size: int, update: int) -> bool: ...
 def block_bounds(n_rows: int, batch_size: int, block_rows: int, by_units: bool) -> list[int]: ...
-def forward_work_size(sizes: NDArray[np.intp], activations: NDArray[np.int32], block_rows: int) -> int: ...
+def forward_work_size(architecture: Architecture, block_rows: int) -> int: ...
 def train(
     X: NDArray[Any] | CSRRows,
-    y: NDArray[np.intp],
+    targets: Targets,
     order: NDArray[np.intp] | None,
     batch_size: int,
-    sizes: NDArray[np.intp],
-    activations: NDArray[np.int32],
+    architecture: Architecture,
     parameters: NDArray[Any],
-    update: int,
-    hyperparameters: NDArray[np.float64],
-    l2: float,
     state: NDArray[Any],
-    gradients: NDArray[Any],
-    work: NDArray[Any],
-    block_rows: int,
-    position: NDArray[np.intp],
-    log_likelihood: NDArray[np.float64],
+    steps: Steps,
+    space: Space,
     seconds: float,
     n_threads: int,
-    by_slices: bool = False,
-    nonzeros: int = 0,
-    touched: NDArray[np.int64] | None = None,
-    blocks: SortedBlocks | None = None,
 ) -> None: ...
 def forward(
     X: NDArray[Any] | CSRRows,
     first: int,
-    sizes: NDArray[np.intp],
-    activations: NDArray[np.int32],
+    architecture: Architecture,
     parameters: NDArray[Any],
     work: NDArray[Any],
     block_rows: int,

@@ -9,23 +9,27 @@ n_out) and b (n_out,) of the first layer, then of the next.  For training the fi
 by slices of units: see units.pyx.
 """
 
+from typing import NamedTuple
+
 from cython.parallel cimport prange
 from cython cimport floating
 from libc.math cimport INFINITY, isfinite
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
 from .dense cimport dense_backward_input, dense_backward_weight, dense_forward
-from .model cimport Batch, Model, Step, now
+from .dropout cimport drop_units
+from .losses cimport TargetStore, loss_rows, open_targets, sum_of_weights
+from .model cimport Batch, Model, leaves_slopes, now
 from .rows cimport CSR, RowStore, dense_rows, open_rows, stand_as_numbers
-from .softmax cimport cross_entropy_rows
 from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
 from .touched cimport step_touched, touch_columns
-from .units cimport climb_by_units, sliced_size, slices_at_most, transposes_output, units_work_size
-from .updates cimport NO_UPDATE, SGD, update_range
+from .units cimport N_SLICES, climb_by_units, sliced_size, slices_at_most, transposes_output, units_work_size
+from .updates cimport (
+    NO_UPDATE, Step, StepStore, clipped, limit_norms, open_steps, penalty, step_at, sum_of_squares, update_range)
 
 cdef extern from *:
     """
@@ -45,6 +49,9 @@ cdef enum:
 
 MAX_LANES = LANES
 
+#: What each layer has in `Space.penalties`.
+N_PENALTIES = N_SLICES
+
 #: A block, and a batch that is shared out by units, has no more rows than this.
 MAX_BLOCK_ROWS = 2 * MIN_LANE_ROWS
 
@@ -52,10 +59,62 @@ MAX_BLOCK_ROWS = 2 * MIN_LANE_ROWS
 HAS_OPENMP = bool(FASTNN_OPENMP)
 
 
-cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t nonzeros=0,
-                      bint by_slices=False) noexcept:
+class Architecture(NamedTuple):
+    """Shape of a network.
+
+    sizes : (n_layers + 1,) intp, input first
+    activations : (n_layers - 1,) int32, codes of ACTIVATIONS, one a hidden layer
+    dropout : (n_layers - 1,) float64, share of each hidden layer's outputs that training drops, or None
+    key : of the epoch's masks
+    """
+
+    sizes: object
+    activations: object
+    dropout: object = None
+    key: int = 0
+
+
+class Space(NamedTuple):
+    """Work space of `train`, and how far it has come.
+
+    gradients : (n_lanes, n_parameters); with update "none" the gradient is left in its first row
+    work : of `work_shape`
+    block_rows : rows that go forward and backward at a time
+    position : (1 + n_lanes,), zeros at the start of an epoch: first row of the current batch, rows done by each lane
+    log_likelihood : (1 + n_lanes,), zeros at the start of an epoch: weighted sum over the finished batches, in nats,
+        and over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
+        its step was not taken.
+    penalties : (n_layers, N_PENALTIES), zeros at the start of an epoch: sum over the finished batches of what the
+        penalties take off the objective, times the weight of the batch; to be added up
+    by_slices : whether parameters, state and gradients are as `units.rearrange` makes them, as long as
+        `units.vector_size` says; sparse rows must then go by units
+    nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: not sorted
+    touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
+        touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True,
+        all steps are alike, and the first weight's penalty is left out of penalties
+    blocks : SortedBlocks of X, for rows as they are stored, with bounds of block_bounds(n, batch_size, block_rows,
+        by_units), where by_units is what go_by_units says
+    """
+
+    gradients: object
+    work: object
+    block_rows: int
+    position: object
+    log_likelihood: object
+    penalties: object
+    by_slices: bool = False
+    nonzeros: int = 0
+    touched: object = None
+    blocks: object = None
+
+
+cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices=False) except *:
+    # The caller keeps the architecture alive.
     cdef Model model
     cdef Py_ssize_t k
+    cdef const Py_ssize_t[::1] sizes = architecture.sizes
+    cdef const int[::1] activations = architecture.activations
+    cdef const double[::1] dropout
     model.n_layers = sizes.shape[0] - 1
     model.n_parameters = model.widest = 0
     for k in range(model.n_layers):
@@ -68,6 +127,14 @@ cdef Model open_model(const Py_ssize_t[::1] sizes, const int[::1] activations, P
     model.output_transposed = by_slices and transposes_output(sizes)
     model.first_size = sizes[0] * sizes[1]
     model.blocks = NULL
+    model.dropout = NULL
+    if architecture.dropout is not None and activations.shape[0]:
+        dropout = architecture.dropout
+        model.dropout = &dropout[0]
+    model.key = architecture.key
+    model.has_slopes = False
+    for k in range(model.n_layers - 1):
+        model.has_slopes = model.has_slopes or leaves_slopes(&model, k)
     return model
 
 
@@ -81,17 +148,19 @@ cdef bint goes_by_units(const Model* model, Py_ssize_t batch_size, int update) n
 
 
 cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexcept nogil:
-    # The rows of a block, the outputs of all layers, two gradients of hidden ones; sparse rows by column.
+    # The rows of a block, the outputs of all layers, two gradients of hidden ones, slopes; sparse rows by column.
     cdef Py_ssize_t k, total = 2 * model.widest
     for k in range(model.n_layers + 1):
         total += model.sizes[k]
+        if model.has_slopes and 0 < k < model.n_layers:
+            total += model.sizes[k]
     return block_rows * total + (column_work_size(model.sizes[0], model.nonzeros) if model.nonzeros else 0)
 
 
-def work_shape(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t batch_size,
-               Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0, bint touches=False):
+def work_shape(architecture, Py_ssize_t batch_size, Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0,
+               bint touches=False):
     """Shape of the work space that batches of this size want: (n_lanes, numbers for each)."""
-    cdef Model model = open_model(sizes, activations, nonzeros)
+    cdef Model model = open_model(architecture, nonzeros)
     if touches:
         return 1, block_work_size(&model, block_rows)
     if goes_by_units(&model, batch_size, update):
@@ -99,9 +168,9 @@ def work_shape(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize
     return lanes_of(batch_size), block_work_size(&model, block_rows)
 
 
-def go_by_units(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t batch_size, int update):
+def go_by_units(architecture, Py_ssize_t batch_size, int update):
     """Whether batches of this size are shared out by units."""
-    cdef Model model = open_model(sizes, activations)
+    cdef Model model = open_model(architecture)
     return goes_by_units(&model, batch_size, update)
 
 
@@ -118,16 +187,17 @@ def block_bounds(Py_ssize_t n_rows, Py_ssize_t batch_size, Py_ssize_t block_rows
     return [*bounds, n_rows]
 
 
-def forward_work_size(const Py_ssize_t[::1] sizes, const int[::1] activations, Py_ssize_t block_rows):
+def forward_work_size(architecture, Py_ssize_t block_rows):
     """Numbers of work space that each lane of `forward` wants."""
-    cdef Model model = open_model(sizes, activations)
+    cdef Model model = open_model(architecture)
     return block_work_size(&model, block_rows)
 
 
 cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
                                    const floating* parameters, Py_ssize_t block_rows, floating* work,
-                                   floating* Z_out, const Py_ssize_t** order_out) noexcept nogil:
-    # Leaves the output of each hidden layer in work, behind the rows themselves, and the logits in Z_out.
+                                   floating* Z_out, floating* slopes, const Py_ssize_t** order_out) noexcept nogil:
+    # Leaves the output of each hidden layer in work, behind the rows themselves, and those of the last in Z_out.
+    # Training gives a place for slopes, and has units dropped.
     # Returns the dense rows and their order as `dense_rows` does, NULL if they are sparse.
     cdef Py_ssize_t k, n_in, n_out
     cdef const floating* W = parameters
@@ -149,8 +219,14 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
             dense_forward(Y, NULL, n_in, W, n_in, W + n_in * n_out, Z, n_out, n, n_in, n_out)
         else:
             affine_forward(Y, n_in, W, n_out, W + n_in * n_out, Z, n_out, n, n_in, n_out)
-        if k < model.n_layers - 1:
-            activate(model.activations[k], Z, n * n_out)
+        if k < model.n_layers - 1 and slopes != NULL and leaves_slopes(model, k):
+            activate(model.activations[k], Z, slopes, n * n_out)
+            if model.dropout != NULL:
+                drop_units(Z, slopes, n_out, n, n_out, model.dropout[k], model.key, k, first, 0, n_out)
+        elif k < model.n_layers - 1:
+            activate(model.activations[k], Z, <floating*> NULL, n * n_out)
+        if slopes != NULL:
+            slopes += block_rows * n_out
         Y = Z
         Z += block_rows * n_out
         W += (n_in + 1) * n_out
@@ -188,6 +264,7 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
     cdef floating* Y
     cdef floating* dY
     cdef floating* spare
+    cdef floating* slopes = NULL
     cdef const floating* X
     cdef const Py_ssize_t* order
     cdef double log_likelihood
@@ -196,10 +273,14 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
     Y = dZ
     dY = dZ + block_rows * model.sizes[last + 1]
     spare = dY + block_rows * model.widest
-    X = forward_block(model, batch, first, n, parameters, block_rows, work, dZ, &order)
-    log_likelihood = cross_entropy_rows(dZ, batch.y + first, n, model.sizes[last + 1], 1.0 / batch.n_rows)
+    if model.has_slopes:
+        slopes = spare + block_rows * model.widest
+    X = forward_block(model, batch, first, n, parameters, block_rows, work, dZ, slopes, &order)
+    log_likelihood = loss_rows(batch.targets, first, dZ, n, model.sizes[last + 1], batch.total)
     if not isfinite(log_likelihood):
         return log_likelihood
+    for k in range(last if model.has_slopes else 0):
+        slopes += block_rows * model.sizes[k + 1]
     for k in range(last, -1, -1):
         n_in, n_out = model.sizes[k], model.sizes[k + 1]
         offset -= (n_in + 1) * n_out
@@ -210,7 +291,10 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
                 dense_backward_input(dZ, parameters + offset, n_in, dY, n_in, spare, n, n_in, n_out)
             else:
                 affine_backward_input(dZ, n_out, parameters + offset, n_out, dY, n_in, n, n_in, n_out)
-            backprop_activation(model.activations[k - 1], Y, dY, n * n_in)
+            if model.has_slopes:
+                slopes -= block_rows * n_in
+            backprop_activation(model.activations[k - 1], Y, slopes if leaves_slopes(model, k - 1) else NULL, dY,
+                                n * n_in)
             if k == last and model.output_transposed:
                 dense_backward_weight(Y, NULL, n_in, dZ, n_out, target + offset, n_in, n, n_in, n_out,
                                       <floating> alpha, <floating> weight_beta, False)
@@ -253,7 +337,7 @@ cdef void climb_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py
         done[0] += n
 
 
-cdef void update_chunk(const Step* step, double l2, floating* parameters, floating* gradients,
+cdef void update_chunk(const Step* step, bint is_weight, floating* parameters, floating* gradients,
                        Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
                        Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Py_ssize_t lane, i
@@ -262,54 +346,105 @@ cdef void update_chunk(const Step* step, double l2, floating* parameters, floati
         other = gradients + lane * n_parameters
         for i in range(begin, end):
             gradients[i] += other[i]
-    if l2 != 0:
-        for i in range(begin, end):
-            gradients[i] -= <floating> l2 * parameters[i]
-    update_range(step.update, step.hyperparameters, parameters, gradients, state, begin, end)
+    update_range(step, is_weight, parameters, gradients, state, begin, end)
 
 
-cdef void update_span(const Step* step, double l2, floating* parameters, floating* gradients,
+cdef void update_span(const Step* step, bint is_weight, floating* parameters, floating* gradients,
                       Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
                       Py_ssize_t begin, Py_ssize_t end, int n_threads) noexcept nogil:
-    # Adds the lanes' gradients up, in order, into the first; takes the penalty off; moves the parameters.
+    # Adds the lanes' gradients up, in order, into the first; moves the parameters.
     cdef Py_ssize_t chunk, n_chunks = (end - begin + UPDATE_CHUNK - 1) // UPDATE_CHUNK
     if n_chunks == 1:
-        update_chunk(step, l2, parameters, gradients, n_lanes, n_parameters, state, begin, end)
+        update_chunk(step, is_weight, parameters, gradients, n_lanes, n_parameters, state, begin, end)
         return
     for chunk in prange(n_chunks, num_threads=min(n_threads, n_chunks), schedule="static"):
-        update_chunk(step, l2, parameters, gradients, n_lanes, n_parameters, state,
+        update_chunk(step, is_weight, parameters, gradients, n_lanes, n_parameters, state,
                      begin + chunk * UPDATE_CHUNK, min(end, begin + (chunk + 1) * UPDATE_CHUNK))
 
 
-cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
+cdef void add_penalties(const Model* model, const Step* step, const floating* parameters, double weight,
+                        double* penalties, bint touches) noexcept nogil:
+    # Those of all weights before a step; rows of the first that a batch does not touch may not be up to date.
+    cdef Py_ssize_t k, size, begin = 0
+    for k in range(model.n_layers):
+        size = model.sizes[k] * model.sizes[k + 1]
+        if k > 0 or not touches:
+            penalties[k * N_SLICES] += weight * penalty(step, parameters + begin, size)
+        begin += size + model.sizes[k + 1]
+
+
+cdef void limit_hidden_norms(const Model* model, double limit, floating* parameters,
+                             floating* scratch) noexcept nogil:
+    cdef Py_ssize_t k, n_in, n_out, begin = 0
+    for k in range(model.n_layers - 1):
+        n_in, n_out = model.sizes[k], model.sizes[k + 1]
+        if k == 0 and model.by_slices:
+            limit_norms(parameters, n_in, n_out, n_in, True, scratch, limit)
+        else:
+            limit_norms(parameters + begin, n_out, n_in, n_out, False, scratch, limit)
+        begin += (n_in + 1) * n_out
+
+
+cdef void take_step(const Model* model, const StepStore* steps, Step* step, floating* parameters, floating* state,
+                    floating* gradients, Py_ssize_t n_lanes, Py_ssize_t batch, int64_t* touched,
+                    int n_threads) noexcept nogil:
+    # From the gradients of all lanes.
+    cdef Py_ssize_t k, n_weights, begin = 0
+    if steps.clip_norm > 0:
+        step.update = NO_UPDATE  # the gradients are only added up
+        update_span(step, False, parameters, gradients, n_lanes, model.n_parameters, state, 0, model.n_parameters,
+                    n_threads)
+        n_lanes = 1
+        step.update, step.scale = steps.update, clipped(sum_of_squares(gradients, model.n_parameters), steps.clip_norm)
+    for k in range(model.n_layers):
+        n_weights = model.sizes[k] * model.sizes[k + 1]
+        if k == 0 and touched != NULL:
+            step_touched(step, parameters, state, gradients, model.sizes[0], model.sizes[1], touched, batch)
+        else:
+            update_span(step, True, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+                        begin + n_weights, n_threads)
+        begin += n_weights
+        update_span(step, False, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+                    begin + model.sizes[k + 1], n_threads)
+        begin += model.sizes[k + 1]
+
+
+cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_size, const StepStore* steps,
                         floating* parameters, floating* state, floating* gradients, floating* work,
                         Py_ssize_t work_size, Py_ssize_t block_rows, Py_ssize_t* position, double* log_likelihood,
-                        double deadline, int n_threads, int64_t* touched) noexcept nogil:
+                        double* penalties, double deadline, int n_threads, int64_t* touched) noexcept nogil:
     # Batch after batch, from position[0] on, until the rows end, a log-likelihood is not finite or time is up.
     # run.n_rows counts all rows.
     cdef Batch batch = run[0]
-    cdef Py_ssize_t lane, n_lanes, k, n_weights, begin, total_done
+    cdef Step step
+    cdef Py_ssize_t lane, n_lanes, total_done
     # Sparse rows are one block where that spares them a gradient as large as the parameters.
     cdef Py_ssize_t most = 2 * MIN_LANE_ROWS if run.store.kind == CSR else MIN_LANE_ROWS
-    cdef double sum_
+    cdef double sum_, rate
     while position[0] < run.n_rows:
         batch.first = position[0]
         batch.n_rows = min(batch_size, run.n_rows - batch.first)
-        if touched == NULL and step.update == SGD and batch.n_rows <= min(block_rows, most):
+        batch.total = sum_of_weights(batch.targets, batch.first, batch.n_rows)
+        step = step_at(steps, batch.first // batch_size)
+        if touched == NULL and steps.folds and batch.n_rows <= min(block_rows, most):
             # A plain step on one block: the gradient products write the new parameters themselves.
+            if steps.penalised:
+                add_penalties(model, &step, parameters, batch.total, penalties, False)
+            rate = step.hyperparameters[0]
             sum_ = climb_block(model, &batch, batch.first, batch.n_rows, parameters, block_rows, work, parameters,
-                               step.hyperparameters[0], 1 - step.hyperparameters[0] * step.l2,
-                               1 - step.hyperparameters[0] * step.l2, 1)
+                               rate, 1 - rate * step.l2, 1 - rate * step.l2, 1)
             log_likelihood[0] += sum_
             if not isfinite(sum_):
                 return
+            if steps.max_norm > 0:
+                limit_hidden_norms(model, steps.max_norm, parameters, gradients)
             position[0] += batch.n_rows
             if now() >= deadline:
                 return
             continue
         n_lanes = lanes_of(batch.n_rows) if touched == NULL else 1
         if touched != NULL:
-            touch_columns(&batch, step, parameters, state, gradients, model.sizes[1], touched,
+            touch_columns(&batch, &step, parameters, state, gradients, model.sizes[1], touched,
                           position[0] // batch_size)
         if n_lanes == 1:
             climb_lane(model, &batch, 0, 1, parameters, block_rows, work, gradients, &position[1],
@@ -329,19 +464,12 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
             return
         if total_done < batch.n_rows:
             return
-        begin = 0
-        for k in range(model.n_layers):
-            n_weights = model.sizes[k] * model.sizes[k + 1]
-            if k == 0 and touched != NULL:
-                step_touched(step, parameters, state, gradients, model.sizes[0], model.sizes[1], touched,
-                             position[0] // batch_size)
-            else:
-                update_span(step, step.l2, parameters, gradients, n_lanes, model.n_parameters, state, begin,
-                            begin + n_weights, n_threads)
-            begin += n_weights
-            update_span(step, 0, parameters, gradients, n_lanes, model.n_parameters, state, begin,
-                        begin + model.sizes[k + 1], n_threads)
-            begin += model.sizes[k + 1]
+        if steps.penalised:
+            add_penalties(model, &step, parameters, batch.total, penalties, touched != NULL)
+        take_step(model, steps, &step, parameters, state, gradients, n_lanes, batch.first // batch_size, touched,
+                  n_threads)
+        if steps.max_norm > 0:
+            limit_hidden_norms(model, steps.max_norm, parameters, gradients)
         log_likelihood[0] += sum_
         position[0] += batch.n_rows
         for lane in range(n_lanes):
@@ -349,81 +477,71 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
             log_likelihood[1 + lane] = 0
 
 
-def train(X, const Py_ssize_t[::1] y, const Py_ssize_t[::1] order, Py_ssize_t batch_size,
-          const Py_ssize_t[::1] sizes, const int[::1] activations, floating[::1] parameters, int update,
-          const double[::1] hyperparameters, double l2, floating[:, ::1] state, floating[:, ::1] gradients,
-          floating[:, ::1] work, Py_ssize_t block_rows, Py_ssize_t[::1] position, double[::1] log_likelihood,
-          double seconds, int n_threads, bint by_slices=False,
-          Py_ssize_t nonzeros=0, int64_t[::1] touched=None, blocks=None):
+def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, architecture, floating[::1] parameters,
+          floating[:, ::1] state, steps, space, double seconds, int n_threads):
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
-    Each step ascends the batch's mean log-likelihood minus l2 / 2 times the sum of squared weights.
+    Each step ascends the batch's weighted mean log-likelihood minus the penalties.
 
-    X : (n, n_in) array or CSRRows;  order : (n,) rows in the order to take, or None;
-    y : (n,) classes in that order
-    parameters : (n_parameters,), updated in place
-    state : (n_slots, n_parameters), the optimizer's;  hyperparameters : as the update wants them
-    gradients : (n_lanes, n_parameters) work space; with update "none" the gradient is left in its first row
-    work : work space of work_shape(sizes, activations, batch_size, block_rows, update, nonzeros)
-    position : (1 + n_lanes,), zeros at the start of an epoch: first row of the current batch, rows done by each lane
-    log_likelihood : (1 + n_lanes,), zeros at the start of an epoch: sum over the finished batches, in nats, and
-        over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
-        its step was not taken.
+    X : (n, n_in) array or CSRRows;  order : (n,) rows in the order to take, or None
+    targets : Targets of the rows in that order
+    architecture : Architecture
+    parameters : (n_parameters,), updated in place;  state : (n_slots, n_parameters), the optimizer's
+    steps : Steps
+    space : Space
     seconds : time after which to return
-    by_slices : whether parameters, state and gradients are as `units.rearrange` makes them, as long as
-        `units.vector_size` says; sparse rows must then go by units
-    nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: none, not sorted
-    touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
-        touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True
-    blocks : SortedBlocks of X, for rows as they are stored, with bounds of block_bounds(n, batch_size, block_rows,
-        by_units), where by_units is what go_by_units says
     """
     cdef RowStore store = open_rows(X)
-    cdef Model model = open_model(sizes, activations, nonzeros, by_slices)
+    cdef TargetStore target_store = open_targets(targets)
+    cdef Model model = open_model(architecture, space.nonzeros, space.by_slices)
+    cdef StepStore step_store = open_steps(steps, state.shape[1])
     cdef Batch run
-    cdef Step step
-    cdef const double* hyper = &hyperparameters[0] if hyperparameters.shape[0] else NULL
+    cdef floating[:, ::1] gradients = space.gradients, work = space.work
+    cdef Py_ssize_t[::1] position = space.position
+    cdef double[::1] log_likelihood = space.log_likelihood
+    cdef double[:, ::1] penalties = space.penalties
+    cdef int64_t[::1] touched
+    cdef Py_ssize_t block_rows = space.block_rows
     cdef floating* state_ = &state[0, 0] if state.shape[0] else NULL
     cdef int64_t* touched_ = NULL
     cdef BlockStore block_store
     cdef double deadline = now() + seconds
-    if position[0] >= y.shape[0]:
+    if position[0] >= targets.y.shape[0]:
         return
-    step.update, step.hyperparameters, step.l2 = update, hyper, l2
-    run.store = &store
+    run.store, run.targets = &store, &target_store
     if order is None:
         run.order = NULL
     else:
         run.order = &order[0]
-    run.y = &y[0]
-    run.first, run.n_rows = 0, y.shape[0]
+    run.first, run.n_rows = 0, targets.y.shape[0]
     run.run_end = run.n_rows
-    if touched is not None:
+    if space.touched is not None:
+        touched = space.touched
         touched_ = &touched[0]
-    if blocks is not None:
-        block_store = open_blocks(blocks, store.n_columns)
+    if space.blocks is not None:
+        block_store = open_blocks(space.blocks, store.n_columns)
         model.blocks = &block_store
-    if by_slices and store.kind == CSR:
-        model.first_size = sliced_size(sizes[0], sizes[1], sizeof(floating))
+    if model.by_slices and store.kind == CSR:
+        model.first_size = sliced_size(model.sizes[0], model.sizes[1], sizeof(floating))
     with nogil:
-        if touched_ == NULL and goes_by_units(&model, batch_size, update):
-            climb_by_units(&model, &run, batch_size, &step, &parameters[0], state_, &gradients[0, 0], &work[0, 0],
-                           &position[0], &log_likelihood[0], deadline, n_threads)
+        if touched_ == NULL and goes_by_units(&model, batch_size, step_store.update):
+            climb_by_units(&model, &run, batch_size, &step_store, &parameters[0], state_, &gradients[0, 0],
+                           &work[0, 0], &position[0], &log_likelihood[0], &penalties[0, 0], deadline, n_threads)
         else:
-            climb_by_rows(&model, &run, batch_size, &step, &parameters[0], state_, &gradients[0, 0], &work[0, 0],
-                          work.shape[1], block_rows, &position[0], &log_likelihood[0], deadline, n_threads, touched_)
+            climb_by_rows(&model, &run, batch_size, &step_store, &parameters[0], state_, &gradients[0, 0],
+                          &work[0, 0], work.shape[1], block_rows, &position[0], &log_likelihood[0], &penalties[0, 0],
+                          deadline, n_threads, touched_)
 
 
-def forward(X, Py_ssize_t first, const Py_ssize_t[::1] sizes, const int[::1] activations,
-            const floating[::1] parameters, floating[:, ::1] work, Py_ssize_t block_rows, floating[:, ::1] Z_out,
-            int n_threads):
-    """Z_out (n, n_classes) = logits of the n rows of X that begin at first; work and block_rows as for train."""
+def forward(X, Py_ssize_t first, architecture, const floating[::1] parameters, floating[:, ::1] work,
+            Py_ssize_t block_rows, floating[:, ::1] Z_out, int n_threads):
+    """Z_out (n, n_out) = last layer of the n rows of X that begin at first; work and block_rows as for train."""
     cdef RowStore store = open_rows(X)
-    cdef Model model = open_model(sizes, activations)
+    cdef Model model = open_model(architecture)
     cdef Batch batch
     cdef Py_ssize_t n_rows = Z_out.shape[0], lane, n_lanes = work.shape[0]
     batch.store = &store
-    batch.order = batch.y = NULL
+    batch.order, batch.targets = NULL, NULL
     batch.first = first
     batch.n_rows = n_rows
     if n_rows == 0:
@@ -440,5 +558,5 @@ cdef void forward_lane(const Model* model, const Batch* batch, Py_ssize_t lane, 
     cdef Py_ssize_t at = lane * block_rows
     while at < batch.n_rows:
         forward_block(model, batch, batch.first + at, min(block_rows, batch.n_rows - at), parameters, block_rows,
-                      work, Z_out + at * model.sizes[model.n_layers], NULL)
+                      work, Z_out + at * model.sizes[model.n_layers], <floating*> NULL, NULL)
         at += n_lanes * block_rows

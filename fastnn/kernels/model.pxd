@@ -1,7 +1,9 @@
 """What the ways to run a batch share: the shape of the network, and where the rows are."""
 
-from cython cimport floating
+from libc.stdint cimport uint64_t
 
+from .activations cimport wants_slopes
+from .losses cimport TargetStore
 from .rows cimport RowStore
 from .sparse cimport BlockStore
 
@@ -15,23 +17,26 @@ cdef struct Model:
     bint output_transposed          # the last weight stands as (n_classes, n_in)
     Py_ssize_t first_size           # numbers that it takes then, n_in * n_out otherwise
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
-
     const BlockStore* blocks        # all rows by column, for batches of all rows; NULL: none
+    const double* dropout           # (n_layers - 1,) share of each hidden layer's units; NULL: none
+    uint64_t key                    # of the epoch's masks
+    bint has_slopes                 # the work space has room for slopes of hidden layers
 
 # Where the rows of a run come from, and where those of one batch stand.
 cdef struct Batch:
     const RowStore* store
     const Py_ssize_t* order         # NULL: rows as stored
-    const Py_ssize_t* y             # by position in the order
+    const TargetStore* targets      # by position in the order; NULL: forward only
     Py_ssize_t first                # position in the order
     Py_ssize_t n_rows
+    double total                    # of the batch's weights
     Py_ssize_t run_end              # position behind the last batch
 
-# How a gradient becomes a step.  With SGD the products write the parameters themselves.
-cdef struct Step:
-    int update
-    const double* hyperparameters
-    double l2
+
+cdef inline bint leaves_slopes(const Model* model, Py_ssize_t k) noexcept nogil:
+    # Whether hidden layer k goes backward by slopes.
+    return wants_slopes(model.activations[k]) or (model.dropout != NULL and model.dropout[k] > 0)
+
 
 cdef extern from "<time.h>" nogil:
     struct timespec:

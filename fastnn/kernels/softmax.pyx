@@ -13,14 +13,6 @@ from ._math cimport exp_
 cdef double LARGE_PRODUCT = 1e100
 
 
-cdef inline floating row_max(const floating* z, Py_ssize_t n_classes) noexcept nogil:
-    cdef Py_ssize_t j
-    cdef floating largest = z[0]
-    for j in range(1, n_classes):
-        largest = z[j] if z[j] > largest else largest
-    return largest
-
-
 cdef inline floating exp_row(floating* z, floating largest, Py_ssize_t n_classes) noexcept nogil:
     # z becomes exp(z - largest); returns its sum.
     cdef Py_ssize_t j

@@ -1,7 +1,8 @@
 from cython cimport floating
 from libc.stdint cimport int64_t
 
-from .model cimport Batch, Step
+from .model cimport Batch
+from .updates cimport Step
 
 cdef void touch_columns(const Batch* batch, const Step* step, floating* W, floating* state, floating* dW,
                         Py_ssize_t n_out, int64_t* touched, int64_t n_steps) noexcept nogil

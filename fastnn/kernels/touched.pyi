@@ -3,12 +3,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn.kernels.updates import Steps
+
 def bring_up_to_date(
-    update: int,
-    hyperparameters: NDArray[np.float64],
-    l2: float,
-    W: NDArray[Any],
-    state: NDArray[Any],
-    touched: NDArray[np.int64],
-    n_steps: int,
+    steps: Steps, W: NDArray[Any], state: NDArray[Any], touched: NDArray[np.int64], n_steps: int
 ) -> None: ...

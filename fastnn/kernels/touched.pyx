@@ -15,8 +15,8 @@ if the current batch touches it; and the columns that it touches.
 from cython cimport floating
 from libc.stdint cimport int64_t
 
-from .model cimport Batch, Step
-from .updates cimport MOMENTUM, NESTEROV, update_range
+from .model cimport Batch
+from .updates cimport MOMENTUM, NESTEROV, Step, StepStore, open_steps, step_at, update_range
 
 
 cdef struct Map:
@@ -93,27 +93,24 @@ cdef void step_touched(const Step* step, floating* W, floating* state, floating*
     # The optimizer's step for the touched rows, which takes them to n_steps + 1.
     cdef int64_t* taken = touched + 1
     cdef int64_t* columns = taken + n_in
-    cdef Py_ssize_t k, i, begin, end
+    cdef Py_ssize_t k, begin, end
     for k in range(touched[0]):
         begin, end = columns[k] * n_out, (columns[k] + 1) * n_out
-        if step.l2 != 0:
-            for i in range(begin, end):
-                dW[i] -= <floating> step.l2 * W[i]
-        update_range(step.update, step.hyperparameters, W, dW, state, begin, end)
+        update_range(step, True, W, dW, state, begin, end)
         taken[columns[k]] = n_steps + 1
     touched[0] = 0
 
 
-def bring_up_to_date(int update, const double[::1] hyperparameters, double l2, floating[:, ::1] W,
-                     floating[:, ::1] state, int64_t[::1] touched, int64_t n_steps):
-    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far.
+def bring_up_to_date(steps, floating[:, ::1] W, floating[:, ::1] state, int64_t[::1] touched, int64_t n_steps):
+    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far, which are all alike.
 
-    state (n_slots, n_in * n_out or more) is the optimizer's; touched (1 + 2 n_in,) as `epoch.train` left it.
+    steps : Steps;  state (n_slots, n_in * n_out or more) is the optimizer's;  touched (1 + 2 n_in,) as `epoch.train`
+    left it
     """
     cdef Py_ssize_t c, n_out = W.shape[1]
     cdef int64_t taken
-    cdef Step step
-    step.update, step.hyperparameters, step.l2 = update, &hyperparameters[0], l2
+    cdef StepStore store = open_steps(steps, state.shape[1])
+    cdef Step step = step_at(&store, 0)
     with nogil:
         for c in range(W.shape[0]):
             taken = touched[1 + c]

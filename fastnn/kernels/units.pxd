@@ -1,6 +1,10 @@
 from cython cimport floating
 
-from .model cimport Batch, Model, Step
+from .model cimport Batch, Model
+from .updates cimport StepStore
+
+cdef enum:
+    N_SLICES = 4    # the most slices of a layer, and so the most threads that can help
 
 cpdef bint transposes_output(const Py_ssize_t[::1] sizes) noexcept
 
@@ -10,6 +14,7 @@ cdef Py_ssize_t sliced_size(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number
 
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil
 
-cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
+cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, const StepStore* steps,
                          floating* parameters, floating* state, floating* gradient, floating* work,
-                         Py_ssize_t* position, double* log_likelihood, double deadline, int n_threads) noexcept nogil
+                         Py_ssize_t* position, double* log_likelihood, double* penalties, double deadline,
+                         int n_threads) noexcept nogil

@@ -21,13 +21,14 @@ from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows
 from .blas cimport gemm_
 from .dense cimport dense_backward_input, dense_backward_weight, dense_forward, transpose_columns
-from .model cimport Batch, Model, Step, now
+from .dropout cimport drop_units
+from .losses cimport loss_rows, sum_of_weights
+from .model cimport Batch, Model, leaves_slopes, now
 from .rows cimport CSR, dense_rows, fetch_rows, stand_as_numbers
-from .softmax cimport cross_entropy_rows
 from .sparse cimport (
     ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column,
     sparse_backward_weight, sparse_forward)
-from .updates cimport SGD, update_range
+from .updates cimport Step, StepStore, clipped, limit_norms, penalty, step_at, sum_of_squares, update_range
 
 cdef extern from *:
     """
@@ -50,7 +51,6 @@ cdef extern from *:
     void fastnn_barrier() noexcept nogil
 
 cdef enum:
-    MAX_SLICES = 4      # the most slices of a layer, and so the most threads that can help
     MANY_UNITS = 200    # of a layer that has so many slices
     SLICE_UNITS = 10    # a narrower slice loses more in its products than a thread gains
     PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
@@ -61,7 +61,7 @@ cdef enum:
 
 cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
     if width >= MANY_UNITS:
-        return MAX_SLICES
+        return N_SLICES
     return 2 if width >= 2 * SLICE_UNITS else 1
 
 
@@ -111,18 +111,20 @@ cdef Py_ssize_t sliced_size(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number
 cdef Py_ssize_t rows_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
     # One batch's rows: gathered, or each member's share of them by column.
     if model.nonzeros:
-        return MAX_SLICES * column_work_size(model.sizes[0], model.nonzeros)
+        return N_SLICES * column_work_size(model.sizes[0], model.nonzeros)
     return batch_size * model.sizes[0]
 
 
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
-    # The rows of three batches (one that slow members still read, the current one, the next), outputs and
-    # gradients of the hidden layers, parts of the logits of two batches, each member's gradient of the logits, twice.
+    # The rows of three batches (one that slow members still read, the current one, the next), outputs, gradients and
+    # slopes of the hidden layers, parts of the logits of two batches, each member's gradient of the logits, twice, and
+    # squares of gradients.
     cdef Py_ssize_t k, hidden = 0
     for k in range(1, model.n_layers):
         hidden += model.sizes[k]
     return (3 * rows_work_size(model, batch_size)
-            + batch_size * (2 * hidden + 4 * MAX_SLICES * model.sizes[model.n_layers]))
+            + batch_size * ((3 if model.has_slopes else 2) * hidden + 4 * N_SLICES * model.sizes[model.n_layers])
+            + n_blocks(model))
 
 
 cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, Py_ssize_t n, floating* work,
@@ -174,42 +176,138 @@ cdef void step_sparse(const Model* model, const Batch* run, Py_ssize_t at, Py_ss
         columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha, True)
 
 
-cdef inline void activate_slice(int activation, floating* Z, Py_ssize_t stride, Py_ssize_t n,
-                                Py_ssize_t width) noexcept nogil:
+cdef inline void activate_slice(const Model* model, int k, floating* Z, floating* slopes, Py_ssize_t stride,
+                                Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first) noexcept nogil:
+    # Units begin to end of hidden layer k, for n rows from position first on; slopes NULL: it needs none.
     cdef Py_ssize_t i
-    if stride == width:
-        activate(activation, Z, n * width)
+    if stride == end - begin:
+        activate(model.activations[k], Z, slopes, n * stride)
     else:
         for i in range(n):
-            activate(activation, Z + i * stride, width)
+            activate(model.activations[k], Z + i * stride, slopes + i * stride if slopes != NULL else slopes,
+                     end - begin)
+    if slopes != NULL and model.dropout != NULL:
+        drop_units(Z, slopes, stride, n, end - begin, model.dropout[k], model.key, k, first, begin,
+                   model.sizes[k + 1])
 
 
-cdef inline void backprop_slice(int activation, const floating* Y, floating* dY, Py_ssize_t stride, Py_ssize_t n,
-                                Py_ssize_t width) noexcept nogil:
+cdef inline void backprop_slice(int activation, const floating* Y, const floating* slopes, floating* dY,
+                                Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width) noexcept nogil:
     cdef Py_ssize_t i
     if stride == width:
-        backprop_activation(activation, Y, dY, n * width)
+        backprop_activation(activation, Y, slopes, dY, n * width)
     else:
         for i in range(n):
-            backprop_activation(activation, Y + i * stride, dY + i * stride, width)
+            backprop_activation(activation, Y + i * stride, slopes + i * stride if slopes != NULL else slopes,
+                                dY + i * stride, width)
 
 
-cdef void step_columns(const Step* step, floating* parameters, floating* gradient, floating* state,
-                       Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_columns, double l2) noexcept nogil:
-    # An optimizer's step for a block of a weight, whose gradient stands in a vector of the same layout.
-    cdef Py_ssize_t i, j
-    for i in range(n_rows):
-        if l2 != 0:
-            for j in range(i * stride, i * stride + n_columns):
-                gradient[j] -= <floating> l2 * parameters[j]
-        update_range(step.update, step.hyperparameters, parameters, gradient, state, i * stride,
-                     i * stride + n_columns)
+# Parameters that belong to one slice of units: a block of a weight, or of a bias.
+cdef struct Block:
+    bint is_weight
+    bint by_units       # a row for each unit
+    Py_ssize_t begin, stride, n_rows, n_columns
 
 
-cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
-                          floating* parameters, floating* state, floating* gradient, floating* work,
-                          Py_ssize_t* position, double* log_likelihood, double deadline, bint* stop,
+cdef inline Py_ssize_t n_blocks(const Model* model) noexcept nogil:
+    return 2 * model.n_layers * N_SLICES
+
+
+cdef bint own_block(const Model* model, Py_ssize_t index, bint sparse, Py_ssize_t number_size, int member,
+                    int n_members, Block* block) noexcept nogil:
+    # Whether there is a block of this index, from 0 to n_blocks, and the member owns it.  Hidden layers go by their
+    # units, the output layer by those below it; its bias is the first member's.
+    cdef Py_ssize_t k = index // (2 * N_SLICES), last = model.n_layers - 1, i, begin, end, n_out = model.sizes[k + 1]
+    cdef Py_ssize_t width = n_out if k < last else model.sizes[k]
+    cdef int s = index // 2 % N_SLICES
+    cdef Py_ssize_t layer = 0
+    block.is_weight = index % 2 == 0
+    block.by_units = False
+    for i in range(k):
+        layer += weight_size(model, i) + model.sizes[i + 1]
+    if k == last and not block.is_weight:
+        block.begin, block.stride, block.n_rows, block.n_columns = layer + weight_size(model, k), n_out, 1, n_out
+        return s == 0 and member == 0
+    if not slices_of(width) * member // n_members <= s < slices_of(width) * (member + 1) // n_members:
+        return False
+    begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+    if not block.is_weight:
+        block.begin, block.stride, block.n_rows, block.n_columns = (
+            layer + weight_size(model, k) + begin, n_out, 1, end - begin)
+    elif k == last and model.output_transposed:
+        block.begin, block.stride, block.n_rows, block.n_columns = layer + begin, width, n_out, end - begin
+    elif k == last:
+        block.begin, block.stride, block.n_rows, block.n_columns = layer + begin * n_out, n_out, end - begin, n_out
+    elif k == 0 and model.by_slices and sparse:
+        # What fills up a line is 0 and stays so.
+        block.begin, block.n_rows = sliced_begin(model.sizes[0], width, s, number_size), model.sizes[0]
+        block.stride = block.n_columns = sliced_row(width, s, number_size)
+    elif k == 0 and model.by_slices:
+        block.by_units = True
+        block.begin, block.n_rows = begin * model.sizes[0], end - begin
+        block.stride = block.n_columns = model.sizes[0]
+    else:
+        block.begin, block.stride, block.n_rows, block.n_columns = layer + begin, width, model.sizes[k], end - begin
+    return True
+
+
+cdef void step_own(const Model* model, const StepStore* steps, Step* step, floating* parameters, floating* gradient,
+                   floating* state, floating* squares, bint sparse, int member, int n_members) noexcept nogil:
+    # The member's part of an optimizer's step from the gradient; squares (n_blocks,) are everyone's.
+    cdef Py_ssize_t index, i, begin
+    cdef Block block
+    cdef double total = 0
+    if steps.clip_norm > 0:
+        for index in range(n_blocks(model)):
+            if own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
+                total = 0
+                for i in range(block.n_rows):
+                    total += sum_of_squares(gradient + block.begin + i * block.stride, block.n_columns)
+                squares[index] = <floating> total
+        fastnn_barrier()
+        total = 0
+        for index in range(n_blocks(model)):
+            total += squares[index]
+        step.scale = clipped(total, steps.clip_norm)
+    for index in range(n_blocks(model)):
+        if not own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
+            continue
+        if block.stride == block.n_columns:
+            update_range(step, block.is_weight, parameters, gradient, state, block.begin,
+                         block.begin + block.n_rows * block.n_columns)
+        else:
+            for i in range(block.n_rows):
+                begin = block.begin + i * block.stride
+                update_range(step, block.is_weight, parameters, gradient, state, begin, begin + block.n_columns)
+
+
+cdef void add_own_penalties(const Model* model, const Step* step, const floating* parameters, double weight,
+                            double* penalties, bint sparse, int member, int n_members) noexcept nogil:
+    cdef Py_ssize_t index, i
+    cdef Block block
+    cdef double total
+    for index in range(0, n_blocks(model), 2):
+        if own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
+            total = 0
+            for i in range(block.n_rows):
+                total += penalty(step, parameters + block.begin + i * block.stride, block.n_columns)
+            penalties[index // 2] += weight * total
+
+
+cdef void limit_own_norms(const Model* model, double limit, floating* parameters, floating* scratch, bint sparse,
                           int member, int n_members) noexcept nogil:
+    cdef Py_ssize_t index
+    cdef Block block
+    for index in range(0, n_blocks(model) - 2 * N_SLICES, 2):
+        if own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
+            limit_norms(parameters + block.begin, block.stride, block.n_rows, block.n_columns, block.by_units,
+                        scratch + block.begin, limit)
+
+
+cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch_size, const StepStore* steps,
+                          floating* parameters, floating* state, floating* gradient, floating* work,
+                          Py_ssize_t* position, double* log_likelihood, double* penalties, double deadline,
+                          bint* stop, int member, int n_members) noexcept nogil:
     cdef Py_ssize_t n_hidden = model.n_layers - 1, n_in = model.sizes[0], n_classes = model.sizes[model.n_layers]
     cdef Py_ssize_t at = position[0], n, next_n, k, i, width, below, begin, end
     cdef Py_ssize_t output = model.first_size + model.n_parameters - n_in * model.sizes[1] - (
@@ -223,9 +321,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef bint by_slices = model.by_slices
     cdef bint in_place = not sparse and stand_as_numbers(run.store, work) and (by_slices or run.order == NULL)
     cdef bint prepares = model.nonzeros > 0 if sparse else not in_place
-    cdef bint folds = step.update == SGD
-    cdef floating alpha = <floating> step.hyperparameters[0] if folds else <floating> 1.0
-    cdef floating weight_beta = <floating> (1 - step.hyperparameters[0] * step.l2) if folds else <floating> 0.0
+    cdef Step step
+    cdef bint folds = steps.folds
+    cdef floating alpha = <floating> 1.0, weight_beta = <floating> 0.0
     cdef floating bias_beta = <floating> 1.0 if folds else <floating> 0.0
     cdef floating* target = parameters if folds else gradient
     cdef Py_ssize_t rows_size = rows_work_size(model, batch_size)
@@ -240,13 +338,21 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef const floating* Y
     cdef floating* A
     cdef floating* D
-    cdef double sum_
+    cdef floating* S
+    cdef floating* slopes
+    cdef floating* squares
+    cdef double sum_, total
     for k in range(1, model.n_layers):
         hidden += model.sizes[k]
     deltas = outputs + batch_size * hidden
     parts = deltas + batch_size * hidden
-    dZ = parts + (2 * MAX_SLICES + 2 * member) * batch_size * n_classes
+    dZ = parts + (2 * N_SLICES + 2 * member) * batch_size * n_classes
     spare = dZ + batch_size * n_classes
+    squares = parts + 4 * N_SLICES * batch_size * n_classes
+    slopes = squares + n_blocks(model)  # there is room for them if model.has_slopes
+    if member == 0:  # there is not a block for each index
+        for i in range(n_blocks(model)):
+            squares[i] = 0
 
     width = model.sizes[1]
     own_begin = slice_begin(width, slices_of(width) * member // n_members)
@@ -261,6 +367,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
 
     while True:
         n = min(batch_size, run.n_rows - at)
+        step = step_at(steps, at // batch_size)
+        if folds:
+            alpha, weight_beta = <floating> step.hyperparameters[0], <floating> (1 - step.hyperparameters[0] * step.l2)
         rows = work + third * rows_size
         if in_place:
             X = dense_rows(run.store, run.order, at, n, rows, &order)
@@ -292,10 +401,11 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 elif k > 0 or not by_slices:
                     affine_forward(Y, below, parameters + weight + begin, width, parameters + own, A + begin, stride,
                                    n, below, end - begin)
-                activate_slice(model.activations[k], A + begin, stride, n, end - begin)
+                S = slopes + batch_size * before + shift + begin if leaves_slopes(model, k) else NULL
+                activate_slice(model, <int> k, A + begin, S, stride, n, begin, end, at)
                 if k == n_hidden - 1:
                     # part of the logits (n, n_classes) = Y (n, own) @ W (own, n_classes); the first has b too
-                    own = (parity * MAX_SLICES + s) * batch_size * n_classes
+                    own = (parity * N_SLICES + s) * batch_size * n_classes
                     bias = parameters + output + width * n_classes if s == 0 else NULL
                     if model.output_transposed:
                         dense_forward(A + begin, NULL, stride, parameters + output + begin, width, bias, parts + own,
@@ -321,14 +431,15 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         fastnn_barrier()
 
         # The output layer, each member for itself: dZ (n, n_classes) is the gradient of the logits.
-        own = parity * MAX_SLICES * batch_size * n_classes
+        own = parity * N_SLICES * batch_size * n_classes
         for i in range(n * n_classes):
             dZ[i] = parts[own + i]
         for _ in range(1, slices_of(model.sizes[n_hidden])):
             own += batch_size * n_classes
             for i in range(n * n_classes):
                 dZ[i] += parts[own + i]
-        sum_ = cross_entropy_rows(dZ, run.y + at, n, n_classes, 1.0 / n)
+        total = sum_of_weights(run.targets, at, n)
+        sum_ = loss_rows(run.targets, at, dZ, n, n_classes, total)
         if member == 0:
             log_likelihood[0] += sum_
         if not isfinite(sum_):
@@ -355,12 +466,17 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                     affine_backward_input(deltas + batch_size * (before + width), model.sizes[k + 2],
                                           parameters + weight + begin * model.sizes[k + 2], model.sizes[k + 2],
                                           D + begin, stride, n, end - begin, model.sizes[k + 2])
-                backprop_slice(model.activations[k], A + begin, D + begin, stride, n, end - begin)
+                S = slopes + batch_size * before + shift + begin if leaves_slopes(model, k) else NULL
+                backprop_slice(model.activations[k], A + begin, S, D + begin, stride, n, end - begin)
             weight -= weight_size(model, k) + width
             if n_hidden > 1:
                 fastnn_barrier()
 
-        # The step: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.
+        if steps.penalised:
+            add_own_penalties(model, &step, parameters, total, penalties, sparse, member, n_members)
+
+        # The gradient: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.  A plain step is
+        # folded into it.
         width = model.sizes[1]
         if by_slices and not sparse:
             stride = own_size if n_hidden == 1 else width
@@ -382,36 +498,19 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                     row = sliced_row(width, s, sizeof(floating)) if by_slices else width
                     step_sparse(model, run, at, n, rows, D + begin, stride, target + sliced, row, end - begin,
                                 n_members, alpha, weight_beta)
-                    if not folds:
-                        step_columns(step, parameters + sliced, gradient + sliced, state + sliced, row, n_in,
-                                     end - begin, step.l2)
                 elif k > 0 or not by_slices:
                     affine_backward_weight(Y, below, D + begin, stride, target + weight + begin, width,
                                            n, below, end - begin, alpha, weight_beta)
                 own = weight + weight_size(model, k) + begin
                 affine_backward_bias(D + begin, stride, target + own, n, end - begin, alpha, bias_beta)
-                if not folds and k == 0 and by_slices and not sparse:
-                    step_columns(step, parameters + begin * below, gradient + begin * below, state + begin * below,
-                                 below, end - begin, below, step.l2)
-                elif not folds and not (k == 0 and sparse):
-                    step_columns(step, parameters + weight + begin, gradient + weight + begin,
-                                 state + weight + begin, width, below, end - begin, step.l2)
-                if not folds:
-                    step_columns(step, parameters + own, gradient + own, state + own, width, 1, end - begin, 0)
                 if k == n_hidden - 1 and model.output_transposed:
                     own = output + begin
                     dense_backward_weight(A + begin, NULL, stride, dZ, n_classes, target + own, width, n, end - begin,
                                           n_classes, alpha, weight_beta, False)
-                    if not folds:
-                        step_columns(step, parameters + own, gradient + own, state + own, width, n_classes, end - begin,
-                                     step.l2)
                 elif k == n_hidden - 1:
                     own = output + begin * n_classes
                     affine_backward_weight(A + begin, stride, dZ, n_classes, target + own, n_classes,
                                            n, end - begin, n_classes, alpha, weight_beta)
-                    if not folds:
-                        step_columns(step, parameters + own, gradient + own, state + own, n_classes, end - begin,
-                                     n_classes, step.l2)
             Y = A
             before += width
             weight += weight_size(model, k) + width
@@ -421,9 +520,11 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             # reads it; in deeper networks another may, behind the barrier below.
             own = output + model.sizes[n_hidden] * n_classes
             affine_backward_bias(dZ, n_classes, target + own, n, n_classes, alpha, bias_beta)
-            if not folds:
-                step_columns(step, parameters + own, gradient + own, state + own, n_classes, 1, n_classes, 0)
             position[0] = at
+        if not folds:
+            step_own(model, steps, &step, parameters, gradient, state, squares, sparse, member, n_members)
+        if steps.max_norm > 0:
+            limit_own_norms(model, steps.max_norm, parameters, gradient, sparse, member, n_members)
         if stop[parity]:
             return
         parity = 1 - parity
@@ -432,16 +533,17 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             fastnn_barrier()
 
 
-cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, const Step* step,
+cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, const StepStore* steps,
                          floating* parameters, floating* state, floating* gradient, floating* work,
-                         Py_ssize_t* position, double* log_likelihood, double deadline, int n_threads) noexcept nogil:
+                         Py_ssize_t* position, double* log_likelihood, double* penalties, double deadline,
+                         int n_threads) noexcept nogil:
     # Batch after batch, from position[0] on, until the rows end, a log-likelihood is not finite or time is up.
     # run.n_rows counts all rows.
     cdef bint[2] stop
     cdef bint* stop_ = &stop[0]
     with parallel(num_threads=min(n_threads, slices_at_most(model))):
-        climb_as_member(model, run, batch_size, step, parameters, state, gradient, work, position,
-                        log_likelihood, deadline, stop_, fastnn_member(), fastnn_members())
+        climb_as_member(model, run, batch_size, steps, parameters, state, gradient, work, position, log_likelihood,
+                        penalties, deadline, stop_, fastnn_member(), fastnn_members())
 
 
 def vector_size(const Py_ssize_t[::1] sizes, bint sparse, Py_ssize_t number_size):

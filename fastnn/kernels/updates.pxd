@@ -1,11 +1,41 @@
 from cython cimport floating
 
-# One code an optimizer; updates.pyx gives them their names.
+# One code an update; updates.pyx gives them their names.
 cdef enum:
     NO_UPDATE
     SGD
     MOMENTUM
     NESTEROV
+    RMSPROP
+    ADAGRAD
+    ADAM
 
-cdef void update_range(int update, const double* hyperparameters, floating* parameters, const floating* gradient,
-                       floating* state, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
+# How gradients become steps, batch after batch.
+cdef struct StepStore:
+    int update
+    const double* table         # (n_batches, n_columns): the numbers of each batch's step
+    Py_ssize_t n_columns
+    Py_ssize_t state_size       # distance of an optimizer's slots in its state
+    double clip_norm            # the longest gradient; 0: any
+    double max_norm             # of the weights into a hidden unit; 0: any
+    bint folds                  # whether the gradient products may write the parameters themselves
+    bint penalised              # whether a step has a penalty
+
+# One batch's step.
+cdef struct Step:
+    int update
+    const double* hyperparameters
+    Py_ssize_t state_size
+    double l2, l1
+    double decay                # share that weights lose beforehand
+    double scale                # of the gradient
+
+cdef StepStore open_steps(object steps, Py_ssize_t state_size) except *
+cdef Step step_at(const StepStore* steps, Py_ssize_t batch) noexcept nogil
+cdef double sum_of_squares(const floating* values, Py_ssize_t n) noexcept nogil
+cdef double penalty(const Step* step, const floating* weights, Py_ssize_t n) noexcept nogil
+cdef double clipped(double norm_squared, double limit) noexcept nogil
+cdef void limit_norms(floating* W, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_columns, bint by_rows,
+                      floating* scratch, double limit) noexcept nogil
+cdef void update_range(const Step* step, bint is_weight, floating* parameters, floating* gradient, floating* state,
+                       Py_ssize_t begin, Py_ssize_t end) noexcept nogil

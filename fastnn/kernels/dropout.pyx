@@ -1,0 +1,47 @@
+"""Dropout: outputs of hidden units are set to 0 at random while training, and the others scaled up to make up for it.
+
+N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014).  Whether a
+unit is dropped for a row is a hash of both, so the masks need no space, and threads and blocks change nothing.  The
+hash is the output function of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014.
+"""
+
+from cython cimport floating
+from libc.stdint cimport uint64_t
+
+
+cdef inline uint64_t mixed(uint64_t z) noexcept nogil:
+    z = (z ^ (z >> 30)) * <uint64_t> 0xbf58476d1ce4e5b9
+    z = (z ^ (z >> 27)) * <uint64_t> 0x94d049bb133111eb
+    return z ^ (z >> 31)
+
+
+cdef void drop_units(floating* Y, floating* slopes, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t n_units, double share,
+                     uint64_t key, int layer, Py_ssize_t first, Py_ssize_t first_unit,
+                     Py_ssize_t width) noexcept nogil:
+    # For n rows, from position first of the epoch on, and units of a layer of the given width.  The slopes, through
+    # which the gradient comes back, are dropped and scaled alike.
+    cdef Py_ssize_t i, j
+    cdef uint64_t base, layer_key = mixed(key + <uint64_t> layer * <uint64_t> 0x9e3779b97f4a7c15)
+    cdef uint64_t limit = <uint64_t> (share * 4294967296.0)
+    cdef floating scale = <floating> (1 / (1 - share))
+    cdef floating factor
+    for i in range(n):
+        base = <uint64_t> (first + i) * <uint64_t> width + <uint64_t> first_unit
+        for j in range(n_units):
+            factor = scale if (mixed(layer_key + (base + <uint64_t> j) * <uint64_t> 0x9e3779b97f4a7c15) >> 32) >= limit \
+                else <floating> 0.0
+            Y[i * stride + j] = Y[i * stride + j] * factor
+            slopes[i * stride + j] = slopes[i * stride + j] * factor
+
+
+def inplace_dropout(floating[:, ::1] Y, floating[:, ::1] slopes, double share, uint64_t key, int layer=0,
+                    Py_ssize_t first=0):
+    """Set a share of Y (n, width) and of slopes to 0, the same in both, and divide the others by 1 - share.
+
+    key, layer : choose the mask;  first : position of the first row in the epoch
+    """
+    if Y.size:
+        with nogil:
+            drop_units(&Y[0, 0], &slopes[0, 0], Y.shape[1], Y.shape[0], Y.shape[1], share, key, layer, first, 0,
+                       Y.shape[1])

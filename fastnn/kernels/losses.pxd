@@ -1,0 +1,22 @@
+from cython cimport floating
+
+# One code a loss; losses.pyx gives them their names.
+cdef enum:
+    CROSS_ENTROPY
+    BINARY_CROSS_ENTROPY
+    SQUARED
+    ABSOLUTE
+    HUBER
+
+# What the rows should give, by position in the order; it borrows the arrays that it points into.
+cdef struct TargetStore:
+    int loss
+    const Py_ssize_t* classes   # (n,), cross-entropy
+    const void* values          # (n, n_out) of the network's dtype, all others
+    const double* weights       # (n,); NULL: all 1
+    double smoothing            # of the classes
+
+cdef TargetStore open_targets(object targets) except *
+cdef double sum_of_weights(const TargetStore* targets, Py_ssize_t first, Py_ssize_t n) noexcept nogil
+cdef double loss_rows(const TargetStore* targets, Py_ssize_t first, floating* Z, Py_ssize_t n, Py_ssize_t n_out,
+                      double total) noexcept nogil
