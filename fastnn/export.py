@@ -1,0 +1,213 @@
+"""Networks for other libraries: to ONNX (extra ``onnx``).
+
+An ONNX model is a graph of standard operators.  Those used here have float32 and float64 kernels in onnxruntime,
+which leaky ReLU, ELU, softplus and erf have in float32 only: they are written out of others.
+https://onnx.ai/onnx/operators, https://onnxruntime.ai
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnn import storage
+from fastnn._validation import check_path
+from fastnn.network import Network
+
+if TYPE_CHECKING:
+    import onnx
+
+# Of 2020, so that runtimes of the years since can read it; and the version of the file format that goes with it.
+OPSET, IR_VERSION = 13, 7
+
+MAX_BYTES = 2**31 - 2**20  # protobuf's limit, less some room for all that is not a parameter
+
+LEAK = 0.01  # slope of the leaky ReLU below 0
+
+
+class Graph:
+    """Operators as they are written down, the result of each called by the name that `add` returns."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(self, operator: str, *inputs: str | ArrayLike, output: str | None = None, **attributes: Any) -> str:
+        """Add an operator and return its output's name; an input is an output of another, or a constant."""
+        import onnx
+
+        output = output or f"{operator}_{len(self.nodes)}"
+        names = [value if isinstance(value, str) else self._constant(value) for value in inputs]
+        self.nodes.append(onnx.helper.make_node(operator, names, [output], output, **attributes))
+        return output
+
+    def _constant(self, value: ArrayLike) -> str:
+        import onnx
+
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(onnx.numpy_helper.from_array(np.asarray(value, self.dtype), name))
+        return name
+
+
+def add_silu(graph: Graph, z: str) -> str:
+    """Add z / (1 + exp(-z)); where exp overflows, that is -0.
+
+    Older onnxruntimes (1.16) replace z times a Sigmoid by an operator that they have in float32 only.
+    """
+    return graph.add("Div", z, graph.add("Add", graph.add("Exp", graph.add("Neg", z)), 1))
+
+
+def add_elu(graph: Graph, z: str) -> str:
+    """Add max(z, 0) + exp(min(z, 0)) - 1."""
+    below = graph.add("Sub", graph.add("Exp", graph.add("Min", z, 0)), 1)
+    return graph.add("Add", graph.add("Max", z, 0), below)
+
+
+def add_softplus(graph: Graph, z: str) -> str:
+    """Add max(z, 0) + log(1 + exp(-|z|)), which does not overflow."""
+    decay = graph.add("Exp", graph.add("Neg", graph.add("Abs", z)))
+    return graph.add("Add", graph.add("Max", z, 0), graph.add("Log", graph.add("Add", decay, 1)))
+
+
+def add_gelu(graph: Graph, z: str) -> str:
+    """Add z Phi(z), where Phi is the normal distribution: with erf in float32, with `gelu_tail` in float64."""
+    if graph.dtype == np.float32:
+        twice = graph.add("Add", graph.add("Erf", graph.add("Mul", z, np.sqrt(0.5))), 1)
+        return graph.add("Mul", graph.add("Mul", z, 0.5), twice)
+    # With q(z) = 1 - Phi(z) = Phi(-z), z Phi(z) = max(z, 0) - |z| q(|z|) for either sign.
+    centre, coefficients = gelu_tail()
+    size = graph.add("Abs", z)
+    t = graph.add("Div", graph.add("Sub", size, centre), graph.add("Add", size, centre))
+    tail: str | float = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:  # Horner's scheme
+        tail = graph.add("Add", graph.add("Mul", tail, t), coefficient)
+    density = graph.add("Exp", graph.add("Mul", graph.add("Mul", z, z), -0.5))
+    return graph.add("Sub", graph.add("Max", z, 0), graph.add("Mul", density, tail))
+
+
+def gelu_tail(centre: float = 4.0, degree: int = 24) -> tuple[float, NDArray[np.floating[Any]]]:
+    """Return c and the coefficients (degree + 1,) of P, x q(x) = exp(-x^2 / 2) P((x - c) / (x + c)) for x >= 0.
+
+    q is the upper tail of the normal distribution.  The error is that of rounding.  The change of variable is that
+    of M. Shepherd, J. Laframboise, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x in 0 <= x < infinity",
+    Mathematics of Computation 36 (1981).
+    """
+    from numpy.polynomial import chebyshev
+    from scipy.special import erfcx
+
+    t = chebyshev.chebpts1(degree + 1)
+    x = centre * (1 + t) / (1 - t)
+    values = x * erfcx(x * np.sqrt(0.5)) / 2
+    return centre, chebyshev.cheb2poly(chebyshev.chebfit(t, values, degree))
+
+
+ADD_ACTIVATION: dict[str, Callable[[Graph, str], str]] = {
+    "identity": lambda graph, z: z,
+    "tanh": lambda graph, z: graph.add("Tanh", z),
+    "sigmoid": lambda graph, z: graph.add("Sigmoid", z),
+    "relu": lambda graph, z: graph.add("Relu", z),
+    "leaky_relu": lambda graph, z: graph.add("Max", z, graph.add("Mul", z, LEAK)),
+    "gelu": add_gelu,
+    "silu": add_silu,
+    "elu": add_elu,
+    "softplus": add_softplus,
+}
+
+
+def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
+    """Translate a network to an ONNX model, and write it to a file if there is a path.
+
+    Parameters
+    ----------
+    network : Network
+    path : path or None, default None
+        Of a file such as ``"digits.onnx"``, which is written atomically: a crash leaves an old file whole.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Checked.  Its input is ``"X"`` (n, n_in), of the network's dtype: pixels of uint8 must be multiplied by
+        1/256 before, as the network itself does.  The outputs of a classifier are ``"probabilities"`` and ``"labels"``
+        (int64), as `Network.predict_proba` and `Network.predict` return them; that of regression is ``"values"``.  The
+        metadata holds this package's version under ``"fastnn"``, and the network's description under ``"network"``.
+
+    Raises
+    ------
+    ImportError
+        If onnx is not installed.
+    TypeError
+        If network is not a Network or path not a path.
+    ValueError
+        If the network is too large for an ONNX file, about 2 GB.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    The operators are those of opset 13, of 2020.  float32 and float64 networks run in onnxruntime, and give the same
+    results up to rounding.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a fastnn.Network, not {type(network).__name__}")
+    path = None if path is None else check_path(path)
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError('export to ONNX needs onnx: pip install "fastnn[onnx]"') from error
+    if network.parameters.nbytes > MAX_BYTES:
+        raise ValueError(
+            f"network has {network.parameters.nbytes / 1e9:.1f} GB of parameters; an ONNX file can hold about 2 GB"
+        )
+    from fastnn import __version__
+
+    graph = Graph(network.dtype)
+    logits = _add_layers(graph, network)
+    outputs = _add_outputs(graph, network, logits)
+    number = onnx.helper.np_dtype_to_tensor_dtype(network.dtype)
+    X = onnx.helper.make_tensor_value_info("X", number, ["n", network.sizes[0]])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, "network", [X], outputs, graph.constants),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="fastnn",
+        producer_version=__version__,
+    )
+    onnx.helper.set_model_props(model, {"fastnn": __version__, "network": repr(network)})
+    onnx.checker.check_model(model, full_check=True)
+    if path is not None:
+        storage.write_atomically(path, model.SerializeToString())
+    return model
+
+
+def _add_layers(graph: Graph, network: Network) -> str:
+    """Add all layers and return the name of what stands before the softmax or sigmoid, if there is one."""
+    value = "X"
+    activations = (*network.activation, "identity")
+    for weight, bias, activation in zip(network.weights, network.biases, activations, strict=True):
+        z = graph.add("Add", graph.add("MatMul", value, weight), bias)
+        value = ADD_ACTIVATION[activation](graph, z)
+    return value
+
+
+def _add_outputs(graph: Graph, network: Network, logits: str) -> list[onnx.ValueInfoProto]:
+    """Add what becomes of the logits, and return the descriptions of the outputs."""
+    import onnx
+
+    shape: list[str | int | None] = ["n", network.sizes[-1]]
+    number, integer = onnx.helper.np_dtype_to_tensor_dtype(network.dtype), onnx.TensorProto.INT64
+    describe = onnx.helper.make_tensor_value_info
+    if network.loss == "cross_entropy":
+        graph.add("Softmax", logits, axis=1, output="probabilities")
+        graph.add("ArgMax", logits, axis=1, keepdims=0, output="labels")
+        return [describe("probabilities", number, shape), describe("labels", integer, shape[:1])]
+    if network.loss == "binary_cross_entropy":
+        graph.add("Sigmoid", logits, output="probabilities")
+        graph.add("Cast", graph.add("Greater", logits, 0), to=integer, output="labels")
+        return [describe("probabilities", number, shape), describe("labels", integer, shape)]
+    graph.add("Identity", logits, output="values")
+    return [describe("values", number, shape)]

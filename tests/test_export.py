@@ -1,0 +1,176 @@
+"""Networks to ONNX, run by onnxruntime."""
+
+import sys
+
+import numpy as np
+import pytest
+from scipy import special
+
+import fastnn
+from fastnn import export
+from fastnn.kernels.activations import ACTIVATIONS
+
+# What the activations are, from NumPy and SciPy.
+FORMULAS = {
+    "identity": lambda z: z,
+    "tanh": np.tanh,
+    "sigmoid": special.expit,
+    "relu": lambda z: np.maximum(z, 0),
+    "leaky_relu": lambda z: np.where(z > 0, z, 0.01 * z),
+    "gelu": lambda z: z * special.ndtr(z),
+    "silu": lambda z: z * special.expit(z),
+    "elu": lambda z: np.where(z > 0, z, special.expm1(np.minimum(z, 0))),
+    "softplus": lambda z: np.logaddexp(z, 0),
+}
+LOSSES = ["cross_entropy", "binary_cross_entropy", "squared", "absolute", "huber"]
+HIDDEN = [[], [7], [9, 8, 7]]
+
+
+@pytest.fixture
+def onnx():
+    return pytest.importorskip("onnx")
+
+
+@pytest.fixture
+def run(onnx):
+    """Return a function that runs a model on rows and returns its outputs by name."""
+    import onnxruntime
+
+    def run_model(model, X):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, {"X": X}), strict=True))
+
+    return run_model
+
+
+def draw(sizes, activation, dtype, loss="cross_entropy"):
+    network = fastnn.Network(sizes, activation, dtype, loss=loss)
+    network.parameters = np.random.default_rng(1).normal(size=network.parameters.size)
+    return network
+
+
+# To ONNX
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 101])
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", FORMULAS)
+def test_onnxruntime_says_the_same(run, dtype, rng, assert_close, activation, loss, hidden, n_rows):
+    network = draw([5, *hidden, 3], activation, dtype, loss)
+    X = rng.normal(size=(n_rows, 5)).astype(dtype)
+    found = run(export.to_onnx(network), X)
+    if loss in ("cross_entropy", "binary_cross_entropy"):
+        assert list(found) == ["probabilities", "labels"]
+        assert found["probabilities"].dtype == dtype
+        assert found["labels"].dtype == np.int64
+        # Logits are sums of up to 9 terms of up to 20, and so are their errors.
+        assert_close(found["probabilities"], network.predict_proba(X), factor=10)
+        np.testing.assert_array_equal(found["labels"], network.predict(X))
+    else:
+        assert list(found) == ["values"]
+        assert found["values"].dtype == dtype
+        assert_close(found["values"], network.predict(X))
+
+
+@pytest.mark.parametrize("activation", FORMULAS)
+def test_activation_far_and_near(run, dtype, assert_close, activation):
+    network = fastnn.Network([1, 1, 1], activation, dtype, loss="squared")
+    network.weights = [[[1]], [[1]]]
+    for limit in (10, 1000, float(np.finfo(dtype).max) / 2):  # no infinity times zero on the way
+        X = np.linspace(-limit, limit, 4001, dtype=dtype)[:, None]
+        values = run(export.to_onnx(network), X)["values"]
+        assert_close(values, FORMULAS[activation](X.astype(float)))
+
+
+def test_all_activations_are_known():
+    assert set(export.ADD_ACTIVATION) == set(FORMULAS) == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("sizes", [[1, 1], [1, 1, 2], [4, 1, 1, 1]])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_sizes_of_1(run, dtype, rng, assert_close, sizes, loss):
+    network = draw(sizes, "tanh", dtype, loss)
+    X = rng.normal(size=(3, sizes[0])).astype(dtype)
+    found = run(export.to_onnx(network), X)
+    if "values" in found:
+        assert_close(found["values"], network.predict(X))
+    else:
+        assert_close(found["probabilities"], network.predict_proba(X))
+        np.testing.assert_array_equal(found["labels"], network.predict(X))
+
+
+def test_an_activation_each(run, rng, assert_close, dtype):
+    network = draw([4, 5, 6, 3], ["gelu", "elu"], dtype)
+    X = rng.normal(size=(20, 4)).astype(dtype)
+    assert_close(run(export.to_onnx(network), X)["probabilities"], network.predict_proba(X), factor=10)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_ties(run, loss, dtype):
+    network = fastnn.Network([2, 3], dtype=dtype, loss=loss)  # all parameters are 0
+    network.parameters = 0
+    X = np.ones((2, 2), dtype)
+    np.testing.assert_array_equal(run(export.to_onnx(network), X)["labels"], network.predict(X))
+
+
+def test_mnist(run, mnist, assert_close, dtype):
+    train, _, test = mnist
+    network = fastnn.Network([784, 20, 10], dtype=dtype)
+    fastnn.Trainer(network, batch_size=100).fit(train.X[:2000], train.y[:2000], epochs=2)
+    found = run(export.to_onnx(network), test.X[:500].astype(dtype))
+    assert_close(found["probabilities"], network.predict_proba(test.X[:500]), factor=10)  # sums of 784 terms
+    np.testing.assert_array_equal(found["labels"], network.predict(test.X[:500]))
+
+
+def test_file(onnx, tmp_path):
+    import onnxruntime
+
+    network = draw([4, 5, 3], "silu", "float32")
+    path = tmp_path / "network.onnx"
+    path.write_text("something older")
+    model = export.to_onnx(network, path)
+    assert path.read_bytes() == model.SerializeToString() == export.to_onnx(network).SerializeToString()
+    assert list(tmp_path.iterdir()) == [path]
+    read = onnx.load(path)
+    onnx.checker.check_model(read, full_check=True)
+    assert (read.producer_name, read.producer_version) == ("fastnn", fastnn.__version__)
+    assert [opset.version for opset in read.opset_import] == [export.OPSET]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map == {"fastnn": fastnn.__version__, "network": repr(network)}
+    (X,) = session.get_inputs()
+    assert (X.name, X.type, X.shape) == ("X", "tensor(float)", ["n", 4])
+    assert [(out.name, out.type, out.shape) for out in session.get_outputs()] == [
+        ("probabilities", "tensor(float)", ["n", 3]),
+        ("labels", "tensor(int64)", ["n"]),
+    ]
+
+
+def test_the_model_is_a_copy(run, dtype):
+    network = draw([2, 3], "tanh", dtype)
+    X = np.eye(2, dtype=dtype)
+    model = export.to_onnx(network)
+    before = run(model, X)["probabilities"]
+    network.parameters = 0
+    np.testing.assert_array_equal(run(model, X)["probabilities"], before)
+
+
+def test_without_onnx(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r'pip install "fastnn\[onnx\]"') as caught:
+        export.to_onnx(fastnn.Network([2, 3]))
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_arguments_of_to_onnx(onnx, monkeypatch, tmp_path):
+    with pytest.raises(TypeError, match=r"network must be a fastnn\.Network, not list"):
+        export.to_onnx([2, 3])
+    with pytest.raises(TypeError, match="path must be a path, not 3"):
+        export.to_onnx(fastnn.Network([2, 3]), 3)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        export.to_onnx(fastnn.Network([2, 3]), tmp_path / "nowhere" / "network.onnx")
+    monkeypatch.setattr(export, "MAX_BYTES", 71)
+    with pytest.raises(ValueError, match=r"network has 0\.0 GB of parameters; an ONNX file can hold about 2 GB"):
+        export.to_onnx(fastnn.Network([2, 3]), tmp_path / "network.onnx")
+    assert not list(tmp_path.iterdir())
