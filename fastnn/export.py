@@ -1,4 +1,4 @@
-"""Networks for other libraries: to ONNX (extra ``onnx``).
+"""Networks for other libraries and from them: to ONNX (extra ``onnx``), and from scikit-learn's fitted models.
 
 An ONNX model is a graph of standard operators.  Those used here have float32 and float64 kernels in onnxruntime,
 which leaky ReLU, ELU, softplus and erf have in float32 only: they are written out of others.
@@ -8,14 +8,14 @@ https://onnx.ai/onnx/operators, https://onnxruntime.ai
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn import storage
-from fastnn._validation import check_path
+from fastnn._validation import FLOATING, check_path
 from fastnn.network import Network
 
 if TYPE_CHECKING:
@@ -211,3 +211,111 @@ def _add_outputs(graph: Graph, network: Network, logits: str) -> list[onnx.Value
         return [describe("probabilities", number, shape), describe("labels", integer, shape)]
     graph.add("Identity", logits, output="values")
     return [describe("values", number, shape)]
+
+
+Layers = tuple[Sequence[NDArray[Any]], Sequence[NDArray[Any]], str, str]  # weights, biases, activation, loss
+
+# scikit-learn's names of activations, and the loss that goes with the activation of its output layer.
+SKLEARN_ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+SKLEARN_LOSSES = {"softmax": "cross_entropy", "logistic": "binary_cross_entropy", "identity": "squared"}
+
+
+def from_sklearn(model: Any) -> Network:
+    """Return a network that computes what a fitted model of scikit-learn does.
+
+    Parameters
+    ----------
+    model : sklearn MLPClassifier, MLPRegressor or LogisticRegression
+        Fitted, with two classes or more, or multi-label.  Of logistic regression with three classes or more, only
+        the multinomial kind: one model a class against the rest has other probabilities than a softmax.
+
+    Returns
+    -------
+    Network
+        Of the model's dtype, with parameters of its own.  Its loss is ``"cross_entropy"``, ``"binary_cross_entropy"``
+        for several labels a row, or ``"squared"`` for regression.
+
+    Raises
+    ------
+    TypeError
+        If model is of another kind; the steps of a Pipeline must be taken out of it.
+    ValueError
+        If the model is not fitted, or computes what no Network does.
+
+    Notes
+    -----
+    A Network knows its classes by number only: `Network.predict` gives indices into ``model.classes_``, and
+    `Network.predict_proba` has its columns in that order.  Values of regression are (n, n_out) for one output too.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> net = from_sklearn(model)
+    >>> bool(abs(net.predict_proba(X) - model.predict_proba(X)).max() < 1e-12)
+    True
+    """
+    # Known by name, so that scikit-learn need not be imported.
+    names = {kind.__name__ for kind in type(model).__mro__ if kind.__module__.partition(".")[0] == "sklearn"}
+    if "LogisticRegression" in names:
+        read = _read_logistic_regression
+    elif names & {"MLPClassifier", "MLPRegressor"}:
+        read = _read_perceptron
+    else:
+        raise TypeError(
+            "model must be a fitted MLPClassifier, MLPRegressor or LogisticRegression of scikit-learn, "
+            f"not {type(model).__name__}"
+        )
+    weights, biases, activation, loss = read(model)
+    dtype = weights[0].dtype if weights[0].dtype in FLOATING else np.float64
+    network = Network([len(weights[0]), *map(len, biases)], activation, dtype, loss=loss)
+    network.weights, network.biases = weights, biases
+    return network
+
+
+def _read_perceptron(model: Any) -> Layers:
+    _check_fitted(model, "coefs_")
+    if model.activation not in SKLEARN_ACTIVATIONS:
+        raise ValueError(f"model has the activation {model.activation!r}; known are {', '.join(SKLEARN_ACTIVATIONS)}")
+    if model.out_activation_ not in SKLEARN_LOSSES:  # exp, of the Poisson loss
+        raise ValueError(
+            f"model has the output activation {model.out_activation_!r}; known are {', '.join(SKLEARN_LOSSES)}"
+        )
+    weights, biases = list(model.coefs_), list(model.intercepts_)
+    loss = SKLEARN_LOSSES[model.out_activation_]
+    if loss == "binary_cross_entropy" and model.n_outputs_ == 1:  # two classes, not one label
+        weights[-1], biases[-1] = _two_classes(weights[-1], biases[-1])
+        loss = "cross_entropy"
+    return weights, biases, SKLEARN_ACTIVATIONS[model.activation], loss
+
+
+def _read_logistic_regression(model: Any) -> Layers:
+    _check_fitted(model, "coef_")
+    coef = model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_  # after model.sparsify()
+    weight, bias = coef.T, model.intercept_
+    # Before scikit-learn 1.8 there was a choice: softmax, or one model a class against the rest.
+    multi_class = getattr(model, "multi_class", "auto")
+    if len(model.classes_) == 2:
+        if multi_class == "multinomial":  # softmax of (-z, z), that is the sigmoid of 2 z
+            weight, bias = 2 * weight, 2 * bias
+        weight, bias = _two_classes(weight, bias)
+    elif multi_class == "ovr" or (multi_class != "multinomial" and model.solver == "liblinear"):
+        raise ValueError(
+            "model is one logistic regression a class against the rest; only the multinomial kind is known"
+        )
+    return [weight], [bias], "identity", "cross_entropy"
+
+
+def _check_fitted(model: Any, attribute: str) -> None:
+    if not hasattr(model, attribute):
+        raise ValueError(f"model is not fitted: this {type(model).__name__} has no {attribute}")
+
+
+def _two_classes(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the output layer of two classes with logits (0, z), from the one with the single output z.
+
+    The softmax of (0, z) is exp(z) / (1 + exp(z)) for the second class: the sigmoid of z.
+    """
+    return np.hstack([np.zeros_like(weight), weight]), np.concatenate([np.zeros_like(bias), bias])

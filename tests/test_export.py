@@ -1,10 +1,16 @@
-"""Networks to ONNX, run by onnxruntime."""
+"""Networks to ONNX, run by onnxruntime; and networks from scikit-learn's models, against what the models say."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from scipy import special
+from sklearn import datasets
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
 
 import fastnn
 from fastnn import export
@@ -174,3 +180,165 @@ def test_wrong_arguments_of_to_onnx(onnx, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"network has 0\.0 GB of parameters; an ONNX file can hold about 2 GB"):
         export.to_onnx(fastnn.Network([2, 3]), tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
+
+
+# From scikit-learn
+
+
+def fit(model, X, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a few iterations are enough here
+        return model.fit(X, y)
+
+
+def iris(dtype="float64", n_classes=3):
+    X, y = datasets.load_iris(return_X_y=True)
+    return X[y < n_classes].astype(dtype), y[y < n_classes]
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("hidden", [(), (6,), (7, 6)], ids=str)
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+def test_mlp_classifier(dtype, assert_close, activation, hidden, n_classes):
+    X, y = iris(dtype, n_classes)
+    model = fit(MLPClassifier(hidden_layer_sizes=hidden, activation=activation, max_iter=20, random_state=0), X, y)
+    network = export.from_sklearn(model)
+    assert network.loss == "cross_entropy"
+    assert network.dtype == dtype
+    assert network.sizes == (4, *hidden, n_classes)
+    assert_close(network.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(network.predict(X), model.predict(X))
+
+
+def test_classes_become_indices():
+    X, y = iris()
+    names = np.array(["setosa", "versicolor", "virginica"])
+    model = fit(MLPClassifier(hidden_layer_sizes=5, max_iter=20, random_state=0), X, names[y])
+    indices = export.from_sklearn(model).predict(X)
+    np.testing.assert_array_equal(model.classes_[indices], model.predict(X))
+
+
+@pytest.mark.parametrize("n_labels", [2, 4])
+def test_multi_label(dtype, assert_close, n_labels):
+    X, y = datasets.make_multilabel_classification(80, 6, n_classes=n_labels, random_state=0)
+    X = X.astype(dtype)
+    model = fit(MLPClassifier(hidden_layer_sizes=5, max_iter=50, random_state=0), X, y)
+    network = export.from_sklearn(model)
+    assert network.loss == "binary_cross_entropy"
+    assert network.dtype == dtype
+    assert_close(network.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(network.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_mlp_regressor(dtype, rng, assert_close, n_outputs):
+    X = rng.normal(size=(60, 5)).astype(dtype)
+    y = X @ rng.normal(size=(5, n_outputs)).astype(dtype)
+    model = fit(
+        MLPRegressor(hidden_layer_sizes=(6, 4), activation="tanh", max_iter=20, random_state=0),
+        X,
+        y if n_outputs > 1 else y[:, 0],
+    )
+    network = export.from_sklearn(model)
+    assert network.loss == "squared"
+    assert network.dtype == dtype
+    assert_close(network.predict(X), model.predict(X).reshape(60, n_outputs))
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_logistic_regression(dtype, assert_close, n_classes, fit_intercept):
+    X, y = iris(dtype, n_classes)
+    model = fit(LogisticRegression(fit_intercept=fit_intercept, max_iter=50), X, y)
+    network = export.from_sklearn(model)
+    assert network.sizes == (4, n_classes)
+    assert network.dtype == model.coef_.dtype  # older scikit-learn goes over to float64 here
+    assert_close(network.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(network.predict(X), model.predict(X))
+    model.sparsify()
+    np.testing.assert_array_equal(export.from_sklearn(model).parameters, network.parameters)
+
+
+def test_binary_liblinear(assert_close, dtype):
+    X, y = iris(dtype, 2)
+    model = LogisticRegression(solver="liblinear").fit(X, y)
+    assert_close(export.from_sklearn(model).predict_proba(X), model.predict_proba(X))
+
+
+def test_choices_of_older_scikit_learn():
+    # Until 1.7 it had multi_class, and with "multinomial" two classes had the softmax of (-z, z).
+    X, y = iris(n_classes=2)
+    model = LogisticRegression().fit(X, y)
+    z = model.decision_function(X)
+    model.multi_class = "multinomial"
+    expected = special.softmax(np.stack([-z, z], axis=1), axis=1)
+    np.testing.assert_allclose(export.from_sklearn(model).predict_proba(X), expected, rtol=0, atol=1e-14)
+    model = LogisticRegression(max_iter=1000).fit(*iris())
+    for multi_class, solver in (("ovr", "lbfgs"), ("auto", "liblinear"), ("deprecated", "liblinear")):
+        model.multi_class, model.solver = multi_class, solver
+        with pytest.raises(ValueError, match="one logistic regression a class against the rest"):
+            export.from_sklearn(model)
+
+
+def test_parameters_are_copied():
+    X, y = iris()
+    model = LogisticRegression(max_iter=1000).fit(X, y)
+    expected = model.coef_.copy()
+    export.from_sklearn(model).parameters = 0
+    np.testing.assert_array_equal(model.coef_, expected)
+
+
+def test_there_and_on_to_onnx(run, assert_close, dtype):
+    X, y = iris(dtype)
+    model = fit(MLPClassifier(hidden_layer_sizes=8, max_iter=20, random_state=0), X, y)
+    found = run(export.to_onnx(export.from_sklearn(model)), X)
+    assert_close(found["probabilities"], model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "model", [MLPClassifier(), MLPRegressor(), LogisticRegression()], ids=lambda model: type(model).__name__
+)
+def test_unfitted_model(model):
+    with pytest.raises(ValueError, match=rf"model is not fitted: this {type(model).__name__} has no coefs?_"):
+        export.from_sklearn(model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [None, LogisticRegression, fastnn.Network([2, 3]), make_pipeline(LogisticRegression())],
+    ids=["None", "class", "Network", "Pipeline"],
+)
+def test_other_kinds_of_model(model):
+    name = type(model).__name__
+    with pytest.raises(TypeError, match=f"model must be a fitted MLPClassifier, .* of scikit-learn, not {name}"):
+        export.from_sklearn(model)
+
+
+def test_a_subclass_will_do(assert_close, dtype):
+    class Mine(LogisticRegression):
+        pass
+
+    X, y = iris(dtype)
+    model = Mine(max_iter=1000).fit(X, y)
+    assert_close(export.from_sklearn(model).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("activation", "softsign", "model has the activation 'softsign'; known are identity, logistic"),
+        ("out_activation_", "exp", "model has the output activation 'exp'; known are softmax, logistic, identity"),
+    ],
+)
+def test_unknown_activations_of_a_model(attribute, value, message):
+    model = fit(MLPClassifier(hidden_layer_sizes=3, max_iter=1), *iris())
+    setattr(model, attribute, value)
+    with pytest.raises(ValueError, match=message):
+        export.from_sklearn(model)
+
+
+def test_damaged_model():
+    model = fit(MLPClassifier(hidden_layer_sizes=3, max_iter=1), *iris())
+    model.coefs_[0] = np.full_like(model.coefs_[0], np.nan)
+    with pytest.raises(ValueError, match="finite"):
+        export.from_sklearn(model)
