@@ -9,7 +9,7 @@
 True
 """
 
-from fastnn import _clock, callbacks, datasets, schedules  # noqa: F401  the clock starts before all else
+from fastnn import _clock, _scipy_blas, callbacks, datasets, schedules  # noqa: F401  the clock starts before all else
 from fastnn._config import show_config
 from fastnn.callbacks import History
 from fastnn.network import Network

@@ -30,6 +30,41 @@ print(sorted(heavy & (set(sys.modules) - before)))
     assert done.stdout.strip() == "[]"
 
 
+def test_importing_leaves_scipy_linalg_alone_and_whole(tmp_path):
+    script = """
+import sys, fastnn
+assert not [name for name in sys.modules if name.startswith("scipy.linalg")]
+import scipy.linalg
+from scipy.linalg import cython_blas
+assert scipy.linalg.cython_blas is cython_blas and "dgemm" in cython_blas.__pyx_capi__
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        "PathFinder.find_spec = lambda *given: None if first(given[0]) else found(*given)",
+        "ExtensionFileLoader.exec_module = lambda self, new: fail() if first(new.__name__) else run(self, new)",
+    ],
+)
+def test_where_the_blas_cannot_be_loaded_alone_the_kernels_import_all_of_scipy_linalg(tmp_path, obstacle):
+    script = f"""
+import sys
+from importlib.machinery import ExtensionFileLoader, PathFinder
+found, run = PathFinder.find_spec, ExtensionFileLoader.exec_module
+def first(name):
+    return name == "scipy.linalg.cython_blas" and "scipy.linalg" not in sys.modules
+def fail():
+    raise ImportError
+{obstacle}
+import fastnn
+assert "scipy.linalg.cython_blas" in sys.modules
+assert fastnn.Network([3, 2]).predict([[1, 2, 3]]) == [0]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
 def test_importing_the_sources_uncompiled_says_what_to_do(tmp_path):
     package = Path(fastnn.__file__).parent
     ignored = shutil.ignore_patterns("*.so", "*.pyd", "data")
