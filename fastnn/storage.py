@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file form
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that a crash at any moment leaves either the old content or the new one, whole."""
     target = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{secrets.token_hex(8)}")
+    temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{os.urandom(8).hex()}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)

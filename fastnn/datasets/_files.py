@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,8 @@ def read_rows(path: str | os.PathLike[str], n_in: int) -> NDArray[Any]:
 
 
 def _read_numpy(name: str) -> NDArray[Any]:
+    import zipfile
+
     try:
         with open(name, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
