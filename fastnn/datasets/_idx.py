@@ -23,6 +23,9 @@ UNSIGNED_BYTE = 0x08
 #: Largest content in bytes that a data file may have; 30 times the whole of MNIST.
 MAX_BYTES = 2**31
 
+#: Bytes that are unpacked at a time: they are still in cache when they are moved to where they belong.
+CHUNK_BYTES = 2**18
+
 
 def open_maybe_gzip(path: str | os.PathLike[str]) -> gzip.GzipFile | io.BufferedReader:
     """Open a file for reading, through gzip if it begins as a gzip file does."""
@@ -70,8 +73,11 @@ def _read(file: gzip.GzipFile | io.BufferedReader) -> NDArray[np.uint8]:
     n_bytes = math.prod(shape)
     if n_bytes > MAX_BYTES:
         raise ValueError(f"it states the shape {shape}, more than {MAX_BYTES} bytes")
-    content = file.read(n_bytes + 1)  # one more than it should hold
-    if len(content) != n_bytes:
-        found = f"only {len(content)} bytes" if len(content) < n_bytes else "more bytes"
+    content = np.empty(n_bytes, np.uint8)
+    n_read = 0
+    while n_new := file.readinto(content.data[n_read : n_read + CHUNK_BYTES]):
+        n_read += n_new
+    if n_read < n_bytes or file.read(1):
+        found = f"only {n_read} bytes" if n_read < n_bytes else "more bytes"
         raise ValueError(f"it states the shape {shape}, {n_bytes} bytes, but holds {found}")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    return content.reshape(shape)
