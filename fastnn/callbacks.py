@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -125,28 +126,30 @@ class ProgressBar(Callback):
 
     def on_start(self, fit: Fit) -> None:
         """Open the bar."""
-        from tqdm import tqdm
+        self._bar: Any = None
+        if self.show or (self.show is None and sys.stderr is not None and sys.stderr.isatty()):
+            from tqdm import tqdm  # takes a while to import
 
-        self._bar: Any = tqdm(
-            total=fit.epochs * fit.n_rows or None,
-            unit=" rows",
-            unit_scale=True,
-            disable=None if self.show is None else not self.show,
-            dynamic_ncols=True,
-        )
-        self._describe(fit)
+            self._bar = tqdm(
+                total=fit.epochs * fit.n_rows or None, unit=" rows", unit_scale=True, dynamic_ncols=True
+            )
+            self._describe(fit)
 
     def _describe(self, fit: Fit) -> None:
         self._bar.set_description(f"epoch {min(len(fit.history) + 1, fit.epochs)}/{fit.epochs}", refresh=False)
 
     def on_chunk(self, fit: Fit) -> None:
         """Move the bar."""
+        if self._bar is None:
+            return
         if fit.n_rows and self._bar.total is None:
             self._bar.total = fit.epochs * fit.n_rows
         self._bar.update(max(0, len(fit.history) * fit.n_rows + fit.rows_done - self._bar.n))
 
     def on_epoch(self, fit: Fit) -> None:
         """Show the epoch's results."""
+        if self._bar is None:
+            return
         shown = {"log-likelihood": f"{fit.history.log_likelihood[-1]:.4f}"}
         if fit.history.validation_error and fit.trainer.network.classifies:
             shown["validation error"] = f"{100 * fit.history.validation_error[-1]:.2f} %"
@@ -155,4 +158,5 @@ class ProgressBar(Callback):
 
     def on_end(self, fit: Fit) -> None:
         """Leave the bar as it stands."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
