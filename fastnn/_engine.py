@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.kernels import blas, dense, epoch, rows, sparse, touched, units
+from fastnn.kernels import blas, dense, epoch, sparse, touched, units
 from fastnn.kernels.epoch import Architecture, Space
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
@@ -163,27 +163,13 @@ def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return memory[begin : begin + len(memory) - LINE_BYTES].view(dtype).reshape(shape)
 
 
-def to_csr(X: NDArray[Any], dtype: np.dtype[Any]) -> CSRRows:
-    """Dense rows as CSRRows of dtype, converted a block at a time."""
+def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows:
+    """Dense rows as CSRRows of dtype."""
     n, n_in = X.shape
-    indptr = np.zeros(n + 1, np.int64)
-    blocks = [slice(first, min(first + 4096, n)) for first in range(0, n, 4096)]
-
-    def block_of(where: slice) -> NDArray[Any]:
-        if X.dtype == dtype:
-            return X[where]
-        converted = np.empty((where.stop - where.start, n_in), dtype)
-        rows.gather(X, np.arange(where.start, where.stop), converted)
-        return converted
-
-    for where in blocks:
-        counts = np.empty(where.stop - where.start + 1, np.int64)
-        sparse.count_nonzeros(block_of(where), counts)
-        indptr[where.start + 1 : where.stop + 1] = indptr[where.start] + counts[1:]
+    indptr = np.empty(n + 1, np.int64)
+    sparse.count_nonzeros(X, indptr)
     data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
-    for where in blocks:
-        part = slice(indptr[where.start], indptr[where.stop])
-        sparse.fill_nonzeros(block_of(where), data[part], indices[part])
+    sparse.fill_nonzeros(X, indptr, data, indices, n_threads)
     return CSRRows(data, indices, indptr, n_in)
 
 

@@ -317,9 +317,11 @@ def count_nonzeros(X: Array, indptr_out: Array) -> None:
     np.cumsum(np.count_nonzero(X, axis=1), out=indptr_out[1:])
 
 
-def fill_nonzeros(X: Array, data_out: Array, indices_out: Array) -> None:
-    """data_out (nnz,), indices_out (nnz,) = the non-zeros of X (n, n_in), row by row, and their columns."""
+def fill_nonzeros(X: Array, indptr: Array, data_out: Array, indices_out: Array, n_threads: int = 1) -> None:
+    """data_out, indices_out (nnz,) = the non-zeros of X (n, n_in) in data_out's dtype, uint8 scaled; their columns."""
     data_out[:] = X[X != 0]
+    if X.dtype == np.uint8:
+        data_out *= UINT8_SCALE
     indices_out[:] = np.nonzero(X)[1]
 
 

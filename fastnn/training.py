@@ -339,7 +339,8 @@ class Trainer:
             sparse = bool(np.count_nonzero(sample) < SPARSE_DENSITY * sample.size)
         else:
             sparse = bool(self.sparse)
-        return to_csr(rows, self.network.dtype) if sparse else rows
+        engine = self.network.engine(self.n_threads)
+        return to_csr(rows, self.network.dtype, engine.n_threads) if sparse else rows
 
     def _l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weight of the penalty in each batch, given the sum of each batch's weights."""

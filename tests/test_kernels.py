@@ -296,14 +296,14 @@ def test_to_csr_agrees_with_scipy(dtype, rng, n, stored):
     assert found.dtype == dtype
 
 
+@pytest.mark.parametrize("stored", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("n", SIZES)
-def test_counting_and_filling_non_zeros(dtype, rng, n):
-    X = draw(rng, n, 5, dtype=dtype) * (rng.random((n, 5)) < 0.5)
-    ours, expected = call_both("count_nonzeros", lambda o: (X, *o), [np.empty(n + 1, np.int64)])
-    np.testing.assert_array_equal(ours[0], expected[0])
-    count = ours[0][-1]
-    ours, expected = call_both("fill_nonzeros", lambda o: (X, *o), [np.empty(count, dtype), np.empty(count, np.int32)])
-    for array, other in zip(ours, expected, strict=True):
+def test_counting_and_filling_non_zeros(dtype, rng, n, stored):
+    X = (rng.integers(0, 256, (n, 5)) * (rng.random((n, 5)) < 0.5)).astype(stored)
+    (indptr,), (expected,) = call_both("count_nonzeros", lambda o: (X, *o), [np.empty(n + 1, np.int64)])
+    np.testing.assert_array_equal(indptr, expected)
+    outputs = [np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)]
+    for array, other in zip(*call_both("fill_nonzeros", lambda o: (X, indptr, *o, 2), outputs), strict=True):
         np.testing.assert_array_equal(array, other)
 
 

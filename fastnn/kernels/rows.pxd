@@ -1,5 +1,11 @@
 from cython cimport floating
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
+
+# What a number may be stored as.
+ctypedef fused stored:
+    uint8_t
+    float
+    double
 
 cdef enum StorageKind:
     UINT8
@@ -14,6 +20,13 @@ cdef struct RowStore:
     const void* values          # dense (n_rows, n_columns); CSR: the non-zeros, of the network's dtype
     const int32_t* columns      # CSR only: the column of each non-zero
     const int64_t* row_starts   # CSR only: (n_rows + 1,)
+
+cdef inline floating convert(stored value, floating target) noexcept nogil:
+    # The second argument is there for its type alone.
+    if stored is uint8_t:
+        return value * <floating> 0.00390625  # UINT8_SCALE
+    else:
+        return <floating> value
 
 cdef RowStore open_rows(object X) except *
 

@@ -17,11 +17,6 @@ cdef extern from "vectors.h" nogil:
 #: uint8 values are pixels: each is multiplied by this.
 UINT8_SCALE = 1.0 / 256
 
-ctypedef fused stored:
-    uint8_t
-    float
-    double
-
 
 class CSRRows(NamedTuple):
     """Sparse rows: data (nnz,) floating, indices (nnz,) int32, indptr (n + 1,) int64, and the width."""
@@ -79,14 +74,6 @@ cdef RowStore open_rows(object X) except *:
         doubles = X
         store.values = &doubles[0, 0] if X.size else NULL
     return store
-
-
-cdef inline floating convert(stored value, floating target) noexcept nogil:
-    # The second argument is there for its type alone.
-    if stored is uint8_t:
-        return value * <floating> 0.00390625  # UINT8_SCALE
-    else:
-        return <floating> value
 
 
 cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t* order, Py_ssize_t first,

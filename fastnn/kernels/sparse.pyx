@@ -14,7 +14,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
 from .affine cimport fill_rows
-from .rows cimport RowStore, open_rows
+from .rows cimport RowStore, convert, open_rows, stored
 
 cdef extern from "panels.h" nogil:
     Py_ssize_t panels_of_float(Py_ssize_t width)
@@ -270,11 +270,11 @@ def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, :
                                     dW_out.shape[1], dW_out.shape[1], <floating> alpha, True)
 
 
-def count_nonzeros(const floating[:, ::1] X, int64_t[::1] indptr_out):
+def count_nonzeros(const stored[:, ::1] X, int64_t[::1] indptr_out):
     """indptr_out (n + 1,) = where each row of the CSR of X (n, n_in) starts; its last entry is the count."""
     cdef Py_ssize_t i, j, n_columns = X.shape[1]
-    cdef int64_t count = 0, in_row
-    cdef const floating* row
+    cdef int32_t in_row
+    cdef const stored* row
     indptr_out[0] = 0
     with nogil:
         for i in range(X.shape[0]):
@@ -283,18 +283,26 @@ def count_nonzeros(const floating[:, ::1] X, int64_t[::1] indptr_out):
                 row = &X[i, 0]
                 for j in range(n_columns):
                     in_row += row[j] != 0
-            count += in_row
-            indptr_out[i + 1] = count
+            indptr_out[i + 1] = indptr_out[i] + in_row
 
 
-def fill_nonzeros(const floating[:, ::1] X, floating[::1] data_out, int32_t[::1] indices_out):
-    """data_out (nnz,), indices_out (nnz,) = the non-zeros of X (n, n_in), row by row, and their columns."""
-    cdef Py_ssize_t i, j
-    cdef int64_t at = 0
-    with nogil:
-        for i in range(X.shape[0]):
-            for j in range(X.shape[1]):
-                if X[i, j] != 0:
-                    data_out[at] = X[i, j]
-                    indices_out[at] = <int32_t> j
-                    at += 1
+def fill_nonzeros(const stored[:, ::1] X, const int64_t[::1] indptr, floating[::1] data_out,
+                  int32_t[::1] indices_out, int n_threads=1):
+    """data_out, indices_out (nnz,) = the non-zeros of X (n, n_in) in data_out's dtype, uint8 scaled; their columns."""
+    cdef Py_ssize_t i, n_columns = X.shape[1]
+    if data_out.shape[0] == 0:
+        return
+    for i in prange(X.shape[0], nogil=True, num_threads=n_threads, schedule="static"):
+        fill_row(&X[i, 0], n_columns, indptr[i + 1] - indptr[i], &data_out[0] + indptr[i], &indices_out[0] + indptr[i])
+
+
+cdef void fill_row(const stored* row, Py_ssize_t n_columns, Py_ssize_t n_stored, floating* data,
+                   int32_t* indices) noexcept nogil:
+    # Each value is written, and kept if it is not zero: no processor could foresee which are.
+    cdef Py_ssize_t j, at = 0
+    for j in range(n_columns):
+        if at == n_stored:
+            break
+        data[at] = convert(row[j], data[0])
+        indices[at] = <int32_t> j
+        at += row[j] != 0
