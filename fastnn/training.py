@@ -257,6 +257,8 @@ class Trainer:
             valid = self.network.check_data(validation[0], validation[1], weights, names)
         epochs = check_integer(epochs, "epochs", 0)
         check_choice(progress, "progress", [None, False, True])
+        if valid is not None:
+            valid = self._choose_storage(valid[0]), valid[1]
         self._begin_optimizer()
         chunks, n_rows = self._chunks(X, y, sample_weight)
         fit = Fit(self, epochs, n_rows)
