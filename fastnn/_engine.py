@@ -393,6 +393,16 @@ class Engine:
         if self._contended_chunks == 0:
             self._usable_threads = self.n_threads
 
+    def progress(self) -> dict[str, NDArray[Any]]:
+        """Return what tells, beside parameters and state, how far an epoch has come: arrays that may be written."""
+        space = self.space
+        found: dict[str, NDArray[Any]] = {
+            "position": space.position[:1],
+            "log_likelihood": space.log_likelihood[:1],
+            "penalties": space.penalties,
+        }
+        return found if space.touched is None else found | {"touched": space.touched}
+
     @property
     def rows_done(self) -> int:
         """Rows of the epoch that are done."""

@@ -1,10 +1,25 @@
-"""Callbacks: what is told about a fit while it runs, and who may ask it to stop."""
+"""Callbacks: what is told about a fit while it runs, and who may ask it to stop.
+
+Each is told of the start, of chunks of about 50 ms, of epochs and of the end, in the order in which the trainer has
+them.  A checkpoint keeps what those before it in the list have made of an epoch, so it should come last.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn._validation import check_choice, check_integer, check_number, check_path
+from fastnn.storage import write_atomically
 
 if TYPE_CHECKING:
     from fastnn.training import Trainer
@@ -111,6 +126,13 @@ class Callback:
     def on_end(self, fit: Fit) -> None:
         """At the end, also after Ctrl-C or an error."""
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return what a checkpoint must keep of this callback, as arrays by name; nothing by default."""
+        return {}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back what `state` returned, after `on_start`; ``fit.history`` holds the epochs before."""
+
 
 class ProgressBar(Callback):
     """A tqdm bar with the log-likelihood and the validation error.
@@ -130,9 +152,7 @@ class ProgressBar(Callback):
         if self.show or (self.show is None and sys.stderr is not None and sys.stderr.isatty()):
             from tqdm import tqdm  # takes a while to import
 
-            self._bar = tqdm(
-                total=fit.epochs * fit.n_rows or None, unit=" rows", unit_scale=True, dynamic_ncols=True
-            )
+            self._bar = tqdm(total=fit.epochs * fit.n_rows or None, unit=" rows", unit_scale=True, dynamic_ncols=True)
             self._describe(fit)
 
     def _describe(self, fit: Fit) -> None:
@@ -160,3 +180,175 @@ class ProgressBar(Callback):
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
+
+
+class EarlyStopping(Callback):
+    """Ends a fit where a measure stops improving, and puts back the parameters that had the best.
+
+    Parameters
+    ----------
+    monitor : str or callable, default "validation_log_likelihood"
+        Name of a list of `History`, or a function that takes the `Fit` after an epoch and returns a number.
+        Names that end in "error" are to fall, all others, and what a function returns, to rise.
+    patience : int, default 10
+        Epochs without improvement that are borne.
+    min_delta : float, default 0.0
+        The least that counts as improvement.
+    restore_best : bool, default True
+        Whether the network gets the parameters back that it had after the best epoch, also after Ctrl-C.
+
+    Attributes
+    ----------
+    best_epoch : int
+        Counted from 1 within the fit; 0 before any.
+    best : float
+        What the measure was then.
+
+    Notes
+    -----
+    L. Prechelt, "Early stopping - but when?", in "Neural networks: tricks of the trade" (1998).
+    """
+
+    def __init__(
+        self,
+        monitor: str | Callable[[Fit], float] = "validation_log_likelihood",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+    ) -> None:
+        if not callable(monitor):
+            check_choice(monitor, "monitor", History().columns())
+        self.monitor = monitor
+        self.patience = check_integer(patience, "patience", 0)
+        self.min_delta = check_number(min_delta, "min_delta", 0)
+        self.restore_best = check_choice(restore_best, "restore_best", [False, True])
+
+    def on_start(self, fit: Fit) -> None:
+        """Forget what an earlier fit reached."""
+        self.best_epoch, self.best = 0, -math.inf
+        self._parameters: NDArray[Any] | None = None
+
+    def _measure(self, fit: Fit) -> float:
+        if callable(self.monitor):
+            return float(self.monitor(fit))
+        values = fit.history.columns()[self.monitor]
+        if not values:
+            raise ValueError(f"EarlyStopping watches {self.monitor}, which needs validation data in the fit")
+        return values[-1]
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Compare with the best so far."""
+        falls = isinstance(self.monitor, str) and self.monitor.endswith("error")
+        measure, best = self._measure(fit), self.best
+        gain = best - measure if falls else measure - best
+        if self.best_epoch == 0 or gain > self.min_delta:
+            self.best_epoch, self.best = len(fit.history), measure
+            self._parameters = fit.trainer.network.parameters.copy() if self.restore_best else None
+        elif len(fit.history) - self.best_epoch > self.patience:
+            fit.stop = True
+
+    def on_end(self, fit: Fit) -> None:
+        """Put the best parameters back."""
+        if self._parameters is not None:
+            fit.trainer.network.parameters = self._parameters
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the best so far."""
+        found: dict[str, NDArray[Any]] = {"best": np.array([self.best_epoch, self.best])}
+        return found if self._parameters is None else found | {"parameters": self._parameters}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        """Take back the best so far."""
+        self.best_epoch, self.best = int(state["best"][0]), float(state["best"][1])
+        self._parameters = state.get("parameters")
+
+
+class HistoryFile(Callback):
+    """Writes the history to a file after each epoch, whole: CSV, or JSON where the name ends so.
+
+    Parameters
+    ----------
+    path : path
+        Replaced atomically after each epoch.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = check_path(path)
+        if not self.path.endswith((".csv", ".json")):
+            raise ValueError(f"path must end in .csv or .json, not {self.path!r}")
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Write the file."""
+        columns = {name: values for name, values in fit.history.columns().items() if values}
+        if self.path.endswith(".json"):
+            text = json.dumps(columns, indent=1) + "\n"
+        else:
+            lines = [["epoch", *columns]]
+            lines += [[str(epoch), *map(repr, row)] for epoch, row in enumerate(zip(*columns.values(), strict=True), 1)]
+            text = "".join(",".join(line) + "\n" for line in lines)
+        write_atomically(self.path, text.encode())
+
+
+class Checkpoint(Callback):
+    """Keeps a file from which a fit can be resumed after a crash, with the same bits as if nothing had happened.
+
+    Give the same path to `Trainer.fit` as `resume`.  The file holds parameters, the optimizer's state, the state of
+    the random numbers, the history and the position within the epoch.
+
+    Parameters
+    ----------
+    path : path
+        Replaced atomically.
+    seconds : float, default 60.0
+        Time after which it is written anew within an epoch; it also is after each epoch.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], seconds: float = 60.0) -> None:
+        self.path = check_path(path)
+        self.seconds = check_number(seconds, "seconds", 0)
+
+    def on_start(self, fit: Fit) -> None:
+        """Start the clock."""
+        self._written = time.monotonic()
+
+    def _write(self, fit: Fit) -> None:
+        fit.trainer.save_checkpoint(self.path, fit)
+        self._written = time.monotonic()
+
+    def on_chunk(self, fit: Fit) -> None:
+        """Write the file if it is time."""
+        if fit.rows_done and time.monotonic() - self._written >= self.seconds:
+            self._write(fit)
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Write the file."""
+        self._write(fit)
+
+
+class LivePlot(Callback):
+    """Learning curves that are drawn anew after each epoch (extra ``plot``).
+
+    Parameters
+    ----------
+    path : path or None, default None
+        Picture to write, in any format of matplotlib's; None draws in a window.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = None if path is None else check_path(path)
+
+    def on_start(self, fit: Fit) -> None:
+        """Open the window."""
+        from fastnn import plotting
+
+        self._figure = plotting.new_window() if self.path is None else None
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Draw the curves."""
+        from fastnn import plotting
+
+        figure = plotting.plot_history(fit.history, self._figure)
+        if self.path is not None:
+            figure.savefig(self.path)
+        else:
+            plotting.refresh(figure)

@@ -76,13 +76,33 @@ def plot_digits(
     return figure
 
 
-def plot_history(history: History) -> Figure:
-    """Learning curves: log-likelihood, and validation error if there was validation data."""
+def new_window() -> Figure:
+    """Return a figure in a window of its own, where matplotlib's backend has windows."""
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=(10, 3.4), layout="constrained")
+
+
+def refresh(figure: Figure) -> None:
+    """Show what was drawn in a window since the last time."""
+    import matplotlib.pyplot as plt
+
+    figure.canvas.draw_idle()
+    plt.pause(0.001)
+
+
+def plot_history(history: History, figure: Figure | None = None) -> Figure:
+    """Learning curves: log-likelihood, and validation error if there was validation data.
+
+    figure : to draw in, instead of a new one; what stood there is wiped out
+    """
     if not len(history):
         raise ValueError("history is empty: no epoch was finished")
     epochs = np.arange(1, len(history) + 1)
     n_panels = 2 if history.validation_error else 1
-    figure = new_figure(5 * n_panels, 3.4)
+    if figure is None:
+        figure = new_figure(5 * n_panels, 3.4)
+    figure.clear()
     panels = figure.subplots(1, n_panels, squeeze=False)[0]
     panels[0].plot(epochs, history.log_likelihood, marker=".", label="training, before each update")
     if history.validation_log_likelihood:

@@ -18,6 +18,7 @@ from fastnn._validation import check_activations, check_dtype, check_loss, check
 
 FORMAT = 1
 KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes
+CHECKPOINT_KEY = "fastnn checkpoint"
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file format's
 
 
@@ -61,6 +62,40 @@ def save_network(
         for name, array in zip(names, arrays, strict=True)
     }
     write_atomically(check_path(path), safetensors.numpy.save(tensors, metadata))
+
+
+def save_checkpoint(path: str, content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
+    """Write what a fit needs to go on: arrays, and whatever JSON can hold."""
+    import safetensors.numpy
+
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    metadata = {CHECKPOINT_KEY: json.dumps({"format": FORMAT} | content)}
+    write_atomically(path, safetensors.numpy.save(contiguous, metadata))
+
+
+def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read what `save_checkpoint` wrote.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is damaged or no checkpoint; names the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb"):  # an unreadable file is an OSError that names it
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            content = json.loads((file.metadata() or {})[CHECKPOINT_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {FORMAT}")
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path} is not a usable checkpoint: {error}") from error
+    return content, tensors
 
 
 def load_network(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from fastnn._validation import (
     check_choice,
     check_integer,
     check_number,
+    check_path,
     check_seed,
     check_shares,
 )
@@ -25,6 +28,7 @@ from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
 from fastnn.schedules import rates_of
+from fastnn.storage import load_checkpoint, save_checkpoint
 
 # sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.
 SPARSE_DENSITY = 0.25
@@ -80,8 +84,8 @@ class Epoch:
         At its start.
     index : int
         Chunks that are done.
-    generator : dict
-        State of the random numbers at the start of the current chunk.
+    generator, engine
+        State of the random numbers at the start of the current chunk, and its engine.
     rows, weight, log_likelihood, penalty
         Sums over the chunks that are done: rows, their weights, weighted log-likelihoods and penalties.
     batches : int
@@ -93,6 +97,7 @@ class Epoch:
     n_steps: int
     index: int = 0
     generator: dict[str, Any] = field(default_factory=dict)
+    engine: Engine | None = None
     rows: int = 0
     weight: float = 0.0
     log_likelihood: float = 0.0
@@ -204,6 +209,7 @@ class Trainer:
         self._kind: type | None = None  # of the optimizer that the state belongs to
         self._n_steps = 0
         self._curve: list[float] = []
+        self._run: Epoch | None = None  # the epoch under way
 
     def fit(
         self,
@@ -213,6 +219,7 @@ class Trainer:
         validation: Sequence[Any] | None = None,
         progress: bool | None = None,
         sample_weight: ArrayLike | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train for a number of epochs; call again to go on.
 
@@ -233,12 +240,16 @@ class Trainer:
             Whether to show a progress bar; None does where the standard error stream is a terminal.
         sample_weight : (n,) array or None
             How much each row counts; at least 0.
+        resume : path or None
+            File of a `fastnn.callbacks.Checkpoint`.  Where it exists, the fit goes on from there, with the same bits as
+            if it had never stopped, to the same number of epochs in all; data, network and settings must be those of
+            the fit that wrote it.  (L-BFGS goes on from its parameters, but has to learn the curvature again.)
 
         Returns
         -------
         History
-            Of this fit.  Ctrl-C ends it early: the history so far comes back with `interrupted` set, and the
-            network is whole, as after the last finished step.
+            Of this fit, with the epochs before a resumption.  Ctrl-C ends it early: the history so far comes back with
+            `interrupted` set, and the network is whole, as after the last finished step.
 
         Raises
         ------
@@ -264,20 +275,92 @@ class Trainer:
         fit = Fit(self, epochs, n_rows)
         callbacks = [*self.callbacks, ProgressBar(progress)]
         started = []
+        checkpoint = None
+        if resume is not None and os.path.exists(check_path(resume, "resume")):
+            checkpoint = load_checkpoint(check_path(resume, "resume"))
+            self._restore(check_path(resume, "resume"), fit, *checkpoint)
         try:
             for callback in callbacks:
                 callback.on_start(fit)
                 started.append(callback)
+            if checkpoint is not None:
+                self._restore_callbacks(checkpoint[1])
             if isinstance(self.optimizer, LBFGS):
                 self._minimize(fit, chunks, valid, callbacks)
             while len(fit.history) < epochs and not fit.stop and not isinstance(self.optimizer, LBFGS):
-                self._epoch(fit, chunks, valid, callbacks)
+                self._epoch(fit, chunks, valid, callbacks, checkpoint)
+                checkpoint = None
         except KeyboardInterrupt:
             fit.history.interrupt()
         finally:
+            self._run = None
             for callback in started:
                 callback.on_end(fit)
         return fit.history
+
+    def _settings(self) -> dict[str, Any]:
+        # What must agree between the fit that wrote a checkpoint and the one that goes on from it.
+        network = self.network
+        return {
+            "network": repr(network),
+            "optimizer": repr(self.optimizer),
+            "batch_size": self.batch_size,
+            "l2": self.l2,
+            "shuffle": self.shuffle,
+            "l1": self.l1,
+            "dropout": self.dropout.tolist(),
+            "label_smoothing": self.label_smoothing,
+            "clip_norm": self.clip_norm,
+            "max_norm": self.max_norm,
+        }
+
+    def save_checkpoint(self, path: str | os.PathLike[str], fit: Fit) -> None:
+        """Write a file from which `fit` can resume; `fastnn.callbacks.Checkpoint` does it in time.
+
+        Parameters
+        ----------
+        path : path
+            Replaced atomically: a crash leaves an old file whole.
+        fit : Fit
+            The fit under way, as a callback is given it.
+        """
+        run = self._run
+        tensors = {"parameters": self.network.parameters, "state": self._state}
+        content: dict[str, Any] = {
+            "settings": self._settings(),
+            "history": fit.history.columns(),
+            "n_rows": fit.n_rows,
+            "curve": self._curve,
+            "n_steps": self._n_steps,
+            "generator": self._generator.bit_generator.state if run is None else run.generator,
+        }
+        if run is not None and run.engine is not None:
+            content["epoch"] = {name: value for name, value in vars(run).items() if isinstance(value, (int, float))}
+            tensors |= {"epoch.parameters": run.parameters, "epoch.state": run.state}
+            tensors |= {f"space.{name}": array for name, array in run.engine.progress().items()}
+        for i, callback in enumerate(self.callbacks):
+            tensors |= {f"callbacks.{i}.{name}": array for name, array in callback.state().items()}
+        content["generator"] = _as_json(content["generator"])
+        save_checkpoint(check_path(path), content, tensors)
+
+    def _restore(self, path: str, fit: Fit, content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
+        for name, value in self._settings().items():
+            if content["settings"].get(name) != value:
+                raise ValueError(
+                    f"{path} was written with {name}={content['settings'].get(name)!r}, but here it is {value!r}"
+                )
+        if fit.n_rows and content["n_rows"] != fit.n_rows:
+            raise ValueError(f"{path} was written for {content['n_rows']} rows, but X has {fit.n_rows}")
+        self.network.parameters, self._state[...] = tensors["parameters"], tensors["state"]
+        self._n_steps, self._curve, fit.n_rows = content["n_steps"], content["curve"], content["n_rows"]
+        for name, values in fit.history.columns().items():
+            values[:] = content["history"][name]
+        self._generator.bit_generator.state = content["generator"]
+
+    def _restore_callbacks(self, tensors: dict[str, NDArray[Any]]) -> None:
+        for i, callback in enumerate(self.callbacks):
+            prefix = f"callbacks.{i}."
+            callback.restore({name[len(prefix) :]: a for name, a in tensors.items() if name.startswith(prefix)})
 
     def _begin_optimizer(self) -> None:
         # A state goes on only with an optimizer of its kind.
@@ -382,13 +465,21 @@ class Trainer:
         chunks: Callable[[], Iterator[Chunk]],
         valid: tuple[Rows, Targets] | None,
         callbacks: list[Callback],
+        checkpoint: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None,
     ) -> None:
         start = time.perf_counter()
         network, history = self.network, fit.history
-        run = Epoch(network.parameters.copy(), self._state.copy(), self._n_steps)
-        for chunk in chunks():
-            self._train_on(chunk, run, fit, callbacks)
+        run = self._run = Epoch(network.parameters.copy(), self._state.copy(), self._n_steps)
+        progress = None  # of the first chunk, where a checkpoint was written within an epoch
+        if checkpoint is not None and "epoch" in checkpoint[0]:
+            content, tensors = checkpoint
+            run = self._run = Epoch(tensors["epoch.parameters"], tensors["epoch.state"], **content["epoch"])
+            progress = {name[6:]: array for name, array in tensors.items() if name.startswith("space.")}
+        for chunk in itertools.islice(chunks(), run.index, None):
+            self._train_on(chunk, run, fit, callbacks, progress)
+            progress, run.engine = None, None
             run.index += 1
+        self._run = None
         log_likelihood = run.log_likelihood / run.weight
         validation = None if valid is None else network.score(*valid, self.n_threads)
         history.record(
@@ -400,9 +491,17 @@ class Trainer:
             callback.on_chunk(fit)
             callback.on_epoch(fit)
 
-    def _train_on(self, chunk: Chunk, run: Epoch, fit: Fit, callbacks: list[Callback]) -> None:
-        # One chunk of an epoch.
+    def _train_on(
+        self,
+        chunk: Chunk,
+        run: Epoch,
+        fit: Fit,
+        callbacks: list[Callback],
+        progress: dict[str, NDArray[Any]] | None,
+    ) -> None:
+        # One chunk of an epoch; progress is how far a checkpoint came with it.
         engine, targets = chunk.engine, chunk.targets
+        run.engine = engine
         run.generator = dict(self._generator.bit_generator.state)
         order = None
         if self.shuffle and engine.batch_size < len(targets.y):
@@ -411,6 +510,9 @@ class Trainer:
             targets = targets._replace(y=targets.y[order], weights=weights)
         key = int(self._generator.integers(2**63)) if self.dropout.any() else 0
         engine.restart(self._steps(chunk, targets, run.rows, fit.n_rows), key)
+        if progress is not None:
+            for name, array in engine.progress().items():
+                array[...] = progress[name]
         try:
             while engine.advance(targets, order, CHUNK_SECONDS):
                 fit.rows_done = run.rows + engine.rows_done
@@ -458,7 +560,7 @@ class Trainer:
             raise ValueError("LBFGS takes all rows at once: no chunks, and batch_size=None")
         if self.dropout.any() or self.l1 or self.clip_norm or self.max_norm:
             raise ValueError("LBFGS takes no dropout, l1, clip_norm or max_norm")
-        if fit.epochs == 0:
+        if fit.epochs <= len(fit.history):
             return
         total = float(len(targets.y) if targets.weights is None else targets.weights.sum())
         steps = Steps(UPDATES["none"], np.array([[self._l2(np.array([total]))[0], 0.0, 0.0]]))
@@ -489,7 +591,7 @@ class Trainer:
                 raise _Stopped
 
         options = {
-            "maxiter": fit.epochs,
+            "maxiter": fit.epochs - len(fit.history),
             "maxcor": optimizer.memory,
             "maxfun": optimizer.max_fun,
             "maxls": 50,
@@ -506,6 +608,13 @@ class Trainer:
             raise DivergenceError(len(fit.history) + 1, 1, fit.history) from None
         finally:
             network.parameters = accepted
+
+
+def _as_json(value: Any) -> Any:
+    # The state of a bit generator: nested dictionaries of integers, text and, in some, arrays.
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 class _Stopped(Exception):
