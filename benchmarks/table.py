@@ -23,11 +23,16 @@ COLOURS = ("#4c8dd6", "#e08a3c", "#3fa66b", "#b073c9", "#c95f5f", "#9a9a3c", "#3
 Results = dict[tuple[int, str], dict[str, Summary]]
 
 
+def of_cells(content):
+    """Return the turns of the seven cells; a run of all benchmarks has others too."""
+    return [turn for turn in content["benchmarks"] if "cell" in turn["extra_info"]]
+
+
 def summarize(content: dict[str, Any]) -> tuple[Results, dict[int, str]]:
     """Return best and median of each peer by (cell, dtype), with the roofline, and the cells' names."""
     seconds: dict[tuple[int, str], dict[str, list[float]]] = {}
     flops, names = {}, {}
-    for turn in content["benchmarks"]:
+    for turn in of_cells(content):
         about = turn["extra_info"]
         times = turn["stats"].get("data") or [turn["stats"]["min"], turn["stats"]["median"]]
         cell = seconds.setdefault((about["cell"], about["dtype"]), {})
@@ -70,7 +75,7 @@ def caption(content: dict[str, Any], statistic: str = "best") -> str:
     """Return when, where and with what it was measured."""
     machine = content["machine_info"]
     fastnn, versions = machine["fastnn"], dict(machine["versions"])
-    for turn in content["benchmarks"]:
+    for turn in of_cells(content):
         if turn["extra_info"].get("version"):
             versions[turn["extra_info"]["peer"]] = turn["extra_info"]["version"]
     used = ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -357,7 +357,8 @@ class Engine:
         The rows are taken in the given order, and the targets stand in that order.  Where a batch's log-likelihood is
         not finite, its step is not taken and FloatingPointError is raised.
         """
-        started = time.perf_counter(), time.process_time()
+        if self._by_units:
+            started = time.perf_counter(), time.process_time()
         with single_threaded_blas():
             epoch.train(
                 self.X,

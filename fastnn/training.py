@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads, to_csr
+from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads, single_threaded_blas, to_csr
 from fastnn._validation import (
     check_choice,
     check_integer,
@@ -599,7 +599,10 @@ class Trainer:
             "ftol": 64 * np.finfo(np.float64).eps,
         }
         try:
-            found = minimize(negative, accepted, method="L-BFGS-B", jac=True, callback=on_iteration, options=options)
+            with single_threaded_blas():  # SciPy's own part of an iteration is small
+                found = minimize(
+                    negative, accepted, method="L-BFGS-B", jac=True, callback=on_iteration, options=options
+                )
             accepted = found.x
             fit.history.converged = bool(found.success)
         except _Stopped:

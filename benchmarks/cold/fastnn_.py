@@ -10,16 +10,18 @@ import numpy as np
 
 import fastnn
 
+
+class Until98(fastnn.callbacks.Callback):
+    def on_epoch(self, fit):
+        error = fit.history.validation_error[-1]
+        print(f"{len(fit.history)} epochs, {100 * error:.2f} % error")
+        fit.stop = error <= 0.02
+
+
 train, valid, test = fastnn.datasets.load_mnist(dtype="uint8")
 X, y = np.concatenate([train.X, valid.X]), np.concatenate([train.y, valid.y])
 seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
 network = fastnn.Network([784, 512, 10], activation="relu", dtype="float32", seed=seed)
-trainer = fastnn.Trainer(network, batch_size=24, seed=seed)
-
-for epoch in range(1, 21):
-    trainer.optimizer = fastnn.SGD(learning_rate=0.5 * 0.25 ** (epoch - 1))
-    trainer.fit(X, y, epochs=1)
-    error = network.error(test.X, test.y)
-    print(f"{epoch} epochs, {100 * error:.2f} % error")
-    if error <= 0.02:
-        break
+optimizer = fastnn.SGD(fastnn.schedules.Step(0.5, 0.25))
+trainer = fastnn.Trainer(network, optimizer, batch_size=24, seed=seed, callbacks=[Until98()])
+trainer.fit(X, y, epochs=20, validation=(test.X, test.y), progress=False)
