@@ -1,6 +1,6 @@
 """Softmax regression on MNIST: no hidden units, Adam, a learning rate that falls along a cosine.
 
-The published figure is 7.489 % on the test set, of deeplearning.net's logistic regression, which trained on 50,000 rows
+The published figure is 7.489 % of the test set, of deeplearning.net's logistic regression, which trained on 50,000 rows
 in minibatches and stopped early by the error on 10,000 validation rows.  Here the same rows are trained on, and the
 settings were chosen on the same validation rows.
 """
@@ -10,7 +10,6 @@ import time
 import fastnn
 
 EPOCHS = 30
-PUBLISHED = 7.489
 
 
 def main() -> None:
@@ -25,7 +24,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
 
     print(f"validation error {100 * network.error(valid.X, valid.y):.2f} %")
-    print(f"test error {100 * network.error(test.X, test.y):.2f} % (published {PUBLISHED} %), {seconds:.1f} s of training")
+    print(f"test error {100 * network.error(test.X, test.y):.2f} % (published: 7.489 %) after {seconds:.1f} s")
 
 
 if __name__ == "__main__":
