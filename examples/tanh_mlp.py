@@ -1,0 +1,34 @@
+"""A network of 500 tanh units with an L2 penalty on MNIST: momentum, a learning rate that falls along a cosine.
+
+The published figure is 1.65 % of the test set, of deeplearning.net's multi-layer perceptron, after 97 minutes on a
+machine of its day.  It trained on 50,000 rows with 1e-4 times the sum of squared weights for a penalty (l2=2e-4 here,
+which has a half in it) and stopped early by the error on 10,000 validation rows.  Here the settings were chosen in the
+same way, and then all 60,000 rows are trained on.
+"""
+
+import time
+
+import numpy as np
+
+import fastnn
+
+EPOCHS = 20
+
+
+def main() -> None:
+    """Train, and compare with the published error."""
+    train, valid, test = fastnn.datasets.load_mnist()
+    X, y = np.concatenate([train.X, valid.X]), np.concatenate([train.y, valid.y])
+    network = fastnn.Network([784, 500, 10], activation="tanh", dtype="float32", seed=0)
+    optimizer = fastnn.SGD(learning_rate=fastnn.schedules.Cosine(0.2, EPOCHS), momentum=0.9)
+    trainer = fastnn.Trainer(network, optimizer, batch_size=100, l2=2e-4)
+
+    start = time.perf_counter()
+    trainer.fit(X, y, epochs=EPOCHS)
+    seconds = time.perf_counter() - start
+
+    print(f"test error {100 * network.error(test.X, test.y):.2f} % (published: 1.65 %) after {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
