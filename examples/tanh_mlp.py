@@ -2,8 +2,9 @@
 
 The published figure is 1.65 % of the test set, of deeplearning.net's multi-layer perceptron, after 97 minutes on a
 machine of its day.  It trained on 50,000 rows with 1e-4 times the sum of squared weights for a penalty (l2=2e-4 here,
-which has a half in it) and stopped early by the error on 10,000 validation rows.  Here the settings were chosen in the
-same way, and then all 60,000 rows are trained on.
+which has a half in it) and stopped early by the error on 10,000 validation rows.  Here the settings were chosen on
+the same rows, and then all 60,000 are trained on: that is a fifth more data, without which one seed of
+three beats the published error (1.61, 1.70 and 1.72 %, in 40 epochs).
 """
 
 import time
