@@ -56,6 +56,7 @@ def check_number(value: Any, name: str, minimum: float, below: float = math.inf,
 def check_choice(value: Any, name: str, choices: Iterable[T]) -> T:
     """Return value, which must be one of the choices."""
     known = list(choices)
+    value = str(value) if isinstance(value, str) else value  # a str of NumPy's is one
     if type(value) not in {type(choice) for choice in known} or value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
     return known[known.index(value)]

@@ -596,7 +596,7 @@ class Trainer:
             "maxfun": optimizer.max_fun,
             "maxls": 50,
             "gtol": optimizer.tol,
-            "ftol": 64 * np.finfo(np.float64).eps,
+            "ftol": np.finfo(np.float64).eps,
         }
         try:
             with single_threaded_blas():  # SciPy's own part of an iteration is small
