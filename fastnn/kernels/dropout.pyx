@@ -22,15 +22,15 @@ cdef void drop_units(floating* Y, floating* slopes, Py_ssize_t stride, Py_ssize_
     # For n rows, from position first of the epoch on, and units of a layer of the given width.  The slopes, through
     # which the gradient comes back, are dropped and scaled alike.
     cdef Py_ssize_t i, j
-    cdef uint64_t base, layer_key = mixed(key + <uint64_t> layer * <uint64_t> 0x9e3779b97f4a7c15)
+    cdef uint64_t base, hashed, layer_key = mixed(key + <uint64_t> layer * <uint64_t> 0x9e3779b97f4a7c15)
     cdef uint64_t limit = <uint64_t> (share * 4294967296.0)
     cdef floating scale = <floating> (1 / (1 - share))
     cdef floating factor
     for i in range(n):
         base = <uint64_t> (first + i) * <uint64_t> width + <uint64_t> first_unit
         for j in range(n_units):
-            factor = scale if (mixed(layer_key + (base + <uint64_t> j) * <uint64_t> 0x9e3779b97f4a7c15) >> 32) >= limit \
-                else <floating> 0.0
+            hashed = mixed(layer_key + (base + <uint64_t> j) * <uint64_t> 0x9e3779b97f4a7c15)
+            factor = scale if (hashed >> 32) >= limit else <floating> 0.0
             Y[i * stride + j] = Y[i * stride + j] * factor
             slopes[i * stride + j] = slopes[i * stride + j] * factor
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cython.parallel cimport prange
 from cython cimport floating
 from libc.math cimport INFINITY, isfinite
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
