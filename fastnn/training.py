@@ -543,6 +543,10 @@ class Trainer:
             penalty += total * self.l2 / 2 * float(np.square(self.network.weights[0], dtype=np.float64).sum())
         return penalty
 
+    def _gradient(self, chunk: Chunk, steps: Steps) -> NDArray[Any]:
+        """Gradient of the objective over a chunk's rows, in the parameters' layout."""
+        return chunk.engine.gradient(chunk.targets, steps)
+
     def _minimize(
         self,
         fit: Fit,
@@ -571,7 +575,7 @@ class Trainer:
         def negative(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             nonlocal seen
             network.parameters = x
-            gradient = chunk.engine.gradient(targets, steps)
+            gradient = self._gradient(chunk, steps)
             log_likelihood = chunk.engine.log_likelihood / total
             seen = log_likelihood, log_likelihood - chunk.engine.penalty / total
             return -seen[1], -gradient.astype(np.float64)

@@ -1,0 +1,1119 @@
+"""Estimators with scikit-learn's interface (extra ``sklearn``).
+
+A front door: parameters, labels and weights are translated to a `Network` and a `Trainer`, these do the work, and
+the result is told in scikit-learn's terms.  Parameters, defaults and attributes are named as there and mean the
+same.  With the same ``random_state`` the initial parameters, the rows that early stopping sets aside and the order
+of the rows are the same too, so that a fit follows scikit-learn's to rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnn._validation import check_choice, check_integer, check_number
+from fastnn.callbacks import Callback, Fit, History
+from fastnn.kernels.updates import Steps
+from fastnn.network import Network, split_parameters
+from fastnn.optimizers import LBFGS, SGD, Adam, Optimizer
+from fastnn.training import Chunk, DivergenceError, Trainer
+
+try:
+    from joblib.parallel import get_active_backend
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import r2_score
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state, column_or_1d
+    from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+    from sklearn.utils.extmath import safe_sparse_dot
+    from sklearn.utils.metaestimators import available_if
+    from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+except ImportError as error:
+    raise ImportError('fastnn.sklearn needs scikit-learn: pip install "fastnn[sklearn]"') from error
+
+try:
+    from sklearn.utils.validation import validate_data
+except ImportError:  # before scikit-learn 1.6
+
+    def validate_data(estimator: Any, *args: Any, **options: Any) -> Any:
+        return estimator._validate_data(*args, **options)
+
+
+__all__ = ["MLPClassifier", "MLPRegressor", "SoftmaxClassifier"]
+
+# scikit-learn's names, where they differ from ours.
+ACTIVATIONS = {"logistic": "sigmoid"}
+LOSSES = {"squared_error": "squared", "absolute_error": "absolute", "huber": "huber"}
+OUT_ACTIVATIONS = {"cross_entropy": "softmax", "binary_cross_entropy": "logistic"}
+
+# learning_rate="adaptive" divides by the first, and gives up at the second.
+ADAPTIVE_DIVISOR = 5.0
+ADAPTIVE_SMALLEST = 1e-6
+
+# Rows, targets as the network takes them and, where there are some, weights.
+Data = tuple[Any, ...]
+
+
+def _check_or_allow(allowed: object, check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    return lambda value, name: value if value == allowed else check(value, name)
+
+
+_switch = partial(check_choice, choices=[False, True])
+_share = partial(check_number, minimum=0, below=1)
+_not_negative = partial(check_number, minimum=0)
+_positive = partial(check_number, minimum=0, open_left=True)
+_count = partial(check_integer, minimum=1)
+
+
+def _callbacks(value: Any, name: str) -> None:
+    if not np.iterable(value) or not all(isinstance(callback, Callback) for callback in value):
+        raise TypeError(f"{name} must be a sequence of fastnn.callbacks.Callback objects, not {value!r}")
+
+
+# What each parameter must be; those that are not here are checked by what they are handed to.
+CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "C": _check_or_allow(math.inf, _positive),
+    "alpha": _not_negative,
+    "batch_size": _check_or_allow("auto", _count),
+    "beta_1": _share,
+    "beta_2": _share,
+    "callbacks": _callbacks,
+    "early_stopping": _switch,
+    "epsilon": _positive,
+    "fit_intercept": _switch,
+    "learning_rate": partial(check_choice, choices=["constant", "invscaling", "adaptive"]),
+    "learning_rate_init": _positive,
+    "loss": partial(check_choice, choices=LOSSES),
+    "max_fun": _count,
+    "max_iter": _count,
+    "momentum": _share,
+    "n_iter_no_change": _check_or_allow(math.inf, _count),
+    "nesterovs_momentum": _switch,
+    "power_t": _not_negative,
+    "shuffle": _switch,
+    "solver": partial(check_choice, choices=["lbfgs", "sgd", "adam"]),
+    "tol": _not_negative,
+    "validation_fraction": _share,
+    "warm_start": _switch,
+}
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar, as grids of parameters hold them, as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _keep(estimator: Any, arguments: dict[str, Any]) -> None:
+    """Store the arguments of ``__init__`` untouched, as `sklearn.base.clone` asks."""
+    for name, value in arguments.items():
+        if name != "self":
+            setattr(estimator, name, value)
+
+
+def _usable_threads(n_threads: int | None) -> int | None:
+    """n_threads; where that is None, one in a thread of joblib's, since the others keep the processors busy.
+
+    joblib's processes need no such care: it tells them in OMP_NUM_THREADS how many threads they may take.
+    """
+    if n_threads is None and threading.current_thread() is not threading.main_thread():
+        backend, _ = get_active_backend()
+        return 1 if backend.nesting_level else None
+    return n_threads
+
+
+class _Orders(np.random.Generator):
+    """Draws orders of rows as scikit-learn does, from the same random numbers: each shuffles the one before."""
+
+    def __init__(self, random_state: np.random.RandomState) -> None:
+        super().__init__(random_state._bit_generator)
+        self._random_state = random_state
+        self._order: NDArray[np.intp] | None = None
+
+    def permutation(self, n: Any, axis: int = 0) -> NDArray[Any]:
+        drawn = self._random_state.permutation(n)
+        self._order = drawn if self._order is None else self._order[drawn]
+        return self._order
+
+
+class _PerceptronTrainer(Trainer):
+    """A trainer with the penalty of scikit-learn's perceptrons: alpha over the sum of the batch's weights."""
+
+    alpha: float
+
+    def _l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.alpha / batch_weights
+
+
+class _SoftmaxTrainer(Trainer):
+    """A trainer that can leave the intercepts where they are."""
+
+    fit_intercept: bool
+
+    def _gradient(self, chunk: Chunk, steps: Steps) -> NDArray[Any]:
+        gradient = super()._gradient(chunk, steps)
+        if not self.fit_intercept:
+            _, biases = split_parameters(gradient, self.network.sizes)
+            biases[0][:] = 0
+        return gradient
+
+
+def _data(X: Any, targets: NDArray[Any], weights: NDArray[np.float64] | None) -> Data:
+    return (X, targets) if weights is None else (X, targets, weights)
+
+
+class _Record(Callback):
+    """Notes each epoch in scikit-learn's attributes, and ends the fit where scikit-learn would."""
+
+    def __init__(self, estimator: _Estimator, held_out: Data | None) -> None:
+        self.estimator = estimator
+        self.held_out = held_out
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Note the epoch."""
+        estimator = self.estimator
+        estimator.n_iter_ = len(fit.history)
+        estimator.loss_ = estimator._loss_of(fit.history)
+        estimator.loss_curve_.append(estimator.loss_)
+        if estimator.verbose:
+            print(f"Iteration {len(fit.history)}, loss = {estimator.loss_:.8f}")
+        stalled = self._compare_scores() if self.held_out is not None else False
+        if not estimator._stops_early:
+            stalled = estimator.loss_ > estimator.best_loss_ - estimator.tol
+            estimator.best_loss_ = min(estimator.loss_, estimator.best_loss_)
+        if estimator._stochastic:
+            estimator.t_ += fit.n_rows
+            if self._has_rate("invscaling"):
+                self._set_rate(fit, estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t)
+            estimator._no_improvement_count = estimator._no_improvement_count + 1 if stalled else 0
+            if estimator._no_improvement_count > estimator.n_iter_no_change:
+                self._stop_or_slow_down(fit)
+
+    def on_end(self, fit: Fit) -> None:
+        """Note whether the fit was ended, here or by another callback."""
+        self.estimator._stopped = fit.stop
+
+    def _has_rate(self, learning_rate: str) -> bool:
+        return bool(self.estimator.solver == "sgd" and self.estimator.learning_rate == learning_rate)
+
+    def _set_rate(self, fit: Fit, rate: float) -> None:
+        fit.trainer.optimizer = dataclasses.replace(fit.trainer.optimizer, learning_rate=rate)
+
+    def _compare_scores(self) -> bool:
+        # Whether the score falls short of the best by tol; the parameters of the best are kept.
+        estimator = self.estimator
+        score = estimator._score(*self.held_out)
+        estimator.validation_scores_.append(score)
+        if estimator.verbose:
+            print(f"Validation score: {score:f}")
+        stalled = score < estimator.best_validation_score_ + estimator.tol
+        if score > estimator.best_validation_score_:
+            estimator.best_validation_score_ = score
+            estimator._best_parameters = estimator.network_.parameters.copy()
+        return bool(stalled)
+
+    def _stop_or_slow_down(self, fit: Fit) -> None:
+        estimator, adaptive = self.estimator, self._has_rate("adaptive")
+        if adaptive and fit.trainer.optimizer.learning_rate > ADAPTIVE_SMALLEST:
+            rate = fit.trainer.optimizer.learning_rate / ADAPTIVE_DIVISOR
+            self._set_rate(fit, rate)
+            estimator._no_improvement_count = 0
+            outcome = f"Setting learning rate to {rate:f}"
+        else:
+            fit.stop = True
+            outcome = "Learning rate too small. Stopping." if adaptive else "Stopping."
+        if estimator.verbose:
+            measure = "Validation score" if estimator._stops_early else "Training loss"
+            print(
+                f"{measure} did not improve more than tol={estimator.tol:f} for {estimator.n_iter_no_change} "
+                f"consecutive epochs. {outcome}"
+            )
+
+
+class _Estimator(BaseEstimator):  # type: ignore[misc]
+    """What the estimators share: the way from the user's data to a trained network and scikit-learn's attributes.
+
+    A kind of estimator says how targets are read, which network they need, how it is penalised and scored.
+    """
+
+    #: Whether y may have several columns.
+    _multi_output = True
+
+    _trainer_class: type[Trainer] = Trainer
+
+    network_: Network
+
+    @property
+    def _stochastic(self) -> bool:
+        return bool(self.solver != "lbfgs")
+
+    @property
+    def _stops_early(self) -> bool:
+        return bool(self.early_stopping and self._stochastic)
+
+    def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
+        """Targets as the network takes them."""
+        raise NotImplementedError
+
+    def _weigh(self, y: NDArray[Any], targets: NDArray[Any], weights: Any) -> Any:
+        """Weights of the rows, or None where all are 1."""
+        return weights
+
+    def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
+        """Width of the output layer, and the loss."""
+        raise NotImplementedError
+
+    def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
+        """Network with its initial parameters."""
+        raise NotImplementedError
+
+    def _penalise(self, trainer: Trainer, total_weight: float) -> None:
+        raise NotImplementedError
+
+    def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
+        """Score of data that was checked and read already."""
+        raise NotImplementedError
+
+    def _loss_of(self, history: History) -> float:
+        """Loss of the last epoch, as `loss_curve_` holds it."""
+        return -history.objective[-1]
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        weights: Any,
+        held_out: tuple[Any, Any, Any] = (None, None, None),
+        incremental: bool = False,
+    ) -> Any:
+        if incremental and self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        self._check_parameters()
+        random_state = check_random_state(self.random_state)
+        fresh = not (hasattr(self, "network_") and (self.warm_start or incremental))
+        X, y, weights = self._check_data(X, y, weights, reset=fresh)
+        targets = self._read_targets(y, reset=fresh and not incremental)
+        data = _data(X, targets, self._weigh(y, targets, weights))
+        if fresh:
+            self.network_ = self._start(X.shape[1], targets, X.dtype, random_state)
+        kept = self._check_held_out(*held_out)
+        if kept is None and self._stops_early:
+            data, kept = self._hold_out(data, random_state)
+        self._begin_record(fresh, kept is not None)
+
+        trainer = self._find_trainer(incremental, random_state)
+        history = self._train(trainer, data, kept, epochs=1 if incremental else self.max_iter)
+        if self._stops_early:
+            self.network_.parameters = self._best_parameters
+        if history.interrupted:
+            warnings.warn("Training interrupted by user.", stacklevel=3)
+        elif not incremental:
+            self._warn_unless_converged(history)
+        return self
+
+    def _check_parameters(self) -> None:
+        for name, value in vars(self).items():
+            if name in CHECKS:
+                CHECKS[name](_plain(value), name)
+
+    def _check_data(self, X: Any, y: Any, weights: Any, reset: bool) -> tuple[Any, NDArray[Any], Any]:
+        # X is copied only where it is neither C-contiguous nor CSR, or of another dtype.
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=(np.float64, np.float32),
+            order="C",
+            multi_output=self._multi_output,
+            y_numeric=isinstance(self, RegressorMixin),
+            reset=reset,
+        )
+        if hasattr(y, "toarray"):
+            y = y.toarray()
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if weights is not None:
+            weights = _check_sample_weight(weights, X, dtype=np.float64)
+        return X, y, weights
+
+    def _check_held_out(self, X: Any, y: Any, weights: Any) -> Data | None:
+        if X is None and y is None:
+            return None
+        if X is None or y is None:
+            raise ValueError(f"X_val and y_val belong together, but {'X_val' if X is None else 'y_val'} is None")
+        X, y, weights = self._check_data(X, y, weights, reset=False)
+        return _data(X, self._read_targets(y, reset=False), weights)
+
+    def _hold_out(self, data: Data, random_state: np.random.RandomState) -> tuple[Data, Data]:
+        # The same rows as scikit-learn's, which stratifies where there is one output.
+        stratify = data[1] if isinstance(self, ClassifierMixin) and self.network_.sizes[-1] == 1 else None
+        parts = train_test_split(
+            *data, random_state=random_state, test_size=self.validation_fraction, stratify=stratify
+        )
+        if parts[1].shape[0] < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        return tuple(parts[0::2]), tuple(parts[1::2])
+
+    def _begin_record(self, fresh: bool, validated: bool) -> None:
+        # As in scikit-learn, a warm start goes on with the old record.
+        if fresh:
+            self.t_, self._no_improvement_count = 0, 0
+            self.loss_curve_: list[float] = []
+            self.best_loss_: float | None = None
+            self.validation_scores_: list[float] | None = None
+            self.best_validation_score_: float | None = None
+        self.n_iter_ = 0
+        if self._stops_early:
+            self.best_loss_ = None
+        elif self.best_loss_ is None:
+            self.best_loss_ = math.inf
+        if validated and self.validation_scores_ is None:
+            self.validation_scores_, self.best_validation_score_ = [], -math.inf
+            self._best_parameters = self.network_.parameters.copy()
+
+    def _find_trainer(self, incremental: bool, random_state: np.random.RandomState) -> Trainer:
+        trainer: Trainer | None = getattr(self, "_trainer", None) if incremental else None
+        if trainer is None:
+            trainer = self._trainer_class(
+                self.network_,
+                self._make_optimizer(),
+                shuffle=_plain(self.shuffle),
+                n_threads=_usable_threads(self.n_threads),
+                dropout=getattr(self, "dropout", 0.0),
+            )
+        trainer._generator = _Orders(random_state)
+        return trainer
+
+    def _make_optimizer(self) -> Optimizer:
+        if self.solver == "lbfgs":
+            return LBFGS(tol=self.tol, max_fun=self.max_fun)
+        if self.solver == "adam":
+            return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon, uncorrected_epsilon=True)
+        return SGD(self.learning_rate_init, self.momentum, bool(self.nesterovs_momentum and self.momentum))
+
+    def _train(self, trainer: Trainer, data: Data, kept: Data | None, epochs: int) -> History:
+        X, targets, weights = (*data, None)[:3]
+        n_rows = X.shape[0]
+        trainer.batch_size = self._rows_at_once(n_rows) if self._stochastic else None
+        self._penalise(trainer, float(n_rows if weights is None else weights.sum()))
+        trainer.callbacks = [_Record(self, kept), *self.callbacks]
+        try:
+            return trainer.fit(
+                X,
+                targets,
+                epochs,
+                validation=kept if self.callbacks else None,  # for them; the record scores by itself
+                progress=False,
+                sample_weight=weights,
+            )
+        except DivergenceError as error:
+            raise ValueError(
+                f"Solver produced non-finite parameter weights: {error} The input data may contain large values and "
+                "need to be preprocessed."
+            ) from error
+        finally:
+            trainer.callbacks = []
+            self._trainer = trainer if self._stochastic else None
+
+    def _rows_at_once(self, n_rows: int) -> int:
+        if self.batch_size == "auto":
+            return min(200, n_rows)
+        if self.batch_size > n_rows:
+            warnings.warn(
+                f"batch_size={self.batch_size} is larger than the {n_rows} rows. It is going to be clipped",
+                stacklevel=5,
+            )
+        return min(self.batch_size, n_rows)
+
+    def _warn_unless_converged(self, history: History) -> None:
+        if history.converged or self._stopped:
+            return
+        if self._stochastic:
+            message = (
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
+                "converged yet."
+            )
+        else:
+            message = (
+                f"lbfgs failed to converge after {self.n_iter_} iteration(s): increase the number of iterations "
+                f"(max_iter={self.max_iter}) or scale the data."
+            )
+        warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+    def _check_rows(self, X: Any) -> Any:
+        check_is_fitted(self)
+        return validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), order="C", reset=False)
+
+    def _has_steps(self) -> bool:
+        if not self._stochastic:
+            raise AttributeError(f"partial_fit is there for the solvers 'sgd' and 'adam' only, not for {self.solver!r}")
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+    """Labels, their weights, and what is predicted of them."""
+
+    @property
+    def _multi_label(self) -> bool:
+        return bool(self.network_.loss == "binary_cross_entropy" and self.network_.sizes[-1] > 1)
+
+    def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
+        if (
+            y.ndim == 2 or y.dtype.kind not in "biuUS"
+        ):  # else there is nothing to find, at a tenth of a small fit's time
+            check_classification_targets(y)
+        if y.ndim == 2 and type_of_target(y) != "multilabel-indicator":
+            raise ValueError("y must hold one class a row or, for several labels a row, zeros and ones")
+        classes, codes = (np.arange(y.shape[1]), y) if y.ndim == 2 else np.unique(y, return_inverse=True)
+        if reset or (y.ndim == 2 and not hasattr(self, "network_")):
+            self.classes_ = classes
+            return codes
+        if np.setdiff1d(classes, self.classes_).size:
+            raise ValueError(f"`y` has classes not in `self.classes_`: it has {classes}, expected {self.classes_}")
+        return codes if y.ndim == 2 else np.searchsorted(self.classes_, classes)[codes]
+
+    def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
+        if targets.ndim == 2:
+            return targets.shape[1], "binary_cross_entropy"
+        return (len(self.classes_), "cross_entropy") if len(self.classes_) > 2 else (1, "binary_cross_entropy")
+
+    def _weigh(self, y: NDArray[Any], targets: NDArray[Any], weights: Any) -> Any:
+        if self.class_weight is None:
+            return weights
+        if y.ndim == 2:
+            row_weights = compute_sample_weight(self.class_weight, y)
+        elif isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            # As LogisticRegression does since version 1.7, by the weight of each class and not its number of rows.
+            totals = np.bincount(targets, weights, minlength=len(self.classes_))
+            row_weights = (totals.sum() / np.count_nonzero(totals) / np.maximum(totals, np.finfo(float).tiny))[targets]
+        else:
+            row_weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[targets]
+        return row_weights if weights is None else weights * row_weights
+
+    def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
+        right = self.network_.predict(X).reshape(targets.shape) == targets
+        return float(np.average(right.all(axis=1) if right.ndim == 2 else right, weights=weights))
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Any:
+        """Fit the model to rows and their classes.
+
+        Parameters
+        ----------
+        X : (n, n_features) array, scipy.sparse matrix or DataFrame
+            Rows.  Neither C-contiguous arrays nor CSR matrices of float32 or float64 are copied.
+        y : (n,) array, or (n, n_outputs) array of zeros and ones where the model takes several labels a row
+            Classes.
+        sample_weight : (n,) array, float or None, default None
+            Weight of each row.
+        X_val, y_val : as X and y, or None, default None
+            Rows to score after each epoch, in `validation_scores_`; with ``early_stopping=True`` they take the place
+            of those that would be set aside.
+        sample_weight_val : (n_val,) array or None, default None
+            Weights in that score.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+    ) -> Any:
+        """Go once through the rows, on from where the model is; for the solvers "sgd" and "adam".
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` takes them.
+        classes : (n_classes,) array or None, default None
+            All classes that will ever come; needed in the first call, not later.
+
+        Returns
+        -------
+        self
+        """
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} needs all rows at once; for partial_fit give a dict of weights"
+            )
+        if not hasattr(self, "classes_"):
+            if classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            self.classes_ = unique_labels(classes)
+        elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
+            raise ValueError(f"classes={classes!r} differ from those of an earlier fit, {self.classes_!r}")
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Most probable class (n,) of each row; with several labels a row, zeros and ones (n, n_outputs)."""
+        X = self._check_rows(X)
+        predicted = self.network_.predict(X)
+        if self._multi_label:
+            return predicted
+        # A model that has seen a single class has no other to tell.
+        classes: NDArray[Any] = self.classes_.take(predicted.ravel(), mode="clip")
+        return classes
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Probability (n, n_classes) of each class, in the order of `classes_`; with several labels, of each label."""
+        X = self._check_rows(X)
+        probabilities = self.network_.predict_proba(X)
+        return probabilities if probabilities.shape[1] > 1 else np.hstack([1 - probabilities, probabilities])
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Logarithm (n, n_classes) of `predict_proba`."""
+        log_probabilities: NDArray[Any] = np.log(self.predict_proba(X))
+        return log_probabilities
+
+
+class SoftmaxClassifier(_Classifier):
+    """Softmax regression: multinomial logistic regression with an L2 penalty.
+
+    Does the work of `sklearn.linear_model.LogisticRegression`, which can be exchanged for it: parameters, defaults
+    and attributes that both have are the same, and so is the solution.  The objective is C times the sum of the
+    rows' losses plus half the sum of squared coefficients, the intercepts left out.
+
+    Parameters
+    ----------
+    C : float, default 1.0
+        Inverse of the penalty's strength; ``numpy.inf`` for none.
+    tol : float, default 1e-4
+        "lbfgs" stops where no component of the gradient of the objective, divided by C and the sum of weights, is
+        larger; "sgd" and "adam" where the loss has not improved by as much for n_iter_no_change epochs.
+    fit_intercept : bool, default True
+        Whether to add a constant to each class; False needs ``solver="lbfgs"``.
+    class_weight : dict, "balanced" or None, default None
+        Weight of each class, by which those of its rows are multiplied.
+    random_state : int, numpy.random.RandomState or None, default None
+        For the order of rows of "sgd" and "adam".
+    solver : {"lbfgs", "sgd", "adam"}, default "lbfgs"
+        The way to the solution: all rows at a time, or in batches.
+    max_iter : int, default 100
+        Iterations at most, or epochs.
+    verbose : bool or int, default 0
+        Whether to print the loss after each.
+    warm_start : bool, default False
+        Whether `fit` starts from the last solution.
+    batch_size, learning_rate, learning_rate_init, power_t, shuffle, momentum, nesterovs_momentum, early_stopping, \
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As in `MLPClassifier`.
+    callbacks : sequence of fastnn.callbacks.Callback, default ()
+        Told what happens during a fit.
+    n_threads : int or None, default None
+        None takes the processors that the process may run on, or one within a thread of joblib's.  The result does
+        not depend on it.
+
+    Attributes
+    ----------
+    coef_ : (1, n_features) or (n_classes, n_features) array
+        Coefficients; one row where there are two classes.
+    intercept_ : (1,) or (n_classes,) array
+        Constants.
+    classes_ : (n_classes,) array
+        Classes, sorted.
+    n_iter_ : (1,) int32 array
+        Iterations or epochs of the last fit.
+    network_ : fastnn.Network
+        The model; changes of its parameters are seen in `coef_`, and the other way round.
+    loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_
+        As in `MLPClassifier`, for all solvers.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : (n_features_in_,) array
+        Their names, where X had names.
+
+    Notes
+    -----
+    What differs from LogisticRegression: the solvers beside "lbfgs", and that only an L2 penalty is known
+    (``penalty``, ``l1_ratio``, ``dual``, ``intercept_scaling`` and ``n_jobs`` are not).  `fit` takes validation data,
+    there is a `partial_fit`, and float32 is computed in float32, where LogisticRegression turns to float64 for
+    parts of its work.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastnn.sklearn import SoftmaxClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> SoftmaxClassifier(max_iter=200).fit(X, y).predict(X[:2])
+    array([0, 0])
+    """
+
+    _multi_output = False
+    _trainer_class = _SoftmaxTrainer
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        tol: float = 1e-4,
+        fit_intercept: bool = True,
+        class_weight: Any = None,
+        random_state: Any = None,
+        solver: str = "lbfgs",
+        max_iter: int = 100,
+        verbose: Any = 0,
+        warm_start: bool = False,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        shuffle: bool = True,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        callbacks: Any = (),
+        n_threads: int | None = None,
+    ) -> None:
+        _keep(self, locals())
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not self.fit_intercept and self._stochastic:
+            raise ValueError(f"fit_intercept=False needs solver='lbfgs', not {self.solver!r}")
+
+    def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
+        targets = super()._read_targets(y, reset)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                "This solver needs samples of at least 2 classes in the data, but the data contains only one class: "
+                f"{_plain(self.classes_[0])!r}"
+            )
+        return targets
+
+    def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
+        n_out, loss = self._outputs(targets)
+        return Network([n_in, n_out], dtype=dtype, loss=loss)
+
+    def _fit(self, *args: Any, **options: Any) -> Any:
+        super()._fit(*args, **options)
+        self.n_iter_ = np.array([self.n_iter_], np.int32)
+        return self
+
+    def _penalise(self, trainer: Any, total_weight: float) -> None:
+        # Of two classes there is one vector of coefficients, as in LogisticRegression, so C means the same.
+        trainer.l2 = 1 / (self.C * total_weight)
+        trainer.fit_intercept = self.fit_intercept
+
+    @property
+    def coef_(self) -> NDArray[Any]:
+        """Coefficients."""
+        return self.network_.weights[0].T
+
+    @coef_.setter
+    def coef_(self, values: ArrayLike) -> None:
+        self.network_.weights[0] = np.transpose(values)
+
+    @property
+    def intercept_(self) -> NDArray[Any]:
+        """Constants."""
+        return self.network_.biases[0]
+
+    @intercept_.setter
+    def intercept_(self, values: ArrayLike) -> None:
+        self.network_.biases[0] = values
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Logits (n, n_classes); of two classes the second one's log-odds (n,)."""
+        X = self._check_rows(X)
+        logits: NDArray[Any] = safe_sparse_dot(X, self.coef_.T) + self.intercept_
+        return logits.ravel() if logits.shape[1] == 1 else logits
+
+
+class _Perceptron(_Estimator):
+    """Hidden layers, and how scikit-learn starts and penalises them."""
+
+    _trainer_class = _PerceptronTrainer
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for i, size in enumerate(self._hidden_sizes()):
+            check_integer(_plain(size), f"hidden_layer_sizes[{i}]", 1)
+
+    def _hidden_sizes(self) -> list[Any]:
+        return list(self.hidden_layer_sizes) if np.iterable(self.hidden_layer_sizes) else [self.hidden_layer_sizes]
+
+    def _activations(self) -> str | list[str]:
+        names = [ACTIVATIONS.get(name, name) for name in np.atleast_1d(self.activation).tolist()]
+        return names[0] if isinstance(self.activation, str) else names
+
+    def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
+        n_out, loss = self._outputs(targets)
+        network = Network([n_in, *self._hidden_sizes(), n_out], self._activations(), dtype, loss=loss)
+        # Glorot & Bengio (2010), in scikit-learn's variant: biases too, and sigmoid units with a third of the variance.
+        activations = [*network.activation, *network.activation[-1:]] or [""]
+        for weight, bias, activation in zip(network.weights, network.biases, activations, strict=True):
+            bound = np.sqrt((2 if activation == "sigmoid" else 6) / sum(weight.shape))
+            weight[:] = random_state.uniform(-bound, bound, weight.shape)
+            bias[:] = random_state.uniform(-bound, bound, bias.shape)
+        return network
+
+    def _penalise(self, trainer: Any, total_weight: float) -> None:
+        trainer.alpha = self.alpha
+
+    @property
+    def coefs_(self) -> list[NDArray[Any]]:
+        """Weights of each layer."""
+        return self.network_.weights
+
+    @coefs_.setter
+    def coefs_(self, arrays: list[ArrayLike]) -> None:
+        self.network_.weights = arrays
+
+    @property
+    def intercepts_(self) -> list[NDArray[Any]]:
+        """Biases of each layer."""
+        return self.network_.biases
+
+    @intercepts_.setter
+    def intercepts_(self, arrays: list[ArrayLike]) -> None:
+        self.network_.biases = arrays
+
+    @property
+    def n_layers_(self) -> int:
+        """Number of layers, those of the inputs and outputs included."""
+        return len(self.network_.sizes)
+
+    @property
+    def n_outputs_(self) -> int:
+        """Number of outputs."""
+        return self.network_.sizes[-1]
+
+    @property
+    def out_activation_(self) -> str:
+        """Name of the output's activation."""
+        return OUT_ACTIVATIONS.get(self.network_.loss, "identity")
+
+
+class MLPClassifier(_Perceptron, _Classifier):
+    """Multi-layer perceptron that classifies.
+
+    Can be exchanged for `sklearn.neural_network.MLPClassifier`: parameters, defaults and attributes that both have
+    are the same.  With the same random_state a fit follows scikit-learn's to rounding.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : sequence of int or int, default (100,)
+        Number of units of each hidden layer.
+    activation : str or sequence of str, one a hidden layer, default "relu"
+        "identity", "logistic" (or "sigmoid"), "tanh", "relu", "leaky_relu", "gelu", "silu", "elu" or "softplus".
+    solver : {"lbfgs", "sgd", "adam"}, default "adam"
+        How to train: L-BFGS on all rows at a time, or in batches by gradient steps or Adam.
+    alpha : float, default 0.0001
+        Strength of the L2 penalty: to the mean loss of a batch is added half the sum of squared weights times alpha
+        over the number of its rows, or over the sum of their weights.
+    batch_size : int or "auto", default "auto"
+        Rows a step of "sgd" and "adam"; "auto" takes 200, or all where there are fewer.
+    learning_rate : {"constant", "invscaling", "adaptive"}, default "constant"
+        For "sgd": learning_rate_init throughout; or, after each epoch, divided by the number of rows seen so far to
+        the power of power_t; or divided by 5 each time that the loss stalls, down to 1e-6.
+    learning_rate_init : float, default 0.001
+        Initial learning rate of "sgd" and "adam".
+    power_t : float, default 0.5
+        Exponent of "invscaling".
+    max_iter : int, default 200
+        Epochs at most, or iterations of "lbfgs".
+    shuffle : bool, default True
+        Whether each epoch takes the rows in a new order.
+    random_state : int, numpy.random.RandomState or None, default None
+        For the initial parameters, the rows set aside by early_stopping, and the order of rows.
+    tol : float, default 1e-4
+        Training stops where for more than n_iter_no_change epochs the loss, or with early_stopping the score, has
+        not improved by as much; "lbfgs" where no component of the gradient is larger.
+    verbose : bool, default False
+        Whether to print the loss after each epoch.
+    warm_start : bool, default False
+        Whether `fit` goes on from the last solution.
+    momentum : float, default 0.9
+        Of "sgd"; at least 0 and below 1.
+    nesterovs_momentum : bool, default True
+        Whether "sgd" looks one step of momentum ahead.
+    early_stopping : bool, default False
+        Whether "sgd" and "adam" watch the score on validation data, and keep the parameters that had the best.
+    validation_fraction : float, default 0.1
+        Share of the rows that early_stopping sets aside, where `fit` is not given validation data.
+    beta_1, beta_2, epsilon : float, default 0.9, 0.999 and 1e-8
+        Of "adam".
+    n_iter_no_change : int, default 10
+        See tol.
+    max_fun : int, default 15000
+        Evaluations of the loss by "lbfgs" at most.
+    class_weight : dict, list of dict, "balanced" or None, default None
+        Weight of each class, by which those of its rows are multiplied; with several labels a row, a dict each.
+    dropout : float or sequence of float, one a hidden layer, default 0.0
+        Share of the hidden units that each step leaves out.
+    callbacks : sequence of fastnn.callbacks.Callback, default ()
+        Told what happens during a fit.
+    n_threads : int or None, default None
+        None takes the processors that the process may run on, or one within a thread of joblib's.  The result does
+        not depend on it.
+
+    Attributes
+    ----------
+    classes_ : (n_classes,) array
+        Classes, sorted.
+    coefs_, intercepts_ : lists of arrays, (n_in, n_out) and (n_out,)
+        Weights and biases of each layer; assigning to them, to an item or into an array changes the model.
+    network_ : fastnn.Network
+        The model itself.
+    loss_ : float
+        Loss of the last epoch: the mean over its rows, each batch taken before its own step, penalty included.
+    loss_curve_ : list of float
+        The loss of each epoch, of "lbfgs" too.
+    best_loss_ : float or None
+        The smallest of them; None with early_stopping.
+    validation_scores_ : list of float or None
+        Accuracy on the validation data after each epoch, where there are any.
+    best_validation_score_ : float or None
+        The largest of them.
+    n_iter_, t_ : int
+        Epochs of the last fit, and rows seen by "sgd" or "adam" in all.
+    n_layers_, n_outputs_ : int
+        Number of layers, inputs and outputs included, and width of the last.
+    out_activation_ : {"softmax", "logistic"}
+        Activation of the outputs: "softmax" for three classes and more, else "logistic".
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : (n_features_in_,) array
+        Their names, where X had names.
+
+    Notes
+    -----
+    More than in scikit-learn: class_weight, dropout, callbacks, n_threads, more activations and one a layer,
+    validation data of one's own in `fit`, validation scores without early stopping, and loss_curve_ for "lbfgs".
+
+    What differs: momentum must be below 1.  A warm start may see fewer classes than before.  Where training leaves
+    the finite numbers it ends at once, with the same ValueError that scikit-learn raises in the end.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from fastnn.sklearn import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> MLPClassifier(max_iter=1000, random_state=1).fit(X, y).predict(X[:2])
+    array([0, 0])
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        class_weight: Any = None,
+        dropout: Any = 0.0,
+        callbacks: Any = (),
+        n_threads: int | None = None,
+    ) -> None:
+        _keep(self, locals())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
+    """Multi-layer perceptron that predicts numbers.
+
+    Can be exchanged for `sklearn.neural_network.MLPRegressor`: parameters, defaults and attributes that both have
+    are the same.  With the same random_state a fit follows scikit-learn's to rounding.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "absolute_error", "huber"}, default "squared_error"
+        Of the outputs: half the squared error, the absolute error, or Huber's with its bend at 1.
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
+    shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dropout, callbacks, n_threads
+        As in `MLPClassifier`.
+
+    Attributes
+    ----------
+    validation_scores_ : list of float or None
+        R2 on the validation data after each epoch, where there are any.
+    coefs_, intercepts_, network_, loss_, loss_curve_, best_loss_, best_validation_score_, n_iter_, t_, n_layers_, \
+    n_outputs_, out_activation_, n_features_in_, feature_names_in_
+        As in `MLPClassifier`.
+
+    Notes
+    -----
+    More than in scikit-learn: the losses "absolute_error" and "huber", dropout, callbacks, n_threads, more
+    activations and one a layer, validation data of one's own in `fit`, validation scores without early stopping, and
+    loss_curve_ for "lbfgs".
+
+    What differs: the loss "poisson" is not known, and momentum must be below 1.  With several outputs scikit-learn
+    reports the mean of their losses, but steps along the gradient of the sum: so do "sgd" and "adam" here, in the
+    same numbers, while "lbfgs" minimises the sum consistently, and may therefore end elsewhere.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn.sklearn import MLPRegressor
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> model = MLPRegressor(activation="tanh", solver="lbfgs", random_state=0).fit(X, X.ravel() ** 2)
+    >>> model.score(X, X.ravel() ** 2) > 0.99
+    True
+    """
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        dropout: Any = 0.0,
+        callbacks: Any = (),
+        n_threads: int | None = None,
+    ) -> None:
+        _keep(self, locals())
+
+    def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
+        return y
+
+    def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
+        return (targets.shape[1] if targets.ndim == 2 else 1), LOSSES[self.loss]
+
+    def _loss_of(self, history: History) -> float:
+        # scikit-learn reports the mean over the outputs, but penalises their sum.
+        log_likelihood, objective = history.log_likelihood[-1], history.objective[-1]
+        return -log_likelihood / self.n_outputs_ + (log_likelihood - objective)
+
+    def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
+        return float(r2_score(targets, self.network_.predict(X), sample_weight=weights))
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Any:
+        """Fit the model to rows and their values.
+
+        Parameters
+        ----------
+        X : (n, n_features) array, scipy.sparse matrix or DataFrame
+            Rows.  Neither C-contiguous arrays nor CSR matrices of float32 or float64 are copied.
+        y : (n,) or (n, n_outputs) array
+            Values.
+        sample_weight : (n,) array, float or None, default None
+            Weight of each row.
+        X_val, y_val : as X and y, or None, default None
+            Rows to score after each epoch, in `validation_scores_`; with ``early_stopping=True`` they take the place
+            of those that would be set aside.
+        sample_weight_val : (n_val,) array or None, default None
+            Weights in that score.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Go once through the rows, on from where the model is; for the solvers "sgd" and "adam".
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` takes them.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Values (n,) or (n, n_outputs) for each row."""
+        X = self._check_rows(X)
+        predicted = self.network_.predict(X)
+        return predicted.ravel() if predicted.shape[1] == 1 else predicted
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

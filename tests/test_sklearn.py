@@ -1,0 +1,586 @@
+"""The estimators: scikit-learn's own checks, the same numbers as scikit-learn's estimators, and what goes beyond."""
+
+import pickle
+import subprocess
+import sys
+import threading
+import tracemalloc
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn import datasets, linear_model, neural_network
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import fastnn
+from fastnn.callbacks import Callback
+from fastnn.sklearn import MLPClassifier, MLPRegressor, SoftmaxClassifier
+
+# Fits that are compared epoch by epoch end before they converge.
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+PERCEPTRONS = [MLPClassifier, MLPRegressor]
+ESTIMATORS = [SoftmaxClassifier, *PERCEPTRONS]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = datasets.load_digits(return_X_y=True)
+    return X[:700] / 16, y[:700]
+
+
+@pytest.fixture(scope="module")
+def targets(digits):
+    """Of each kind, for the digits."""
+    _, y = digits
+    return {
+        "multi-class": y,
+        "binary": np.array(["even", "odd"])[y % 2],
+        "multi-label": np.stack([y % 2, y % 3 == 0, y > 4], axis=1).astype(int),
+        "number": y / 10,
+        "numbers": np.stack([y / 10, np.sin(y)], axis=1),
+    }
+
+
+def kinds_of(estimator):
+    return {"SoftmaxClassifier": ["multi-class", "binary"], "MLPRegressor": ["number", "numbers"]}.get(
+        estimator.__name__, ["multi-class", "binary", "multi-label"]
+    )
+
+
+EACH_KIND = [(estimator, kind) for estimator in ESTIMATORS for kind in kinds_of(estimator)]
+EACH_PERCEPTRON = [(estimator, kind) for estimator, kind in EACH_KIND if estimator in PERCEPTRONS]
+
+
+def theirs(estimator):
+    """scikit-learn's estimator of that name."""
+    if estimator is SoftmaxClassifier:
+        return linear_model.LogisticRegression
+    return getattr(neural_network, estimator.__name__)
+
+
+@parametrize_with_checks([estimator() for estimator in ESTIMATORS])
+def test_passes_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks(
+    [
+        SoftmaxClassifier(solver="adam"),
+        MLPClassifier(solver="lbfgs"),
+        MLPRegressor(solver="lbfgs"),
+        MLPClassifier((30, 20)),
+    ]
+)
+def test_passes_scikit_learns_checks_with_other_parameters(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_parameters_are_scikit_learns_and_more(estimator):
+    ours, others = estimator().get_params(), theirs(estimator)().get_params()
+    unknown = (
+        {"penalty", "l1_ratio", "dual", "intercept_scaling", "n_jobs"} if estimator is SoftmaxClassifier else set()
+    )
+    assert set(others) - set(ours) == unknown
+    assert all(ours[name] == others[name] for name in set(others) - unknown)
+    assert {"callbacks", "n_threads"} <= set(ours) - set(others)
+
+
+SETTINGS = {
+    "sgd": {"solver": "sgd", "momentum": 0.0, "learning_rate_init": 0.1},
+    "momentum": {"solver": "sgd", "nesterovs_momentum": False, "learning_rate_init": 0.02},
+    "nesterov": {"solver": "sgd", "learning_rate_init": 0.02},
+    "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "power_t": 0.1, "learning_rate_init": 0.2},
+    "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.02, "n_iter_no_change": 2},
+    "adam": {},
+    "no hidden layer": {"hidden_layer_sizes": ()},
+    "two hidden layers": {"hidden_layer_sizes": (9, 7), "activation": "tanh", "alpha": 1.0, "batch_size": 64},
+    "logistic": {"hidden_layer_sizes": 9, "activation": "logistic", "batch_size": 10_000},
+    "identity": {"activation": "identity"},
+    "early stopping": {"early_stopping": True, "n_iter_no_change": 2, "validation_fraction": 0.2},
+    "stops by itself": {"tol": 0.1, "n_iter_no_change": 1},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*going to be clipped")
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
+def test_follows_scikit_learn_from_the_same_random_state(digits, targets, estimator, kind, setting):
+    X, y = digits[0], targets[kind]
+    options = {"max_iter": 20, "random_state": 3, "hidden_layer_sizes": (20,), **SETTINGS[setting]}
+    ours, other = estimator(**options).fit(X, y), theirs(estimator)(**options).fit(X, y)
+    np.testing.assert_allclose(ours.loss_curve_, other.loss_curve_, rtol=1e-6)
+    for mine, its in zip(ours.coefs_ + ours.intercepts_, other.coefs_ + other.intercepts_, strict=True):
+        np.testing.assert_allclose(mine, its, rtol=0, atol=1e-6)
+    if other.validation_scores_ is None:
+        assert ours.validation_scores_ is None
+        assert ours.best_loss_ == pytest.approx(other.best_loss_, rel=1e-6)
+    else:
+        np.testing.assert_allclose(ours.validation_scores_, other.validation_scores_, rtol=1e-6)
+        assert ours.best_validation_score_ == pytest.approx(other.best_validation_score_, rel=1e-6)
+        assert ours.best_loss_ is None
+    for name in ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
+        assert getattr(ours, name) == getattr(other, name)
+    assert ours.loss_ == pytest.approx(other.loss_, rel=1e-6)
+    if estimator is MLPClassifier:
+        np.testing.assert_array_equal(ours.classes_, other.classes_)
+        np.testing.assert_allclose(ours.predict_proba(X), other.predict_proba(X), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(ours.predict_log_proba(X), other.predict_log_proba(X), rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(ours.predict(X), other.predict(X))
+        assert ours.predict(X).dtype == other.predict(X).dtype
+    else:
+        np.testing.assert_allclose(ours.predict(X), other.predict(X), rtol=0, atol=1e-6)
+    assert ours.score(X, y) == pytest.approx(other.score(X, y), rel=1e-6)
+
+
+@pytest.mark.parametrize("setting", ["sgd", "nesterov", "adam"])
+@pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
+def test_follows_scikit_learn_from_planted_parameters(rng, digits, targets, estimator, kind, setting):
+    X, y = digits[0], targets[kind]
+    options = {"max_iter": 1, "shuffle": False, "warm_start": True, **SETTINGS[setting]}
+    ours, other = estimator((20,), **options), theirs(estimator)(hidden_layer_sizes=(20,), **options)
+    if estimator is MLPRegressor:
+        ours = estimator(hidden_layer_sizes=(20,), **options)
+    ours.fit(X, y)
+    other.fit(X, y)
+    coefs = [0.3 * rng.standard_normal(W.shape) for W in other.coefs_]
+    intercepts = [0.3 * rng.standard_normal(b.shape) for b in other.intercepts_]
+    for model in (ours, other):
+        model.coefs_, model.intercepts_ = [W.copy() for W in coefs], [b.copy() for b in intercepts]
+        model.set_params(max_iter=20, n_iter_no_change=100).fit(X, y)
+    assert len(ours.loss_curve_) == len(other.loss_curve_) == 21
+    np.testing.assert_allclose(ours.loss_curve_[1:], other.loss_curve_[1:], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_partial_fit_and_warm_starts_follow_scikit_learn(digits, targets, estimator, kind, solver):
+    X, y = digits[0], targets[kind]
+    options = {"hidden_layer_sizes": (9,), "solver": solver, "random_state": 0, "learning_rate_init": 0.02}
+    ours, other = estimator(**options), theirs(estimator)(**options)
+    classes = np.arange(3) if kind == "multi-label" else np.unique(y)
+    for model in (ours, other):
+        for part in range(4):
+            rows = slice(150 * part, 150 * part + 250)
+            first = {"classes": classes} if estimator is MLPClassifier and part == 0 else {}
+            model.partial_fit(X[rows], y[rows], **first)
+        model.set_params(warm_start=True, max_iter=3).fit(X, y).fit(X, y)
+        model.partial_fit(X, y)
+    np.testing.assert_allclose(ours.loss_curve_, other.loss_curve_, rtol=1e-6)
+    assert (ours.n_iter_, ours.t_) == (other.n_iter_, other.t_)
+    np.testing.assert_allclose(ours.coefs_[0], other.coefs_[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
+def test_sample_weights_follow_scikit_learn(rng, digits, targets, estimator, kind):
+    X, y = digits[0], targets[kind]
+    weights = rng.uniform(0, 3, len(y))
+    options = {"hidden_layer_sizes": (9,), "max_iter": 20, "random_state": 0, "alpha": 1.0}
+    for batch_size in (len(y), 100):
+        options["batch_size"] = batch_size
+        ours, other = estimator(**options), theirs(estimator)(**options)
+        for model in (ours, other):
+            model.fit(X, y, sample_weight=weights)
+        np.testing.assert_allclose(ours.coefs_[0], other.coefs_[0], rtol=0, atol=1e-6)
+        # Batches count by their weights here, and by their rows there.
+        np.testing.assert_allclose(ours.loss_curve_, other.loss_curve_, rtol=1e-6 if batch_size == len(y) else 0.03)
+
+
+@pytest.mark.parametrize(("estimator", "kind"), [pair for pair in EACH_PERCEPTRON if pair[1] != "numbers"])
+def test_lbfgs_reaches_scikit_learns_loss(digits, targets, estimator, kind):
+    X, y = digits[0], targets[kind]
+    options = {"hidden_layer_sizes": (9,), "solver": "lbfgs", "alpha": 10.0, "max_iter": 2000, "random_state": 0}
+    ours, other = estimator(activation="tanh", **options).fit(X, y), theirs(estimator)(activation="tanh", **options)
+    assert ours.loss_ == pytest.approx(other.fit(X, y).loss_, rel=0.01)
+    assert ours.loss_curve_[-1] == ours.loss_
+    assert ours.n_iter_ == len(ours.loss_curve_) < 2000
+    assert not hasattr(ours, "partial_fit")
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """Small tables, scaled but not centred, so that zeros stay zeros."""
+    found = {}
+    for load in (datasets.load_digits, datasets.load_breast_cancer, datasets.load_wine):
+        X, y = load(return_X_y=True)
+        found[load.__name__] = (X / np.maximum(X.std(axis=0), 1e-3))[::2], y[::2]
+    return found
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("C", [0.01, 1.0, 10.0])
+@pytest.mark.parametrize("table", ["load_digits", "load_breast_cancer", "load_wine"])
+def test_softmax_agrees_with_logistic_regression(rng, tables, table, C, weighted):
+    X, y = tables[table]
+    weights = rng.uniform(0, 3, len(y)) if weighted else None
+    options = {"C": C, "max_iter": 20_000, "class_weight": "balanced" if weighted else None}
+    # Newton's method comes closest to the solution.
+    other = linear_model.LogisticRegression(solver="newton-cholesky", tol=1e-10, **options).fit(X, y, weights)
+    for store in (np.asarray, sparse.csr_matrix, sparse.csc_array):
+        ours = SoftmaxClassifier(tol=1e-10, **options).fit(store(X), y, weights)
+        assert ours.coef_.shape == other.coef_.shape
+        assert ours.intercept_.shape == other.intercept_.shape
+        np.testing.assert_allclose(ours.coef_, other.coef_, rtol=0, atol=1e-4 * np.abs(other.coef_).max())
+        np.testing.assert_allclose(ours.predict_proba(store(X)), other.predict_proba(X), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(ours.decision_function(store(X)), other.decision_function(X), rtol=1e-2, atol=1e-2)
+        np.testing.assert_array_equal(ours.classes_, other.classes_)
+        assert (ours.n_iter_.shape, ours.n_iter_.dtype) == (other.n_iter_.shape, other.n_iter_.dtype)
+
+
+@pytest.mark.parametrize("kind", ["multi-class", "binary"])
+@pytest.mark.parametrize(
+    "options", [{"fit_intercept": False}, {"C": 0.1, "class_weight": {1: 4.0}}, {"C": np.inf}, {"C": 1e-6}]
+)
+def test_softmax_agrees_with_logistic_regression_for_other_parameters(kind, options):
+    X, y = datasets.load_wine(return_X_y=True)
+    X = StandardScaler().fit_transform(X)[:, 3:6]  # that no plane can tell apart
+    y = y if kind == "multi-class" else np.minimum(y, 1)
+    ours = SoftmaxClassifier(tol=1e-10, max_iter=5000, **options).fit(X, y)
+    other = linear_model.LogisticRegression(tol=1e-10, max_iter=5000, **options).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, other.coef_, rtol=0, atol=1e-4 * np.abs(other.coef_).max())
+    np.testing.assert_allclose(ours.intercept_, other.intercept_, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("kind", ["multi-class", "binary"])
+def test_softmax_comes_to_the_same_solution_by_steps(digits, targets, kind, solver):
+    X, y = digits[0], targets[kind]
+    options = {"max_iter": 3000, "tol": 1e-9, "C": 0.1, "batch_size": 700, "learning_rate_init": 0.1}
+    ours = SoftmaxClassifier(solver=solver, **options).fit(X, y)
+    other = linear_model.LogisticRegression(C=0.1, tol=1e-8, max_iter=1000).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, other.coef_, rtol=0, atol=1e-2 * np.abs(other.coef_).max())
+
+
+def test_softmax_starts_warm(digits):
+    X, y = digits
+    model = SoftmaxClassifier(warm_start=True, max_iter=1000).fit(X, y)
+    first = model.n_iter_[0]
+    assert model.fit(X, y).n_iter_[0] < first / 2
+    assert SoftmaxClassifier(max_iter=1000).fit(X, y).n_iter_[0] == first
+    model.coef_, model.intercept_ = np.zeros((10, 64)), np.zeros(10)
+    assert (model.predict_proba(X) == 0.1).all()
+    assert not model.network_.parameters.any()
+    with pytest.raises(ValueError, match="only one class: 1"):
+        SoftmaxClassifier().fit(X, np.ones(len(y), int))
+
+
+@pytest.mark.parametrize(("estimator", "kind"), EACH_KIND)
+@pytest.mark.parametrize("store", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_float32_stays_float32(digits, targets, estimator, kind, store, solver):
+    X, y = store(digits[0].astype(np.float32)), targets[kind]
+    model = estimator(solver=solver, max_iter=10, random_state=0).fit(X, y)
+    wide = estimator(solver=solver, max_iter=10, random_state=0).fit(X.astype(np.float64), y)
+    assert model.network_.dtype == np.float32
+    assert wide.network_.dtype == np.float64
+    output = "predict" if estimator is MLPRegressor else "predict_proba"
+    assert getattr(model, output)(X).dtype == np.float32
+    np.testing.assert_allclose(getattr(model, output)(X), getattr(wide, output)(X), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_neither_copies_dense_rows_nor_fills_sparse_ones(rng, estimator, solver):
+    dense = rng.standard_normal((16_000, 500))  # 64 MB
+    text = sparse.random(20_000, 5000, density=1e-3, format="csr", random_state=0)  # 800 MB if it were dense
+    options = {} if estimator is SoftmaxClassifier else {"hidden_layer_sizes": (2,)}
+    for X in (dense, text):
+        y = np.arange(X.shape[0]) % 3
+        model = estimator(solver=solver, max_iter=2, **options).fit(X[:10], y[:10])  # what is imported late
+        tracemalloc.start()
+        try:
+            model.fit(X, y).predict(X)
+            assert tracemalloc.get_traced_memory()[1] < 60e6
+        finally:
+            tracemalloc.stop()
+
+
+def test_data_frames(digits):
+    pandas = pytest.importorskip("pandas")
+    X, y = digits
+    frame = pandas.DataFrame(X, columns=[f"pixel {i}" for i in range(64)])
+    labels = pandas.Series(y, name="digit")
+    model = MLPClassifier((9,), max_iter=5, random_state=0, early_stopping=True).fit(frame, labels)
+    np.testing.assert_array_equal(model.feature_names_in_, frame.columns)
+    np.testing.assert_array_equal(
+        model.predict(frame), MLPClassifier((9,), max_iter=5, random_state=0, early_stopping=True).fit(X, y).predict(X)
+    )
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame.rename(columns={"pixel 0": "other"}))
+    with pytest.raises(ValueError, match="feature names"):
+        model.fit(frame, labels, X_val=frame.rename(columns={"pixel 0": "other"}), y_val=labels)
+    with pytest.warns(DataConversionWarning, match="column-vector"):
+        model.fit(frame, labels.to_frame())
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_grid_search_over_a_pipeline(digits, backend):
+    X, y = digits
+    grid = {"mlpclassifier__alpha": np.array([1e-4, 1.0]), "mlpclassifier__activation": np.array(["relu", "tanh"])}
+    pipeline = make_pipeline(
+        StandardScaler(), MLPClassifier((9,), max_iter=30, learning_rate_init=0.02, random_state=0)
+    )
+    with joblib.parallel_config(backend, n_jobs=2):
+        search = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    alone = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
+    assert search.score(X, y) > 0.9
+
+
+def threads_of_a_fit(X, y):
+    class Spy(Callback):
+        def on_start(self, fit):
+            seen.append(fit.trainer.n_threads)
+
+    seen = []
+    SoftmaxClassifier(max_iter=2, callbacks=[Spy()]).fit(X, y)
+    return seen[0]
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_of_joblib_do_not_take_all_processors_each(digits, backend):
+    available = threads_of_a_fit(*digits)
+    with joblib.parallel_config(backend, n_jobs=2):
+        seen = joblib.Parallel()(joblib.delayed(threads_of_a_fit)(*digits) for _ in range(4))
+    assert all(2 * threads <= max(available, 2) for threads in seen)
+    own = []
+    thread = threading.Thread(target=lambda: own.append(threads_of_a_fit(*digits)))
+    thread.start()
+    thread.join()
+    assert own == [available]
+
+
+def test_cross_validation_and_calibration(digits):
+    X, y = digits
+    model = make_pipeline(StandardScaler(), SoftmaxClassifier(C=0.1, max_iter=1000))
+    assert accuracy_score(y, cross_val_predict(model, X, y, cv=3, n_jobs=2)) > 0.85
+    for base in (model, MLPClassifier((30,), random_state=0)):
+        calibrated = CalibratedClassifierCV(base, cv=2).fit(X, y)
+        np.testing.assert_allclose(calibrated.predict_proba(X).sum(axis=1), 1)
+        assert calibrated.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize(("estimator", "kind"), EACH_KIND)
+def test_copies_and_files(tmp_path, digits, targets, estimator, kind):
+    X, y = digits[0], targets[kind]
+    options = {"solver": "adam", "max_iter": 3, "random_state": 0}
+    model = estimator(**options).fit(X, y)
+    joblib.dump(model, tmp_path / "model.joblib")
+    for copy in (pickle.loads(pickle.dumps(model)), joblib.load(tmp_path / "model.joblib")):
+        np.testing.assert_array_equal(copy.predict(X), model.predict(X))
+        copy.partial_fit(X, y)
+        np.testing.assert_array_equal(copy.predict(X), clone(model).fit(X, y).partial_fit(X, y).predict(X))
+    fresh = clone(model)
+    assert not hasattr(fresh, "network_")
+    np.testing.assert_array_equal(fresh.fit(X, y).network_.parameters, model.network_.parameters)
+    model.network_.save(tmp_path / "model.safetensors")
+    loaded = fastnn.Network.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.parameters, model.network_.parameters)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize("estimator", [SoftmaxClassifier, MLPClassifier])
+def test_class_weights_are_sample_weights(digits, targets, estimator, solver):
+    X, y = digits
+    options = {"solver": solver, "max_iter": 10, "random_state": 0}
+    balanced = len(y) / (10 * np.bincount(y))
+    for class_weight, weights in (("balanced", balanced[y]), ({3: 7.0, 4: 0.0}, np.where(y == 3, 7.0, (y != 4) * 1.0))):
+        ours = estimator(class_weight=class_weight, **options).fit(X, y)
+        other = estimator(**options).fit(X, y, sample_weight=weights)
+        np.testing.assert_allclose(ours.network_.parameters, other.network_.parameters, rtol=0, atol=1e-10)
+    if estimator is MLPClassifier:
+        y = targets["multi-label"]
+        class_weight = [{0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.0}, {0: 5.0, 1: 1.0}]
+        weights = np.prod([np.where(y[:, j], each[1], each[0]) for j, each in enumerate(class_weight)], axis=0)
+        ours = estimator(class_weight=class_weight, **options).fit(X, y)
+        other = estimator(**options).fit(X, y, sample_weight=weights)
+        np.testing.assert_allclose(ours.network_.parameters, other.network_.parameters, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("estimator", "kind"), EACH_KIND)
+def test_validation_data_of_ones_own(rng, digits, targets, estimator, kind):
+    X, y = digits[0], targets[kind]
+    weights = rng.uniform(0, 1, 200)
+    options = {"solver": "adam", "random_state": 0, "n_iter_no_change": 3, "learning_rate_init": 0.01}
+    validation = {"X_val": X[:200], "y_val": y[:200], "sample_weight_val": weights}
+    score = r2_score if estimator is MLPRegressor else accuracy_score
+    # Without early stopping it is only looked at; with it, the best is kept.
+    watched = estimator(max_iter=8, **options).fit(X[200:], y[200:], **validation)
+    plain = estimator(max_iter=8, **options).fit(X[200:], y[200:])
+    np.testing.assert_array_equal(watched.network_.parameters, plain.network_.parameters)
+    last = score(y[:200], watched.predict(X[:200]), sample_weight=weights)
+    assert watched.validation_scores_[-1] == pytest.approx(last)
+    assert len(watched.validation_scores_) == 8
+    stopped = estimator(max_iter=100, early_stopping=True, **options).fit(X[200:], y[200:], **validation)
+    best = score(y[:200], stopped.predict(X[:200]), sample_weight=weights)
+    assert max(stopped.validation_scores_) == stopped.best_validation_score_ == pytest.approx(best)
+    assert len(stopped.validation_scores_) < 100
+    with pytest.raises(ValueError, match="X_val and y_val belong together, but y_val is None"):
+        watched.fit(X, y, X_val=X)
+    if estimator is not MLPRegressor and kind != "multi-label":
+        with pytest.raises(ValueError, match="classes not in"):
+            watched.fit(
+                X[200:], y[200:], X_val=X[:3], y_val=np.array(["?", "!", "."] if kind == "binary" else [0, 1, 77])
+            )
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_callbacks_are_told_and_may_stop(digits, estimator, solver):
+    class Stop(Callback):
+        def on_epoch(self, fit):
+            if len(fit.history) == 3:
+                scores.extend(fit.history.validation_log_likelihood)
+                fit.stop = True
+
+    scores = []
+    X, y = digits
+    model = estimator(solver=solver, callbacks=[Stop()], random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(X, y, X_val=X[:50], y_val=y[:50])
+    assert len(model.loss_curve_) == len(scores) == 3
+    assert model.n_iter_ == 3
+    pickle.loads(pickle.dumps(model.set_params(callbacks=())))  # what was fitted keeps no callback
+
+
+def test_dropout_and_an_activation_a_layer(digits):
+    X, y = digits
+    model = MLPClassifier((20, 10), ["gelu", "tanh"], dropout=[0.2, 0.1], max_iter=60, random_state=0).fit(X, y)
+    assert model.network_.activation == ("gelu", "tanh")
+    assert model.score(X, y) > 0.9
+    again = clone(model).set_params(n_threads=1).fit(X, y)
+    np.testing.assert_array_equal(again.network_.parameters, model.network_.parameters)
+    plain = clone(model).set_params(dropout=0.0).fit(X, y)
+    assert plain.loss_ < model.loss_
+    with pytest.raises(ValueError, match="dropout"):
+        MLPClassifier(dropout=0.5, solver="lbfgs").fit(X, y)
+    with pytest.raises(ValueError, match="activation"):
+        MLPClassifier((3, 3), ["relu"]).fit(X, y)
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", "huber"])
+def test_other_losses_of_regression(loss):
+    X, y = datasets.load_diabetes(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X), (y - y.mean()) / y.std()
+    y[::20] += 50  # outliers
+    robust = MLPRegressor(loss, (9,), max_iter=300, random_state=0, alpha=1.0).fit(X, y)
+    squared = MLPRegressor("squared_error", (9,), max_iter=300, random_state=0, alpha=1.0).fit(X, y)
+    others = np.arange(len(y)) % 20 != 0
+    assert robust.score(X[others], y[others]) > max(0.3, squared.score(X[others], y[others]))
+    with pytest.raises(ValueError, match=r"loss must be one of .*, not 'poisson'"):
+        MLPRegressor("poisson").fit(X, y)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("learning_rate", ["constant", "adaptive"])
+def test_tells_its_progress_in_scikit_learns_words(capsys, digits, early_stopping, learning_rate):
+    X, y = digits
+    options = {"solver": "sgd", "learning_rate": learning_rate, "learning_rate_init": 0.5, "tol": 0.05}
+    options |= {"n_iter_no_change": 1, "random_state": 0, "verbose": True, "early_stopping": early_stopping}
+    neural_network.MLPClassifier(**options).fit(X, y)
+    expected = capsys.readouterr().out
+    MLPClassifier(**options).fit(X, y)
+    assert capsys.readouterr().out == expected
+    assert "Stopping." in expected
+
+
+def test_warnings_are_scikit_learns(digits):
+    X, y = digits
+    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\) reached"):
+        MLPClassifier((3,), max_iter=2).fit(X, y)
+    with pytest.warns(ConvergenceWarning, match=r"lbfgs failed to converge after 2 iteration\(s\)"):
+        SoftmaxClassifier(max_iter=2).fit(X, y)
+    with pytest.warns(UserWarning, match="It is going to be clipped"):
+        MLPClassifier((3,), max_iter=2, batch_size=1000).fit(X, y)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        MLPClassifier((3,), callbacks=[Interrupt()]).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MLPClassifier((3,), tol=10.0, n_iter_no_change=1).fit(X, y)
+        MLPClassifier((3,)).partial_fit(X, y, classes=range(10))
+        SoftmaxClassifier(C=0.01, max_iter=1000).fit(X, y)
+
+
+class Interrupt(Callback):
+    def on_epoch(self, fit):
+        raise KeyboardInterrupt
+
+
+MISTAKES = [
+    (MLPClassifier, {"solver": "newton"}, "solver must be one of 'lbfgs', 'sgd', 'adam', not 'newton'"),
+    (MLPClassifier, {"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes\[1\] must be at least 1"),
+    (MLPClassifier, {"hidden_layer_sizes": -1}, r"hidden_layer_sizes\[0\] must be at least 1"),
+    (MLPClassifier, {"activation": "step"}, "activation must be one of"),
+    (MLPClassifier, {"alpha": -1}, "alpha must be at least 0"),
+    (MLPClassifier, {"batch_size": 0}, "batch_size must be at least 1"),
+    (MLPClassifier, {"batch_size": "all"}, "batch_size must be an integer"),
+    (MLPClassifier, {"learning_rate": "fast"}, "learning_rate must be one of"),
+    (MLPClassifier, {"max_iter": 1.5}, "max_iter must be an integer"),
+    (MLPClassifier, {"momentum": 1.5}, "momentum must be at least 0 and below 1"),
+    (MLPClassifier, {"early_stopping": True, "validation_fraction": 1e-3}, "The validation set is too small"),
+    (MLPClassifier, {"random_state": "now"}, "cannot be used to seed"),
+    (MLPClassifier, {"n_threads": 0}, "n_threads must be at least 1"),
+    (MLPClassifier, {"callbacks": ["stop"]}, "callbacks must be a sequence of"),
+    (MLPClassifier, {"class_weight": {99: 1.0}}, "class_weight"),
+    (SoftmaxClassifier, {"C": 0}, "C must be above 0"),
+    (SoftmaxClassifier, {"fit_intercept": "yes"}, "fit_intercept must be one of False, True"),
+    (SoftmaxClassifier, {"fit_intercept": False, "solver": "adam"}, "fit_intercept=False needs solver='lbfgs'"),
+    (MLPRegressor, {"loss": "hinge"}, "loss must be one of"),
+]
+
+
+@pytest.mark.parametrize(("estimator", "options", "message"), MISTAKES)
+def test_mistakes_are_named(digits, estimator, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        estimator(**options).fit(*digits)
+
+
+def test_mistakes_in_the_data_are_named(digits, targets):
+    X, y = digits
+    model = MLPClassifier((3,), max_iter=2)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    with pytest.raises(ValueError, match="Unknown label type"):
+        model.fit(X, y / 7)
+    with pytest.raises(ValueError, match="y must hold one class a row"):
+        model.fit(X, np.stack([y, y], axis=1))
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        model.partial_fit(X, y)
+    model.fit(X, y)
+    with pytest.raises(ValueError, match="differ from those of an earlier fit"):
+        model.partial_fit(X, y, classes=[1, 2])
+    with pytest.raises(ValueError, match="classes not in"):
+        model.partial_fit(X, y + 5)
+    with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+        MLPClassifier(early_stopping=True).partial_fit(X, y, classes=range(10))
+    with pytest.raises(ValueError, match="'balanced' needs all rows at once"):
+        MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=range(10))
+    with pytest.raises(ValueError, match=r"non-finite parameter weights.*Try a smaller learning rate"):
+        MLPRegressor(solver="sgd", learning_rate_init=1e3, random_state=0).fit(1e3 * X, 1e3 * y)
+    np.testing.assert_array_equal(MLPClassifier((3,)).fit(X, ["one"] * len(y)).predict(X[:2]), ["one", "one"])
+    labels = targets["multi-label"]
+    np.testing.assert_array_equal(
+        clone(model).set_params(random_state=0).fit(X, sparse.csr_matrix(labels)).predict(X),
+        clone(model).set_params(random_state=0).fit(X, labels).predict(X),
+    )
+
+
+def test_the_import_names_the_extra():
+    code = "import sys; sys.modules['sklearn'] = None; import fastnn.sklearn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr.splitlines()[-1] == 'ImportError: fastnn.sklearn needs scikit-learn: pip install "fastnn[sklearn]"'
+    )
+    subprocess.run([sys.executable, "-c", "import fastnn, sys; assert 'sklearn' not in sys.modules"], check=True)
