@@ -239,7 +239,7 @@ class _Record(Callback):
             )
 
 
-class _Estimator(BaseEstimator):  # type: ignore[misc]
+class _Estimator(BaseEstimator):
     """What the estimators share: the way from the user's data to a trained network and scikit-learn's attributes.
 
     A kind of estimator says how targets are read, which network they need, how it is penalised and scored.
@@ -467,7 +467,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
+class _Classifier(ClassifierMixin, _Estimator):
     """Labels, their weights, and what is predicted of them."""
 
     @property
@@ -970,7 +970,7 @@ class MLPClassifier(_Perceptron, _Classifier):
         return tags
 
 
-class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
+class MLPRegressor(RegressorMixin, _Perceptron):
     """Multi-layer perceptron that predicts numbers.
 
     Can be exchanged for `sklearn.neural_network.MLPRegressor`: parameters, defaults and attributes that both have
