@@ -396,7 +396,7 @@ class _Estimator(BaseEstimator):
         trainer._generator = _Orders(random_state)
         return trainer
 
-    def _make_optimizer(self) -> Optimizer:
+    def _make_optimizer(self) -> Optimizer | LBFGS:
         if self.solver == "lbfgs":
             return LBFGS(tol=self.tol, max_fun=self.max_fun)
         if self.solver == "adam":
