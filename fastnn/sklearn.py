@@ -174,7 +174,7 @@ def _data(X: Any, targets: NDArray[Any], weights: NDArray[np.float64] | None) ->
 class _Record(Callback):
     """Notes each epoch in scikit-learn's attributes, and ends the fit where scikit-learn would."""
 
-    def __init__(self, estimator: _Estimator, held_out: Data | None) -> None:
+    def __init__(self, estimator: Any, held_out: Data | None) -> None:
         self.estimator = estimator
         self.held_out = held_out
 
@@ -186,7 +186,7 @@ class _Record(Callback):
         estimator.loss_curve_.append(estimator.loss_)
         if estimator.verbose:
             print(f"Iteration {len(fit.history)}, loss = {estimator.loss_:.8f}")
-        stalled = self._compare_scores() if self.held_out is not None else False
+        stalled = self.held_out is not None and self._falls_short(estimator._score(*self.held_out))
         if not estimator._stops_early:
             stalled = estimator.loss_ > estimator.best_loss_ - estimator.tol
             estimator.best_loss_ = min(estimator.loss_, estimator.best_loss_)
@@ -206,12 +206,12 @@ class _Record(Callback):
         return bool(self.estimator.solver == "sgd" and self.estimator.learning_rate == learning_rate)
 
     def _set_rate(self, fit: Fit, rate: float) -> None:
-        fit.trainer.optimizer = dataclasses.replace(fit.trainer.optimizer, learning_rate=rate)
+        optimizer: Any = fit.trainer.optimizer
+        fit.trainer.optimizer = dataclasses.replace(optimizer, learning_rate=rate)
 
-    def _compare_scores(self) -> bool:
-        # Whether the score falls short of the best by tol; the parameters of the best are kept.
+    def _falls_short(self, score: float) -> bool:
+        # Whether the score is less than tol above the best; the parameters of the best are kept.
         estimator = self.estimator
-        score = estimator._score(*self.held_out)
         estimator.validation_scores_.append(score)
         if estimator.verbose:
             print(f"Validation score: {score:f}")
@@ -223,8 +223,9 @@ class _Record(Callback):
 
     def _stop_or_slow_down(self, fit: Fit) -> None:
         estimator, adaptive = self.estimator, self._has_rate("adaptive")
-        if adaptive and fit.trainer.optimizer.learning_rate > ADAPTIVE_SMALLEST:
-            rate = fit.trainer.optimizer.learning_rate / ADAPTIVE_DIVISOR
+        optimizer: Any = fit.trainer.optimizer
+        if adaptive and optimizer.learning_rate > ADAPTIVE_SMALLEST:
+            rate = optimizer.learning_rate / ADAPTIVE_DIVISOR
             self._set_rate(fit, rate)
             estimator._no_improvement_count = 0
             outcome = f"Setting learning rate to {rate:f}"
@@ -239,7 +240,7 @@ class _Record(Callback):
             )
 
 
-class _Estimator(BaseEstimator):
+class _Estimator(BaseEstimator):  # type: ignore[misc]
     """What the estimators share: the way from the user's data to a trained network and scikit-learn's attributes.
 
     A kind of estimator says how targets are read, which network they need, how it is penalised and scored.
@@ -374,7 +375,7 @@ class _Estimator(BaseEstimator):
             self.best_loss_: float | None = None
             self.validation_scores_: list[float] | None = None
             self.best_validation_score_: float | None = None
-        self.n_iter_ = 0
+        self.n_iter_: Any = 0
         if self._stops_early:
             self.best_loss_ = None
         elif self.best_loss_ is None:
@@ -435,7 +436,7 @@ class _Estimator(BaseEstimator):
                 f"batch_size={self.batch_size} is larger than the {n_rows} rows. It is going to be clipped",
                 stacklevel=5,
             )
-        return min(self.batch_size, n_rows)
+        return min(int(self.batch_size), n_rows)
 
     def _warn_unless_converged(self, history: History) -> None:
         if history.converged or self._stopped:
@@ -467,7 +468,7 @@ class _Estimator(BaseEstimator):
         return tags
 
 
-class _Classifier(ClassifierMixin, _Estimator):
+class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     """Labels, their weights, and what is predicted of them."""
 
     @property
@@ -475,19 +476,25 @@ class _Classifier(ClassifierMixin, _Estimator):
         return bool(self.network_.loss == "binary_cross_entropy" and self.network_.sizes[-1] > 1)
 
     def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
-        if (
-            y.ndim == 2 or y.dtype.kind not in "biuUS"
-        ):  # else there is nothing to find, at a tenth of a small fit's time
+        # Integers and text in one column are sound; a closer look would take a tenth of a small fit.
+        if y.ndim == 2 or y.dtype.kind not in "biuUS":
             check_classification_targets(y)
-        if y.ndim == 2 and type_of_target(y) != "multilabel-indicator":
-            raise ValueError("y must hold one class a row or, for several labels a row, zeros and ones")
-        classes, codes = (np.arange(y.shape[1]), y) if y.ndim == 2 else np.unique(y, return_inverse=True)
-        if reset or (y.ndim == 2 and not hasattr(self, "network_")):
+        classes: NDArray[Any]
+        codes: NDArray[Any]
+        if y.ndim == 2:
+            if type_of_target(y) != "multilabel-indicator":
+                raise ValueError("y must hold one class a row or, for several labels a row, zeros and ones")
+            classes, codes = np.arange(y.shape[1]), y
+            reset = reset or not hasattr(self, "network_")
+        else:
+            classes, codes = np.unique(y, return_inverse=True)
+        if reset:
             self.classes_ = classes
-            return codes
-        if np.setdiff1d(classes, self.classes_).size:
+        elif np.setdiff1d(classes, self.classes_).size:
             raise ValueError(f"`y` has classes not in `self.classes_`: it has {classes}, expected {self.classes_}")
-        return codes if y.ndim == 2 else np.searchsorted(self.classes_, classes)[codes]
+        elif y.ndim == 1:
+            codes = np.searchsorted(self.classes_, classes)[codes]
+        return codes
 
     def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
         if targets.ndim == 2:
@@ -970,7 +977,7 @@ class MLPClassifier(_Perceptron, _Classifier):
         return tags
 
 
-class MLPRegressor(RegressorMixin, _Perceptron):
+class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     """Multi-layer perceptron that predicts numbers.
 
     Can be exchanged for `sklearn.neural_network.MLPRegressor`: parameters, defaults and attributes that both have
