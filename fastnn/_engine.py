@@ -65,6 +65,10 @@ TOUCHED_SHARE = 16
 # A line of the cache.
 LINE_BYTES = 64
 
+# A run of so few multiply-adds forward is left to one thread: waiting for others gains nothing where they are free, and
+# costs a time slice where they are not.
+SMALL_RUN = 2e6
+
 # Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
 FORWARD_PRODUCT = 1e9
 
@@ -195,19 +199,26 @@ class Engine:
         rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
         self.forward_rows = int(max(rows, FEWEST_BLOCK_ROWS))
 
+    def _team(self, X: Rows) -> int:
+        # Threads that a run over all rows is worth.
+        stored = len(X.data) if isinstance(X, CSRRows) else X.size
+        first = int(self.sizes[0] * self.sizes[1])
+        products = stored * int(self.sizes[1]) + X.shape[0] * (self.parameters.size - first)
+        return 1 if products < SMALL_RUN else self.n_threads
+
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (which rows, their last layer before softmax or sigmoid), run by run; the buffer is used again."""
         n = X.shape[0]
         block_rows = max(1, min(self.forward_rows, n))
         n_lanes = min(epoch.MAX_LANES, max(1, -(-n // block_rows)))
         run = max(n_lanes * block_rows, int(FORWARD_PRODUCT // self.parameters.size))
-        work_size = epoch.forward_work_size(self.architecture, block_rows)
+        work_size, n_threads = epoch.forward_work_size(self.architecture, block_rows), self._team(X)
         work = np.empty((n_lanes, work_size), self.parameters.dtype)
         logits = np.empty((min(run, n), self.sizes[-1]), self.parameters.dtype)
         for first in range(0, n, run):
             Z = logits[: min(run, n - first)]
             with single_threaded_blas():
-                epoch.forward(X, first, self.architecture, self.parameters, work, block_rows, Z, self.n_threads)
+                epoch.forward(X, first, self.architecture, self.parameters, work, block_rows, Z, n_threads)
             yield slice(first, first + len(Z)), Z
 
     def begin(
@@ -232,6 +243,7 @@ class Engine:
         self.batch_size = min(batch_size, int(X.shape[0]))
         self.update = UPDATES[update]
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
+        self.n_threads = self._team(X)
         self._usable_threads, self._contended_chunks = self.n_threads, 0
         n_in, n_units = (int(size) for size in self.sizes[:2])
         self.block_rows = self.forward_rows
