@@ -12,6 +12,7 @@ import dataclasses
 import math
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -151,7 +152,8 @@ class _PerceptronTrainer(Trainer):
     alpha: float
 
     def _l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self.alpha / batch_weights
+        # A batch whose weights are all 0 does not move, not even by the penalty.
+        return np.divide(self.alpha, batch_weights, out=np.zeros_like(batch_weights), where=batch_weights > 0)
 
 
 class _SoftmaxTrainer(Trainer):
@@ -240,7 +242,7 @@ class _Record(Callback):
             )
 
 
-class _Estimator(BaseEstimator):  # type: ignore[misc]
+class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     """What the estimators share: the way from the user's data to a trained network and scikit-learn's attributes.
 
     A kind of estimator says how targets are read, which network they need, how it is penalised and scored.
@@ -261,28 +263,29 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     def _stops_early(self) -> bool:
         return bool(self.early_stopping and self._stochastic)
 
+    @abstractmethod
     def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
         """Targets as the network takes them."""
-        raise NotImplementedError
 
     def _weigh(self, y: NDArray[Any], targets: NDArray[Any], weights: Any) -> Any:
         """Weights of the rows, or None where all are 1."""
         return weights
 
+    @abstractmethod
     def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
         """Width of the output layer, and the loss."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
         """Network with its initial parameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _penalise(self, trainer: Trainer, total_weight: float) -> None:
-        raise NotImplementedError
+        """Tell the trainer how weights are penalised."""
 
+    @abstractmethod
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
         """Score of data that was checked and read already."""
-        raise NotImplementedError
 
     def _loss_of(self, history: History) -> float:
         """Loss of the last epoch, as `loss_curve_` holds it."""

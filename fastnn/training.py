@@ -27,7 +27,7 @@ from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
-from fastnn.schedules import rates_of
+from fastnn.schedules import Schedule, rates_of
 from fastnn.storage import load_checkpoint, save_checkpoint
 
 # sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.
@@ -403,7 +403,7 @@ class Trainer:
         if isinstance(optimizer, LBFGS):
             engine.begin(rows, n_rows, in_order=True)
             return Chunk(rows, targets, engine)
-        alike = isinstance(optimizer.learning_rate, (int, float)) and self._l2_is_constant()
+        alike = not isinstance(optimizer.learning_rate, Schedule) and self._l2_is_constant()
         gradual = self.l1 == 0 and not self.clip_norm and optimizer.decay == 0
         engine.begin(
             rows,

@@ -105,10 +105,11 @@ SCRIPT = """
 
     class Pulse(Callback):
         def on_chunk(self, fit):
-            print("chunk", flush=True)
+            if fit.rows_done:  # within an epoch
+                print("chunk", flush=True)
 
     kind, path = sys.argv[1:]
-    fastnn.training.CHUNK_SECONDS = 0.005 if kind == "large" else 0.0005  # so that a kill comes within an epoch
+    fastnn.training.CHUNK_SECONDS = 0.002 if kind == "large" else 0.0003  # several in an epoch
     rng = np.random.default_rng(0)
     options, validation = {}, None
     X, y = rng.random((12_000, 60)).astype("float32"), rng.integers(0, 3, 12_000)
@@ -118,6 +119,7 @@ SCRIPT = """
         options = {"dropout": 0.3, "sparse": True, "l1": 1e-5, "dtype": "float64"}
         validation = X[:500], y[:500]
     elif kind == "large":
+        X, y = X.repeat(4, axis=0), y.repeat(4)
         sizes, batch_size, optimizer = [60, 200, 3], 3000, fastnn.RMSprop()
     elif kind == "text":
         X = scipy.sparse.random(12_000, 5000, 0.001, "csr", random_state=0)
@@ -144,22 +146,22 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kind):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
 
-    def run(name, chunks=None):
-        # Kill the process a moment after so many chunks.
+    def run(name, chunks=None, delay=0.0):
+        # Kill the process a moment after so many chunks within epochs.
         command = [sys.executable, script, kind, tmp_path / name]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
             for _ in range(chunks or 0):
                 process.stdout.readline()
             if chunks:
-                time.sleep(generator.uniform(0, 0.005))
+                time.sleep(delay)
                 process.kill()
             errors = process.communicate()[1]
         assert process.returncode in ([0, -signal.SIGKILL] if chunks else [0]), errors.decode()
 
     generator, within_epochs = random.Random(kind), 0
     run("whole")
-    for _ in range(4):
-        run("killed", generator.randrange(1, 12))
+    for delay in (0, 0, 0.002, 0.005):
+        run("killed", generator.randrange(1, 6), delay)
         if (tmp_path / "killed").exists():
             within_epochs += "epoch" in load_checkpoint(str(tmp_path / "killed"))[0]
     run("killed")

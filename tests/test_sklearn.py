@@ -78,6 +78,7 @@ def test_passes_scikit_learns_checks(estimator, check):
     [
         SoftmaxClassifier(solver="adam", learning_rate_init=0.1),
         MLPRegressor(solver="lbfgs"),
+        MLPClassifier((30, 20)),
     ]
 )
 def test_passes_scikit_learns_checks_with_other_parameters(estimator, check):
@@ -340,24 +341,31 @@ def test_grid_search_over_a_pipeline(digits, backend):
     assert search.score(X, y) > 0.9
 
 
-def threads_of_a_fit(X, y):
-    class Spy(Callback):
-        def on_start(self, fit):
-            seen.append(fit.trainer.n_threads)
+@pytest.fixture
+def threads_of_a_fit(digits):
+    """Tell how many threads a fit would use; made within, so that it is sent to processes by value."""
+    X, y = digits
 
-    seen = []
-    SoftmaxClassifier(max_iter=2, callbacks=[Spy()]).fit(X, y)
-    return seen[0]
+    def threads():
+        class Spy(Callback):
+            def on_start(self, fit):
+                seen.append(fit.trainer.n_threads)
+
+        seen = []
+        SoftmaxClassifier(max_iter=2, callbacks=[Spy()]).fit(X, y)
+        return seen[0]
+
+    return threads
 
 
-@pytest.mark.parametrize("backend", ["threading"])
-def test_workers_of_joblib_do_not_take_all_processors_each(digits, backend):
-    available = threads_of_a_fit(*digits)
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_of_joblib_do_not_take_all_processors_each(threads_of_a_fit, backend):
+    available = threads_of_a_fit()
     with joblib.parallel_config(backend, n_jobs=2):
-        seen = joblib.Parallel()(joblib.delayed(threads_of_a_fit)(*digits) for _ in range(4))
+        seen = joblib.Parallel()(joblib.delayed(threads_of_a_fit)() for _ in range(4))
     assert all(2 * threads <= max(available, 2) for threads in seen)
     own = []
-    thread = threading.Thread(target=lambda: own.append(threads_of_a_fit(*digits)))
+    thread = threading.Thread(target=lambda: own.append(threads_of_a_fit()))
     thread.start()
     thread.join()
     assert own == [available]
