@@ -46,8 +46,8 @@ try:
     from sklearn.utils.validation import validate_data
 except ImportError:  # before scikit-learn 1.6
 
-    def validate_data(estimator: Any, *args: Any, **options: Any) -> Any:
-        return estimator._validate_data(*args, **options)
+    def validate_data(estimator: Any, *args: Any, ensure_all_finite: bool, **options: Any) -> Any:
+        return estimator._validate_data(*args, force_all_finite=ensure_all_finite, **options)
 
 
 __all__ = ["MLPClassifier", "MLPRegressor", "SoftmaxClassifier"]
@@ -340,6 +340,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             order="C",
             multi_output=self._multi_output,
             y_numeric=isinstance(self, RegressorMixin),
+            ensure_all_finite=False,  # the network sees to that
             reset=reset,
         )
         if hasattr(y, "toarray"):
@@ -458,7 +459,8 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _check_rows(self, X: Any) -> Any:
         check_is_fitted(self)
-        return validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), order="C", reset=False)
+        dtype = (np.float64, np.float32)
+        return validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", ensure_all_finite=False, reset=False)
 
     def _has_steps(self) -> bool:
         if not self._stochastic:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memset
 
 from .affine cimport fill_rows
@@ -31,6 +31,16 @@ cdef extern from "panels.h" nogil:
                        Py_ssize_t stride, Py_ssize_t width)
     void scatter_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* d,
                         double* B, Py_ssize_t stride, Py_ssize_t width)
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define lowest_bit(bits) __builtin_ctzll(bits)
+    #else
+    static int lowest_bit(unsigned long long bits) { int at = 0; while (!(bits >> at & 1)) at++; return at; }
+    #endif
+    """
+    int lowest_bit(uint64_t bits) nogil
 
 
 class SortedBlocks(NamedTuple):
@@ -293,16 +303,24 @@ def fill_nonzeros(const stored[:, ::1] X, const int64_t[::1] indptr, floating[::
     if data_out.shape[0] == 0:
         return
     for i in prange(X.shape[0], nogil=True, num_threads=n_threads, schedule="static"):
-        fill_row(&X[i, 0], n_columns, indptr[i + 1] - indptr[i], &data_out[0] + indptr[i], &indices_out[0] + indptr[i])
+        fill_row(&X[i, 0], n_columns, &data_out[0] + indptr[i], &indices_out[0] + indptr[i])
 
 
-cdef void fill_row(const stored* row, Py_ssize_t n_columns, Py_ssize_t n_stored, floating* data,
-                   int32_t* indices) noexcept nogil:
-    # Each value is written, and kept if it is not zero: no processor could foresee which are.
-    cdef Py_ssize_t j, at = 0
-    for j in range(n_columns):
-        if at == n_stored:
-            break
-        data[at] = convert(row[j], data[0])
-        indices[at] = <int32_t> j
-        at += row[j] != 0
+cdef void fill_row(const stored* row, Py_ssize_t n_columns, floating* data, int32_t* indices) noexcept nogil:
+    # By bits that tell which of so many values are not zero: no processor could foresee it value by value.
+    cdef Py_ssize_t begin, j, at = 0
+    cdef uint64_t bits
+    for begin in range(0, n_columns, 64):
+        bits = 0
+        if begin + 64 <= n_columns:
+            for j in range(64):
+                bits |= <uint64_t> (row[begin + j] != 0) << j
+        else:
+            for j in range(n_columns - begin):
+                bits |= <uint64_t> (row[begin + j] != 0) << j
+        while bits:
+            j = begin + lowest_bit(bits)
+            data[at] = convert(row[j], data[0])
+            indices[at] = <int32_t> j
+            at += 1
+            bits &= bits - 1

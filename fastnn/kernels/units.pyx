@@ -57,6 +57,8 @@ cdef enum:
     ALIGNED_UNITS = 8   # slices of wide layers begin at multiples of this
     LONG_OUTPUT = 64    # inputs of an output layer from which on sums along them, and no BLAS, are faster
     LINE_BYTES = 64     # of the cache
+    SORT_LINES = 6      # Sorting a non-zero takes as long as multiplying it with so many lines of numbers.
+    STEP_COLUMNS = 16   # of sparse rows, whose weights are stepped on together
 
 
 cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
@@ -127,10 +129,30 @@ cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexc
             + n_blocks(model))
 
 
+cdef Py_ssize_t share_begin(const Model* model, Py_ssize_t n, int member, int n_members,
+                            Py_ssize_t number_size) noexcept nogil:
+    # Where the member's share of n rows to prepare begins.  Slices of units are of several widths, and members with
+    # less to multiply sort more of the sparse rows.  The bits do not depend on it.
+    cdef Py_ssize_t width = model.sizes[1], lines = 0, own
+    cdef int m, s
+    cdef double begun = 0
+    if not model.nonzeros or member == n_members:
+        return n * member // n_members
+    for s in range(slices_of(width)):
+        lines += sliced_row(width, s, number_size) * number_size // LINE_BYTES
+    for m in range(member):
+        own = 0
+        for s in range(slices_of(width) * m // n_members, slices_of(width) * (m + 1) // n_members):
+            own += sliced_row(width, s, number_size) * number_size // LINE_BYTES
+        begun += min(1.0, max(0.0, ((2.0 * lines + SORT_LINES) / n_members - 2.0 * own) / SORT_LINES))
+    return <Py_ssize_t> (n * min(1.0, begun))
+
+
 cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, Py_ssize_t n, floating* work,
                        int member, int n_members) noexcept nogil:
     # The member's share of a batch's rows, for all: gathered, or their non-zeros by column.
-    cdef Py_ssize_t begin = n * member // n_members, end = n * (member + 1) // n_members
+    cdef Py_ssize_t begin = share_begin(model, n, member, n_members, sizeof(floating))
+    cdef Py_ssize_t end = share_begin(model, n, member + 1, n_members, sizeof(floating))
     cdef ColumnStore columns
     if run.store.kind == CSR:
         columns = columns_of(model, work, member)
@@ -156,24 +178,43 @@ cdef inline Py_ssize_t weight_size(const Model* model, Py_ssize_t k) noexcept no
     return model.first_size if k == 0 else model.sizes[k] * model.sizes[k + 1]
 
 
+cdef void climb_columns(const Model* model, const Batch* run, Py_ssize_t at, floating* rows, const floating* dZ,
+                        Py_ssize_t z_stride, floating* target, Py_ssize_t stride, Py_ssize_t n_units,
+                        Py_ssize_t first, Py_ssize_t n_columns, int n_members, floating alpha) noexcept nogil:
+    # Adds to target (n_columns, n_units) alpha times the gradient of one slice's weights below so many inputs.
+    cdef int m
+    cdef ColumnStore columns
+    for m in range(1 if model.blocks != NULL else n_members):
+        columns = block_at(model.blocks, run.store, at, dZ) if model.blocks != NULL else columns_of(model, rows, m)
+        columns.starts += first
+        columns.n_columns = n_columns
+        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha, model.blocks == NULL)
+
+
 cdef void step_sparse(const Model* model, const Batch* run, Py_ssize_t at, Py_ssize_t n, floating* rows,
                       const floating* dZ, Py_ssize_t z_stride, floating* target, Py_ssize_t stride,
                       Py_ssize_t n_units, int n_members, floating alpha, floating beta) noexcept nogil:
     # The first weight's step, or gradient, for one slice.
-    cdef int m
-    cdef ColumnStore columns
-    if model.blocks != NULL:
-        columns = block_at(model.blocks, run.store, at, dZ)
-        scale_rows(target, stride, model.sizes[0], n_units, beta)
-        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha, False)
-        return
-    if not model.nonzeros:
+    if model.blocks == NULL and not model.nonzeros:
         sparse_backward_weight(run.store, run.order, at, n, dZ, z_stride, target, stride, n_units, alpha, beta)
         return
     scale_rows(target, stride, model.sizes[0], n_units, beta)
-    for m in range(n_members):
-        columns = columns_of(model, rows, m)
-        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha, True)
+    climb_columns(model, run, at, rows, dZ, z_stride, target, stride, n_units, 0, model.sizes[0], n_members, alpha)
+
+
+cdef void step_columns(const Model* model, const Batch* run, const Step* step, Py_ssize_t at, floating* rows,
+                       const floating* dZ, Py_ssize_t z_stride, floating* parameters, floating* gradient,
+                       floating* state, Py_ssize_t stride, Py_ssize_t n_units, int n_members) noexcept nogil:
+    # An optimizer's step of one slice of the first weight, a few inputs after the other: their gradient is used up
+    # before it leaves the cache, and all take the same room.
+    cdef Py_ssize_t first = 0, n
+    while first < model.sizes[0]:
+        n = min(<Py_ssize_t> STEP_COLUMNS, model.sizes[0] - first)
+        scale_rows(gradient, stride, n, n_units, <floating> 0.0)
+        climb_columns(model, run, at, rows, dZ, z_stride, gradient, stride, n_units, first, n, n_members,
+                      <floating> 1.0)
+        update_range(step, True, parameters + first * stride, gradient, state + first * stride, 0, n * stride)
+        first += n
 
 
 cdef inline void activate_slice(const Model* model, int k, floating* Z, floating* slopes, Py_ssize_t stride,
@@ -252,8 +293,10 @@ cdef bint own_block(const Model* model, Py_ssize_t index, bint sparse, Py_ssize_
 
 
 cdef void step_own(const Model* model, const StepStore* steps, Step* step, floating* parameters, floating* gradient,
-                   floating* state, floating* squares, bint sparse, int member, int n_members) noexcept nogil:
-    # The member's part of an optimizer's step from the gradient; squares (n_blocks,) are everyone's.
+                   floating* state, floating* squares, bint sparse, bint after_first, int member,
+                   int n_members) noexcept nogil:
+    # The member's part of an optimizer's step from the gradient, or all of it after the first weight; squares
+    # (n_blocks,) are everyone's.
     cdef Py_ssize_t index, i, begin
     cdef Block block
     cdef double total = 0
@@ -270,6 +313,8 @@ cdef void step_own(const Model* model, const StepStore* steps, Step* step, float
             total += squares[index]
         step.scale = clipped(total, steps.clip_norm)
     for index in range(n_blocks(model)):
+        if after_first and index < 2 * N_SLICES and index % 2 == 0:
+            continue
         if not own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
             continue
         if block.stride == block.n_columns:
@@ -323,6 +368,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef bint prepares = model.nonzeros > 0 if sparse else not in_place
     cdef Step step
     cdef bint folds = steps.folds
+    cdef bint by_columns = (sparse and by_slices and (prepares or model.blocks != NULL) and not folds
+                            and steps.clip_norm == 0)
     cdef floating alpha = <floating> 1.0, weight_beta = <floating> 0.0
     cdef floating bias_beta = <floating> 1.0 if folds else <floating> 0.0
     cdef floating* target = parameters if folds else gradient
@@ -496,8 +543,12 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 if k == 0 and sparse:
                     sliced = sliced_begin(n_in, width, s, sizeof(floating)) if by_slices else begin
                     row = sliced_row(width, s, sizeof(floating)) if by_slices else width
-                    step_sparse(model, run, at, n, rows, D + begin, stride, target + sliced, row, end - begin,
-                                n_members, alpha, weight_beta)
+                    if by_columns:
+                        step_columns(model, run, &step, at, rows, D + begin, stride, parameters + sliced,
+                                     gradient + sliced, state + sliced, row, end - begin, n_members)
+                    else:
+                        step_sparse(model, run, at, n, rows, D + begin, stride, target + sliced, row,
+                                    end - begin, n_members, alpha, weight_beta)
                 elif k > 0 or not by_slices:
                     affine_backward_weight(Y, below, D + begin, stride, target + weight + begin, width,
                                            n, below, end - begin, alpha, weight_beta)
@@ -522,7 +573,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             affine_backward_bias(dZ, n_classes, target + own, n, n_classes, alpha, bias_beta)
             position[0] = at
         if not folds:
-            step_own(model, steps, &step, parameters, gradient, state, squares, sparse, member, n_members)
+            step_own(model, steps, &step, parameters, gradient, state, squares, sparse, by_columns, member, n_members)
         if steps.max_norm > 0:
             limit_own_norms(model, steps.max_norm, parameters, gradient, sparse, member, n_members)
         if stop[parity]:
