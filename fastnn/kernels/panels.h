@@ -112,18 +112,25 @@ FUNCTION void OF(scatter, NUMBER)(const NUMBER *values, const int32_t *rows, ptr
 #else
 
 #define vector NAME(vector)
+#define half NAME(half)
 typedef NUMBER vector __attribute__((vector_size(BYTES), aligned(sizeof(NUMBER)), may_alias));
+typedef NUMBER half __attribute__((vector_size(BYTES / 2), aligned(sizeof(NUMBER)), may_alias));
 #define AT(address) (*(vector *)(address))
 #define READ(address) (*(const vector *)(address))
+#define HALF_AT(address) (*(half *)(address))
+#define READ_HALF(address) (*(const half *)(address))
 #define LANES (BYTES / (ptrdiff_t)sizeof(NUMBER))
-#define PLACE(p) (p == vectors - 1 ? width - LANES : p * LANES)
+#define PLACE(p) (p == vectors - 1 && !halved ? width - LANES : p * LANES)
+#define HALF_PLACE (width - LANES / 2)
 
 INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
                                   const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t width, const int vectors,
-                                  const int chains)
+                                  const int halved, const int chains)
 {
     const vector zero = {0};
+    const half half_zero = {0};
     vector sums[2][PANEL_VECTORS];
+    half last[2];
     const NUMBER *b;
     NUMBER value;
     ptrdiff_t k;
@@ -132,43 +139,64 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
         sums[0][p] = READ(out + PLACE(p));
         sums[1][p] = zero;
     }
+    last[0] = last[1] = half_zero;
+    if (halved)
+        last[0] = READ_HALF(out + HALF_PLACE);
     for (k = 0; k + chains <= n; k += chains)
         for (c = 0; c < chains; c++) {
             value = scale * values[k + c];
             b = B + rows[k + c] * stride;
             for (p = 0; p < vectors; p++)
                 sums[c][p] += value * READ(b + PLACE(p));
+            if (halved)
+                last[c] += value * READ_HALF(b + HALF_PLACE);
         }
     if (k < n) {
         value = scale * values[k];
         b = B + rows[k] * stride;
         for (p = 0; p < vectors; p++)
             sums[0][p] += value * READ(b + PLACE(p));
+        if (halved)
+            last[0] += value * READ_HALF(b + HALF_PLACE);
     }
     for (p = 0; p < vectors; p++) {
         if (chains > 1)
             sums[0][p] += sums[1][p];
         AT(out + PLACE(p)) = sums[0][p];
     }
+    if (halved) {
+        if (chains > 1)
+            last[0] += last[1];
+        HALF_AT(out + HALF_PLACE) = last[0];
+    }
 }
 
 INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
-                                  const NUMBER *d, NUMBER *B, ptrdiff_t stride, ptrdiff_t width, const int vectors)
+                                  const NUMBER *d, NUMBER *B, ptrdiff_t stride, ptrdiff_t width, const int vectors,
+                                  const int halved)
 {
+    const half half_zero = {0};
     vector kept[PANEL_VECTORS], sums[PANEL_VECTORS];
+    half kept_last = half_zero, last = half_zero;
     NUMBER *b;
     NUMBER value;
     ptrdiff_t k;
     int p;
     for (p = 0; p < vectors; p++)
         kept[p] = READ(d + PLACE(p));
+    if (halved)
+        kept_last = READ_HALF(d + HALF_PLACE);
     for (k = 0; k < n; k++) {
         value = scale * values[k];
         b = B + rows[k] * stride;
         for (p = 0; p < vectors; p++)
             sums[p] = READ(b + PLACE(p)) + value * kept[p];
+        if (halved)
+            last = READ_HALF(b + HALF_PLACE) + value * kept_last;
         for (p = 0; p < vectors; p++)
             AT(b + PLACE(p)) = sums[p];
+        if (halved)
+            HALF_AT(b + HALF_PLACE) = last;
     }
 }
 
@@ -179,26 +207,32 @@ INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptr
 #define CASES CASE(1) CASE(2) CASE(3) CASE(4)
 #endif
 
+/* In halves of vectors: what is left over may need no more than one. */
+#define HALVES ((width + LANES / 2 - 1) / (LANES / 2))
+
 FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, const int32_t *starts, ptrdiff_t n,
                             NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
                             ptrdiff_t width, int in_order)
 {
     ptrdiff_t j;
     /* Where sums are few, each may have two chains, so that no product waits for the one before. */
-#define LOOP(vectors, chains) \
+#define LOOP(vectors, halved, chains) \
     for (j = 0; j < n; j++) \
         if (starts[j] < starts[j + 1]) \
             NAME(combine_vectors)(values + starts[j], rows + starts[j], starts[j + 1] - starts[j], scale, B, stride, \
-                                  out + j * out_stride, width, vectors, chains);
-#define CASE(vectors) \
-    case vectors: \
+                                  out + j * out_stride, width, vectors, halved, chains);
+#define CHAINS(vectors, halved) \
         if (vectors * BYTES <= 128 && !in_order) { \
-            LOOP(vectors, 2) \
+            LOOP(vectors, halved, 2) \
         } else { \
-            LOOP(vectors, 1) \
+            LOOP(vectors, halved, 1) \
         } \
         break;
-    switch ((width + LANES - 1) / LANES) { CASES }
+#define CASE(vectors) \
+    case 2 * vectors - 1: CHAINS(vectors - 1, 1) \
+    case 2 * vectors: CHAINS(vectors, 0)
+    switch (HALVES) { CASES }
+#undef CHAINS
 #undef CASE
 #undef LOOP
 }
@@ -207,16 +241,22 @@ FUNCTION void NAME(scatter)(const NUMBER *values, const int32_t *rows, ptrdiff_t
                             NUMBER *B, ptrdiff_t stride, ptrdiff_t width)
 {
 #define CASE(vectors) \
-    case vectors: NAME(scatter_vectors)(values, rows, n, scale, d, B, stride, width, vectors); break;
-    switch ((width + LANES - 1) / LANES) { CASES }
+    case 2 * vectors - 1: NAME(scatter_vectors)(values, rows, n, scale, d, B, stride, width, vectors - 1, 1); break; \
+    case 2 * vectors: NAME(scatter_vectors)(values, rows, n, scale, d, B, stride, width, vectors, 0); break;
+    switch (HALVES) { CASES }
 #undef CASE
 }
 
 #undef CASES
+#undef HALVES
 #undef PLACE
+#undef HALF_PLACE
 #undef LANES
 #undef READ
 #undef AT
+#undef READ_HALF
+#undef HALF_AT
 #undef vector
+#undef half
 
 #endif
