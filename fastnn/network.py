@@ -133,7 +133,8 @@ class Network:
     count alike whatever their weights; of a single row only the bias is left.  After each step the running
     statistics, which begin at 0 and 1, become 0.9 times themselves plus 0.1 times the batch's, whose variance is then
     the unbiased one; a single row leaves them alone.  Everything else here uses the running statistics, but for
-    `gradient`.
+    `gradient`.  Penalties, decay and max-norm are for the weights alone.  A batch goes forward and backward as a
+    whole, so that work space grows with its size.
 
     Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  uint8 is taken as pixels, each
     multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for cross-entropy, and
