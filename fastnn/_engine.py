@@ -199,6 +199,8 @@ class Engine:
         few, many = BLOCK_ROWS
         rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
         self.forward_rows = int(max(rows, FEWEST_BLOCK_ROWS))
+        # Numbers behind the layers' own.
+        self._n_norms = 3 * int(sizes[1:-1].sum()) if architecture.batch_norm else 0
 
     def _team(self, X: Rows) -> int:
         # Threads that a run over all rows is worth.
@@ -247,21 +249,26 @@ class Engine:
         self.n_threads = self._team(X)
         self._usable_threads, self._contended_chunks, self._next_contended = self.n_threads, 0, 1
         n_in, n_units = (int(size) for size in self.sizes[:2])
+        batch_norm = self.architecture.batch_norm
         self.block_rows = self.forward_rows
         many = self.batch_size > self.forward_rows  # a batch of one block is stepped on without a gradient
         if many and not isinstance(X, CSRRows) and n_in >= DENSE_INPUTS and n_units <= THIN_UNITS:
             rows = dense.BLOCK_BYTES // (n_in * self.parameters.itemsize) // TILED_ROWS * TILED_ROWS
             self.block_rows = min(self.block_rows, max(rows, TILED_ROWS))
-        touches = self._touches(X, lazy, direct)
-        self._by_units = not touches and epoch.go_by_units(self.architecture, self.batch_size, self.update)
+        if batch_norm:  # couples the rows of a batch
+            self.block_rows = self.batch_size
+        touches = not batch_norm and self._touches(X, lazy, direct)
+        by_units = not touches and epoch.go_by_units(self.architecture, self.batch_size, self.update)
+        # Whether threads share out each batch, and it is one block.
+        self._in_team = by_units or batch_norm
         blocks = self._sorted_blocks(X) if in_order and not touches else None
         nonzeros = 0 if touches or blocks else self._nonzeros_at_once(X)
         shape = epoch.work_shape(self.architecture, self.batch_size, self.block_rows, self.update, nonzeros, touches)
         n_lanes = shape[0]
         dtype, size = self.parameters.dtype, self.parameters.size
-        by_slices = self._by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS
+        by_slices = by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS
         if by_slices:
-            size = units.vector_size(self.sizes, isinstance(X, CSRRows), dtype.itemsize)
+            size = units.vector_size(self.sizes, isinstance(X, CSRRows), dtype.itemsize) + self._n_norms
         self.space = Space(
             gradients=aligned((n_lanes, size), dtype),
             work=aligned(shape, dtype),
@@ -299,11 +306,13 @@ class Engine:
         n, n_in = X.shape
         if not isinstance(X, CSRRows):
             return None
-        rows_at_once = self.batch_size if self._by_units else min(self.block_rows, self.batch_size)
+        rows_at_once = self.batch_size if self._in_team else min(self.block_rows, self.batch_size)
+        if rows_at_once > epoch.MAX_BLOCK_ROWS:
+            return None
         wide = int(self.sizes[1]) * self.parameters.itemsize >= SORTED_BYTES
         if len(X.data) * rows_at_once < (SORTED_NONZEROS_WIDE if wide else SORTED_NONZEROS) * n * n_in:
             return None
-        bounds = np.array(epoch.block_bounds(n, self.batch_size, self.block_rows, self._by_units), np.int64)
+        bounds = np.array(epoch.block_bounds(n, self.batch_size, self.block_rows, self._in_team), np.int64)
         rows_, starts = np.empty(len(X.data), np.int32), np.empty((len(bounds) - 1, n_in + 2), np.int32)
         blocks = SortedBlocks(np.empty_like(X.data), rows_, starts, bounds)
         sparse.sort_blocks(X, bounds, blocks.data, blocks.rows, blocks.starts, self.n_threads)
@@ -316,6 +325,8 @@ class Engine:
         if not isinstance(X, CSRRows) or width * self.parameters.itemsize < SORTED_BYTES:
             return 0
         n = min(self.batch_size, epoch.MAX_BLOCK_ROWS)
+        if min(self.batch_size, self.block_rows) > n:
+            return 0
         most = int(np.partition(np.diff(X.indptr), len(X.indptr) - 1 - n)[-n:].sum())
         return most if most >= SORTED_NONZEROS * n_in else 0
 
@@ -360,9 +371,11 @@ class Engine:
         return gradient
 
     def _rearrange(self, vectors: NDArray[Any], vectors_out: NDArray[Any], back: bool = False) -> None:
-        is_sparse = isinstance(self.X, CSRRows)
+        is_sparse, n_norms = isinstance(self.X, CSRRows), self._n_norms
         for vector, out in zip(np.atleast_2d(vectors), np.atleast_2d(vectors_out), strict=True):
-            units.rearrange(self.sizes, is_sparse, back, vector, out, self.n_threads)
+            layers, layers_out = vector[: len(vector) - n_norms], out[: len(out) - n_norms]
+            units.rearrange(self.sizes, is_sparse, back, layers, layers_out, self.n_threads)
+            out[len(out) - n_norms :] = vector[len(vector) - n_norms :]
 
     def advance(self, targets: Targets, order: NDArray[np.intp] | None, seconds: float) -> bool:
         """Train for about so many seconds; return whether the epoch goes on.
@@ -370,7 +383,7 @@ class Engine:
         The rows are taken in the given order, and the targets stand in that order.  Where a batch's log-likelihood is
         not finite, its step is not taken and FloatingPointError is raised.
         """
-        if self._by_units:
+        if self._in_team:
             started = time.perf_counter(), time.process_time()
         with single_threaded_blas():
             epoch.train(
@@ -385,7 +398,7 @@ class Engine:
                 seconds,
                 self._usable_threads,
             )
-        if self._by_units:
+        if self._in_team:
             self._adapt(time.perf_counter() - started[0], time.process_time() - started[1])
         if not np.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")

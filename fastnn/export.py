@@ -187,6 +187,7 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
 def _add_layers(graph: Graph, network: Network) -> str:
     """Add all layers and return the name of what stands before the softmax or sigmoid, if there is one."""
     value = "X"
+    network = network.without_norm()
     activations = (*network.activation, "identity")
     for weight, bias, activation in zip(network.weights, network.biases, activations, strict=True):
         z = graph.add("Add", graph.add("MatMul", value, weight), bias)

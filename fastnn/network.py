@@ -14,6 +14,7 @@ from fastnn import storage
 from fastnn._engine import Engine, Rows, available_threads
 from fastnn._validation import (
     check_activations,
+    check_choice,
     check_dtype,
     check_loss,
     check_not_empty,
@@ -26,6 +27,7 @@ from fastnn._validation import (
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
 from fastnn.kernels.epoch import Architecture
 from fastnn.kernels.losses import LOSSES, Targets, inplace_loss
+from fastnn.kernels.normalisation import EPSILON
 from fastnn.kernels.softmax import inplace_softmax
 from fastnn.kernels.updates import UPDATES, Steps
 
@@ -36,9 +38,9 @@ RECTIFYING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 class Parameters(list[NDArray[Any]]):
     """The arrays of all layers; assigning to an item copies into the network's own array."""
 
-    def __init__(self, arrays: Iterable[NDArray[Any]], name: str) -> None:
+    def __init__(self, arrays: Iterable[NDArray[Any]], name: str, minimum: float = -np.inf) -> None:
         super().__init__(arrays)
-        self._name = name
+        self._name, self._minimum = name, minimum
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(index, slice):
@@ -56,6 +58,8 @@ class Parameters(list[NDArray[Any]]):
             raise ValueError(f"an array of {self._name} must keep its shape {target.shape}, not {array.shape}")
         if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
             raise ValueError(f"an array of {self._name} must hold finite real numbers")
+        if (array < self._minimum).any():
+            raise ValueError(f"an array of {self._name} must be at least {self._minimum:g}")
         target[...] = array
 
     def _fixed(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -80,6 +84,13 @@ def split_parameters(parameters: NDArray[Any], sizes: Sequence[int]) -> tuple[li
     return weights, biases
 
 
+def split_norms(parameters: NDArray[Any], sizes: Sequence[int]) -> list[list[NDArray[Any]]]:
+    """Views of the same vector with batch normalisation: scales, means, variances (n_units,) of the hidden layers."""
+    begin = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
+    norms = np.split(parameters[begin:], np.repeat(sizes[1:-1], 3).cumsum()[:-1])
+    return [norms[which : 3 * (len(sizes) - 2) : 3] for which in range(3)]
+
+
 class Network:
     """Affine layers with an activation each, and a softmax, a sigmoid or nothing at the end, as the loss wants it.
 
@@ -99,18 +110,31 @@ class Network:
         Minus the log-likelihood of a row: "cross_entropy" of a softmax over classes; "binary_cross_entropy" of a
         sigmoid for each output, for labels of which several may hold; "squared" (half the square), "absolute" or
         "huber" (threshold 1), of outputs that are real numbers.  All but the first are summed over the outputs.
+    batch_norm : bool, default False
+        Whether the hidden layers are batch-normalised [3]_, between weights and bias: see Notes.
 
     Attributes
     ----------
     weights, biases : lists of arrays, (n_in, n_out) and (n_out,), C-contiguous
         Of each layer, from the input on.  Assigning to an item or into an array changes the network.
+    scales, means, variances : lists of arrays (n_units,)
+        Of each hidden layer, where there is batch normalisation: what normalised units are multiplied by, and the
+        running statistics that predictions are made with.  Empty without it.
     parameters : (n_parameters,) array
-        All of them in one vector, that weights and biases are views of.
+        All of them in one vector, that these are views of.
 
     Notes
     -----
     Biases start at 0, and so do the weights of softmax regression.  The weights of other networks are drawn
     uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, those in front of a ReLU and its kind from +-sqrt(6 / n_in) [2]_.
+
+    With `batch_norm` a hidden layer is ``activation(scale * (Z - mean) / sqrt(variance + 1e-5) + bias)``, where Z is
+    the product of its input and its weights.  In training, mean and variance are those of the batch's rows, which
+    count alike whatever their weights; of a single row only the bias is left.  After each step the running
+    statistics, which begin at 0 and 1, become 0.9 times themselves plus 0.1 times the batch's, whose variance is then
+    the unbiased one; a single row leaves them alone.  Everything else here uses the running statistics, but for
+    `gradient`.  Penalties, decay and max-norm are for the weights alone.  A batch goes forward and backward as a
+    whole, so that work space grows with its size.
 
     Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  uint8 is taken as pixels, each
     multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for cross-entropy, and
@@ -122,6 +146,8 @@ class Network:
     .. [1] X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks",
        AISTATS 2010.
     .. [2] K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", ICCV 2015.
+    .. [3] S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+       shift", ICML 2015.
 
     Examples
     --------
@@ -137,18 +163,36 @@ class Network:
         dtype: DTypeLike = "float64",
         seed: int | np.random.Generator | None = 0,
         loss: str = "cross_entropy",
+        batch_norm: bool = False,
     ) -> None:
         self.loss = check_loss(loss)
+        self.batch_norm = check_choice(batch_norm, "batch_norm", [False, True])
         self.sizes = check_sizes(sizes)
         self.activation = check_activations(activation, len(self.sizes) - 2)
         self._allocate(check_dtype(dtype))
         self._draw(check_seed(seed))
 
+    @classmethod
+    def _empty(
+        cls, sizes: tuple[int, ...], activation: tuple[str, ...], loss: str, batch_norm: bool, dtype: np.dtype[Any]
+    ) -> Network:
+        """Network of what was checked already, all parameters 0 but for those of normalisation."""
+        network = cls.__new__(cls)
+        network.sizes, network.activation, network.loss, network.batch_norm = sizes, activation, loss, batch_norm
+        network._allocate(dtype)
+        return network
+
     def _allocate(self, dtype: np.dtype[Any]) -> None:
         n_parameters = sum((n_in + 1) * n_out for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        n_parameters += 3 * sum(self.sizes[1:-1]) if self.batch_norm else 0
         self._parameters = np.zeros(n_parameters, dtype)
         weights, biases = split_parameters(self._parameters, self.sizes)
+        scales, means, variances = split_norms(self._parameters, self.sizes) if self.batch_norm else ([], [], [])
         self._weights, self._biases = Parameters(weights, "weights"), Parameters(biases, "biases")
+        self._scales, self._means = Parameters(scales, "scales"), Parameters(means, "means")
+        self._variances = Parameters(variances, "variances", minimum=0)
+        for ones in (*scales, *variances):
+            ones[:] = 1
 
     def _draw(self, generator: np.random.Generator) -> None:
         if len(self.sizes) == 2:
@@ -160,7 +204,7 @@ class Network:
 
     @property
     def parameters(self) -> NDArray[Any]:
-        """All weights and biases in one vector (n_parameters,)."""
+        """All weights and biases in one vector (n_parameters,); scales and running statistics too, if there are any."""
         return self._parameters
 
     @parameters.setter
@@ -184,6 +228,33 @@ class Network:
     @biases.setter
     def biases(self, arrays: Sequence[ArrayLike]) -> None:
         self._biases[:] = arrays
+
+    @property
+    def scales(self) -> Parameters:
+        """Scales (n_units,) of each hidden layer with batch normalisation."""
+        return self._scales
+
+    @scales.setter
+    def scales(self, arrays: Sequence[ArrayLike]) -> None:
+        self._scales[:] = arrays
+
+    @property
+    def means(self) -> Parameters:
+        """Running means (n_units,) of each hidden layer with batch normalisation."""
+        return self._means
+
+    @means.setter
+    def means(self, arrays: Sequence[ArrayLike]) -> None:
+        self._means[:] = arrays
+
+    @property
+    def variances(self) -> Parameters:
+        """Running variances (n_units,), at least 0, of each hidden layer with batch normalisation."""
+        return self._variances
+
+    @variances.setter
+    def variances(self, arrays: Sequence[ArrayLike]) -> None:
+        self._variances[:] = arrays
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -211,21 +282,43 @@ class Network:
         activation = f"{names.pop()!r}" if len(names) == 1 else f"{list(self.activation)}"
         middle = f", activation={activation}" if self.activation else ""
         loss = "" if self.loss == "cross_entropy" else f", loss={self.loss!r}"
-        return f"Network({list(self.sizes)}{middle}, dtype={self.dtype.name!r}{loss})"
+        batch_norm = ", batch_norm=True" if self.batch_norm else ""
+        return f"Network({list(self.sizes)}{middle}, dtype={self.dtype.name!r}{loss}{batch_norm})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"sizes": self.sizes, "activation": self.activation, "loss": self.loss, "parameters": self.parameters}
+        names = ("sizes", "activation", "loss", "batch_norm", "parameters")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.sizes, self.activation, self.loss = state["sizes"], state["activation"], state["loss"]
+        self.sizes, self.activation = state["sizes"], state["activation"]
+        self.loss, self.batch_norm = state["loss"], state["batch_norm"]
         self._allocate(state["parameters"].dtype)
         self.parameters = state["parameters"]
 
     def engine(self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None) -> Engine:
-        """Return the engine that computes with this network's parameters."""
+        """Return the engine that trains this network's parameters."""
         codes = np.array([ACTIVATIONS[name] for name in self.activation], np.int32)
-        architecture = Architecture(np.array(self.sizes, np.intp), codes, dropout)
+        architecture = Architecture(np.array(self.sizes, np.intp), codes, dropout, batch_norm=self.batch_norm)
         return Engine(architecture, self.parameters, n_threads or available_threads())
+
+    def without_norm(self) -> Network:
+        """Return the network itself, or one without batch normalisation that predicts the same.
+
+        The running statistics and the scales go into its weights and biases.
+        """
+        if not self.batch_norm:
+            return self
+        plain = self._empty(self.sizes, self.activation, self.loss, False, self.dtype)
+        plain.parameters = self.parameters[: plain.parameters.size]
+        norms = zip(plain.weights, plain.biases, self.scales, self.means, self.variances, strict=False)
+        for weight, bias, scale, mean, variance in norms:
+            factor = scale / np.sqrt(variance.astype(np.float64) + EPSILON)
+            weight *= factor
+            bias -= mean * factor
+        return plain
+
+    def _forward(self, rows: Rows, n_threads: int | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
+        return self.without_norm().engine(n_threads).forward(rows)
 
     def check_data(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, names: Sequence[str] = ("X", "y")
@@ -238,7 +331,7 @@ class Network:
         return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows))
 
     def _outputs(self, X: ArrayLike) -> Iterator[tuple[slice, NDArray[Any]]]:
-        return self.engine().forward(check_rows(X, self.n_in, self.dtype))
+        return self._forward(check_rows(X, self.n_in, self.dtype))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Most probable class (n,) of each row, of several equal ones the first.
@@ -286,7 +379,7 @@ class Network:
             raise TypeError(f"a network with loss {self.loss!r} has no classes of which one is true")
         rows, targets = self.check_data(X, y)
         matrix = np.zeros((self.n_out, self.n_out), np.intp)
-        for where, Z in self.engine().forward(rows):
+        for where, Z in self._forward(rows):
             np.add.at(matrix, (targets.y[where], Z.argmax(axis=1)), 1)
         return matrix
 
@@ -297,7 +390,7 @@ class Network:
         """
         log_likelihood, wrong = 0.0, 0.0
         total = float(rows.shape[0] if targets.weights is None else targets.weights.sum())
-        for where, Z in self.engine(n_threads).forward(rows):
+        for where, Z in self._forward(rows, n_threads):
             weights = None if targets.weights is None else targets.weights[where]
             here = targets._replace(y=targets.y[where], weights=weights)
             if self.loss == "cross_entropy":
@@ -312,8 +405,11 @@ class Network:
 
     def gradient(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    ) -> tuple[list[NDArray[Any]], ...]:
         """Gradient of the mean log-likelihood: (by the weights, by the biases), in the shapes of both lists.
+
+        With batch normalisation it is that of training, by the mean and variance of these rows, and a third list has
+        the gradient by the scales.
 
         Raises
         ------
@@ -323,12 +419,16 @@ class Network:
         rows, targets = self.check_data(X, y, sample_weight)
         engine = self.engine()
         engine.begin(rows, len(targets.y))
-        return split_parameters(engine.gradient(targets, Steps(UPDATES["none"], np.zeros((1, 3)))), self.sizes)
+        gradient = engine.gradient(targets, Steps(UPDATES["none"], np.zeros((1, 3))))
+        layers = split_parameters(gradient, self.sizes)
+        return (*layers, split_norms(gradient, self.sizes)[0]) if self.batch_norm else layers
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file, atomically: a crash leaves an old file whole."""
-        layers = list(zip(self.weights, self.biases, strict=True))
-        storage.save_network(path, self.sizes, self.activation, self.loss, layers)
+        layers = [list(pair) for pair in zip(self.weights, self.biases, strict=True)]
+        for layer, *norm in zip(layers, self.scales, self.means, self.variances, strict=False):
+            layer += norm
+        storage.save_network(path, self.sizes, self.activation, self.loss, self.batch_norm, layers)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -341,9 +441,9 @@ class Network:
         ValueError
             If the file is damaged or is not a network of this package; the message names it.
         """
-        sizes, activations, loss, dtype, layers = storage.load_network(path)
-        network = cls.__new__(cls)
-        network.sizes, network.activation, network.loss = sizes, activations, loss
-        network._allocate(dtype)
-        network.weights, network.biases = zip(*layers, strict=True)
+        sizes, activations, loss, batch_norm, dtype, layers = storage.load_network(path)
+        network = cls._empty(sizes, activations, loss, batch_norm, dtype)
+        network.weights, network.biases = zip(*(layer[:2] for layer in layers), strict=True)
+        if batch_norm and len(layers) > 1:
+            network.scales, network.means, network.variances = zip(*(layer[2:] for layer in layers[:-1]), strict=True)
         return network

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +129,63 @@ def inplace_backprop_activation(activation: int, Y: Array, dY: Array) -> None:
         dY *= np.where(Y < 0, Y + 1, 1)
     elif name == "softplus":
         dY *= -np.expm1(-Y)
+
+
+# --- kernels.normalisation --------------------------------------------------------------------------
+
+EPSILON = 1e-5
+RUNNING_SHARE = 0.1
+
+
+def inplace_normalisation(
+    Z: Array, scale: Array, bias: Array, X_hat_out: Array, mean_out: Array, variance_out: Array
+) -> None:
+    """Z (n, width) becomes scale * X_hat + bias, where X_hat_out = (Z - mean) / sqrt(variance + EPSILON).
+
+    mean_out, variance_out : (width,) of the rows of Z, the variance biased
+    """
+    if not Z.size:
+        return
+    mean, variance = Z.mean(axis=0, dtype=float), Z.var(axis=0, dtype=float)
+    X_hat_out[:] = (Z - mean) / np.sqrt(variance + EPSILON)
+    mean_out[:], variance_out[:] = mean, variance
+    Z[:] = scale * X_hat_out + bias
+
+
+def inplace_backprop_normalisation(
+    X_hat: Array,
+    variance: Array,
+    scale: Array,
+    dZ: Array,
+    dscale_out: Array,
+    dbias_out: Array,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+) -> None:
+    """DZ (n, width), a gradient by scale * X_hat + bias, becomes the gradient by what was normalised.
+
+    dscale_out, dbias_out (width,) = alpha * gradient + beta * dscale_out, dbias_out
+    """
+    if not dZ.size:
+        return
+    dX_hat = scale * dZ  # before a step that is folded in moves the scale
+    dscale, dbias = (dZ * X_hat).sum(axis=0, dtype=float), dZ.sum(axis=0, dtype=float)
+    dscale_out[:] = alpha * dscale + (beta * dscale_out if beta != 0 else 0)
+    dbias_out[:] = alpha * dbias + (beta * dbias_out if beta != 0 else 0)
+    dX_hat -= dX_hat.mean(axis=0, dtype=float) + X_hat * (dX_hat * X_hat).mean(axis=0, dtype=float)
+    dZ[:] = dX_hat / np.sqrt(variance + EPSILON)
+
+
+def inplace_running_statistics(
+    mean: Array, variance: Array, running_mean: Array, running_variance: Array, n: int
+) -> None:
+    """Move the running statistics (width,) towards a batch's of n rows, of whose variance (biased) bias is taken off.
+
+    running = (1 - RUNNING_SHARE) * running + RUNNING_SHARE * batch; a single row moves nothing.
+    """
+    if n > 1:
+        running_mean += RUNNING_SHARE * (mean - running_mean)
+        running_variance += RUNNING_SHARE * (variance * n / (n - 1) - running_variance)
 
 
 # --- kernels.dropout --------------------------------------------------------------------------------
@@ -451,6 +508,31 @@ def unpack(sizes: Array, parameters: Array) -> list[tuple[Array, Array]]:
     return layers
 
 
+def unpack_norms(architecture: Architecture, parameters: Array) -> list[tuple[Array, Array, Array]]:
+    """Scale, running mean and running variance (n_units,) of each hidden layer, views; none without normalisation."""
+    sizes = architecture.sizes
+    begin = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
+    norms = []
+    for width in sizes[1:-1] if architecture.batch_norm else ():
+        scale, mean, variance = parameters[begin : begin + 3 * width].reshape(3, width)
+        norms.append((scale, mean, variance))
+        begin += 3 * width
+    return norms
+
+
+def spans(architecture: Architecture) -> list[tuple[slice, bool]]:
+    """Where in the vector of parameters those stand that steps move, and whether they are weights."""
+    found, begin = [], 0
+    for n_in, n_out in itertools.pairwise(architecture.sizes):
+        middle, end = begin + n_in * n_out, begin + (n_in + 1) * n_out
+        found += [(slice(begin, middle), True), (slice(middle, end), False)]
+        begin = end
+    for width in architecture.sizes[1:-1] if architecture.batch_norm else ():
+        found.append((slice(begin, begin + width), False))
+        begin += 3 * width
+    return found
+
+
 def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
     """Rows of X in the given order, dense, in the network's dtype."""
     rows = np.empty((len(order), X.shape[1]), dtype)
@@ -458,23 +540,41 @@ def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
     return rows
 
 
-def outputs(
-    X: Array, layers: list[tuple[Array, Array]], architecture: Architecture, first: int = -1
-) -> tuple[list[Array], list[Array]]:
-    """Return the input of each layer, and at last the output of the last; and the slopes of the hidden layers.
+class Pass(NamedTuple):
+    """What a forward pass leaves for the backward one.
+
+    outputs : the rows, the output of each hidden layer, and that of the last before softmax or sigmoid
+    slopes : of each hidden layer's activation
+    normalised : X_hat (n, width), mean and variance (width,) of each hidden layer, where there is batch normalisation
+    """
+
+    outputs: list[Array]
+    slopes: list[Array]
+    normalised: list[tuple[Array, Array, Array]]
+
+
+def forward_pass(X: Array, architecture: Architecture, parameters: Array, first: int = -1) -> Pass:
+    """Take the rows X (n, n_in) through all layers.
 
     first : position of the rows in the epoch, for dropout; -1: nothing is dropped
     """
-    found, slopes = [X], []
-    for k, (W, b) in enumerate(layers):
-        Z = found[-1] @ W + b
+    found = Pass([X], [], [])
+    norms = unpack_norms(architecture, parameters)
+    for k, (W, b) in enumerate(unpack(architecture.sizes, parameters)):
+        Z = found.outputs[-1] @ W
+        if k < len(norms):
+            found.normalised.append((np.empty_like(Z), np.empty_like(b), np.empty_like(b)))
+            inplace_normalisation(Z, norms[k][0], b, *found.normalised[-1])
+        else:
+            Z += b
         if k < len(architecture.activations):
-            slopes.append(np.empty_like(Z))
-            inplace_activation_and_slopes(architecture.activations[k], Z, slopes[-1])
+            slopes = np.empty_like(Z)
+            inplace_activation_and_slopes(architecture.activations[k], Z, slopes)
             if architecture.dropout is not None and first >= 0 and architecture.dropout[k] > 0:
-                inplace_dropout(Z, slopes[-1], architecture.dropout[k], architecture.key, k, first)
-        found.append(Z)
-    return found, slopes
+                inplace_dropout(Z, slopes, architecture.dropout[k], architecture.key, k, first)
+            found.slopes.append(slopes)
+        found.outputs.append(Z)
+    return found
 
 
 def train(
@@ -499,23 +599,29 @@ def train(
     sizes = architecture.sizes
     if space.by_slices:
         vectors = [parameters, *state, space.gradients[0]]
+        n_norms = 3 * sum(sizes[1:-1]) if architecture.batch_norm else 0  # these stand behind the layers as ever
         n_parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
-        plain = np.empty((len(vectors), n_parameters), parameters.dtype)
+        plain = np.empty((len(vectors), n_parameters + n_norms), parameters.dtype)
         for vector, other in zip(vectors, plain, strict=True):
-            rearrange(sizes, isinstance(X, CSRRows), True, vector, other)
+            rearrange(sizes, isinstance(X, CSRRows), True, vector[: len(vector) - n_norms], other[:n_parameters])
+            other[n_parameters:] = vector[len(vector) - n_norms :]
         train(X, targets, order, batch_size, architecture, plain[0], plain[1:-1], steps,
               space._replace(gradients=plain[-1:], by_slices=False), seconds, n_threads)  # fmt: skip
         for vector, other in zip(vectors, plain, strict=True):
-            rearrange(sizes, isinstance(X, CSRRows), False, other, vector)
+            rearrange(sizes, isinstance(X, CSRRows), False, other[:n_parameters], vector[: len(vector) - n_norms])
+            vector[len(vector) - n_norms :] = other[n_parameters:]
         return
     deadline = time.monotonic() + seconds
-    layers, gradient = unpack(sizes, parameters), unpack(sizes, space.gradients[0])
+    gradient = space.gradients[0]
+    layers, dlayers = unpack(sizes, parameters), unpack(sizes, gradient)
+    norms, dnorms = unpack_norms(architecture, parameters), unpack_norms(architecture, gradient)
     n, weights = len(targets.y), targets.weights
     each = np.arange(n) if order is None else order
     while space.position[0] < n:
         first = int(space.position[0])
         batch = slice(first, first + batch_size)
-        (*inputs, dZ), slopes = outputs(rows_of(X, each[batch], parameters.dtype), layers, architecture, first)
+        passed = forward_pass(rows_of(X, each[batch], parameters.dtype), architecture, parameters, first)
+        dZ = passed.outputs[-1]
         weight = float(len(dZ) if weights is None else weights[batch].sum())
         of_batch = targets._replace(y=targets.y[batch], weights=None if weights is None else weights[batch])
         sum_ = inplace_loss(of_batch, dZ, weight)
@@ -523,26 +629,30 @@ def train(
         if not np.isfinite(sum_):
             return
         for k in reversed(range(len(layers))):
-            dW, db = gradient[k]
-            backprop_affine_weight(inputs[k], dZ, dW)
-            backprop_affine_bias(dZ, db)
+            dW, db = dlayers[k]
+            if k < len(norms):
+                X_hat, _, variance = passed.normalised[k]
+                inplace_backprop_normalisation(X_hat, variance, norms[k][0], dZ, dnorms[k][0], db)
+            else:
+                backprop_affine_bias(dZ, db)
+            backprop_affine_weight(passed.outputs[k], dZ, dW)
             if k > 0:
                 dZ = dZ @ layers[k][0].T
-                dZ *= slopes[k - 1]
+                dZ *= passed.slopes[k - 1]
         numbers = steps.table[first // batch_size]
         for k, (W, _) in enumerate(layers):
             space.penalties[k, 0] += weight * (numbers[0] / 2 * (W**2).sum() + numbers[1] * np.abs(W).sum())
-        norm = np.sqrt(np.square(space.gradients[0], dtype=float).sum())
-        scale = min(1, steps.clip_norm / (norm + 1e-6)) if steps.clip_norm > 0 else 1.0
-        slots = [unpack(sizes, slot) for slot in state]
-        for k, (pair, gradient_pair) in enumerate(zip(layers, gradient, strict=True)):
-            for which, (values, by) in enumerate(zip(pair, gradient_pair, strict=True)):
-                own = np.array([slot[k][which].ravel() for slot in slots]).reshape(len(slots), values.size)
-                inplace_update(steps.update, numbers, values.reshape(-1), by.reshape(-1), own, scale, which == 0)
-                for slot, value in zip(slots, own, strict=True):
-                    slot[k][which].reshape(-1)[:] = value
-            if steps.max_norm > 0 and k < len(layers) - 1:
-                inplace_max_norm(pair[0], steps.max_norm)
+        length = np.sqrt(np.square(gradient, dtype=float).sum())
+        shortened = min(1, steps.clip_norm / (length + 1e-6)) if steps.clip_norm > 0 else 1.0
+        for span, is_weight in spans(architecture):
+            inplace_update(
+                steps.update, numbers, parameters[span], gradient[span], state[:, span], shortened, is_weight
+            )
+        if steps.update != UPDATES["none"]:
+            for (_, *running), (_, *found) in zip(norms, passed.normalised, strict=True):
+                inplace_running_statistics(found[0], found[1], running[0], running[1], len(dZ))
+        for W, _ in layers[:-1] if steps.max_norm > 0 else ():
+            inplace_max_norm(W, steps.max_norm)
         space.position[0] += len(targets.y[batch])
         if time.monotonic() >= deadline:
             return
@@ -560,4 +670,4 @@ def forward(
 ) -> None:
     """Z_out (n, n_out) = last layer of the n rows of X that begin at first; work and block_rows as for train."""
     rows = rows_of(X, np.arange(first, first + len(Z_out)), parameters.dtype)
-    Z_out[:] = outputs(rows, unpack(architecture.sizes, parameters), architecture)[0][-1]
+    Z_out[:] = forward_pass(rows, architecture, parameters).outputs[-1]

@@ -85,6 +85,7 @@ def _callbacks(value: Any, name: str) -> None:
 CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "C": _check_or_allow(math.inf, _positive),
     "alpha": _not_negative,
+    "batch_norm": _switch,
     "batch_size": _check_or_allow("auto", _count),
     "beta_1": _share,
     "beta_2": _share,
@@ -788,7 +789,8 @@ class _Perceptron(_Estimator):
 
     def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
         n_out, loss = self._outputs(targets)
-        network = Network([n_in, *self._hidden_sizes(), n_out], self._activations(), dtype, loss=loss)
+        sizes, batch_norm = [n_in, *self._hidden_sizes(), n_out], _plain(self.batch_norm)
+        network = Network(sizes, self._activations(), dtype, loss=loss, batch_norm=batch_norm)
         # Glorot & Bengio (2010), in scikit-learn's variant: biases too, and sigmoid units with a third of the variance.
         activations = [*network.activation, *network.activation[-1:]] or [""]
         for weight, bias, activation in zip(network.weights, network.biases, activations, strict=True):
@@ -891,6 +893,8 @@ class MLPClassifier(_Perceptron, _Classifier):
         Weight of each class, by which those of its rows are multiplied; with several labels a row, a dict each.
     dropout : float or sequence of float, one a hidden layer, default 0.0
         Share of the hidden units that each step leaves out.
+    batch_norm : bool, default False
+        Whether "sgd" and "adam" normalise the hidden layers over each batch: see `fastnn.Network`.  "lbfgs" cannot.
     callbacks : sequence of fastnn.callbacks.Callback, default ()
         Told what happens during a fit.
     n_threads : int or None, default None
@@ -928,8 +932,9 @@ class MLPClassifier(_Perceptron, _Classifier):
 
     Notes
     -----
-    More than in scikit-learn: class_weight, dropout, callbacks, n_threads, more activations and one a layer,
-    validation data of one's own in `fit`, validation scores without early stopping, and loss_curve_ for "lbfgs".
+    More than in scikit-learn: class_weight, dropout, batch_norm, callbacks, n_threads, more activations and one a
+    layer, validation data of one's own in `fit`, validation scores without early stopping, and loss_curve_ for
+    "lbfgs".
 
     What differs: momentum must be below 1.  A warm start may see fewer classes than before.  Where training leaves
     the finite numbers it ends at once, with the same ValueError that scikit-learn raises in the end.
@@ -971,6 +976,7 @@ class MLPClassifier(_Perceptron, _Classifier):
         max_fun: int = 15000,
         class_weight: Any = None,
         dropout: Any = 0.0,
+        batch_norm: bool = False,
         callbacks: Any = (),
         n_threads: int | None = None,
     ) -> None:
@@ -994,7 +1000,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         Of the outputs: half the squared error, the absolute error, or Huber's with its bend at 1.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
     shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
-    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dropout, callbacks, n_threads
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dropout, batch_norm, callbacks, n_threads
         As in `MLPClassifier`.
 
     Attributes
@@ -1007,7 +1013,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
 
     Notes
     -----
-    More than in scikit-learn: the losses "absolute_error" and "huber", dropout, callbacks, n_threads, more
+    More than in scikit-learn: the losses "absolute_error" and "huber", dropout, batch_norm, callbacks, n_threads, more
     activations and one a layer, validation data of one's own in `fit`, validation scores without early stopping, and
     loss_curve_ for "lbfgs".
 
@@ -1053,6 +1059,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         dropout: Any = 0.0,
+        batch_norm: bool = False,
         callbacks: Any = (),
         n_threads: int | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_activations, check_dtype, check_loss, check_path, check_sizes
+from fastnn._validation import check_activations, check_choice, check_dtype, check_loss, check_path, check_sizes
 
 FORMAT = 1
 KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes
@@ -38,9 +38,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise
 
 
-def tensor_names(n_layers: int) -> list[tuple[str, str]]:
-    """Names of each layer's weight and bias in the file."""
-    return [(f"layers.{k}.weight", f"layers.{k}.bias") for k in range(n_layers)]
+def tensor_names(n_layers: int, batch_norm: bool) -> list[list[str]]:
+    """Names of each layer's arrays in the file; the last has no normalisation."""
+    parts, norm = ["weight", "bias"], ["scale", "mean", "variance"] if batch_norm else []
+    return [[f"layers.{k}.{part}" for part in (parts if k == n_layers - 1 else parts + norm)] for k in range(n_layers)]
 
 
 def save_network(
@@ -48,17 +49,20 @@ def save_network(
     sizes: tuple[int, ...],
     activations: tuple[str, ...],
     loss: str,
-    layers: list[tuple[NDArray[Any], NDArray[Any]]],
+    batch_norm: bool,
+    layers: list[list[NDArray[Any]]],
 ) -> None:
-    """Write a network's architecture and its layers, (weight (n_in, n_out), bias (n_out,)) each."""
+    """Write a network's architecture and its layers: weight (n_in, n_out), bias (n_out,) and what normalises them."""
     import safetensors.numpy
 
     dtype = layers[0][0].dtype.name
     architecture = {"format": FORMAT, "sizes": sizes, "activation": activations, "loss": loss, "dtype": dtype}
+    # Without batch normalisation the file is one that earlier versions read.
+    architecture |= {"batch_norm": True} if batch_norm else {}
     metadata = {KEY: json.dumps(architecture)}
     tensors = {
         name: array
-        for names, arrays in zip(tensor_names(len(layers)), layers, strict=True)
+        for names, arrays in zip(tensor_names(len(layers), batch_norm), layers, strict=True)
         for name, array in zip(names, arrays, strict=True)
     }
     write_atomically(check_path(path), safetensors.numpy.save(tensors, metadata))
@@ -100,8 +104,8 @@ def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 def load_network(
     path: str | os.PathLike[str],
-) -> tuple[tuple[int, ...], tuple[str, ...], str, np.dtype[Any], list[tuple[NDArray[Any], NDArray[Any]]]]:
-    """Read what `save_network` wrote: sizes, activations, loss, dtype and layers.
+) -> tuple[tuple[int, ...], tuple[str, ...], str, bool, np.dtype[Any], list[list[NDArray[Any]]]]:
+    """Read what `save_network` wrote: sizes, activations, loss, batch_norm, dtype and layers.
 
     Raises
     ------
@@ -117,25 +121,27 @@ def load_network(
         pass
     try:
         with safe_open(path, framework="numpy") as file:
-            sizes, activations, loss, dtype = _architecture(file.metadata() or {})
-            names = tensor_names(len(sizes) - 1)
-            if set(file.keys()) != {name for pair in names for name in pair}:
+            sizes, activations, loss, batch_norm, dtype = _architecture(file.metadata() or {})
+            names = tensor_names(len(sizes) - 1, batch_norm)
+            if set(file.keys()) != {name for layer in names for name in layer}:
                 raise ValueError(f"its tensors are not those of a network of {len(names)} layers")
             layers = []
-            for (weight, bias), n_in, n_out in zip(names, sizes[:-1], sizes[1:], strict=True):
-                for name, shape in ((weight, [n_in, n_out]), (bias, [n_out])):
+            for (weight, *others), n_in, n_out in zip(names, sizes[:-1], sizes[1:], strict=True):
+                for name, shape in ((weight, [n_in, n_out]), *((other, [n_out]) for other in others)):
                     tensor = file.get_slice(name)
                     if tensor.get_dtype() != DTYPES[dtype.name] or list(tensor.get_shape()) != shape:
                         raise ValueError(f"{name} should be {dtype.name} of shape {tuple(shape)}")
-                layers.append((file.get_tensor(weight), file.get_tensor(bias)))
+                layers.append([file.get_tensor(name) for name in (weight, *others)])
             if not all(np.isfinite(array).all() for layer in layers for array in layer):
                 raise ValueError("it holds NaN or infinity")
+            if batch_norm and any(layer[-1].min() < 0 for layer in layers[:-1]):
+                raise ValueError("it holds a negative variance")
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is not a usable fastnn network: {error}") from error
-    return sizes, activations, loss, dtype, layers
+    return sizes, activations, loss, batch_norm, dtype, layers
 
 
-def _architecture(metadata: dict[str, str]) -> tuple[tuple[int, ...], tuple[str, ...], str, np.dtype[Any]]:
+def _architecture(metadata: dict[str, str]) -> tuple[tuple[int, ...], tuple[str, ...], str, bool, np.dtype[Any]]:
     if KEY not in metadata:
         raise ValueError(f"its metadata has no {KEY!r}")
     architecture = json.loads(metadata[KEY])
@@ -144,4 +150,5 @@ def _architecture(metadata: dict[str, str]) -> tuple[tuple[int, ...], tuple[str,
     sizes = check_sizes(architecture["sizes"])
     activations = check_activations(architecture["activation"], len(sizes) - 2)
     loss = check_loss(architecture.get("loss", "cross_entropy"))  # files of earlier versions do not name it
-    return sizes, activations, loss, check_dtype(architecture["dtype"])
+    batch_norm = check_choice(architecture.get("batch_norm", False), "batch_norm", [False, True])
+    return sizes, activations, loss, batch_norm, check_dtype(architecture["dtype"])

@@ -564,6 +564,8 @@ class Trainer:
             raise ValueError("LBFGS takes all rows at once: no chunks, and batch_size=None")
         if self.dropout.any() or self.l1 or self.clip_norm or self.max_norm:
             raise ValueError("LBFGS takes no dropout, l1, clip_norm or max_norm")
+        if network.batch_norm:
+            raise ValueError("LBFGS does not train a network with batch_norm=True, which is made for steps on batches")
         if fit.epochs <= len(fit.history):
             return
         total = float(len(targets.y) if targets.weights is None else targets.weights.sum())

@@ -124,10 +124,13 @@ SCRIPT = """
     elif kind == "text":
         X = scipy.sparse.random(12_000, 5000, 0.001, "csr", random_state=0)
         sizes, batch_size, options = [5000, 8, 3], 20, {"l2": 0.01}
+    elif kind == "normalised":
+        options = {"dropout": 0.2, "batch_norm": True}
     elif kind == "chunks":
         X, y = [(X[k : k + 4000], y[k : k + 4000]) for k in range(0, 12_000, 4000)], None
     epochs = 3 if kind == "text" else 6
-    network = fastnn.Network(sizes, "relu", options.pop("dtype", "float32"))
+    dtype, batch_norm = options.pop("dtype", "float32"), options.pop("batch_norm", False)
+    network = fastnn.Network(sizes, "relu", dtype, batch_norm=batch_norm)
     callbacks = [Checkpoint(path, seconds=0), Pulse()]
     if validation:
         callbacks.insert(0, EarlyStopping(patience=100))
@@ -141,7 +144,7 @@ SCRIPT = """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL there")
-@pytest.mark.parametrize("kind", ["momentum", "adam", "large", "text", "chunks"])
+@pytest.mark.parametrize("kind", ["momentum", "adam", "large", "text", "normalised", "chunks"])
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kind):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))

@@ -189,6 +189,20 @@ def test_predict(run, model, tmp_path, name):
     assert lines[1:] == [[str(i), str(p.argmax()), f"{p.max():.4f}"] for i, p in enumerate(probabilities)]
 
 
+def test_a_batch_normalised_model(run, tmp_path):
+    _, _, test = fastnn.datasets.load_mnist(dtype="float32")
+    network = fastnn.Network([784, 8, 10], dtype="float32", batch_norm=True)
+    fastnn.Trainer(network, batch_size=100).fit(test.X[:2000], test.y[:2000], epochs=1)
+    network.save("model.safetensors")
+    status, out, _ = run("evaluate", "model.safetensors")
+    assert status == 0
+    assert f"error           {100 * network.error(test.X, test.y):.2f} %" in out
+    np.save("X.npy", test.X[:5])
+    status, out, _ = run("predict", "model.safetensors", "X.npy")
+    assert status == 0
+    assert [line.split("\t")[1] for line in out.splitlines()[1:]] == [str(k) for k in network.predict(test.X[:5])]
+
+
 def test_predict_idx(run, model):
     from fastnn.datasets._mnist import EMBEDDED
 

@@ -18,6 +18,7 @@ from fastnn.kernels import (
     dropout,
     epoch,
     losses,
+    normalisation,
     rows,
     softmax,
     sparse,
@@ -30,7 +31,22 @@ from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
 
-MODULES = (blas, rows, activations, dropout, softmax, losses, affine, dense, sparse, updates, touched, units, epoch)
+MODULES = (
+    blas,
+    rows,
+    activations,
+    normalisation,
+    dropout,
+    softmax,
+    losses,
+    affine,
+    dense,
+    sparse,
+    updates,
+    touched,
+    units,
+    epoch,
+)
 KERNELS = {
     name: kernel
     for module in MODULES
@@ -68,6 +84,8 @@ def test_constants_agree():
     assert updates.UPDATES == reference.UPDATES
     assert losses.LOSSES == reference.LOSSES
     assert rows.UINT8_SCALE == reference.UINT8_SCALE == 1 / 256
+    assert normalisation.EPSILON == reference.EPSILON
+    assert normalisation.RUNNING_SHARE == reference.RUNNING_SHARE
     assert blas.MAX_DIMENSION in (2**31 - 1, 2**63 - 1)
 
 
@@ -363,6 +381,62 @@ def test_slopes_are_derivatives(dtype, assert_close, rng, activation):
     np.testing.assert_allclose(ours[1], (up - down) / 2e-6, rtol=0, atol=1e-4 if dtype == "float32" else 1e-8)
 
 
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("width", [0, 1, 7, 32, 71])
+def test_normalisation(dtype, assert_close, rng, n, width):
+    Z, scale, bias = draw(rng, n, width, dtype=dtype), draw(rng, width, dtype=dtype), draw(rng, width, dtype=dtype)
+    X_hat, statistics = np.zeros_like(Z), [np.zeros(width, dtype) for _ in range(2)]
+    ours, expected = call_both(
+        "inplace_normalisation", lambda o: (o[0], scale, bias, *o[1:]), [5 * Z + 3, X_hat, *statistics]
+    )
+    for found, wanted in zip(ours, expected, strict=True):
+        # Where there are few rows, the spread that is divided by may be small; variances are squares of about 5.
+        assert_close(found, wanted, 40)
+    _, X_hat, mean, variance = ours
+    for scales in ((), (0.5, 1.0), (2.0, 0.25)):
+        back, expected = call_both(
+            "inplace_backprop_normalisation",
+            lambda o, s=scales: (X_hat, variance, scale, *o, *s),
+            [draw(rng, n, width, dtype=dtype), draw(rng, width, dtype=dtype), draw(rng, width, dtype=dtype)],
+        )
+        for found, wanted in zip(back, expected, strict=True):
+            assert_close(found, wanted, 40)
+    running = [draw(rng, width, dtype=dtype), rng.random(width).astype(dtype)]
+    moved, expected = call_both("inplace_running_statistics", lambda o: (mean, variance, *o, n), running)
+    for found, wanted in zip(moved, expected, strict=True):
+        assert_close(found, wanted, 4)
+    if n == 1:
+        np.testing.assert_array_equal(moved, running)
+        np.testing.assert_array_equal(ours[0], bias[None])
+
+
+def test_normalisation_of_many_rows_far_from_zero(dtype, rng):
+    # One pass, or sums in single precision, would lose all digits of the variance.
+    Z = (1000 + rng.random((100_001, 3))).astype(dtype)
+    expected = Z.astype(np.longdouble)
+    outputs = [np.empty_like(Z), *(np.empty(3, dtype) for _ in range(2))]
+    normalisation.inplace_normalisation(Z, np.ones(3, dtype), np.zeros(3, dtype), *outputs)
+    X_hat, mean, variance = outputs
+    tolerance = 1e-6 if dtype == "float32" else 1e-10
+    np.testing.assert_allclose(mean, expected.mean(axis=0), rtol=tolerance)
+    np.testing.assert_allclose(variance, expected.var(axis=0), rtol=tolerance)
+    spread = np.sqrt(expected.var(axis=0) + normalisation.EPSILON)
+    np.testing.assert_allclose(X_hat, (expected - expected.mean(axis=0)) / spread, rtol=0, atol=2 * tolerance)
+
+
+def test_the_old_scale_carries_the_gradient_where_a_step_is_folded_in(dtype, rng):
+    X_hat, dZ = draw(rng, 9, 40, dtype=dtype), draw(rng, 9, 40, dtype=dtype)
+    variance, scale, bias = (rng.random(40).astype(dtype) for _ in range(3))
+    results = []
+    for scale_out in (scale.copy(), None):
+        outputs = [dZ.copy(), scale.copy() if scale_out is None else scale_out, bias.copy()]
+        read = scale if scale_out is None else scale_out
+        normalisation.inplace_backprop_normalisation(X_hat, variance, read, *outputs, 0.1, 1.0)
+        results.append(outputs)
+    for apart, folded in zip(*results, strict=True):
+        np.testing.assert_array_equal(apart, folded)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
 def test_dropout(dtype, assert_close, rng, share):
     Y, slopes = 1 + rng.random((200, 51)).astype(dtype), np.ones((200, 51), dtype)
@@ -465,7 +539,7 @@ def run_epoch(
     n, sizes = len(targets.y), architecture.sizes
     parameters = parameters.copy()
     shape = epoch.work_shape(architecture, batch_size, block_rows, steps.update, nonzeros, touches)
-    by_units = epoch.go_by_units(architecture, batch_size, steps.update)
+    in_team = architecture.batch_norm or epoch.go_by_units(architecture, batch_size, steps.update)
     lanes = shape[0]
     n_slots = NUMBERS[list(updates.UPDATES)[steps.update]][1]
     state = np.zeros((n_slots, parameters.size), parameters.dtype)
@@ -479,7 +553,7 @@ def run_epoch(
         by_slices=by_slices,
         nonzeros=nonzeros,
         touched=np.zeros(1 + 2 * sizes[0], np.int64) if touches else None,
-        blocks=sort_blocks(X, batch_size, block_rows, by_units) if in_blocks else None,
+        blocks=sort_blocks(X, batch_size, block_rows, in_team) if in_blocks else None,
     )
     for _ in range(10_000):
         module.train(X, targets, order, batch_size, architecture, parameters, state, steps, space, 0.001, n_threads)
@@ -533,7 +607,8 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     sizes = np.array(sizes, np.intp)
     codes = np.array([activations.ACTIVATIONS[name] for name in names], np.int32)
     dropped = others.get("dropout", 0.0)
-    architecture = Architecture(sizes, codes, np.full(len(codes), dropped) if dropped else None, 2**62 + 3)
+    shares = np.full(len(codes), dropped) if dropped else None
+    architecture = Architecture(sizes, codes, shares, 2**62 + 3, others.get("batch_norm", False))
     by_slices, nonzeros = "slices" in kind, n * int(sizes[0]) if "sorted" in kind else 0
     touches = "touched" in kind
     full_kind, kind = kind, kind.split(",")[0]
@@ -565,6 +640,9 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
         plain = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
         parameters = np.zeros_like(parameters)
         units.rearrange(sizes, kind == "sparse", False, plain, parameters)
+    if architecture.batch_norm:
+        parameters = np.concatenate([parameters, 0.5 + rng.random(3 * sizes[1:-1].sum()).astype(dtype)])
+        block_rows = batch_size
     arguments = (X, targets, order, batch_size, architecture, parameters, steps, block_rows)
     in_blocks = "blocks" in full_kind and order is None
     options = (by_slices, nonzeros, touches, in_blocks)
@@ -618,6 +696,25 @@ def test_epoch_with_other_losses_and_more_regularisation(
     check_epoch(
         dtype, assert_close, rng, update, numbers, 0.01, kind, sizes, names, n, batch_size, block_rows, **others
     )
+
+
+@pytest.mark.parametrize("update", list(updates.UPDATES))
+@pytest.mark.parametrize("kind", ["dense", "dense, by slices", "uint8, by slices", "sparse, sorted", "sparse, blocks"])
+@pytest.mark.parametrize(
+    ("sizes", "names", "n", "batch_size"),
+    [
+        ((5, 4, 3), ("tanh",), 37, 12),  # a last batch of one row
+        ((5, 1, 6, 3), ("gelu", "relu"), 30, 30),
+        ((70, 80, 66, 3), ("relu", "tanh"), 300, 120),  # several bands of units
+        ((67, 90, 2), ("sigmoid",), 1211, 1100),  # several blocks of rows a product
+    ],
+)
+def test_epoch_with_batch_normalisation(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size):
+    others = {"sgd": {"dropout": 0.2, "weighted": True, "max_norm": 1.5}, "adam": {"clip_norm": 0.1, "l1": 0.01}}
+    # Steps divided by a gradient's size pass on its relative error, where that is small too, in full.
+    numbers = NUMBERS[update][0] if update not in ("rmsprop", "adagrad", "adam") else [1e-4, *NUMBERS[update][0][1:]]
+    options = others.get(update, {}) | {"batch_norm": True}
+    check_epoch(dtype, assert_close, rng, update, numbers, 0.01, kind, sizes, names, n, batch_size, None, **options)
 
 
 @pytest.mark.parametrize("n", [1, 5, 300])

@@ -1,4 +1,5 @@
-"""Every optimizer against what PyTorch's does, with penalties, clipping and schedules; sparse, and on threads."""
+"""Every optimizer against what PyTorch's does, with penalties, clipping, schedules and batch normalisation; sparse,
+and on threads."""
 
 import dataclasses
 import json
@@ -46,8 +47,9 @@ def schedule(name, learning_rate):
 
 def begin(case, dtype="float64", optimizer=None, batch_size=TRUTH["batch_size"], **options):
     """Return a trainer at the start of a case."""
-    network = fastnn.Network(TRUTH["sizes"], "tanh", dtype)
-    network.parameters = TRUTH["first_parameters"]
+    batch_norm = case.get("batch_norm", False)
+    network = fastnn.Network(TRUTH["sizes"], "tanh", dtype, batch_norm=batch_norm)
+    network.parameters = np.concatenate([TRUTH["first_parameters"], *(TRUTH["first_norm"] if batch_norm else [])])
     named = {key: case[key] for key in ("l2", "clip_norm", "label_smoothing") if key in case}
     optimizer = optimizer or OPTIMIZERS[case["optimizer"]]
     return fastnn.Trainer(network, optimizer, batch_size, shuffle=False, **named, **options)

@@ -465,6 +465,25 @@ def test_callbacks_are_told_and_may_stop(digits, estimator, solver):
     pickle.loads(pickle.dumps(model.set_params(callbacks=())))  # what was fitted keeps no callback
 
 
+@pytest.mark.parametrize("estimator", PERCEPTRONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batch_normalisation(digits, targets, estimator, dtype):
+    X, y = digits[0].astype(dtype), targets[kinds_of(estimator)[0]]
+    options = {"learning_rate_init": 0.01, "max_iter": 60, "random_state": 0}
+    model = estimator(hidden_layer_sizes=(20, 10), batch_norm=True, **options).fit(X, y)
+    assert [scale.dtype for scale in model.network_.scales] == [dtype, dtype]
+    assert [coefs.shape for coefs in model.coefs_] == [(64, 20), (20, 10), (10, model.n_outputs_)]
+    assert model.score(X, y) > 0.9
+    again = clone(model).set_params(n_threads=1).fit(X, y)
+    np.testing.assert_array_equal(again.network_.parameters, model.network_.parameters)
+    stopped = clone(model).set_params(early_stopping=True, max_iter=20).fit(X, y)
+    np.testing.assert_array_equal(stopped.network_.parameters, stopped._best_parameters)
+    with pytest.raises(ValueError, match="LBFGS does not train a network with batch_norm=True"):
+        clone(model).set_params(solver="lbfgs").fit(X, y)
+    with pytest.raises(ValueError, match="batch_norm must be one of False, True"):
+        clone(model).set_params(batch_norm="yes").fit(X, y)
+
+
 def test_dropout_and_an_activation_a_layer(digits):
     X, y = digits
     model = MLPClassifier((20, 10), ["gelu", "tanh"], dropout=[0.2, 0.1], max_iter=60, random_state=0).fit(X, y)

@@ -18,6 +18,7 @@ class Architecture(NamedTuple):
     activations: NDArray[np.int32]
     dropout: NDArray[np.float64] | None = None
     key: int = 0
+    batch_norm: bool = False
 
 class Space(NamedTuple):
     gradients: NDArray[Any]

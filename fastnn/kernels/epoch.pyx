@@ -5,8 +5,12 @@ goes forward and backward while it is in cache and adds to its lane's gradient; 
 gradients are added up in order and the parameters move.  How a batch is cut depends on its size alone, a
 lane's blocks are taken in order, and BLAS must run single-threaded: so the bits are the same whatever the
 number of threads, and wherever the clock interrupts the run.  The parameters stand in one vector: W (n_in,
-n_out) and b (n_out,) of the first layer, then of the next.  For training the first W may stand
-by slices of units: see units.pyx.
+n_out) and b (n_out,) of the first layer, then of the next; behind them, where there is batch normalisation, scale,
+running mean and running variance (n_out,) of each hidden layer.  For training the first W may stand by slices of units:
+see units.pyx.
+
+Batch normalisation couples the rows of a batch, so that it is one block in one lane.  Its layers are shared out by
+bands of units instead, which depend on the widths and the number of rows alone.
 """
 
 from typing import NamedTuple
@@ -22,6 +26,7 @@ from .dense cimport dense_backward_input, dense_backward_weight, dense_forward
 from .dropout cimport drop_units
 from .losses cimport TargetStore, loss_rows, open_targets, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now
+from .normalisation cimport backprop_normalise, move_statistics, normalise
 from .rows cimport CSR, RowStore, dense_rows, open_rows, stand_as_numbers
 from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
@@ -46,14 +51,17 @@ cdef enum:
     MIN_LANE_ROWS = 256     # below this a lane's own gradient costs more than it gains
     UPDATE_CHUNK = 16384    # parameters that one thread updates at a time
     UNITS_PRODUCT = 300000  # multiply-adds forward below which a batch is not worth a barrier
+    BLOCK_ROWS = 2 * MIN_LANE_ROWS  # rows that a product takes at a time
+    BANDS = 4               # the most that the units of a layer are shared out to
+    BAND_UNITS = 32         # of a band, at least
 
 MAX_LANES = LANES
 
 #: What each layer has in `Space.penalties`.
 N_PENALTIES = N_SLICES
 
-#: A block, and a batch that is shared out by units, has no more rows than this.
-MAX_BLOCK_ROWS = 2 * MIN_LANE_ROWS
+#: A block, and a batch that is shared out by units, has no more rows than this; without batch normalisation.
+MAX_BLOCK_ROWS = BLOCK_ROWS
 
 #: Whether the kernels were compiled with OpenMP; without it everything runs on one thread.
 HAS_OPENMP = bool(FASTNN_OPENMP)
@@ -66,20 +74,23 @@ class Architecture(NamedTuple):
     activations : (n_layers - 1,) int32, codes of ACTIVATIONS, one a hidden layer
     dropout : (n_layers - 1,) float64, share of each hidden layer's outputs that training drops, or None
     key : of the epoch's masks
+    batch_norm : whether training normalises the hidden layers over each batch; for `forward` the running statistics
+        must have been folded into weights and biases instead
     """
 
     sizes: object
     activations: object
     dropout: object = None
     key: int = 0
+    batch_norm: bool = False
 
 
 class Space(NamedTuple):
     """Work space of `train`, and how far it has come.
 
-    gradients : (n_lanes, n_parameters); with update "none" the gradient is left in its first row
+    gradients : (n_lanes, n_parameters), zeros; with update "none" the gradient is left in its first row
     work : of `work_shape`
-    block_rows : rows that go forward and backward at a time
+    block_rows : rows that go forward and backward at a time; with batch normalisation a whole batch's
     position : (1 + n_lanes,), zeros at the start of an epoch: first row of the current batch, rows done by each lane
     log_likelihood : (1 + n_lanes,), zeros at the start of an epoch: weighted sum over the finished batches, in nats,
         and over the rows that each lane has done.  Not finite after the call: the batch at position[0] diverged, and
@@ -116,10 +127,14 @@ cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices
     cdef const int[::1] activations = architecture.activations
     cdef const double[::1] dropout
     model.n_layers = sizes.shape[0] - 1
-    model.n_parameters = model.widest = 0
+    model.norms = model.widest = model.n_hidden_units = 0
     for k in range(model.n_layers):
-        model.n_parameters += (sizes[k] + 1) * sizes[k + 1]
+        model.norms += (sizes[k] + 1) * sizes[k + 1]
         model.widest = max(model.widest, sizes[k + 1])
+        model.n_hidden_units += sizes[k + 1] if k < model.n_layers - 1 else 0
+    model.normalises = architecture.batch_norm and model.n_hidden_units > 0
+    model.n_parameters = model.norms + (3 * model.n_hidden_units if model.normalises else 0)
+    model.n_threads = 1
     model.sizes = &sizes[0]
     model.activations = &activations[0] if activations.shape[0] else NULL
     model.nonzeros = nonzeros
@@ -143,25 +158,29 @@ cdef Py_ssize_t lanes_of(Py_ssize_t n_rows) noexcept nogil:
 
 
 cdef bint goes_by_units(const Model* model, Py_ssize_t batch_size, int update) noexcept nogil:
-    return (update != NO_UPDATE and lanes_of(batch_size) == 1 and slices_at_most(model) > 1
+    return (update != NO_UPDATE and not model.normalises and lanes_of(batch_size) == 1 and slices_at_most(model) > 1
             and batch_size * model.n_parameters >= UNITS_PRODUCT)
 
 
+cdef Py_ssize_t normalised_begin(const Model* model, Py_ssize_t block_rows) noexcept nogil:
+    # Where a block's work space has what each hidden layer is before it is scaled, and then mean and variance of each;
+    # before that the rows, the outputs of all layers, two gradients of hidden ones, slopes.
+    cdef Py_ssize_t total = (model.sizes[0] + model.n_hidden_units + model.sizes[model.n_layers] + 2 * model.widest
+                             + (model.n_hidden_units if model.has_slopes else 0))
+    return block_rows * total
+
+
 cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexcept nogil:
-    # The rows of a block, the outputs of all layers, two gradients of hidden ones, slopes; sparse rows by column.
-    cdef Py_ssize_t k, total = 2 * model.widest
-    for k in range(model.n_layers + 1):
-        total += model.sizes[k]
-        if model.has_slopes and 0 < k < model.n_layers:
-            total += model.sizes[k]
-    return block_rows * total + (column_work_size(model.sizes[0], model.nonzeros) if model.nonzeros else 0)
+    # At the end sparse rows by column.
+    return (normalised_begin(model, block_rows) + (block_rows + 2) * (model.n_hidden_units if model.normalises else 0)
+            + (column_work_size(model.sizes[0], model.nonzeros) if model.nonzeros else 0))
 
 
 def work_shape(architecture, Py_ssize_t batch_size, Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0,
                bint touches=False):
     """Shape of the work space that batches of this size want: (n_lanes, numbers for each)."""
     cdef Model model = open_model(architecture, nonzeros)
-    if touches:
+    if touches or model.normalises:
         return 1, block_work_size(&model, block_rows)
     if goes_by_units(&model, batch_size, update):
         return 1, units_work_size(&model, batch_size)
@@ -193,61 +212,161 @@ def forward_work_size(architecture, Py_ssize_t block_rows):
     return block_work_size(&model, block_rows)
 
 
+cdef int bands_of(const Model* model, Py_ssize_t k, Py_ssize_t n, Py_ssize_t width) noexcept nogil:
+    # How many bands the units of a layer, or of that below, are shared out to in layer k's products on n rows.
+    if not model.normalises or n * model.sizes[k] * model.sizes[k + 1] < UNITS_PRODUCT:
+        return 1
+    return <int> max(<Py_ssize_t> 1, min(<Py_ssize_t> BANDS, width // BAND_UNITS))
+
+
+cdef inline Py_ssize_t band_begin(Py_ssize_t width, int band, int n_bands) noexcept nogil:
+    cdef Py_ssize_t begin = width * band // n_bands
+    return begin if band == n_bands else begin // 16 * 16
+
+
+cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
+                        const floating* X, const Py_ssize_t* order, const floating* W, const floating* norm,
+                        floating* Z, floating* slopes, floating* X_hat, floating* statistics, Py_ssize_t begin,
+                        Py_ssize_t end) noexcept nogil:
+    # Units begin to end of layer k, whose parameters are W and norm, for n rows from position first on.  X is NULL
+    # where they are sparse, slopes and X_hat where the layer has none.
+    cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], block, at, rows, i
+    cdef const floating* b = W + n_in * n_out + begin
+    cdef const floating* added = b
+    if X_hat != NULL:  # the mean would take a constant off again
+        added = NULL
+    for block in range((n + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        at = block * BLOCK_ROWS
+        rows = min(<Py_ssize_t> BLOCK_ROWS, n - at)
+        if k == 0 and X == NULL:
+            sparse_forward(batch.store, batch.order, first + at, rows, W + begin, n_out, added,
+                           Z + at * n_out + begin, n_out, end - begin)
+        elif k == 0 and model.by_slices:
+            dense_forward(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order, n_in,
+                          W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out, rows, n_in, end - begin)
+        elif k == model.n_layers - 1 and model.output_transposed:
+            dense_forward(X + at * n_in, NULL, n_in, W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out,
+                          rows, n_in, end - begin)
+        else:
+            affine_forward(X + at * n_in, n_in, W + begin, n_out, added, Z + at * n_out + begin, n_out, rows, n_in,
+                           end - begin)
+    if k == model.n_layers - 1:
+        return
+    if X_hat != NULL:
+        normalise(Z + begin, X_hat + begin, n_out, norm + begin, b, statistics + begin, statistics + n_out + begin, n,
+                  end - begin)
+    if end - begin == n_out:
+        activate(model.activations[k], Z, slopes, n * n_out)
+    else:
+        for i in range(n):
+            activate(model.activations[k], Z + i * n_out + begin,
+                     slopes + i * n_out + begin if slopes != NULL else slopes, end - begin)
+    if slopes != NULL and model.dropout != NULL:
+        drop_units(Z + begin, slopes + begin, n_out, n, end - begin, model.dropout[k], model.key, <int> k, first, begin,
+                   n_out)
+
+
 cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
                                    const floating* parameters, Py_ssize_t block_rows, floating* work,
-                                   floating* Z_out, floating* slopes, const Py_ssize_t** order_out) noexcept nogil:
+                                   floating* Z_out, floating* slopes, floating* X_hat,
+                                   const Py_ssize_t** order_out) noexcept nogil:
     # Leaves the output of each hidden layer in work, behind the rows themselves, and those of the last in Z_out.
-    # Training gives a place for slopes, and has units dropped.
+    # Training gives a place for slopes, and has units dropped; and one for X_hat, and has them normalised.
     # Returns the dense rows and their order as `dense_rows` does, NULL if they are sparse.
     cdef Py_ssize_t k, n_in, n_out
+    cdef int band, n_bands
     cdef const floating* W = parameters
+    cdef const floating* norm = parameters + model.norms
     cdef const floating* X = NULL
     cdef const floating* Y
+    cdef const Py_ssize_t* order = NULL
     cdef floating* Z = work + block_rows * model.sizes[0]
+    cdef floating* S
+    cdef floating* statistics = X_hat + block_rows * model.n_hidden_units if X_hat != NULL else X_hat
     if batch.store.kind != CSR:
         X = dense_rows(batch.store, batch.order, first, n, work, order_out if model.by_slices else NULL)
+        order = order_out[0] if model.by_slices else NULL
     Y = X
     for k in range(model.n_layers):
         n_in, n_out = model.sizes[k], model.sizes[k + 1]
+        S = slopes
         if k == model.n_layers - 1:
             Z = Z_out
-        if k == 0 and X == NULL:
-            sparse_forward(batch.store, batch.order, first, n, W, n_out, W + n_in * n_out, Z, n_out, n_out)
-        elif k == 0 and model.by_slices:
-            dense_forward(X, order_out[0], n_in, W, n_in, W + n_in * n_out, Z, n_out, n, n_in, n_out)
-        elif k == model.n_layers - 1 and model.output_transposed:
-            dense_forward(Y, NULL, n_in, W, n_in, W + n_in * n_out, Z, n_out, n, n_in, n_out)
+            S = X_hat = NULL
+        elif not leaves_slopes(model, k):
+            S = NULL
+        n_bands = bands_of(model, k, n, n_out)
+        if n_bands == 1:
+            forward_units(model, batch, k, first, n, Y, order, W, norm, Z, S, X_hat, statistics, 0, n_out)
         else:
-            affine_forward(Y, n_in, W, n_out, W + n_in * n_out, Z, n_out, n, n_in, n_out)
-        if k < model.n_layers - 1 and slopes != NULL and leaves_slopes(model, k):
-            activate(model.activations[k], Z, slopes, n * n_out)
-            if model.dropout != NULL:
-                drop_units(Z, slopes, n_out, n, n_out, model.dropout[k], model.key, k, first, 0, n_out)
-        elif k < model.n_layers - 1:
-            activate(model.activations[k], Z, <floating*> NULL, n * n_out)
+            for band in prange(n_bands, num_threads=min(model.n_threads, n_bands), schedule="static"):
+                forward_units(model, batch, k, first, n, Y, order, W, norm, Z, S, X_hat, statistics,
+                              band_begin(n_out, band, n_bands), band_begin(n_out, band + 1, n_bands))
         if slopes != NULL:
             slopes += block_rows * n_out
+        if X_hat != NULL:
+            X_hat += block_rows * n_out
+            statistics += 2 * n_out
+            norm += 3 * n_out
         Y = Z
         Z += block_rows * n_out
         W += (n_in + 1) * n_out
     return X
 
 
-cdef void climb_sparse(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n, const floating* dZ,
-                       floating* work_end, floating* target, floating alpha, floating beta) noexcept nogil:
-    # The first weight's part of climb_block on sparse rows.
-    cdef Py_ssize_t n_in = model.sizes[0], n_out = model.sizes[1]
-    cdef ColumnStore columns
-    if model.blocks != NULL:
-        columns = block_at(model.blocks, batch.store, first, dZ)
-    elif model.nonzeros:
-        columns = columns_in(work_end - column_work_size(n_in, model.nonzeros), n_in, model.nonzeros)
-        sort_by_column(batch.store, batch.order, first, n, 0, &columns, dZ)
-    if model.blocks != NULL or model.nonzeros:
-        scale_rows(target, n_out, n_in, n_out, beta)
-        columns_backward_weight(&columns, dZ, n_out, target, n_out, n_out, alpha, False)
+cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
+                         const floating* X, const Py_ssize_t* order, const ColumnStore* columns, const floating* dZ,
+                         floating* dW, Py_ssize_t begin, Py_ssize_t end, floating alpha,
+                         floating beta) noexcept nogil:
+    # dW of layer k = alpha * gradient + beta * dW, for its units begin to end; X and order as for `forward_units`,
+    # columns NULL where sparse rows were not sorted.
+    cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], block, at, rows
+    if k == 0 and columns != NULL:
+        scale_rows(dW + begin, n_out, n_in, end - begin, beta)
+        columns_backward_weight(columns, dZ + begin, n_out, dW + begin, n_out, end - begin, alpha, False)
+        return
+    if k == 0 and X == NULL:
+        sparse_backward_weight(batch.store, batch.order, first, n, dZ + begin, n_out, dW + begin, n_out, end - begin,
+                               alpha, beta)
+        return
+    for block in range((n + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        at = block * BLOCK_ROWS
+        rows = min(<Py_ssize_t> BLOCK_ROWS, n - at)
+        if k == 0 and model.by_slices:
+            dense_backward_weight(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order,
+                                  n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in, rows, n_in,
+                                  end - begin, alpha, beta,
+                                  stand_as_numbers(batch.store, X) and first + at + 2 * rows <= batch.run_end)
+        elif k == model.n_layers - 1 and model.output_transposed:
+            dense_backward_weight(X + at * n_in, NULL, n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in,
+                                  rows, n_in, end - begin, alpha, beta, False)
+        else:
+            affine_backward_weight(X + at * n_in, n_in, dZ + at * n_out + begin, n_out, dW + begin, n_out, rows, n_in,
+                                   end - begin, alpha, beta)
+        beta = 1
+
+
+cdef void backward_below(const Model* model, Py_ssize_t k, Py_ssize_t n, const floating* dZ, const floating* W,
+                         const floating* Y, const floating* slopes, const floating* X_hat,
+                         const floating* statistics, const floating* norm, floating* dY, floating* dbias,
+                         floating* dnorm, Py_ssize_t begin, Py_ssize_t end, floating alpha,
+                         floating beta) noexcept nogil:
+    # From the gradient dZ of layer k, whose weight is W, that of the layer below, whose output is Y: dY, before the
+    # activation and, if there is X_hat, before the normalisation, whose parameters go along.  Units begin to end.
+    # A transposed output layer has left its product in dY already.
+    cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], i
+    if k < model.n_layers - 1 or not model.output_transposed:
+        affine_backward_input(dZ, n_out, W + begin * n_out, n_out, dY + begin, n_in, n, end - begin, n_out)
+    if end - begin == n_in:
+        backprop_activation(model.activations[k - 1], Y, slopes, dY, n * n_in)
     else:
-        sparse_backward_weight(batch.store, batch.order, first, n, dZ, n_out, target, n_out, n_out, alpha, beta)
+        for i in range(n):
+            backprop_activation(model.activations[k - 1], Y + i * n_in + begin,
+                                slopes + i * n_in + begin if slopes != NULL else slopes, dY + i * n_in + begin,
+                                end - begin)
+    if X_hat != NULL:
+        backprop_normalise(X_hat + begin, dY + begin, n_in, statistics + n_in + begin, norm + begin, dnorm + begin,
+                           dbias + begin, n, end - begin, alpha, beta)
 
 
 cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first, Py_ssize_t n,
@@ -257,17 +376,24 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
     # Forward and backward on n rows of a batch: target = alpha * gradient + beta * target, where the
     # gradient is that of the batch's mean log-likelihood.  Returns the sum of these rows' own; where
     # that is not finite, target is left alone.  target may be the parameters themselves.  beta may differ for the
-    # first weight, the other weights and the biases.
+    # first weight, the other weights, and biases and scales.
     cdef Py_ssize_t k, n_in, n_out, last = model.n_layers - 1
-    cdef Py_ssize_t offset = model.n_parameters
+    cdef Py_ssize_t offset = model.norms, norm = model.n_parameters
+    cdef int band, n_bands
     cdef floating* dZ = work + block_rows * model.sizes[0]
     cdef floating* Y
     cdef floating* dY
     cdef floating* spare
     cdef floating* slopes = NULL
+    cdef floating* X_hat = NULL
+    cdef floating* statistics = NULL
+    cdef const floating* S
     cdef const floating* X
-    cdef const Py_ssize_t* order
-    cdef double log_likelihood
+    cdef const floating* inputs
+    cdef const Py_ssize_t* order = NULL
+    cdef ColumnStore columns
+    cdef const ColumnStore* sorted_rows = NULL
+    cdef double log_likelihood, beta
     for k in range(last):
         dZ += block_rows * model.sizes[k + 1]
     Y = dZ
@@ -275,44 +401,66 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
     spare = dY + block_rows * model.widest
     if model.has_slopes:
         slopes = spare + block_rows * model.widest
-    X = forward_block(model, batch, first, n, parameters, block_rows, work, dZ, slopes, &order)
+    if model.normalises:
+        X_hat = work + normalised_begin(model, block_rows)
+    X = forward_block(model, batch, first, n, parameters, block_rows, work, dZ, slopes, X_hat, &order)
     log_likelihood = loss_rows(batch.targets, first, dZ, n, model.sizes[last + 1], batch.total)
     if not isfinite(log_likelihood):
         return log_likelihood
-    for k in range(last if model.has_slopes else 0):
-        slopes += block_rows * model.sizes[k + 1]
+    if model.has_slopes:
+        slopes += block_rows * model.n_hidden_units
+    if model.normalises:
+        X_hat += block_rows * model.n_hidden_units
+        statistics = X_hat + 2 * model.n_hidden_units
+    if X == NULL and model.blocks != NULL:
+        columns = block_at(model.blocks, batch.store, first, dZ)
+        sorted_rows = &columns
+    elif X == NULL and model.nonzeros:
+        columns = columns_in(
+            work + block_work_size(model, block_rows) - column_work_size(model.sizes[0], model.nonzeros),
+            model.sizes[0], model.nonzeros)
+        sort_by_column(batch.store, batch.order, first, n, 0, &columns, dZ)
+        sorted_rows = &columns
     for k in range(last, -1, -1):
         n_in, n_out = model.sizes[k], model.sizes[k + 1]
         offset -= (n_in + 1) * n_out
         if k > 0:
             # The old weights carry the gradient down, so this stands before their update.
             Y -= block_rows * n_in
-            if k == last and model.output_transposed:
-                dense_backward_input(dZ, parameters + offset, n_in, dY, n_in, spare, n, n_in, n_out)
-            else:
-                affine_backward_input(dZ, n_out, parameters + offset, n_out, dY, n_in, n, n_in, n_out)
             if model.has_slopes:
                 slopes -= block_rows * n_in
-            backprop_activation(model.activations[k - 1], Y, slopes if leaves_slopes(model, k - 1) else NULL, dY,
-                                n * n_in)
+            if model.normalises:
+                X_hat -= block_rows * n_in
+                statistics -= 2 * n_in
+                norm -= 3 * n_in
+            S = slopes if leaves_slopes(model, k - 1) else NULL
             if k == last and model.output_transposed:
-                dense_backward_weight(Y, NULL, n_in, dZ, n_out, target + offset, n_in, n, n_in, n_out,
-                                      <floating> alpha, <floating> weight_beta, False)
+                dense_backward_input(dZ, parameters + offset, n_in, dY, n_in, spare, n, n_in, n_out)
+            n_bands = bands_of(model, k, n, n_in)
+            if n_bands == 1:
+                backward_below(model, k, n, dZ, parameters + offset, Y, S, X_hat, statistics, parameters + norm, dY,
+                               target + offset - n_in, target + norm, 0, n_in, <floating> alpha, <floating> bias_beta)
             else:
-                affine_backward_weight(Y, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
-                                       <floating> alpha, <floating> weight_beta)
-        elif X != NULL and model.by_slices:
-            dense_backward_weight(X, order, n_in, dZ, n_out, target + offset, n_in, n, n_in, n_out,
-                                  <floating> alpha, <floating> first_beta,
-                                  stand_as_numbers(batch.store, X) and first + 2 * n <= batch.run_end)
-        elif X != NULL:
-            affine_backward_weight(X, n_in, dZ, n_out, target + offset, n_out, n, n_in, n_out,
-                                   <floating> alpha, <floating> first_beta)
+                for band in prange(n_bands, num_threads=min(model.n_threads, n_bands), schedule="static"):
+                    backward_below(model, k, n, dZ, parameters + offset, Y, S, X_hat, statistics, parameters + norm,
+                                   dY, target + offset - n_in, target + norm, band_begin(n_in, band, n_bands),
+                                   band_begin(n_in, band + 1, n_bands), <floating> alpha, <floating> bias_beta)
+        inputs = X
+        if k > 0:
+            inputs = Y
+        beta = weight_beta if k > 0 else first_beta
+        n_bands = bands_of(model, k, n, n_out)
+        if n_bands == 1:
+            backward_units(model, batch, k, first, n, inputs, order, sorted_rows, dZ, target + offset, 0, n_out,
+                           <floating> alpha, <floating> beta)
         else:
-            climb_sparse(model, batch, first, n, dZ, work + block_work_size(model, block_rows), target,
-                         <floating> alpha, <floating> first_beta)
-        affine_backward_bias(dZ, n_out, target + offset + n_in * n_out, n, n_out,
-                             <floating> alpha, <floating> bias_beta)
+            for band in prange(n_bands, num_threads=min(model.n_threads, n_bands), schedule="static"):
+                backward_units(model, batch, k, first, n, inputs, order, sorted_rows, dZ, target + offset,
+                               band_begin(n_out, band, n_bands), band_begin(n_out, band + 1, n_bands),
+                               <floating> alpha, <floating> beta)
+        if k == last or not model.normalises:
+            affine_backward_bias(dZ, n_out, target + offset + n_in * n_out, n, n_out,
+                                 <floating> alpha, <floating> bias_beta)
         if k == last:
             dZ, dY = dY, spare
         else:
@@ -407,6 +555,23 @@ cdef void take_step(const Model* model, const StepStore* steps, Step* step, floa
         update_span(step, False, parameters, gradients, n_lanes, model.n_parameters, state, begin,
                     begin + model.sizes[k + 1], n_threads)
         begin += model.sizes[k + 1]
+    for k in range(model.n_layers - 1 if model.normalises else 0):
+        update_span(step, False, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+                    begin + model.sizes[k + 1], n_threads)
+        begin += 3 * model.sizes[k + 1]
+
+
+cdef void move_running_statistics(const Model* model, floating* parameters, Py_ssize_t block_rows,
+                                  const floating* work, Py_ssize_t n) noexcept nogil:
+    # By what `climb_block` has left of the batch's n rows.
+    cdef Py_ssize_t k, n_units
+    cdef floating* norm = parameters + model.norms
+    cdef const floating* statistics = work + normalised_begin(model, block_rows) + block_rows * model.n_hidden_units
+    for k in range(model.n_layers - 1):
+        n_units = model.sizes[k + 1]
+        move_statistics(statistics, statistics + n_units, norm + n_units, norm + 2 * n_units, n, n_units)
+        statistics += 2 * n_units
+        norm += 3 * n_units
 
 
 cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_size, const StepStore* steps,
@@ -426,7 +591,7 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
         batch.n_rows = min(batch_size, run.n_rows - batch.first)
         batch.total = sum_of_weights(batch.targets, batch.first, batch.n_rows)
         step = step_at(steps, batch.first // batch_size)
-        if touched == NULL and steps.folds and batch.n_rows <= min(block_rows, most):
+        if touched == NULL and steps.folds and (model.normalises or batch.n_rows <= min(block_rows, most)):
             # A plain step on one block: the gradient products write the new parameters themselves.
             if steps.penalised:
                 add_penalties(model, &step, parameters, batch.total, penalties, False)
@@ -436,13 +601,15 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
             log_likelihood[0] += sum_
             if not isfinite(sum_):
                 return
+            if model.normalises:
+                move_running_statistics(model, parameters, block_rows, work, batch.n_rows)
             if steps.max_norm > 0:
                 limit_hidden_norms(model, steps.max_norm, parameters, gradients)
             position[0] += batch.n_rows
             if now() >= deadline:
                 return
             continue
-        n_lanes = lanes_of(batch.n_rows) if touched == NULL else 1
+        n_lanes = lanes_of(batch.n_rows) if touched == NULL and not model.normalises else 1
         if touched != NULL:
             touch_columns(&batch, &step, parameters, state, gradients, model.sizes[1], touched,
                           position[0] // batch_size)
@@ -468,6 +635,8 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
             add_penalties(model, &step, parameters, batch.total, penalties, touched != NULL)
         take_step(model, steps, &step, parameters, state, gradients, n_lanes, batch.first // batch_size, touched,
                   n_threads)
+        if model.normalises and steps.update != NO_UPDATE:
+            move_running_statistics(model, parameters, block_rows, work, batch.n_rows)
         if steps.max_norm > 0:
             limit_hidden_norms(model, steps.max_norm, parameters, gradients)
         log_likelihood[0] += sum_
@@ -521,6 +690,7 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
     if space.blocks is not None:
         block_store = open_blocks(space.blocks, store.n_columns)
         model.blocks = &block_store
+    model.n_threads = n_threads
     if model.by_slices and store.kind == CSR:
         model.first_size = sliced_size(model.sizes[0], model.sizes[1], sizeof(floating))
     with nogil:
@@ -558,5 +728,5 @@ cdef void forward_lane(const Model* model, const Batch* batch, Py_ssize_t lane, 
     cdef Py_ssize_t at = lane * block_rows
     while at < batch.n_rows:
         forward_block(model, batch, batch.first + at, min(block_rows, batch.n_rows - at), parameters, block_rows,
-                      work, Z_out + at * model.sizes[model.n_layers], <floating*> NULL, NULL)
+                      work, Z_out + at * model.sizes[model.n_layers], <floating*> NULL, <floating*> NULL, NULL)
         at += n_lanes * block_rows

@@ -21,6 +21,10 @@ cdef struct Model:
     const double* dropout           # (n_layers - 1,) share of each hidden layer's units; NULL: none
     uint64_t key                    # of the epoch's masks
     bint has_slopes                 # the work space has room for slopes of hidden layers
+    bint normalises                 # hidden layers are batch-normalised while training
+    Py_ssize_t n_hidden_units       # of all hidden layers
+    Py_ssize_t norms                # where scale, running mean and running variance of each hidden layer begin
+    int n_threads                   # that a layer of a batch-normalised network is shared out to
 
 # Where the rows of a run come from, and where those of one batch stand.
 cdef struct Batch:

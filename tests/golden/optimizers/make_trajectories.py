@@ -26,6 +26,8 @@ OPTIMIZERS = {
     "adam": ("Adam", {"lr": 0.01}),
     "adamw": ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),  # on the weights, not on the biases
 }
+# Scale, running mean and running variance of the hidden layer, where it is batch-normalised.
+FIRST_NORM = [[0.5, 0.75, 1.0, 1.25, 1.5], [0.0] * SIZES[1], [1.0] * SIZES[1]]
 # L2 is what PyTorch calls weight_decay, on the weights only; AdamW means something else by it.
 WITH_L2 = {f"{name}_l2": {"optimizer": name, "l2": 0.01} for name in OPTIMIZERS if name != "adamw"}
 # How long each step of a schedule lasts, and PyTorch's words for it; there are 3 batches an epoch.
@@ -52,6 +54,11 @@ CASES = {
     "adam_clipped": {"optimizer": "adam", "clip_norm": 0.1},
     "nesterov_clipped_l2": {"optimizer": "nesterov", "clip_norm": 0.1, "l2": 0.01},
     "momentum_smoothed": {"optimizer": "momentum", "label_smoothing": 0.1},
+    "sgd_normalised": {"optimizer": "sgd", "batch_norm": True},
+    "sgd_normalised_l2": {"optimizer": "sgd", "batch_norm": True, "l2": 0.01},
+    "nesterov_normalised_clipped": {"optimizer": "nesterov", "batch_norm": True, "clip_norm": 0.1},
+    "adam_normalised": {"optimizer": "adam", "batch_norm": True},
+    "adamw_normalised": {"optimizer": "adamw", "batch_norm": True},
 }
 
 
@@ -73,15 +80,30 @@ def split(parameters):
     return tensors
 
 
-def follow(X, y, parameters, optimizer, schedule=None, l2=0.0, clip_norm=None, label_smoothing=0.0):
+def normalisation(bias):
+    """PyTorch's layer with FIRST_NORM, that adds the given bias."""
+    layer = torch.nn.BatchNorm1d(SIZES[1], dtype=torch.float64)
+    layer.bias = torch.nn.Parameter(bias)
+    for tensor, values in zip((layer.weight.data, layer.running_mean, layer.running_var), FIRST_NORM, strict=True):
+        tensor[:] = torch.tensor(values)
+    return layer
+
+
+def follow(X, y, parameters, optimizer, schedule=None, l2=0.0, clip_norm=None, label_smoothing=0.0, batch_norm=False):
     """Train from the given parameters, and return what happened as lists."""
     X, y = torch.tensor(X, dtype=torch.float64), torch.tensor(y)
     tensors = split(parameters)
     weights, biases = tensors[::2], tensors[1::2]
+    norms = []
+    if batch_norm:
+        normalise = normalisation(biases[0].detach())
+        biases[0] = tensors[1] = normalise.bias
+        norms = [normalise.weight, normalise.running_mean, normalise.running_var]
+        tensors.append(normalise.weight)
     name, arguments = OPTIMIZERS[optimizer]
     decay = arguments["weight_decay"] if name == "AdamW" else l2
     stepper = getattr(torch.optim, name)(
-        [{"params": weights, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}],
+        [{"params": weights, "weight_decay": decay}, {"params": [*biases, *norms[:1]], "weight_decay": 0.0}],
         **{key: value for key, value in arguments.items() if key != "weight_decay"},
     )
     lasts, scheduler = None, None
@@ -92,7 +114,8 @@ def follow(X, y, parameters, optimizer, schedule=None, l2=0.0, clip_norm=None, l
     for _ in range(EPOCHS):
         for rows, classes in zip(X.split(BATCH_SIZE), y.split(BATCH_SIZE), strict=True):
             told["learning_rate"].append(stepper.param_groups[0]["lr"])
-            logits = torch.tanh(rows @ weights[0] + biases[0]) @ weights[1] + biases[1]
+            hidden = normalise(rows @ weights[0]) if batch_norm else rows @ weights[0] + biases[0]
+            logits = torch.tanh(hidden) @ weights[1] + biases[1]
             loss = torch.nn.functional.cross_entropy(logits, classes, label_smoothing=label_smoothing)
             penalty = l2 / 2 * sum(weight.square().sum() for weight in weights)
             told["log_likelihood"].append(-loss.item())
@@ -106,7 +129,8 @@ def follow(X, y, parameters, optimizer, schedule=None, l2=0.0, clip_norm=None, l
                 scheduler.step()
         if lasts == "epoch":
             scheduler.step()
-    told["parameters"] = torch.cat([tensor.detach().ravel() for tensor in tensors]).tolist()
+    layers = [tensor for pair in zip(weights, biases, strict=True) for tensor in pair]
+    told["parameters"] = torch.cat([tensor.detach().ravel() for tensor in (*layers, *norms)]).tolist()
     return told
 
 
@@ -119,13 +143,15 @@ def main():
         "log_likelihood": "minus PyTorch's loss for each batch before its step, a mean over the batch's rows",
         "objective": "the same minus l2 / 2 times the sum of squared weights, biases left out",
         "gradient_norm": "of the log-likelihood, all parameters together, before it is clipped",
-        "parameters": "each layer's weight (n_in, n_out) by rows and bias, one layer after another",
+        "parameters": "each layer's weight (n_in, n_out) by rows and bias, one layer after another; then, with batch "
+        "normalisation, the hidden layer's scale, running mean and running variance",
         "sizes": SIZES,
         "batch_size": BATCH_SIZE,
         "epochs": EPOCHS,
         "X": X.tolist(),
         "y": y.tolist(),
         "first_parameters": parameters.tolist(),
+        "first_norm": FIRST_NORM,
         "optimizers": OPTIMIZERS,
         "schedules": SCHEDULES,
         "cases": {name: {**case, **follow(X, y, parameters, **case)} for name, case in CASES.items()},

@@ -1,0 +1,137 @@
+"""Batch normalisation: each hidden unit is brought to mean 0 and variance 1 over the rows of a batch, then scaled.
+
+S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift",
+ICML 2015.  With Z the affine layer's output without its bias: X_hat = (Z - mean) / sqrt(variance + EPSILON), and Z
+becomes scale * X_hat + bias.  The rows count alike, whatever their weights.  Units go a tile at a time, whose sums are
+double in both precisions, so that they are as good for many rows as for few.
+"""
+
+from cython cimport floating
+from libc.math cimport sqrt
+
+cdef enum:
+    TILE = 32   # units whose sums stay in the first cache while the rows go by
+
+#: Keeps the quotient finite where a unit is the same for all rows.
+EPSILON = 1e-5
+
+#: What a batch contributes to the running statistics.
+RUNNING_SHARE = 0.1
+
+cdef double SMALL = EPSILON
+cdef double FRESH = RUNNING_SHARE
+
+
+cdef void normalise(floating* Z, floating* X_hat, Py_ssize_t stride, const floating* scale, const floating* bias,
+                    floating* mean, floating* variance, Py_ssize_t n, Py_ssize_t n_units) noexcept nogil:
+    # Two passes for the statistics: a difference of mean squares would lose all digits where the mean is large.
+    cdef Py_ssize_t i, j, tile, begin, width
+    cdef double[TILE] means
+    cdef double[TILE] squares
+    cdef double[TILE] factors
+    cdef double centred
+    for tile in range((n_units + TILE - 1) // TILE):
+        begin = tile * TILE
+        width = min(<Py_ssize_t> TILE, n_units - begin)
+        for j in range(width):
+            means[j] = squares[j] = 0
+        for i in range(n):
+            for j in range(width):
+                means[j] += Z[i * stride + begin + j]
+        for j in range(width):
+            means[j] /= n
+        for i in range(n):
+            for j in range(width):
+                centred = Z[i * stride + begin + j] - means[j]
+                squares[j] += centred * centred
+        for j in range(width):
+            squares[j] /= n
+            factors[j] = 1 / sqrt(squares[j] + SMALL)
+            mean[begin + j], variance[begin + j] = <floating> means[j], <floating> squares[j]
+        for i in range(n):
+            for j in range(width):
+                X_hat[i * stride + begin + j] = <floating> ((Z[i * stride + begin + j] - means[j]) * factors[j])
+            for j in range(width):
+                Z[i * stride + begin + j] = scale[begin + j] * X_hat[i * stride + begin + j] + bias[begin + j]
+
+
+cdef void backprop_normalise(const floating* X_hat, floating* dZ, Py_ssize_t stride, const floating* variance,
+                             const floating* scale, floating* dscale, floating* dbias, Py_ssize_t n,
+                             Py_ssize_t n_units, floating alpha, floating beta) noexcept nogil:
+    # dscale and dbias = alpha * gradient + beta * themselves; dscale may be the scale, which is read before.
+    cdef Py_ssize_t i, j, tile, begin, width
+    cdef double[TILE] sums
+    cdef double[TILE] products
+    cdef floating[TILE] factors
+    cdef floating[TILE] means
+    cdef floating[TILE] slopes
+    for tile in range((n_units + TILE - 1) // TILE):
+        begin = tile * TILE
+        width = min(<Py_ssize_t> TILE, n_units - begin)
+        for j in range(width):
+            sums[j] = products[j] = 0
+        for i in range(n):
+            for j in range(width):
+                sums[j] += dZ[i * stride + begin + j]
+                products[j] += <double> dZ[i * stride + begin + j] * X_hat[i * stride + begin + j]
+        for j in range(width):
+            factors[j] = <floating> (scale[begin + j] / sqrt(variance[begin + j] + SMALL))
+            means[j], slopes[j] = <floating> (sums[j] / n), <floating> (products[j] / n)
+        for j in range(width):
+            dbias[begin + j] = beta * dbias[begin + j] if beta != 0 else <floating> 0.0
+            dbias[begin + j] += alpha * <floating> sums[j]
+            dscale[begin + j] = beta * dscale[begin + j] if beta != 0 else <floating> 0.0
+            dscale[begin + j] += alpha * <floating> products[j]
+        for i in range(n):
+            for j in range(width):
+                dZ[i * stride + begin + j] = factors[j] * (
+                    dZ[i * stride + begin + j] - means[j] - slopes[j] * X_hat[i * stride + begin + j])
+
+
+cdef void move_statistics(const floating* mean, const floating* variance, floating* running_mean,
+                          floating* running_variance, Py_ssize_t n, Py_ssize_t n_units) noexcept nogil:
+    # A single row has no variance: it moves nothing.
+    cdef Py_ssize_t j
+    cdef double unbiased
+    if n < 2:
+        return
+    unbiased = n / <double> (n - 1)
+    for j in range(n_units):
+        running_mean[j] = <floating> ((1 - FRESH) * running_mean[j] + FRESH * mean[j])
+        running_variance[j] = <floating> ((1 - FRESH) * running_variance[j] + FRESH * (unbiased * variance[j]))
+
+
+def inplace_normalisation(floating[:, ::1] Z, const floating[::1] scale, const floating[::1] bias,
+                          floating[:, ::1] X_hat_out, floating[::1] mean_out, floating[::1] variance_out):
+    """Z (n, width) becomes scale * X_hat + bias, where X_hat_out = (Z - mean) / sqrt(variance + EPSILON).
+
+    mean_out, variance_out : (width,) of the rows of Z, the variance biased
+    """
+    if Z.size:
+        with nogil:
+            normalise(&Z[0, 0], &X_hat_out[0, 0], Z.shape[1], &scale[0], &bias[0], &mean_out[0], &variance_out[0],
+                      Z.shape[0], Z.shape[1])
+
+
+def inplace_backprop_normalisation(const floating[:, ::1] X_hat, const floating[::1] variance,
+                                   const floating[::1] scale, floating[:, ::1] dZ, floating[::1] dscale_out,
+                                   floating[::1] dbias_out, double alpha=1.0, double beta=0.0):
+    """dZ (n, width), a gradient by scale * X_hat + bias, becomes the gradient by what was normalised.
+
+    dscale_out, dbias_out (width,) = alpha * gradient + beta * dscale_out, dbias_out
+    """
+    if dZ.size:
+        with nogil:
+            backprop_normalise(&X_hat[0, 0], &dZ[0, 0], dZ.shape[1], &variance[0], &scale[0], &dscale_out[0],
+                               &dbias_out[0], dZ.shape[0], dZ.shape[1], <floating> alpha, <floating> beta)
+
+
+def inplace_running_statistics(const floating[::1] mean, const floating[::1] variance, floating[::1] running_mean,
+                               floating[::1] running_variance, Py_ssize_t n):
+    """Move the running statistics (width,) towards a batch's of n rows, of whose variance (biased) bias is taken off.
+
+    running = (1 - RUNNING_SHARE) * running + RUNNING_SHARE * batch; a single row moves nothing.
+    """
+    if mean.shape[0]:
+        with nogil:
+            move_statistics(&mean[0], &variance[0], &running_mean[0], &running_variance[0], n, mean.shape[0])
