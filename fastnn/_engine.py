@@ -65,6 +65,10 @@ TOUCHED_SHARE = 16
 # A line of the cache.
 LINE_BYTES = 64
 
+# sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.
+SPARSE_DENSITY = 0.25
+DENSITY_SAMPLE = 1000
+
 # A run of so few multiply-adds forward is left to one thread: waiting for others gains nothing where they are free, and
 # costs a time slice where they are not.
 SMALL_RUN = 2e6
@@ -175,6 +179,16 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
     data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
     sparse.fill_nonzeros(X, indptr, data, indices, n_threads)
     return CSRRows(data, indices, indptr, n_in)
+
+
+def choose_storage(rows: Rows, dtype: np.dtype[Any], sparse: Any, n_threads: int) -> Rows:
+    """Rows as CSRRows of dtype where they are to be taken for sparse, or with "auto" where that will be faster."""
+    if isinstance(rows, CSRRows):
+        return rows
+    if sparse == "auto":
+        sample = rows[:: max(1, len(rows) // DENSITY_SAMPLE)]
+        sparse = bool(np.count_nonzero(sample) < SPARSE_DENSITY * sample.size)
+    return to_csr(rows, dtype, _forks.usable_threads(n_threads)) if sparse else rows
 
 
 class Engine:

@@ -48,9 +48,11 @@ class Program:
         Inputs whose values a call gives.
     outputs : sequence of Variable
         Simplified expressions, in which no other inputs occur.
+    n_borrowed : int, default 0
+        How many of the first outputs' values may share memory with inputs and shared variables, and are only read.
     """
 
-    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable]) -> None:
+    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable], n_borrowed: int = 0) -> None:
         order = _shapes_early(sort(outputs))
         self.operations = [variable for variable in order if variable.op is not None]
         place = {variable: i for i, variable in enumerate(dict.fromkeys([*inputs, *order]))}
@@ -64,7 +66,10 @@ class Program:
         roots = _roots(order)
         # An output is the caller's to keep if no other value shares its memory.
         kept = [roots[variable] for variable in outputs]
-        self._owned = [root.op is not None and not root.op.views and kept.count(root) == 1 for root in kept]
+        self._owned = [
+            i < n_borrowed or (root.op is not None and not root.op.views and kept.count(root) == 1)
+            for i, root in enumerate(kept)
+        ]
         self._instructions = self._schedule(order, place, roots, set(outputs))
 
     @staticmethod
@@ -105,7 +110,7 @@ class Program:
         return found
 
     def __call__(self, arguments: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the values of the outputs, none of which shares memory with anything else.
+        """Return the values of the outputs, none of which shares memory with anything else unless it may.
 
         Parameters
         ----------

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn._validation import check_array, check_choice
-from fastnn.symbolic import graph, ops
+from fastnn.symbolic import graph, ops, recognition
 from fastnn.symbolic.configuration import MODES, config
 from fastnn.symbolic.execution import Program
 from fastnn.symbolic.gradient import Gradient
 from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, sort
+from fastnn.symbolic.lowering import EngineStep, NotHere
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
 from fastnn.symbolic.simplify import Simplifier
 
@@ -45,12 +46,30 @@ class Function:
         single: bool,
         name: str | None,
         downcast: bool | None,
+        recognise: bool,
     ) -> None:
         self.inputs, self.outputs, self.updates, self.givens, self.name = inputs, outputs, updates, givens, name
         self._single, self._downcast = single, downcast
         self._names = names_in_use()
         simplify = Simplifier(givens)
         self._program = Program(inputs, [simplify(variable) for variable in (*outputs, *updates.values())])
+        self._step: EngineStep | None = None
+        self._reason = "mode is FAST_COMPILE"
+        if recognise:
+            try:
+                network = recognition.recognise(outputs, updates, givens)
+            except recognition.NotRecognised as reason:
+                self._reason = str(reason)
+            else:
+                others = [value for variable, value in updates.items() if variable not in network.parameters]
+                self._others = [variable for variable in updates if variable not in network.parameters]
+                self._step = EngineStep(
+                    network,
+                    inputs,
+                    [simplify(variable) for variable in outputs],
+                    [simplify(value) for value in others],
+                    simplify,
+                )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the outputs' values, after the updates of the shared variables.
@@ -63,12 +82,23 @@ class Function:
         array, or a list of them
             As the outputs were given to `function`; [] without any.
         """
-        values = self._program(self._arguments(args, kwargs))
-        n = len(self.outputs)
-        for variable, value in zip(self.updates, values[n:], strict=True):
+        outputs, updated = self._computed(self._arguments(args, kwargs))
+        for variable, value in updated.items():
             variable.array = value
             variable.exposed = False
-        return values[0] if self._single else values[:n]
+        return outputs[0] if self._single else outputs
+
+    def _computed(self, arguments: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], dict[Shared, NDArray[Any]]]:
+        # The engine has updated the parameters of its network when it returns.
+        if self._step is not None:
+            try:
+                outputs, values = self._step(arguments)
+                return outputs, dict(zip(self._others, values, strict=True))
+            except NotHere:
+                pass  # the program computes the same, or knows what is wrong
+        values = self._program(arguments)
+        n = len(self.outputs)
+        return values[:n], dict(zip(self.updates, values[n:], strict=True))
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[NDArray[Any]]:
         if len(args) > len(self.inputs):
@@ -149,8 +179,7 @@ def function(
     """
     check_choice(on_unused_input, "on_unused_input", ["raise", "warn", "ignore"])
     check_choice(allow_input_downcast, "allow_input_downcast", [None, False, True])
-    if mode is not None:
-        check_choice(mode, "mode", MODES)
+    mode = config.mode if mode is None else check_choice(mode, "mode", MODES)
     given_inputs = _check_inputs(inputs)
     single = isinstance(outputs, Variable)
     wanted = [outputs] if isinstance(outputs, Variable) else [as_variable(each) for each in outputs or ()]
@@ -165,6 +194,7 @@ def function(
         single=single,
         name=name,
         downcast=allow_input_downcast,
+        recognise=mode == "FAST_RUN",
     )
 
 

@@ -283,6 +283,8 @@ class Shared(Variable):
     exposed : bool
     trained : int
         When a function last updated it, in the order in which variables are made; 0: never.
+    home : object
+        The network, if any, whose parameters it and others are; see `lowering`.
     """
 
     def __init__(self, value: NDArray[Any], name: str | None, exposed: bool) -> None:
@@ -290,6 +292,7 @@ class Shared(Variable):
         self._array = value
         self.exposed = exposed
         self.trained = 0
+        self.home: Any = None
         self._prepared: dict[Any, Any] = {}
 
     @property
@@ -300,6 +303,10 @@ class Shared(Variable):
     @array.setter
     def array(self, value: NDArray[Any]) -> None:
         self._array = value
+        self.changed()
+
+    def changed(self) -> None:
+        """Forget what was made of the value before it changed in place."""
         self._prepared.clear()
 
     def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> NDArray[Any]:

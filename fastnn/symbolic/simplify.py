@@ -53,14 +53,21 @@ class Simplifier:
             return inputs[0]
         if op is ops.log and isinstance(inputs[0].op, ops.Softmax):
             op, inputs = ops.LogSoftmax(), inputs[0].inputs
-        if op is ops.power and _is_number(inputs[1], 2):
+        if op is ops.log and isinstance(inputs[0].op, ops.Index) and isinstance(inputs[0].inputs[0].op, ops.Softmax):
+            op, (P, *places) = inputs[0].op, inputs[0].inputs
+            inputs = self._same(ops.LogSoftmax(), P.inputs, P.type), *places
+        if (op is ops.power and _is_number(inputs[1], 2)) or (op is ops.mul and inputs[0] is inputs[1]):
             op, inputs = ops.sqr, inputs[:1]
+        if isinstance(op, ops.Shape):
+            inputs = (of_same_shape(inputs[0]),)
         plain = _without_neutral(op, inputs, variable.type)
-        if plain is not None:
-            return plain
+        return self._same(op, inputs, variable.type) if plain is None else plain
+
+    def _same(self, op: Op, inputs: tuple[Variable, ...], type_: Type) -> Variable:
         key = (op, inputs)
         if key not in self._known:
-            self._known[key] = self._folded(op, inputs, variable.type) or Variable(variable.type, op, inputs)
+            folded = self._folded(op, inputs, type_)
+            self._known[key] = Variable(type_, op, inputs) if folded is None else folded
         return self._known[key]
 
     def _same_constant(self, variable: Constant) -> Variable:
@@ -81,6 +88,15 @@ class Simplifier:
         except (ValueError, IndexError, ArithmeticError):
             return None  # as an error it belongs to the call
         return self._same_constant(Constant(result)) if result.size <= LARGEST_FOLDED else None
+
+
+def of_same_shape(variable: Variable) -> Variable:
+    """Return the simplest expression inside one that surely has its shape."""
+    while isinstance(variable.op, (ops.Elementwise, ops.Cast, ops.Softmax, ops.LogSoftmax)):
+        if len(variable.inputs) > 1:
+            break
+        (variable,) = variable.inputs
+    return variable
 
 
 def _is_number(variable: Variable, number: float) -> bool:
@@ -106,4 +122,4 @@ def _without_neutral(op: Op, inputs: tuple[Variable, ...], type_: Type) -> Varia
 
 
 def _has_shape(variable: Variable, shape: Variable) -> bool:
-    return isinstance(shape.op, ops.Shape) and shape.inputs[0] is variable
+    return isinstance(shape.op, ops.Shape) and shape.inputs[0] is of_same_shape(variable)
