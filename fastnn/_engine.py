@@ -213,12 +213,12 @@ class Engine:
         rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
         self.forward_rows = int(max(rows, FEWEST_BLOCK_ROWS))
 
-    def _team(self, X: Rows) -> int:
-        # Threads that a run over all rows is worth.
+    def _team(self, X: Rows, share: float = 1.0) -> int:
+        # Threads that a run over this share of the rows is worth.
         stored = len(X.data) if isinstance(X, CSRRows) else X.size
         first = int(self.sizes[0] * self.sizes[1])
         products = stored * int(self.sizes[1]) + X.shape[0] * (self.parameters.size - first)
-        return 1 if products < SMALL_RUN else self.n_threads
+        return 1 if share * products < SMALL_RUN else self.n_threads
 
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (which rows, their last layer before softmax or sigmoid), run by run; the buffer is used again."""
@@ -245,6 +245,7 @@ class Engine:
         *,
         lazy: bool = False,
         direct: bool = False,
+        single: bool = False,
     ) -> None:
         """Allocate the work space for epochs over X in batches; see `fastnn.optimizers` for the update.
 
@@ -252,12 +253,13 @@ class Engine:
         lazy : all steps are alike and linear in a parameter and its state, so that rows of the first weight which a
             batch does not touch can be brought up to date later
         direct : plain steps, without a penalty, that products may write
+        single : each run will be over one batch
         """
         self.X = X
         self.batch_size = min(batch_size, int(X.shape[0]))
         self.update = UPDATES[update]
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
-        self.n_threads = self._team(X)
+        self.n_threads = self._team(X, self.batch_size / int(X.shape[0]) if single else 1.0)
         self._usable_threads, self._contended_chunks = self.n_threads, 0
         n_in, n_units = (int(size) for size in self.sizes[:2])
         self.block_rows = self.forward_rows
@@ -383,7 +385,8 @@ class Engine:
         The rows are taken in the given order, and the targets stand in that order.  Where a batch's log-likelihood is
         not finite, its step is not taken and FloatingPointError is raised.
         """
-        if self._by_units:
+        measures = self._by_units and self.n_threads > 1
+        if measures:
             started = time.perf_counter(), time.process_time()
         with single_threaded_blas():
             epoch.train(
@@ -398,7 +401,7 @@ class Engine:
                 seconds,
                 self._usable_threads,
             )
-        if self._by_units:
+        if measures:
             self._adapt(time.perf_counter() - started[0], time.process_time() - started[1])
         if not np.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")

@@ -78,7 +78,7 @@ class GradientSteps:
                 return engine
         self._engine = None  # its work space can go before there is another
         engine = self.network.engine(self._n_threads)
-        engine.begin(rows, n, "sgd", in_order=whole)
+        engine.begin(rows, n, "sgd", in_order=whole, single=True)
         if not whole and len(self._numbers) != rows.shape[0]:
             self._numbers = np.arange(rows.shape[0], dtype=np.intp)
         self._engine, self._rows, self._whole = engine, rows, whole

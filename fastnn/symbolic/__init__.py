@@ -23,10 +23,12 @@ from fastnn.symbolic.function import Function, function
 from fastnn.symbolic.gradient import DisconnectedInputError, grad
 from fastnn.symbolic.graph import shared
 from fastnn.symbolic.printing import debugprint, pprint
+from fastnn.symbolic.staleness import StaleGraphWarning
 
 __all__ = [
     "DisconnectedInputError",
     "Function",
+    "StaleGraphWarning",
     "config",
     "debugprint",
     "function",

@@ -13,11 +13,11 @@ from fastnn._validation import check_array, check_choice
 from fastnn.symbolic import graph, ops, recognition
 from fastnn.symbolic.configuration import MODES, config
 from fastnn.symbolic.execution import Program
-from fastnn.symbolic.gradient import Gradient
 from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, sort
 from fastnn.symbolic.lowering import EngineStep, NotHere
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
 from fastnn.symbolic.simplify import Simplifier
+from fastnn.symbolic.staleness import Watch
 
 Updates = Mapping[Shared, Any] | Iterable[Sequence[Any]] | None
 Givens = Mapping[Variable, Any] | Iterable[Sequence[Any]] | None
@@ -50,7 +50,10 @@ class Function:
     ) -> None:
         self.inputs, self.outputs, self.updates, self.givens, self.name = inputs, outputs, updates, givens, name
         self._single, self._downcast = single, downcast
-        self._names = names_in_use()
+        names = names_in_use()
+        met = sort([*outputs, *updates, *updates.values(), *givens, *givens.values()])
+        self._names = {variable: names[variable] for variable in met if variable in names}
+        self._watch = Watch(outputs, updates, givens)
         simplify = Simplifier(givens)
         self._program = Program(inputs, [simplify(variable) for variable in (*outputs, *updates.values())])
         self._step: EngineStep | None = None
@@ -86,6 +89,7 @@ class Function:
         for variable, value in updated.items():
             variable.array = value
             variable.exposed = False
+        self._watch.called()
         return outputs[0] if self._single else outputs
 
     def _computed(self, arguments: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], dict[Shared, NDArray[Any]]]:
@@ -125,13 +129,46 @@ class Function:
         return f"<function {self.name or ''}({inputs})>"
 
     @property
-    def parameters(self) -> list[Shared]:
-        """Shared variables that the updates move along a gradient."""
-        return [
-            variable
-            for variable, value in self.updates.items()
-            if any(isinstance(part.op, Gradient) for part in sort([value]))
+    def recognised(self) -> bool:
+        """Whether a call is one of the engine."""
+        return self._step is not None
+
+    def explain(self) -> None:
+        """Print what a call does, what outputs and updates depend on, and why the engine does it or not."""
+        print(self.explanation())
+
+    def explanation(self) -> str:
+        """Return what `explain` prints."""
+        # Expressions go by the names that they have now: one that was replaced is written out.
+        names = names_in_use()
+        names |= {variable: name for variable, name in self._names.items() if variable.op is None}
+        lines = []
+        for output in self.outputs:
+            name = f"{names[output]} = " if output in names and output.op is not None else ""
+            lines.append(f"returns {name}{pprint(output, names, short=True)}")
+            lines.append(f"    depends on {self._dependencies(output, names)}")
+        for variable, value in self.updates.items():
+            lines.append(f"updates {pprint(variable, names)} = {pprint(value, names, short=True)}")
+            lines.append(f"    depends on {self._dependencies(value, names)}")
+        for variable_, value in self.givens.items():
+            lines.append(f"given {pprint(variable_, names)} = {pprint(value, names, short=True)}")
+        if self._step is None:
+            lines.append(f"runs {len(self._program.operations)} operations one by one, on NumPy: {self._reason}")
+        else:
+            lines += self._step.explanation(names)
+        unused = sorted((v for v in list(graph.unused) if v in names), key=lambda v: v.number)
+        lines += [
+            f"belongs to no function so far: {names[v]} = {pprint(v, names, short=True)}"
+            for v in unused
+            if v.op is not None
         ]
+        return "\n".join(lines)
+
+    def _dependencies(self, value: Variable, names: dict[Variable, str]) -> str:
+        met = sort([value], self.givens)
+        leaves = [v for v in met if v not in self.givens] + sort([self.givens[v] for v in met if v in self.givens])
+        found = [leaf_name(v, names) for v in leaves if v.op is None and not isinstance(v, graph.Constant)]
+        return ", ".join(dict.fromkeys(found)) or "nothing"
 
 
 def function(

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastnn._validation import check_choice
 from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Op, Parts, Variable, apply, constant, sort
+from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, constant, sort
 from fastnn.symbolic.printing import pprint
 
 
@@ -71,6 +71,8 @@ def grad(
             raise TypeError(f"{what} must be a variable, not {variable!r}")
         if variable.type.dtype.kind != "f":
             raise TypeError(f"{what} must hold real numbers, but {pprint(variable)} is of dtype {variable.dtype}")
+        if isinstance(variable, Shared):
+            variable.is_parameter = True
     if cost.ndim != 0:
         raise TypeError(f"the cost must be a scalar, but {pprint(cost)} is a {cost.type}: take its mean or sum")
     constants = set(consider_constant or ())

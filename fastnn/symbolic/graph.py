@@ -281,8 +281,10 @@ class Shared(Variable):
     Attributes
     ----------
     exposed : bool
+    is_parameter : bool
+        Whether a gradient by it was taken.
     trained : int
-        When a function last updated it, in the order in which variables are made; 0: never.
+        When a function that moves it along a gradient was last called, counted as `now` does; 0: never.
     home : object
         The network, if any, whose parameters it and others are; see `lowering`.
     """
@@ -291,6 +293,7 @@ class Shared(Variable):
         super().__init__(Type(value.dtype, value.ndim), name=name)
         self._array = value
         self.exposed = exposed
+        self.is_parameter = False
         self.trained = 0
         self.home: Any = None
         self._prepared: dict[Any, Any] = {}

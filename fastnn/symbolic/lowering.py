@@ -20,6 +20,7 @@ from fastnn.stepping import GradientSteps
 from fastnn.symbolic import ops
 from fastnn.symbolic.execution import Program
 from fastnn.symbolic.graph import Shared, Variable
+from fastnn.symbolic.printing import leaf_name, pprint
 from fastnn.symbolic.recognition import TrainedNetwork
 from fastnn.symbolic.simplify import Simplifier
 
@@ -167,6 +168,31 @@ class EngineStep:
                 value = affine.log_likelihood * log_likelihood + affine.penalty * penalty + affine.constant
                 outputs.append(np.asarray(value, steps.network.dtype))
         return outputs, [values[i] for i in self._updates_at]
+
+    def explanation(self, names: dict[Variable, str]) -> list[str]:
+        """Return lines that say what was recognised."""
+        network = self.network
+        widths = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
+        layers = " and ".join(f"dot(., {leaf_name(W, names)}) + {leaf_name(b, names)}" for W, b in network.layers)
+        penalties = "".join(
+            f", {name} penalty {value:g}" for name, value in (("L1", network.l1), ("L2", network.l2)) if value
+        )
+        lines = [
+            f"one call of the engine: a network of {'-'.join(map(str, widths))} units",
+            f"    layers {layers}"
+            + (f", with {', '.join(network.activations)} between" if network.activations else ""),
+            f"    ascends the mean log-likelihood{penalties}, rate {pprint(network.rate, names)}",
+        ]
+        for what, source, written in (("rows", self.rows, network.rows), ("classes", self.classes, network.classes)):
+            if source is None:
+                lines.append(f"    {what} {pprint(written, names)}, computed or given in each call")
+            elif source.shared.exposed:
+                lines.append(f"    {what} of {leaf_name(source.shared, names)}, as they are: its array is borrowed")
+            else:
+                lines.append(f"    {what} of {leaf_name(source.shared, names)}, made ready once and kept")
+        if self._others_at or self._updates_at:
+            lines.append(f"    with {len(self._program.operations)} other operations before it, on NumPy")
+        return lines
 
     def _adopted(self) -> GradientSteps:
         # The parameters' values in the network's vector, and the shared variables with views of it.

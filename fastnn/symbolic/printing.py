@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from html import escape
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,21 @@ def names_in_use() -> dict[Variable, str]:
 
     They tell in messages which of several variables without a name of their own is meant.
     """
-    frame = sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
-        frame = frame.f_back
+    frame, _ = calling_frame()
     found: dict[Variable, str] = {}
     for names in (frame.f_locals, frame.f_globals):
         for name, value in list(names.items()):
             if isinstance(value, Variable) and not name.startswith("_"):
                 found.setdefault(value, name)
     return found
+
+
+def calling_frame() -> tuple[FrameType, int]:
+    """Return where the program called this package, and how many calls up from the caller of this function."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return frame, level
 
 
 def leaf_name(variable: Variable, names: dict[Variable, str] | None = None) -> str:
@@ -44,7 +51,7 @@ def leaf_name(variable: Variable, names: dict[Variable, str] | None = None) -> s
     return variable.name or names.get(variable) or f"<{kind}{variable.type} {variable.number}>"
 
 
-def pprint(variable: Variable, names: dict[Variable, str] | None = None) -> str:
+def pprint(variable: Variable, names: dict[Variable, str] | None = None, *, short: bool = False) -> str:
     """Return an expression as it would be typed.
 
     Parameters
@@ -52,6 +59,8 @@ def pprint(variable: Variable, names: dict[Variable, str] | None = None) -> str:
     variable : Variable
     names : dict, optional
         What variables are called that have no name; those that the program uses, if this is not given.
+    short : bool, default False
+        Whether to write names in the place of expressions, within others, that have one.
     """
     names = names_in_use() if names is None else names
     texts: dict[Variable, tuple[str, int]] = {}
@@ -61,6 +70,9 @@ def pprint(variable: Variable, names: dict[Variable, str] | None = None) -> str:
         current = pending[-1]
         if current in texts:
             pending.pop()
+            continue
+        if short and current in names and current is not variable:
+            texts[current] = names[current], ATOM
             continue
         shown = _shown(current)
         missing = [source for source in shown if source not in texts]

@@ -110,9 +110,14 @@ class TrainedNetwork:
     cost: Variable
 
     @property
+    def layers(self) -> list[tuple[Shared, Shared]]:
+        """Weight and bias of each layer."""
+        return list(zip(self.weights, self.biases, strict=True))
+
+    @property
     def parameters(self) -> list[Shared]:
         """Weights and biases, layer by layer."""
-        return [variable for layer in zip(self.weights, self.biases, strict=True) for variable in layer]
+        return [variable for layer in self.layers for variable in layer]
 
 
 def recognise(
@@ -246,7 +251,7 @@ def _layers(logits: Variable, moved: set[Shared]) -> tuple[Variable, list[Shared
 
 def _activation(variable: Variable) -> tuple[str, Variable | None]:
     if variable.op in ACTIVATIONS:
-        return ACTIVATIONS[variable.op], variable.inputs[0]  # type: ignore[index]
+        return ACTIVATIONS[variable.op], variable.inputs[0]
     if variable.op is ops.maximum and isinstance(variable.inputs[0], Constant):
         zero, before = variable.inputs
         # With 0 first, a tie gives no gradient to the other, as the engine's.
