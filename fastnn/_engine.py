@@ -66,6 +66,10 @@ TOUCHED_SHARE = 16
 # A line of the cache.
 LINE_BYTES = 64
 
+# sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.
+SPARSE_DENSITY = 0.25
+DENSITY_SAMPLE = 1000
+
 # A run of so few multiply-adds forward is left to one thread: waiting for others gains nothing where they are free, and
 # costs a time slice where they are not.
 SMALL_RUN = 2e6
@@ -178,6 +182,16 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
     return CSRRows(data, indices, indptr, n_in)
 
 
+def choose_storage(rows: Rows, dtype: np.dtype[Any], sparse: Any, n_threads: int) -> Rows:
+    """Rows as CSRRows of dtype where they are to be taken for sparse, or with "auto" where that will be faster."""
+    if isinstance(rows, CSRRows):
+        return rows
+    if sparse == "auto":
+        sample = rows[:: max(1, len(rows) // DENSITY_SAMPLE)]
+        sparse = bool(np.count_nonzero(sample) < SPARSE_DENSITY * sample.size)
+    return to_csr(rows, dtype, _forks.usable_threads(n_threads)) if sparse else rows
+
+
 class Engine:
     """Forward passes and epochs of training for one network.
 
@@ -202,12 +216,12 @@ class Engine:
         # Numbers behind the layers' own.
         self._n_norms = 3 * int(sizes[1:-1].sum()) if architecture.batch_norm else 0
 
-    def _team(self, X: Rows) -> int:
-        # Threads that a run over all rows is worth.
+    def _team(self, X: Rows, share: float = 1.0) -> int:
+        # Threads that a run over this share of the rows is worth.
         stored = len(X.data) if isinstance(X, CSRRows) else X.size
         first = int(self.sizes[0] * self.sizes[1])
         products = stored * int(self.sizes[1]) + X.shape[0] * (self.parameters.size - first)
-        return 1 if products < SMALL_RUN else self.n_threads
+        return 1 if share * products < SMALL_RUN else self.n_threads
 
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (which rows, their last layer before softmax or sigmoid), run by run; the buffer is used again."""
@@ -234,6 +248,7 @@ class Engine:
         *,
         lazy: bool = False,
         direct: bool = False,
+        single: bool = False,
     ) -> None:
         """Allocate the work space for epochs over X in batches; see `fastnn.optimizers` for the update.
 
@@ -241,12 +256,13 @@ class Engine:
         lazy : all steps are alike and linear in a parameter and its state, so that rows of the first weight which a
             batch does not touch can be brought up to date later
         direct : plain steps, without a penalty, that products may write
+        single : each run will be over one batch
         """
         self.X = X
         self.batch_size = min(batch_size, int(X.shape[0]))
         self.update = UPDATES[update]
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
-        self.n_threads = self._team(X)
+        self.n_threads = self._team(X, self.batch_size / int(X.shape[0]) if single else 1.0)
         self._usable_threads, self._contended_chunks, self._next_contended = self.n_threads, 0, 1
         n_in, n_units = (int(size) for size in self.sizes[:2])
         batch_norm = self.architecture.batch_norm
@@ -383,7 +399,8 @@ class Engine:
         The rows are taken in the given order, and the targets stand in that order.  Where a batch's log-likelihood is
         not finite, its step is not taken and FloatingPointError is raised.
         """
-        if self._in_team:
+        measures = self._in_team and self.n_threads > 1
+        if measures:
             started = time.perf_counter(), time.process_time()
         with single_threaded_blas():
             epoch.train(
@@ -398,7 +415,7 @@ class Engine:
                 seconds,
                 self._usable_threads,
             )
-        if self._in_team:
+        if measures:
             self._adapt(time.perf_counter() - started[0], time.process_time() - started[1])
         if not np.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")

@@ -237,3 +237,38 @@ def check_path(path: Any, name: str = "path") -> str:
         return os.fsdecode(path)
     except TypeError:
         raise TypeError(f"{name} must be a path, not {path!r} ({type(path).__name__})") from None
+
+
+def check_array(
+    value: Any, dtype: np.dtype[Any], ndim: int, name: str, downcast: bool | None = None, float_downcast: bool = False
+) -> NDArray[Any]:
+    """Return value as an array of dtype with ndim dimensions; not a copy if it is one.
+
+    Arrays and NumPy's numbers may be converted to a dtype that holds all values of theirs; lists and Python's numbers
+    where their values come out the same.
+
+    Parameters
+    ----------
+    downcast : bool or None, default None
+        True converts to any dtype, False not even Python's numbers.
+    float_downcast : bool, default False
+        Whether Python's floats may be rounded to dtype if downcast is None.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, not {value!r} ({type(value).__name__})")
+    if array.ndim != ndim:
+        raise TypeError(f"{name} must have {ndim} dimensions, not {array.ndim}; its shape is {array.shape}")
+    if array.dtype == dtype or downcast or np.can_cast(array.dtype, dtype, "safe"):
+        return np.asarray(array, dtype)
+    if downcast is None and not isinstance(value, (np.ndarray, np.generic)):
+        if float_downcast and isinstance(value, float):
+            return np.asarray(array, dtype)
+        with np.errstate(all="ignore"):
+            converted = array.astype(dtype)
+        if np.array_equal(converted, array):
+            return converted
+    raise TypeError(
+        f"{name} must be of dtype {dtype}, and {array.dtype} could lose precision: convert it with "
+        f".astype({dtype.name!r}), or pass allow_input_downcast=True to the function"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads, single_threaded_blas, to_csr
+from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads, choose_storage, single_threaded_blas
 from fastnn._validation import (
     check_choice,
     check_integer,
@@ -23,16 +23,11 @@ from fastnn._validation import (
 )
 from fastnn.callbacks import Callback, Fit, History, ProgressBar
 from fastnn.kernels.losses import Targets
-from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
 from fastnn.schedules import Schedule, rates_of
 from fastnn.storage import load_checkpoint, save_checkpoint
-
-# sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.
-SPARSE_DENSITY = 0.25
-DENSITY_SAMPLE = 1000
 
 # Parameters no larger than this cannot overflow in any network of sensible depth and width.
 HARMLESS_PARAMETER = 1e4
@@ -417,15 +412,7 @@ class Trainer:
         return Chunk(rows, targets, engine)
 
     def _choose_storage(self, rows: Rows) -> Rows:
-        if isinstance(rows, CSRRows):
-            return rows
-        if self.sparse == "auto":
-            sample = rows[:: max(1, len(rows) // DENSITY_SAMPLE)]
-            sparse = bool(np.count_nonzero(sample) < SPARSE_DENSITY * sample.size)
-        else:
-            sparse = bool(self.sparse)
-        engine = self.network.engine(self.n_threads)
-        return to_csr(rows, self.network.dtype, engine.n_threads) if sparse else rows
+        return choose_storage(rows, self.network.dtype, self.sparse, self.n_threads)
 
     def _l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weight of the penalty in each batch, given the sum of each batch's weights."""

@@ -1,0 +1,91 @@
+"""Single gradient steps: what a program that decides on each step by itself asks of the engine."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads
+from fastnn.kernels.losses import LOSSES, Targets
+from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.network import Network
+
+
+class GradientSteps:
+    """Plain steps up the gradient of a network's mean log-likelihood, minus penalties, each on one batch.
+
+    The work space is kept from one step to the next, as long as the rows are stored in the same way.
+
+    Parameters
+    ----------
+    network : Network
+        Moved in place; its loss is cross-entropy.
+    l1, l2 : float
+        Weights of the penalties, as in `Trainer`.
+    n_threads : int or None
+        As in `Trainer`.
+    """
+
+    def __init__(self, network: Network, l1: float = 0.0, l2: float = 0.0, n_threads: int | None = None) -> None:
+        self.network = network
+        self._penalties = l2, l1
+        self._n_threads = n_threads or available_threads()
+        self._engine: Engine | None = None
+        self._rows: Rows | None = None
+        self._whole = False
+        self._numbers = np.empty(0, np.intp)
+
+    def __call__(self, rows: Rows, y: NDArray[np.intp], rate: float, first: int = 0) -> tuple[float, float]:
+        """Take a step on consecutive rows.
+
+        Parameters
+        ----------
+        rows : (n, n_in) C-contiguous array of float32 or float64, or CSRRows
+        y : (n_batch,) intp
+            Classes of the batch's rows, each below the number of outputs.
+        rate : float
+            Learning rate.
+        first : int
+            The batch's first row.
+
+        Returns
+        -------
+        tuple of float
+            The mean log-likelihood of the batch before the step, in nats, and what penalties took off the objective.
+
+        Raises
+        ------
+        FloatingPointError
+            If the log-likelihood is not finite: the network is as it was.
+        """
+        n = len(y)
+        whole = n == rows.shape[0]
+        engine = self._ready(rows, n, whole)
+        engine.restart(Steps(UPDATES["sgd"], np.array([[*self._penalties, 0.0, rate]])))
+        targets = Targets(LOSSES["cross_entropy"], y)
+        order = None if whole else self._numbers[first : first + n]
+        while engine.advance(targets, order, CHUNK_SECONDS):
+            pass
+        return engine.log_likelihood / n, engine.penalty / n
+
+    def _ready(self, rows: Rows, n: int, whole: bool) -> Engine:
+        engine = self._engine
+        if engine is not None and whole == self._whole and n <= engine.batch_size:
+            if rows is self._rows:
+                return engine
+            if whole and _are_stored_alike(rows, self._rows):
+                engine.X = self._rows = rows
+                return engine
+        self._engine = None  # its work space can go before there is another
+        engine = self.network.engine(self._n_threads)
+        engine.begin(rows, n, "sgd", in_order=whole, single=True)
+        if not whole and len(self._numbers) != rows.shape[0]:
+            self._numbers = np.arange(rows.shape[0], dtype=np.intp)
+        self._engine, self._rows, self._whole = engine, rows, whole
+        return engine
+
+
+def _are_stored_alike(rows: Rows, others: Rows | None) -> bool:
+    if not isinstance(rows, np.ndarray) or not isinstance(others, np.ndarray):
+        return False
+    return rows.shape == others.shape and rows.dtype == others.dtype

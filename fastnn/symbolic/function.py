@@ -1,0 +1,320 @@
+"""Functions: expressions made ready to be called, with updates of shared variables."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn._validation import check_array, check_choice
+from fastnn.symbolic import graph, ops, recognition
+from fastnn.symbolic.configuration import MODES, config
+from fastnn.symbolic.execution import Program
+from fastnn.symbolic.gradient import computed_from
+from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, sort
+from fastnn.symbolic.lowering import EngineStep, NotHere
+from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
+from fastnn.symbolic.simplify import Simplifier
+from fastnn.symbolic.staleness import Watch
+
+Updates = Mapping[Shared, Any] | Iterable[Sequence[Any]] | None
+Givens = Mapping[Variable, Any] | Iterable[Sequence[Any]] | None
+
+
+class Function:
+    """What `function` returns: call it with the inputs' values, by position or by name.
+
+    Attributes
+    ----------
+    inputs : list of Variable
+    outputs : list of Variable
+        As they were given.
+    updates : dict of Shared to Variable
+    givens : dict of Variable to Variable
+    name : str or None
+    """
+
+    def __init__(
+        self,
+        inputs: list[Variable],
+        outputs: list[Variable],
+        updates: dict[Shared, Variable],
+        givens: dict[Variable, Variable],
+        *,
+        single: bool,
+        name: str | None,
+        downcast: bool | None,
+        recognise: bool,
+    ) -> None:
+        self.inputs, self.outputs, self.updates, self.givens, self.name = inputs, outputs, updates, givens, name
+        self._single, self._downcast = single, downcast
+        names = names_in_use()
+        met = sort([*outputs, *updates, *updates.values(), *givens, *givens.values()])
+        self._names = {variable: names[variable] for variable in met if variable in names}
+        self._watch = Watch(outputs, updates, givens)
+        simplify = Simplifier(givens)
+        self._program = Program(inputs, [simplify(variable) for variable in (*outputs, *updates.values())])
+        self._step: EngineStep | None = None
+        self._reason = "mode is FAST_COMPILE"
+        if recognise:
+            try:
+                network = recognition.recognise(outputs, updates, givens)
+            except recognition.NotRecognised as reason:
+                self._reason = str(reason)
+            else:
+                others = [value for variable, value in updates.items() if variable not in network.parameters]
+                self._others = [variable for variable in updates if variable not in network.parameters]
+                self._step = EngineStep(
+                    network,
+                    inputs,
+                    [simplify(variable) for variable in outputs],
+                    [simplify(value) for value in others],
+                    simplify,
+                )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the outputs' values, after the updates of the shared variables.
+
+        Outputs and updates are computed from the old values; an error leaves all shared variables as they were.
+        Infinite numbers and NaN are no error.
+
+        Returns
+        -------
+        array, or a list of them
+            As the outputs were given to `function`; [] without any.
+        """
+        outputs, updated = self._computed(self._arguments(args, kwargs))
+        for variable, value in updated.items():
+            variable.array = value
+            variable.exposed = False
+        self._watch.called()
+        return outputs[0] if self._single else outputs
+
+    def _computed(self, arguments: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], dict[Shared, NDArray[Any]]]:
+        # The engine has updated the parameters of its network when it returns.
+        if self._step is not None:
+            try:
+                outputs, values = self._step(arguments)
+                return outputs, dict(zip(self._others, values, strict=True))
+            except NotHere:
+                pass  # the program computes the same, or knows what is wrong
+        values = self._program(arguments)
+        n = len(self.outputs)
+        return values[:n], dict(zip(self.updates, values[n:], strict=True))
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[NDArray[Any]]:
+        if len(args) > len(self.inputs):
+            raise TypeError(f"{self!r} takes {len(self.inputs)} inputs, not {len(args)}")
+        given: dict[int, Any] = dict(enumerate(args))
+        for name, value in kwargs.items():
+            places = [i for i, variable in enumerate(self.inputs) if variable.name == name]
+            if not places:
+                raise TypeError(f"{self!r} has no input with the name {name!r}")
+            if places[0] in given:
+                raise TypeError(f"the input {name!r} is given twice")
+            given[places[0]] = value
+        found = []
+        for i, variable in enumerate(self.inputs):
+            what = f"input {leaf_name(variable, self._names)}"
+            if i not in given:
+                raise TypeError(f"{what} of {self!r}, a {variable.type}, is missing")
+            rounds = variable.dtype == config.floatX
+            found.append(check_array(given[i], variable.type.dtype, variable.ndim, what, self._downcast, rounds))
+        return found
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(leaf_name(variable, self._names) for variable in self.inputs)
+        return f"<function {self.name or ''}({inputs})>"
+
+    @property
+    def recognised(self) -> bool:
+        """Whether a call is one of the engine."""
+        return self._step is not None
+
+    def explain(self) -> None:
+        """Print what a call does, what outputs and updates depend on, and why the engine does it or not."""
+        print(self.explanation())
+
+    def explanation(self) -> str:
+        """Return what `explain` prints."""
+        # Expressions go by the names that they have now: one that was replaced is written out.
+        names = names_in_use()
+        names |= {variable: name for variable, name in self._names.items() if variable.op is None}
+        lines = []
+        for output in self.outputs:
+            name = f"{names[output]} = " if output in names and output.op is not None else ""
+            lines.append(f"returns {name}{pprint(output, names, short=True)}")
+            lines.append(f"    depends on {self._dependencies(output, names)}")
+        for variable, value in self.updates.items():
+            lines.append(f"updates {pprint(variable, names)} = {pprint(value, names, short=True)}")
+            lines.append(f"    depends on {self._dependencies(value, names)}")
+        for variable_, value in self.givens.items():
+            lines.append(f"given {pprint(variable_, names)} = {pprint(value, names, short=True)}")
+        if self._step is None:
+            lines.append(f"runs {len(self._program.operations)} operations one by one, on NumPy: {self._reason}")
+        else:
+            lines += self._step.explanation(names)
+        unused = sorted((v for v in list(graph.unused) if v in names), key=lambda v: v.number)
+        lines += [
+            f"belongs to no function so far: {names[v]} = {pprint(v, names, short=True)}"
+            for v in unused
+            if v.op is not None
+        ]
+        return "\n".join(lines)
+
+    def _dependencies(self, value: Variable, names: dict[Variable, str]) -> str:
+        met = sort([value], self.givens)
+        leaves = [v for v in met if v not in self.givens] + sort([self.givens[v] for v in met if v in self.givens])
+        found = [leaf_name(v, names) for v in leaves if v.op is None and not isinstance(v, graph.Constant)]
+        return ", ".join(dict.fromkeys(found)) or "nothing"
+
+
+def function(
+    inputs: Sequence[Variable] = (),
+    outputs: Variable | Sequence[Variable] | None = None,
+    mode: str | None = None,
+    updates: Updates = None,
+    givens: Givens = None,
+    *,
+    name: str | None = None,
+    on_unused_input: str = "raise",
+    allow_input_downcast: bool | None = None,
+) -> Function:
+    """Make a function of expressions.
+
+    Parameters
+    ----------
+    inputs : sequence of Variable
+        Whose values a call gives.
+    outputs : Variable, sequence of them, or None
+        What a call returns: one array for a variable, else a list of arrays.
+    mode : {"FAST_RUN", "FAST_COMPILE"} or None
+        "FAST_RUN" looks for a network that the engine can train, "FAST_COMPILE" runs all operation by operation, with
+        the same results to rounding; None takes ``config.mode``.
+    updates : dict, or sequence of pairs (shared variable, new value), optional
+        What a call puts in the place of shared variables.
+    givens : dict, or sequence of pairs (variable, value), optional
+        What stands in the place of variables, in outputs and updates.  All are replaced at once: nothing is
+        replaced in the values.
+    name : str, optional
+    on_unused_input : {"raise", "warn", "ignore"}, default "raise"
+        What to do with an input on which nothing depends.
+    allow_input_downcast : bool or None, default None
+        Whether values of inputs may be converted to dtypes that hold less: True any, False none, None floats of
+        Python to ``config.floatX``, and Python's numbers whose values stay the same.
+
+    Returns
+    -------
+    Function
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is not as described; the message names it.
+    """
+    check_choice(on_unused_input, "on_unused_input", ["raise", "warn", "ignore"])
+    check_choice(allow_input_downcast, "allow_input_downcast", [None, False, True])
+    mode = config.mode if mode is None else check_choice(mode, "mode", MODES)
+    given_inputs = _check_inputs(inputs)
+    single = isinstance(outputs, Variable)
+    wanted = [outputs] if isinstance(outputs, Variable) else [as_variable(each) for each in outputs or ()]
+    replacements = _check_givens(givens, given_inputs)
+    new_values = _check_updates(updates)
+    _check_leaves(given_inputs, wanted, new_values, replacements, on_unused_input)
+    return Function(
+        given_inputs,
+        wanted,
+        new_values,
+        replacements,
+        single=single,
+        name=name,
+        downcast=allow_input_downcast,
+        recognise=mode == "FAST_RUN",
+    )
+
+
+def _check_inputs(inputs: Any) -> list[Variable]:
+    if isinstance(inputs, Variable) or not isinstance(inputs, Iterable):
+        raise TypeError(f"inputs must be a list of variables, not {inputs!r}")
+    found = list(inputs)
+    for variable in found:
+        if not isinstance(variable, Variable) or isinstance(variable, graph.Constant):
+            raise TypeError(f"inputs must hold variables, not {variable!r}")
+        if isinstance(variable, Shared):
+            raise TypeError(f"the shared variable {pprint(variable)} has a value of its own and can be no input")
+        if found.count(variable) > 1:
+            raise ValueError(f"the input {pprint(variable)} is listed twice")
+    return found
+
+
+def _pairs(pairs: Any, what: str) -> list[tuple[Any, Any]]:
+    found = list(pairs.items() if isinstance(pairs, Mapping) else pairs or ())
+    for pair in found:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(f"{what} must be a dictionary or pairs (variable, value), not {pair!r}")
+    return [(variable, value) for variable, value in found]
+
+
+def _converted(value: Any, wanted: Type, what: str) -> Variable:
+    # Python's numbers and lists take the dtype if they fit into it; variables and arrays if it is wider.
+    if not isinstance(value, Variable):
+        return graph.constant(check_array(value, wanted.dtype, wanted.ndim, what, float_downcast=True))
+    if value.ndim != wanted.ndim:
+        raise TypeError(f"{what} must be a {wanted}, but {pprint(value)} is a {value.type}")
+    if not np.can_cast(value.type.dtype, wanted.dtype, "safe"):
+        raise TypeError(
+            f"{what} must be a {wanted}, but {pprint(value)} is a {value.type}: "
+            f"convert it with T.cast(..., {wanted.dtype.name!r})"
+        )
+    return ops.cast(value, wanted.dtype)
+
+
+def _check_givens(givens: Givens, inputs: list[Variable]) -> dict[Variable, Variable]:
+    found: dict[Variable, Variable] = {}
+    for variable, value in _pairs(givens, "givens"):
+        if not isinstance(variable, Variable) or isinstance(variable, graph.Constant):
+            raise TypeError(f"givens must replace variables, not {variable!r}")
+        if variable in inputs:
+            raise ValueError(f"{pprint(variable)} is both an input and given")
+        if variable in found:
+            raise ValueError(f"{pprint(variable)} is given twice")
+        found[variable] = _converted(value, variable.type, f"the value given for {pprint(variable)}")
+    return found
+
+
+def _check_updates(updates: Updates) -> dict[Shared, Variable]:
+    found: dict[Shared, Variable] = {}
+    for variable, value in _pairs(updates, "updates"):
+        if not isinstance(variable, Shared):
+            raise TypeError(f"updates must be of shared variables, not {variable!r}")
+        if variable in found:
+            raise ValueError(f"{pprint(variable)} is updated twice")
+        found[variable] = _converted(value, variable.type, f"the update of {pprint(variable)}")
+    return found
+
+
+def _check_leaves(
+    inputs: list[Variable],
+    outputs: list[Variable],
+    updates: dict[Shared, Variable],
+    givens: dict[Variable, Variable],
+    on_unused_input: str,
+) -> None:
+    met = set(sort([*outputs, *updates.values()], givens, computed_from))
+    used = met | set(sort([value for variable, value in givens.items() if variable in met], (), computed_from))
+    for variable in used:
+        is_leaf = variable.op is None and not isinstance(variable, (Shared, graph.Constant))
+        if is_leaf and variable not in inputs and not (variable in givens and variable in met):
+            raise ValueError(
+                f"the value of {pprint(variable)}, a {variable.type}, is not known: it must be an input, or be given"
+            )
+    for variable in inputs:
+        if variable not in used:
+            message = f"the input {pprint(variable)} is not used: neither outputs nor updates depend on it"
+            if on_unused_input == "raise":
+                raise ValueError(f"{message}; on_unused_input='ignore' would let it be")
+            if on_unused_input == "warn":
+                warnings.warn(message, UserWarning, stacklevel=3)

@@ -1,0 +1,131 @@
+"""Gradients of scalar expressions, as expressions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fastnn._validation import check_choice
+from fastnn.symbolic import ops
+from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, constant, sort
+from fastnn.symbolic.printing import pprint
+
+
+class DisconnectedInputError(ValueError):
+    """A cost does not depend on what its gradient is asked for, or through integers alone."""
+
+
+@dataclass(frozen=True)
+class Gradient(Op):
+    """The first input, which is the gradient of the second by the third."""
+
+    views = True
+
+    def compute(self, *arrays: Any) -> Any:
+        return arrays[0]
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
+        return [g, None, None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return ops.call("grad", inputs[1][0], inputs[2][0])
+
+
+def computed_from(variable: Variable) -> tuple[Variable, ...]:
+    """Return the inputs that a variable is computed from; a gradient needs not all that its cost does."""
+    return variable.inputs[:1] if isinstance(variable.op, Gradient) else variable.inputs
+
+
+def grad(
+    cost: Variable,
+    wrt: Variable | list[Variable] | tuple[Variable, ...],
+    consider_constant: Iterable[Variable] | None = None,
+    disconnected_inputs: str = "raise",
+) -> Any:
+    """Return the gradient of a cost.
+
+    Parameters
+    ----------
+    cost : scalar expression of a floating dtype
+    wrt : Variable, or a list or tuple of them
+        What to differentiate by, of floating dtypes.
+    consider_constant : iterable of Variable, optional
+        Expressions that are taken for constants.
+    disconnected_inputs : {"raise", "warn", "ignore"}, default "raise"
+        What to do where the cost does not depend on a variable: the gradient is zero with the others.
+
+    Returns
+    -------
+    Variable, or a list or tuple of them like wrt
+        Each of the type of what it belongs to.  See `ops` for what stands in for a gradient where there is none.
+
+    Raises
+    ------
+    DisconnectedInputError
+        If the cost does not depend on a variable, or depends on it through integers, comparisons and the like alone.
+    TypeError
+        If the cost is no scalar, or it or a variable holds integers.
+    """
+    several = isinstance(wrt, (list, tuple))
+    variables = list(wrt) if isinstance(wrt, (list, tuple)) else [wrt]
+    check_choice(disconnected_inputs, "disconnected_inputs", ["raise", "warn", "ignore"])
+    for variable, what in ((cost, "the cost"), *((variable, "wrt") for variable in variables)):
+        if not isinstance(variable, Variable):
+            raise TypeError(f"{what} must be a variable, not {variable!r}")
+        if variable.type.dtype.kind != "f":
+            raise TypeError(f"{what} must hold real numbers, but {pprint(variable)} is of dtype {variable.dtype}")
+        if isinstance(variable, Shared):
+            variable.is_parameter = True
+    if cost.ndim != 0:
+        raise TypeError(f"the cost must be a scalar, but {pprint(cost)} is a {cost.type}: take its mean or sum")
+    constants = set(consider_constant or ())
+    order = sort([cost], constants)
+    gradients = _backward(cost, variables, order, constants)
+    found = []
+    for variable in variables:
+        expansion = gradients.get(variable)
+        if expansion is None:
+            _complain(cost, variable, variable in order, disconnected_inputs)
+            expansion = ops.zeros_like(variable)
+        found.append(apply(Gradient(), variable.type, expansion, cost, variable))
+    return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
+
+
+def _backward(
+    cost: Variable, variables: list[Variable], order: list[Variable], constants: set[Variable]
+) -> dict[Variable, Variable]:
+    targets = set(variables)
+    reaching: set[Variable] = set()  # depend on a target
+    for variable in order:
+        inputs = () if variable in constants else variable.inputs
+        if variable in targets or any(source in reaching for source in inputs):
+            reaching.add(variable)
+    gradients: dict[Variable, Variable] = {cost: constant(1, cost.type.dtype)}
+    for variable in reversed(order):
+        g = gradients.get(variable)
+        if g is None or variable.op is None or variable in constants:
+            continue
+        inputs = variable.inputs
+        if variable.op is ops.log and isinstance(inputs[0].op, ops.Softmax) and inputs[0] not in targets | constants:
+            # Through the logarithm of a softmax at once: P may be 0, and 1 / P is not wanted.
+            (P,), inputs = inputs, inputs[0].inputs
+            slopes: list[Variable | None] = [g - P * ops.sum_(g, axis=1, keepdims=True)]
+        elif any(source in reaching for source in inputs):
+            slopes = variable.op.gradient(inputs, variable, g)
+        else:
+            continue
+        for source, slope in zip(inputs, slopes, strict=True):
+            if slope is not None and source in reaching and source.type.dtype.kind == "f":
+                gradients[source] = gradients[source] + slope if source in gradients else slope
+    return gradients
+
+
+def _complain(cost: Variable, variable: Variable, is_connected: bool, how: str) -> None:
+    reason = "only through integers, comparisons or shapes, which have no gradient" if is_connected else "not at all"
+    message = f"the cost {pprint(cost)} depends on {pprint(variable)} {reason}"
+    if how == "raise":
+        raise DisconnectedInputError(message)
+    if how == "warn":
+        warnings.warn(message, UserWarning, stacklevel=3)

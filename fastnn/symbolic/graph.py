@@ -1,0 +1,450 @@
+"""Variables and expressions: the graph that programs write down and everything else here reads.
+
+A variable is either a leaf (an input, a constant, a shared variable) or the result of an operation on others.  It knows
+its dtype and number of dimensions; its shape is known at run time alone, where NumPy's rules of broadcasting hold.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn._validation import check_array
+
+#: Texts of expressions, each with how tightly it holds together.
+Parts: TypeAlias = "list[tuple[str, int]]"
+
+RANKS = ("scalar", "vector", "matrix", "tensor3", "tensor4")
+
+
+class Type(NamedTuple):
+    """dtype and number of dimensions of a variable; calling it makes an input of this type."""
+
+    dtype: np.dtype[Any]
+    ndim: int
+
+    def __call__(self, name: str | None = None) -> Variable:
+        """Return a new input."""
+        return _registered(Variable(self, name=name))
+
+    def __str__(self) -> str:
+        rank = RANKS[self.ndim] if self.ndim < len(RANKS) else f"tensor of {self.ndim} dimensions"
+        return f"{self.dtype} {rank}"
+
+
+class Op:
+    """An operation; two that are equal, on the same inputs, give the same result.
+
+    Attributes
+    ----------
+    views : bool
+        Whether the result may share memory with the first input.
+    elementwise : bool
+        Whether `compute` takes ``out``, an array of the result's shape and dtype, that may be one of the inputs.
+    """
+
+    views = False
+    elementwise = False
+
+    def compute(self, *arrays: Any) -> Any:
+        """Return the value from the inputs' values."""
+        raise NotImplementedError
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
+        """Return the gradients by the inputs, of the inputs' types, from that by the output; None: there is none."""
+        raise NotImplementedError
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        """Return how the expression reads, and how tightly its parts hold together, from the same of its inputs."""
+        raise NotImplementedError
+
+
+class Variable:
+    """An expression of the given type: a leaf, or an operation on other variables.
+
+    Operators, NumPy's indexing and the methods below make new expressions; nothing is computed.  ``==`` compares
+    identity: `tensor.eq` compares values.
+
+    Parameters
+    ----------
+    type_ : Type
+    op : Op or None
+        None for a leaf.
+    inputs : tuple of Variable
+    name : str or None
+        For messages and pictures.
+    """
+
+    __array_ufunc__ = None  # NumPy's arrays leave operators with a variable to the variable
+
+    def __init__(
+        self, type_: Type, op: Op | None = None, inputs: tuple[Variable, ...] = (), name: str | None = None
+    ) -> None:
+        self.type = type_
+        self.op = op
+        self.inputs = inputs
+        self.name = name
+        self.number = next(_numbers)
+        for source in inputs:
+            unused.discard(source)
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype."""
+        return self.type.dtype.name
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return self.type.ndim
+
+    def __repr__(self) -> str:
+        return self.name or f"<{self.type}>"
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("an expression is neither true nor false: use T.switch to choose, T.eq to compare")
+
+    def __len__(self) -> NoReturn:
+        raise TypeError("an expression has no length before it is computed: use x.shape[0]")
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("an expression cannot be gone through before it is computed")
+
+    def __add__(self, other: Operand) -> Variable:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Operand) -> Variable:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Operand) -> Variable:
+        return ops.sub(self, other)
+
+    def __rsub__(self, other: Operand) -> Variable:
+        return ops.sub(other, self)
+
+    def __mul__(self, other: Operand) -> Variable:
+        return ops.mul(self, other)
+
+    def __rmul__(self, other: Operand) -> Variable:
+        return ops.mul(other, self)
+
+    def __truediv__(self, other: Operand) -> Variable:
+        return ops.true_div(self, other)
+
+    def __rtruediv__(self, other: Operand) -> Variable:
+        return ops.true_div(other, self)
+
+    def __floordiv__(self, other: Operand) -> Variable:
+        return ops.int_div(self, other)
+
+    def __rfloordiv__(self, other: Operand) -> Variable:
+        return ops.int_div(other, self)
+
+    def __mod__(self, other: Operand) -> Variable:
+        return ops.mod(self, other)
+
+    def __rmod__(self, other: Operand) -> Variable:
+        return ops.mod(other, self)
+
+    def __pow__(self, other: Operand) -> Variable:
+        return ops.power(self, other)
+
+    def __rpow__(self, other: Operand) -> Variable:
+        return ops.power(other, self)
+
+    def __matmul__(self, other: Operand) -> Variable:
+        return ops.dot(self, other)
+
+    def __rmatmul__(self, other: Operand) -> Variable:
+        return ops.dot(other, self)
+
+    def __neg__(self) -> Variable:
+        return ops.neg(self)
+
+    def __pos__(self) -> Variable:
+        return self
+
+    def __abs__(self) -> Variable:
+        return ops.abs_(self)
+
+    def __lt__(self, other: Operand) -> Variable:
+        return ops.lt(self, other)
+
+    def __le__(self, other: Operand) -> Variable:
+        return ops.le(self, other)
+
+    def __gt__(self, other: Operand) -> Variable:
+        return ops.gt(self, other)
+
+    def __ge__(self, other: Operand) -> Variable:
+        return ops.ge(self, other)
+
+    def __getitem__(self, items: Any) -> Variable:
+        return ops.index(self, items)
+
+    @property
+    def shape(self) -> Variable:
+        """The shape, an int64 vector."""
+        return ops.shape(self)
+
+    @property
+    def size(self) -> Variable:
+        """The number of elements, an int64 scalar."""
+        return ops.count(self)
+
+    @property
+    def T(self) -> Variable:
+        """The axes in reverse order."""
+        return ops.dimshuffle(self, tuple(reversed(range(self.ndim))))
+
+    def dimshuffle(self, *pattern: Any) -> Variable:
+        """Rearrange axes: numbers of axes in their new order, "x" for a new one of length 1."""
+        return ops.dimshuffle(self, tuple(pattern[0] if len(pattern) == 1 and np.iterable(pattern[0]) else pattern))
+
+    def reshape(self, *shape: Any, ndim: int | None = None) -> Variable:
+        """Give the elements another shape, of numbers and integer scalars, one of them -1 at most."""
+        return ops.reshape(self, shape[0] if len(shape) == 1 else shape, ndim)
+
+    def flatten(self, ndim: int = 1) -> Variable:
+        """Join the axes from number ndim on to one."""
+        return ops.flatten(self, ndim)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Variable:
+        """Sum along axes, or of everything."""
+        return ops.sum_(self, axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Variable:
+        """Mean along axes, or of everything."""
+        return ops.mean(self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Variable:
+        """Maximum along axes, or of everything."""
+        return ops.max_(self, axis, keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Variable:
+        """Minimum along axes, or of everything."""
+        return ops.min_(self, axis, keepdims)
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Variable:
+        """Where the maximum is; of several equal ones the first."""
+        return ops.argmax(self, axis, keepdims)
+
+    def dot(self, other: Operand) -> Variable:
+        """Product of matrices and vectors."""
+        return ops.dot(self, other)
+
+    def clip(self, low: Operand, high: Operand) -> Variable:
+        """Limit to between low and high."""
+        return ops.clip(self, low, high)
+
+    def astype(self, dtype: Any) -> Variable:
+        """Convert to another dtype."""
+        return ops.cast(self, dtype)
+
+    def eval(self, values: dict[Variable, Any] | None = None) -> Any:
+        """Compute the value, given those of the inputs."""
+        from fastnn.symbolic.function import function
+
+        values = values or {}
+        return function(list(values), self, on_unused_input="ignore")(*values.values())
+
+
+class Constant(Variable):
+    """A value that is part of the expression.
+
+    Parameters
+    ----------
+    value : array
+        Not copied.
+    """
+
+    def __init__(self, value: NDArray[Any]) -> None:
+        super().__init__(Type(value.dtype, value.ndim))
+        self.value = value
+
+
+class Shared(Variable):
+    """A value that stays between calls of functions, which read and update it.
+
+    Parameters
+    ----------
+    value : array
+    name : str or None
+    exposed : bool
+        Whether somebody else has the array, and may write into it.
+
+    Attributes
+    ----------
+    exposed : bool
+    is_parameter : bool
+        Whether a gradient by it was taken.
+    trained : int
+        When a function that moves it along a gradient was last called, counted as `now` does; 0: never.
+    home : object
+        The network, if any, whose parameters it and others are; see `lowering`.
+    """
+
+    def __init__(self, value: NDArray[Any], name: str | None, exposed: bool) -> None:
+        super().__init__(Type(value.dtype, value.ndim), name=name)
+        self._array = value
+        self.exposed = exposed
+        self.is_parameter = False
+        self.trained = 0
+        self.home: Any = None
+        self._prepared: dict[Any, Any] = {}
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The value itself."""
+        return self._array
+
+    @array.setter
+    def array(self, value: NDArray[Any]) -> None:
+        self._array = value
+        self.changed()
+
+    def changed(self) -> None:
+        """Forget what was made of the value before it changed in place."""
+        self._prepared.clear()
+
+    def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> NDArray[Any]:
+        """Return the value.
+
+        Parameters
+        ----------
+        borrow : bool, default False
+            Whether the array itself may be returned rather than a copy.  Writing into it changes the value.  Functions
+            may update it in place or put another in its stead.
+        return_internal_type : bool
+            Ignored: arrays are the internal type.
+        """
+        unused.discard(self)
+        if not borrow:
+            return self.array.copy()
+        self.exposed = True
+        self._prepared.clear()
+        return self.array
+
+    def set_value(self, new_value: Any, borrow: bool = False) -> None:
+        """Replace the value by another of the same dtype and number of dimensions.
+
+        Parameters
+        ----------
+        new_value : array_like
+        borrow : bool, default False
+            Whether an array of the right dtype may be kept as it is, rather than copied.
+        """
+        array = check_array(new_value, self.type.dtype, self.ndim, f"the new value of {self!r}")
+        self.array = array if borrow else array.copy()
+        self.exposed = borrow
+
+    def prepared(self, key: Any, prepare: Callable[[NDArray[Any]], Any]) -> Any:
+        """Return what a function makes of the value, kept under a key until the value changes.
+
+        Where somebody else has the array it may change unseen, so nothing is kept.
+        """
+        if self.exposed:
+            return prepare(self.array)
+        if key not in self._prepared:
+            self._prepared[key] = prepare(self.array)
+        return self._prepared[key]
+
+
+V = TypeVar("V", bound=Variable)
+
+Operand: TypeAlias = "Variable | NDArray[Any] | np.generic | float | list[Any] | tuple[Any, ...]"
+
+_numbers = itertools.count(1)
+
+#: Variables made by programs that so far belong to no expression and no function.
+unused: weakref.WeakSet[Variable] = weakref.WeakSet()
+
+
+def now() -> int:
+    """Return a number between those of the variables made before and after."""
+    return next(_numbers)
+
+
+def apply(op: Op, type_: Type, *inputs: Variable) -> Variable:
+    """Return the result of an operation, an expression."""
+    return _registered(Variable(type_, op, inputs))
+
+
+def _registered(variable: V) -> V:
+    unused.add(variable)
+    return variable
+
+
+def shared(value: Any, name: str | None = None, borrow: bool = False) -> Shared:
+    """Return a variable whose value stays between calls of functions.
+
+    Parameters
+    ----------
+    value : array_like of real numbers
+    name : str or None
+    borrow : bool, default False
+        Whether an array may be kept as it is, rather than copied.
+    """
+    if isinstance(value, Variable):
+        raise TypeError("shared takes a value, not an expression: compute it first, with .eval()")
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"shared takes real numbers, not {value!r} ({type(value).__name__})")
+    return _registered(Shared(array if borrow else array.copy(), name, exposed=borrow))
+
+
+def constant(value: Any, dtype: Any = None) -> Constant:
+    """Return a constant with a copy of the value, which must hold numbers or booleans."""
+    array = np.array(value, dtype)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{value!r} ({type(value).__name__}) holds no real numbers: it cannot be part of an expression")
+    return Constant(array)
+
+
+def as_variable(value: Any) -> Variable:
+    """Return a variable as it is, anything else as a constant."""
+    return value if isinstance(value, Variable) else constant(value)
+
+
+def sort(
+    outputs: Iterable[Variable],
+    stops: Collection[Variable] = (),
+    sources: Callable[[Variable], Iterable[Variable]] = lambda variable: variable.inputs,
+) -> list[Variable]:
+    """Return all variables that the outputs depend on, themselves included, each after its inputs.
+
+    Parameters
+    ----------
+    outputs : iterable of Variable
+    stops : collection of Variable
+        Taken for leaves.
+    sources : callable
+        What a variable depends on; its inputs, if this is not given.
+    """
+    order: list[Variable] = []
+    seen: set[Variable] = set()
+    pending = [(variable, False) for variable in reversed(list(outputs))]
+    while pending:
+        variable, ready = pending.pop()
+        if ready:
+            order.append(variable)
+        elif variable not in seen:
+            seen.add(variable)
+            pending.append((variable, True))
+            if variable not in stops:
+                pending.extend((source, False) for source in reversed(tuple(sources(variable))))
+    return order
+
+
+def shared_in(*outputs: Variable) -> list[Shared]:
+    """Return the shared variables that outputs depend on, in the order in which they were made."""
+    found = [variable for variable in sort(outputs) if isinstance(variable, Shared)]
+    return sorted(found, key=lambda variable: variable.number)
+
+
+from fastnn.symbolic import ops  # noqa: E402  the operators need them, and they the variables

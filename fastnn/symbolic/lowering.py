@@ -1,0 +1,275 @@
+"""A recognised network's training step as a call of the engine.
+
+The parameters' values move into one vector, that of a `fastnn.Network`, and the shared variables hold views of it,
+which the engine updates in place.  Rows in shared variables are made ready once and kept with the variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn._engine import Rows, available_threads, choose_storage
+from fastnn.network import Network
+from fastnn.stepping import GradientSteps
+from fastnn.symbolic import ops
+from fastnn.symbolic.execution import Program
+from fastnn.symbolic.graph import Shared, Variable
+from fastnn.symbolic.printing import leaf_name, pprint
+from fastnn.symbolic.recognition import TrainedNetwork
+from fastnn.symbolic.simplify import Simplifier
+
+FLOATING = ("float32", "float64")
+
+
+class NotHere(Exception):
+    """A call whose values the engine does not take; nothing has been changed."""
+
+
+class Classes(NamedTuple):
+    """Classes as the engine takes them, and the least and the largest, of them or of more."""
+
+    y: NDArray[np.intp]
+    least: int
+    largest: int
+
+
+@dataclass
+class Source:
+    """Consecutive rows of a shared variable, converted.
+
+    Attributes
+    ----------
+    shared : Shared
+    dtypes : tuple of dtype
+        To which it is converted, one after the other.
+    bounds : tuple
+        Begin and end of the rows, each int, None, or a scalar expression.
+    """
+
+    shared: Shared
+    dtypes: tuple[np.dtype[Any], ...]
+    bounds: tuple[Any, Any]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the rows are the same in every call."""
+        return not any(isinstance(bound, Variable) for bound in self.bounds)
+
+    def converted(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return rows after all conversions."""
+        for dtype in self.dtypes:
+            array = array.astype(dtype, copy=False)
+        return array
+
+
+def source_of(variable: Variable) -> Source | None:
+    """Return where an expression's rows come from, if it is a shared variable, converted or sliced by rows."""
+    dtypes: list[np.dtype[Any]] = []
+    bounds: tuple[Any, Any] = (None, None)
+    while not isinstance(variable, Shared):
+        op = variable.op
+        if isinstance(op, ops.Cast):
+            dtypes.insert(0, op.dtype)
+        elif isinstance(op, ops.Index) and len(op.items) == 1 and isinstance(op.items[0], ops.Slice):
+            (item,) = op.items
+            if bounds != (None, None) or item.step not in (None, 1):
+                return None
+            holes = variable.inputs[1:]
+            bounds = tuple(  # type: ignore[assignment]
+                holes[part.number] if isinstance(part, ops.Hole) else part for part in (item.start, item.stop)
+            )
+        else:
+            return None
+        variable = variable.inputs[0]
+    return Source(variable, tuple(dtypes), bounds)
+
+
+class EngineStep:
+    """What a function does that trains a recognised network.
+
+    Parameters
+    ----------
+    network : TrainedNetwork
+    inputs : sequence of Variable
+        Of the function.
+    outputs, updates : sequence of Variable
+        Simplified, with what is given in place; those of updates that are not the network's parameters.
+    simplify : Simplifier
+        By which they were.
+    """
+
+    def __init__(
+        self,
+        network: TrainedNetwork,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        updates: Sequence[Variable],
+        simplify: Simplifier,
+    ) -> None:
+        self.network = network
+        self._n_outputs = len(outputs)
+        rows, classes = simplify(network.rows), simplify(network.classes)
+        self.rows, self.classes = source_of(rows), source_of(classes)
+        wanted: list[Variable] = [simplify(network.rate)]
+
+        def place(variable: Variable) -> int:
+            wanted.append(variable)
+            return len(wanted) - 1
+
+        # Where the values stand that the other program computes first.
+        self._rows_at = None if self.rows else place(rows)
+        self._classes_at = None if self.classes else place(classes)
+        self._bounds_at = {
+            bound: place(bound)
+            for source in (self.rows, self.classes)
+            if source
+            for bound in source.bounds
+            if isinstance(bound, Variable)
+        }
+        n_borrowed = len(wanted)
+        self._others_at = {i: place(variable) for i, variable in enumerate(outputs) if i not in network.outputs}
+        self._updates_at = [place(variable) for variable in updates]
+        self._program = Program(inputs, wanted, n_borrowed)
+        self._steps: GradientSteps | None = None
+        self._views: list[NDArray[Any]] = []
+
+    def __call__(self, arguments: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """Take the step; return the values of the outputs, and of the updates that are not the network's.
+
+        Raises
+        ------
+        NotHere
+            If the engine does not take the values; nothing has been changed then.
+        """
+        values = self._program(arguments)
+        steps = self._adopted()
+        rows, begin, end = self._select_rows(values)
+        y = self._select_classes(values)
+        if end - begin != len(y) or len(y) == 0 or rows.shape[1] != steps.network.n_in:
+            raise NotHere("the numbers of rows, classes and inputs do not fit together")
+        try:
+            log_likelihood, penalty = steps(rows, y, float(values[0]), begin)
+        except FloatingPointError:
+            raise NotHere("the log-likelihood is not finite") from None
+        for variable in self.network.parameters:
+            variable.changed()
+        outputs = []
+        for i in range(self._n_outputs):
+            if i in self._others_at:
+                outputs.append(values[self._others_at[i]])
+            else:
+                affine = self.network.outputs[i]
+                value = affine.log_likelihood * log_likelihood + affine.penalty * penalty + affine.constant
+                outputs.append(np.asarray(value, steps.network.dtype))
+        return outputs, [values[i] for i in self._updates_at]
+
+    def explanation(self, names: dict[Variable, str]) -> list[str]:
+        """Return lines that say what was recognised."""
+        network = self.network
+        widths = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
+        layers = " and ".join(f"dot(., {leaf_name(W, names)}) + {leaf_name(b, names)}" for W, b in network.layers)
+        penalties = "".join(
+            f", {name} penalty {value:g}" for name, value in (("L1", network.l1), ("L2", network.l2)) if value
+        )
+        lines = [
+            f"one call of the engine: a network of {'-'.join(map(str, widths))} units",
+            f"    layers {layers}"
+            + (f", with {', '.join(network.activations)} between" if network.activations else ""),
+            f"    ascends the mean log-likelihood{penalties}, rate {pprint(network.rate, names)}",
+        ]
+        for what, source, written in (("rows", self.rows, network.rows), ("classes", self.classes, network.classes)):
+            if source is None:
+                lines.append(f"    {what} {pprint(written, names)}, computed or given in each call")
+            elif source.shared.exposed:
+                lines.append(f"    {what} of {leaf_name(source.shared, names)}, as they are: its array is borrowed")
+            else:
+                lines.append(f"    {what} of {leaf_name(source.shared, names)}, made ready once and kept")
+        if self._others_at or self._updates_at:
+            lines.append(f"    with {len(self._program.operations)} other operations before it, on NumPy")
+        return lines
+
+    def _adopted(self) -> GradientSteps:
+        # The parameters' values in the network's vector, and the shared variables with views of it.
+        network, variables = self.network, self.network.parameters
+        if self._steps is None or any(
+            variable.array.shape != view.shape for variable, view in zip(variables, self._views, strict=True)
+        ):
+            sizes = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
+            shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_in, n_out), (n_out,))]
+            if 0 in sizes or [variable.array.shape for variable in variables] != shapes:
+                raise NotHere("the shapes of the parameters do not fit together")
+            home = variables[0].home
+            if home is None or home[0] != (variables, network.activations) or list(home[1].sizes) != sizes:
+                home = (variables, network.activations), Network(sizes, network.activations, variables[0].dtype)
+                variables[0].home = home
+            self._views = [view for pair in zip(home[1].weights, home[1].biases, strict=True) for view in pair]
+            self._steps = GradientSteps(home[1], network.l1, network.l2)
+        for variable, view in zip(variables, self._views, strict=True):
+            if variable.array is not view:
+                view[...] = variable.array
+                variable.array = view
+        return self._steps
+
+    def _range(self, source: Source, n: int, values: Sequence[NDArray[Any]]) -> tuple[int, int]:
+        bounds = (int(values[self._bounds_at[b]]) if isinstance(b, Variable) else b for b in source.bounds)
+        begin, end, _ = slice(*bounds).indices(n)
+        return begin, max(begin, end)
+
+    def _select_rows(self, values: Sequence[NDArray[Any]]) -> tuple[Rows, int, int]:
+        dtype = self.network.weights[0].type.dtype
+        source = self.rows
+        if source is None:
+            assert self._rows_at is not None
+            value = np.ascontiguousarray(values[self._rows_at])
+            return value, 0, len(value)
+
+        # The engine converts floats to its own dtype itself, block by block.
+        stored = source.shared.type.dtype.name
+        as_stored = stored in FLOATING and all(each == dtype for each in source.dtypes)
+
+        def prepare(array: NDArray[Any]) -> NDArray[Any]:
+            return np.ascontiguousarray(array if as_stored else source.converted(array))
+
+        if source.shared.exposed:
+            array = source.shared.array
+            begin, end = self._range(source, len(array), values)
+            if as_stored and array.flags.c_contiguous and not source.is_fixed:
+                return array, begin, end
+            return prepare(array[begin:end]), 0, end - begin
+        fixed = source.bounds if source.is_fixed else (None, None)
+        rows: Rows = source.shared.prepared(
+            ("rows", dtype, source.dtypes, fixed),
+            lambda array: choose_storage(prepare(array[slice(*fixed)]), dtype, "auto", available_threads()),
+        )
+        n = int(rows.shape[0])
+        return (rows, 0, n) if source.is_fixed else (rows, *self._range(source, n, values))
+
+    def _select_classes(self, values: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
+        source = self.classes
+        if source is None:
+            assert self._classes_at is not None
+            found = _as_classes(values[self._classes_at])
+        elif source.shared.exposed:
+            array = source.shared.array
+            found = _as_classes(source.converted(array[slice(*self._range(source, len(array), values))]))
+        else:
+            whole: Classes = source.shared.prepared(
+                ("classes", source.dtypes), lambda array: _as_classes(source.converted(array))
+            )
+            found = whole._replace(y=whole.y[slice(*self._range(source, len(whole.y), values))])
+        if found.least < 0 or found.largest >= self.network.biases[-1].array.shape[0]:
+            raise NotHere("a class is negative or too large")
+        return found.y
+
+
+def _as_classes(array: NDArray[Any]) -> Classes:
+    if array.dtype.kind not in "iu":
+        raise NotHere("the classes are no integers")
+    y = np.ascontiguousarray(array, np.intp)
+    return Classes(y, int(y.min(initial=0)), int(y.max(initial=0)))

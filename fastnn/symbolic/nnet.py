@@ -1,0 +1,37 @@
+"""What networks are made of: ``T.nnet``."""
+
+from __future__ import annotations
+
+from fastnn.symbolic import ops
+from fastnn.symbolic.graph import Operand, Variable, as_variable
+from fastnn.symbolic.ops import sigmoid, softmax
+
+__all__ = ["categorical_crossentropy", "relu", "sigmoid", "softmax"]
+
+
+def relu(x: Operand, alpha: Operand = 0) -> Variable:
+    """Rectifier: x where it is above 0, else alpha * x."""
+    if not isinstance(alpha, Variable) and alpha == 0:
+        return ops.relu(x)
+    return ops.switch(as_variable(x) > 0, x, ops.mul(alpha, x))
+
+
+def categorical_crossentropy(coding_dist: Operand, true_dist: Operand) -> Variable:
+    """Cross-entropy of each row, in nats.
+
+    Parameters
+    ----------
+    coding_dist : (n, n_classes)
+        Probabilities, such as those of `softmax`.
+    true_dist : (n,) integers or (n, n_classes)
+        The true classes, or their probabilities.
+    """
+    P, truth = as_variable(coding_dist), as_variable(true_dist)
+    if truth.ndim == P.ndim:
+        return -ops.sum_(truth * ops.log(P), axis=P.ndim - 1)
+    if truth.ndim != 1 or P.ndim != 2 or truth.type.dtype.kind not in "iu":
+        raise TypeError(
+            f"categorical_crossentropy takes a matrix of probabilities, and a vector of classes or a matrix of "
+            f"probabilities, not {P.type} and {truth.type}"
+        )
+    return -ops.log(P)[ops.arange(ops.shape(truth)[0]), truth]

@@ -1,0 +1,884 @@
+"""The operations: what each computes with NumPy, its gradient, its dtype, and how it reads.
+
+dtypes follow NumPy 2: Python's numbers take the dtype of what they meet.  Where the inputs of an operation differ, they
+are cast before it, so that gradients come back in each input's own dtype.
+
+Subgradients, where there is no gradient: abs and relu have 0 at 0; of two equal arguments of maximum or minimum the
+first takes it; equal extremes of a reduction share it equally; clip passes it on at both limits.  Comparisons, argmax,
+shapes, floor division and integers have none.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
+from fastnn.kernels.softmax import inplace_log_softmax, inplace_softmax
+from fastnn.symbolic.configuration import config
+from fastnn.symbolic.graph import Constant, Op, Operand, Parts, Type, Variable, apply, as_variable, constant
+
+Gradients: TypeAlias = "list[Variable | None]"
+
+# How tightly the parts of a text hold together.
+COMPARISON, SUM, PRODUCT, SIGN, POWER, ATOM = range(6)
+
+KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+INDEX = np.dtype(np.int64)
+
+
+def bracketed(part: tuple[str, int], level: int) -> str:
+    """Return a part of a text, in brackets unless it holds together at least so tightly."""
+    return part[0] if part[1] >= level else f"({part[0]})"
+
+
+def call(name: str, *arguments: str) -> tuple[str, int]:
+    """Return the text of a function's call."""
+    return f"{name}({', '.join(arguments)})", ATOM
+
+
+# --- elementwise ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Elementwise(Op):
+    """A function of the elements, with NumPy's broadcasting.
+
+    Parameters
+    ----------
+    name : str
+    function : callable
+        Takes arrays, and ``out``.
+    slopes : callable or None
+        From inputs, output and the output's gradient to the inputs' gradients, before these are summed to the
+        inputs' shapes; None where there are none.
+    symbol, level
+        Text between two inputs, and how tightly it holds together.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    slopes: Callable[..., Gradients] | None = None
+    symbol: str | None = None
+    level: int = ATOM
+
+    elementwise = True
+
+    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
+        return self.function(*arrays) if out is None else self.function(*arrays, out=out)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        if self.slopes is None:
+            return [None] * len(inputs)
+        slopes = self.slopes(*inputs, output, g)
+        return [
+            None if slope is None else cast(sum_to(slope, source), source.type.dtype)
+            for slope, source in zip(slopes, inputs, strict=True)
+        ]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        if self.symbol is None:
+            return call(self.name, *(text for text, _ in inputs))
+        if len(inputs) == 1:
+            return self.symbol + bracketed(inputs[0], self.level), self.level
+        left, right = (self.level + 1, self.level) if self.level == POWER else (self.level, self.level + 1)
+        return f"{bracketed(inputs[0], left)} {self.symbol} {bracketed(inputs[1], right)}", self.level
+
+    def __call__(self, *values: Operand) -> Variable:
+        """Return the expression; inputs are brought to a common dtype."""
+        inputs = promoted(*values)
+        return self.on(*inputs)
+
+    def on(self, *inputs: Variable) -> Variable:
+        """Return the expression on inputs whose dtypes are as they should be."""
+        dtype = result_dtype(self.function, *(source.type.dtype for source in inputs))
+        return apply(self, Type(dtype, max(source.ndim for source in inputs)), *inputs)
+
+
+@cache
+def result_dtype(function: Callable[..., Any], *dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that NumPy gives the function of arrays of these."""
+    found: np.dtype[Any] = np.asarray(function(*(np.ones(1, dtype) for dtype in dtypes))).dtype
+    return found
+
+
+def promoted(*values: Operand) -> tuple[Variable, ...]:
+    """Return values as variables of their common dtype; Python's numbers do not widen a dtype of their kind."""
+    kinds = [value.type.dtype if isinstance(value, Variable) else _dtype(value) for value in values]
+    strong = [kind for kind in kinds if isinstance(kind, np.dtype)]
+    common = np.result_type(*strong) if strong else None
+    if int in kinds and (common is None or common.kind == "b"):
+        common = INDEX
+    if float in kinds and (common is None or common.kind != "f"):
+        common = np.dtype(np.float64)
+    return tuple(cast(value, common) if isinstance(value, Variable) else constant(value, common) for value in values)
+
+
+def _dtype(value: Any) -> np.dtype[Any] | type:
+    # int or float for Python's numbers, whose dtype depends on what they meet.
+    return type(value) if type(value) in (int, float) else constant(value).type.dtype
+
+
+def _relu(x: Any, out: NDArray[Any] | None = None) -> Any:
+    return np.maximum(x, x.dtype.type(0), out=out)
+
+
+def _switch(condition: Any, x: Any, y: Any, out: NDArray[Any] | None = None) -> Any:
+    if out is None:
+        return np.where(condition, x, y)
+    out[...] = np.where(condition, x, y)
+    return out
+
+
+def _by_kernel(kernel: Callable[[NDArray[Any]], None], x: Any, out: NDArray[Any] | None) -> NDArray[Any]:
+    # The kernels work in place on C-contiguous matrices of floats.
+    x = np.asarray(x)
+    dtype = x.dtype if x.dtype in KERNEL_DTYPES else np.dtype(np.float64)
+    if out is None or out.dtype != dtype or not out.flags.c_contiguous:
+        result = np.array(x, dtype, order="C")
+    else:
+        result = out
+        if out is not x:
+            result[...] = x
+    if result.size:
+        kernel(result.reshape(-1, result.shape[-1] if result.ndim else 1))
+    if out is not None and result is not out:
+        out[...] = result
+        return out
+    return result
+
+
+def _sigmoid(x: Any, out: NDArray[Any] | None = None) -> Any:
+    return _by_kernel(lambda Z: inplace_activation(ACTIVATIONS["sigmoid"], Z), x, out)
+
+
+def _tanh(x: Any, out: NDArray[Any] | None = None) -> Any:
+    if np.asarray(x).dtype not in KERNEL_DTYPES:
+        return np.tanh(x, out=out)
+    return _by_kernel(lambda Z: inplace_activation(ACTIVATIONS["tanh"], Z), x, out)
+
+
+def _power_slopes(x: Variable, y: Variable, z: Variable, g: Variable) -> Gradients:
+    if isinstance(y, Constant) and y.ndim == 0:
+        by_x = g * y * x ** constant(y.value - 1, y.type.dtype) if y.value != 0 else zeros_like(g)
+        return [by_x, None]
+    # The limits where a power's own formula has 0 * infinity.
+    by_x = switch(eq(y, 0), 0, y * x ** (y - 1))
+    by_y = switch(eq(x, 0), switch(eq(y, 0), -np.inf, 0), z * log(x))
+    return [g * by_x, g * by_y]
+
+
+def _choice(better: Callable[[Variable, Variable], Variable]) -> Callable[..., Gradients]:
+    def slopes(x: Variable, y: Variable, z: Variable, g: Variable) -> Gradients:
+        return [switch(better(x, y), g, 0), switch(better(x, y), 0, g)]
+
+    return slopes
+
+
+add = Elementwise("add", np.add, lambda x, y, z, g: [g, g], "+", SUM)
+sub = Elementwise("sub", np.subtract, lambda x, y, z, g: [g, -g], "-", SUM)
+mul = Elementwise("mul", np.multiply, lambda x, y, z, g: [g * y, g * x], "*", PRODUCT)
+true_div = Elementwise("true_div", np.true_divide, lambda x, y, z, g: [g / y, -(g * z) / y], "/", PRODUCT)
+int_div = Elementwise("int_div", np.floor_divide, None, "//", PRODUCT)
+mod = Elementwise("mod", np.mod, lambda x, y, z, g: [g, -(g * (x // y))], "%", PRODUCT)
+power = Elementwise("pow", np.power, _power_slopes, "**", POWER)
+neg = Elementwise("neg", np.negative, lambda x, z, g: [-g], "-", SIGN)
+eq = Elementwise("eq", np.equal, None, "==", COMPARISON)
+neq = Elementwise("neq", np.not_equal, None, "!=", COMPARISON)
+lt = Elementwise("lt", np.less, None, "<", COMPARISON)
+le = Elementwise("le", np.less_equal, None, "<=", COMPARISON)
+gt = Elementwise("gt", np.greater, None, ">", COMPARISON)
+ge = Elementwise("ge", np.greater_equal, None, ">=", COMPARISON)
+exp = Elementwise("exp", np.exp, lambda x, z, g: [g * z])
+log = Elementwise("log", np.log, lambda x, z, g: [g / x])
+sqrt = Elementwise("sqrt", np.sqrt, lambda x, z, g: [g * 0.5 / z])
+sqr = Elementwise("sqr", np.square, lambda x, z, g: [g * (2 * x)])
+tanh = Elementwise("tanh", _tanh, lambda x, z, g: [g * (1 - sqr(z))])
+sgn: Elementwise = Elementwise("sgn", np.sign, None)
+abs_ = Elementwise("abs", np.abs, lambda x, z, g: [g * sgn(x)])
+maximum = Elementwise("maximum", np.maximum, _choice(ge))
+minimum = Elementwise("minimum", np.minimum, _choice(le))
+sigmoid = Elementwise("sigmoid", _sigmoid, lambda x, z, g: [g * (z * (1 - z))])
+relu = Elementwise("relu", _relu, lambda x, z, g: [switch(z > 0, g, 0)])
+_clip = Elementwise(
+    "clip",
+    np.clip,
+    lambda x, low, high, z, g: [
+        switch(x < low, 0, switch(x > high, 0, g)),
+        switch(x < low, g, 0),
+        switch(x < low, 0, switch(x > high, g, 0)),
+    ],
+)
+_choose = Elementwise("switch", _switch, lambda c, x, y, z, g: [None, switch(c, g, 0), switch(c, 0, g)])
+
+
+def clip(x: Operand, low: Operand, high: Operand) -> Variable:
+    """Limit x to between low and high, in the dtype of all three."""
+    return _clip(x, low, high)
+
+
+def switch(condition: Operand, x: Operand, y: Operand) -> Variable:
+    """Elements of x where the condition holds (is not 0), of y elsewhere."""
+    return _choose.on(as_variable(condition), *promoted(x, y))
+
+
+@dataclass(frozen=True)
+class Cast(Op):
+    """Conversion to a dtype."""
+
+    dtype: np.dtype[Any]
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.asarray(arrays[0]).astype(self.dtype)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [cast(g, inputs[0].type.dtype) if self.dtype.kind == inputs[0].type.dtype.kind == "f" else None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("cast", inputs[0][0], repr(self.dtype.name))
+
+
+def cast(x: Operand, dtype: DTypeLike | None) -> Variable:
+    """Convert x to a dtype; "floatX" is that of the configuration."""
+    variable = as_variable(x)
+    wanted = np.dtype(config.floatX if dtype == "floatX" else dtype)
+    if wanted.kind not in "biuf":
+        raise TypeError(f"dtype must be one of real numbers, not {dtype!r}")
+    if wanted == variable.type.dtype:
+        return variable
+    return apply(Cast(wanted), Type(wanted, variable.ndim), variable)
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shape(Op):
+    """The shape as an int64 vector."""
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.array(np.shape(arrays[0]), INDEX)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return f"{bracketed(inputs[0], ATOM)}.shape", ATOM
+
+
+def shape(x: Operand) -> Variable:
+    """Shape of x, an int64 vector."""
+    return apply(Shape(), Type(INDEX, 1), as_variable(x))
+
+
+@dataclass(frozen=True)
+class Count(Op):
+    """Number of elements along some axes, None for all."""
+
+    axes: tuple[int, ...] | None
+
+    def compute(self, *arrays: Any) -> Any:
+        return INDEX.type(_n_elements(arrays[0], self.axes))
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("size", inputs[0][0], *(str(axis) for axis in self.axes or ()))
+
+
+def _n_elements(array: Any, axes: tuple[int, ...] | None) -> int:
+    lengths = np.shape(array)
+    return math.prod(lengths if axes is None else [lengths[axis] for axis in axes])
+
+
+def count(x: Operand, axes: Sequence[int] | None = None) -> Variable:
+    """Return the number of elements of x along axes, or of all."""
+    return apply(Count(None if axes is None else tuple(axes)), Type(INDEX, 0), as_variable(x))
+
+
+@dataclass(frozen=True)
+class BroadcastTo(Op):
+    """The first input in the shape that the second holds, as `numpy.broadcast_to` makes it."""
+
+    views = True
+
+    def compute(self, *arrays: Any) -> Any:
+        array, lengths = arrays
+        return np.broadcast_to(array, tuple(lengths))
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [sum_to(g, inputs[0]), None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("broadcast_to", inputs[0][0], inputs[1][0])
+
+
+def broadcast_like(x: Operand, like: Variable) -> Variable:
+    """Return x in the shape of another variable of at least as many dimensions."""
+    return apply(BroadcastTo(), Type(as_variable(x).type.dtype, like.ndim), as_variable(x), shape(like))
+
+
+def ones_like(x: Operand, dtype: DTypeLike | None = None) -> Variable:
+    """Ones in the shape of x."""
+    variable = as_variable(x)
+    return broadcast_like(constant(1, dtype or variable.type.dtype), variable)
+
+
+def zeros_like(x: Operand, dtype: DTypeLike | None = None) -> Variable:
+    """Zeros in the shape of x."""
+    variable = as_variable(x)
+    return broadcast_like(constant(0, dtype or variable.type.dtype), variable)
+
+
+@dataclass(frozen=True)
+class SumTo(Op):
+    """The first input summed along the axes by which it was broadcast from the shape that the second holds."""
+
+    views = True
+
+    def compute(self, *arrays: Any) -> Any:
+        array, lengths = np.asarray(arrays[0]), tuple(arrays[1])
+        if array.shape == lengths:
+            return array
+        new = array.ndim - len(lengths)
+        stretched = [new + axis for axis, n in enumerate(lengths) if n == 1 != array.shape[new + axis]]
+        return array.sum(axis=(*range(new), *stretched), keepdims=True).reshape(lengths)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [broadcast_like(g, inputs[0]), None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("sum_to", inputs[0][0], inputs[1][0])
+
+
+def sum_to(x: Variable, like: Variable) -> Variable:
+    """Return x summed to the shape of another variable, from which it was broadcast."""
+    if x.ndim == like.ndim == 0:
+        return x
+    return apply(SumTo(), Type(x.type.dtype, like.ndim), x, shape(like))
+
+
+@dataclass(frozen=True)
+class Dimshuffle(Op):
+    """Axes in another order; "x" is a new one, and one that is left out must have length 1."""
+
+    pattern: tuple[int | str, ...]
+
+    views = True
+
+    def compute(self, *arrays: Any) -> Any:
+        array = np.asarray(arrays[0])
+        kept = [axis for axis in self.pattern if isinstance(axis, int)]
+        dropped = [axis for axis in range(array.ndim) if axis not in kept]
+        if any(array.shape[axis] != 1 for axis in dropped):
+            raise ValueError(f"axes that are left out must have length 1, but these are {dropped}")
+        moved = array.transpose(*kept, *dropped).reshape([array.shape[axis] for axis in kept])
+        return moved[tuple(None if axis == "x" else slice(None) for axis in self.pattern)]
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        places = {axis: place for place, axis in enumerate(self.pattern) if axis != "x"}
+        return [dimshuffle(g, tuple(places.get(axis, "x") for axis in range(inputs[0].ndim)))]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        if self.pattern == tuple(reversed(range(len(self.pattern)))):
+            return f"{bracketed(inputs[0], ATOM)}.T", ATOM
+        return f"{bracketed(inputs[0], ATOM)}.dimshuffle({', '.join(map(repr, self.pattern))})", ATOM
+
+
+def dimshuffle(x: Operand, pattern: Sequence[Any]) -> Variable:
+    """Rearrange the axes of x; see `Variable.dimshuffle`."""
+    variable = as_variable(x)
+    axes = tuple("x" if axis == "x" else _axis(axis, variable.ndim) for axis in pattern)
+    kept = [axis for axis in axes if axis != "x"]
+    if len(set(kept)) < len(kept):
+        raise ValueError(f"the pattern of dimshuffle names an axis twice: {tuple(pattern)}")
+    if axes == tuple(range(variable.ndim)):
+        return variable
+    return apply(Dimshuffle(axes), Type(variable.type.dtype, len(axes)), variable)
+
+
+def _axis(axis: Any, ndim: int) -> int:
+    number = operator.index(axis)
+    if not -ndim <= number < ndim:
+        raise ValueError(f"axis {axis} does not exist: there are {ndim} dimensions")
+    return number % ndim
+
+
+@dataclass(frozen=True)
+class Stack(Op):
+    """Integer scalars as an int64 vector."""
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.array(arrays, INDEX)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [None] * len(inputs)
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return f"({', '.join(text for text, _ in inputs)}{',' if len(inputs) == 1 else ''})", ATOM
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """The first input in the shape that the second holds, with one -1 at most."""
+
+    views = True
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.reshape(arrays[0], tuple(arrays[1]))
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [reshape(g, shape(inputs[0]), inputs[0].ndim), None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return f"{bracketed(inputs[0], ATOM)}.reshape({inputs[1][0]})", ATOM
+
+
+def _integer_scalar(value: Any, what: str) -> Variable:
+    variable = as_variable(value)
+    if variable.ndim != 0 or variable.type.dtype.kind not in "iu":
+        raise TypeError(f"{what} must be an integer, not {variable!r} of type {variable.type}")
+    return variable
+
+
+def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
+    """Return x in a shape of numbers and integer scalars, or one that a vector holds, with ndim dimensions then."""
+    variable = as_variable(x)
+    if isinstance(lengths, Variable) and lengths.ndim == 1:
+        if lengths.type.dtype.kind not in "iu":
+            raise TypeError(f"a shape must hold integers, not {lengths.dtype}")
+        if ndim is None and isinstance(lengths.op, Shape):
+            ndim = lengths.inputs[0].ndim
+        if ndim is None:
+            raise TypeError("reshape to a shape that a vector holds needs the number of dimensions: ndim=...")
+        wanted = lengths
+    else:
+        lengths = tuple(lengths) if np.iterable(lengths) and not isinstance(lengths, Variable) else (lengths,)
+        if ndim not in (None, len(lengths)):
+            raise ValueError(f"ndim is {ndim}, but the shape has {len(lengths)} lengths")
+        ndim = len(lengths)
+        scalars = [_integer_scalar(length, "a length of a shape") for length in lengths]
+        wanted = (
+            constant(lengths, INDEX)
+            if not any(isinstance(n, Variable) for n in lengths)
+            else apply(Stack(), Type(INDEX, 1), *scalars)
+        )
+    return apply(Reshape(), Type(variable.type.dtype, ndim), variable, wanted)
+
+
+def flatten(x: Operand, ndim: int = 1) -> Variable:
+    """Join the axes of x from number ndim on to one."""
+    variable = as_variable(x)
+    if not 1 <= ndim <= max(1, variable.ndim):
+        raise ValueError(f"flatten leaves from 1 to {max(1, variable.ndim)} dimensions, not {ndim}")
+    if ndim == variable.ndim:
+        return variable
+    # The last length is counted, not -1: that cannot be found where another length is 0.
+    return reshape(
+        variable,
+        [*(shape(variable)[axis] for axis in range(ndim - 1)), count(variable, range(ndim - 1, variable.ndim))],
+    )
+
+
+# --- reductions -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reduction(Op):
+    """Sum, mean, max, min or argmax along axes.
+
+    Parameters
+    ----------
+    name : str
+        Of NumPy's function.
+    axes : tuple of int, or None
+        None for all, and then an argmax is over the flattened array.
+    keepdims : bool
+    """
+
+    name: str
+    axes: tuple[int, ...] | None
+    keepdims: bool
+
+    def compute(self, *arrays: Any) -> Any:
+        axis = self.axes[0] if self.axes is not None and len(self.axes) == 1 else self.axes
+        if self.name == "mean":  # NumPy's own warns of empty arrays
+            total = np.sum(arrays[0], axis=axis, keepdims=self.keepdims)
+            return np.true_divide(total, _n_elements(arrays[0], self.axes))
+        return getattr(np, self.name)(arrays[0], axis=axis, keepdims=self.keepdims)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        (x,) = inputs
+        if self.name == "argmax":
+            return [None]
+        if self.name == "mean":
+            g = g / cast(count(x, self.axes), g.type.dtype)
+        if self.name in ("sum", "mean"):
+            return [broadcast_like(self._expanded(g, x.ndim), x)]
+        chosen = cast(eq(x, self._expanded(output, x.ndim)), x.type.dtype)
+        return [chosen * (self._expanded(g, x.ndim) / sum_(chosen, self.axes, keepdims=True))]
+
+    def _expanded(self, reduced: Variable, ndim: int) -> Variable:
+        # With the axes of length 1 that keepdims would have left.
+        if self.keepdims or self.axes is None:
+            return reduced
+        kept = iter(range(reduced.ndim))
+        return dimshuffle(reduced, ["x" if axis in self.axes else next(kept) for axis in range(ndim)])
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        axes = () if self.axes is None else self.axes
+        options = [] if self.axes is None else [f"axis={axes[0] if len(axes) == 1 else axes}"]
+        return call(self.name, inputs[0][0], *options, *["keepdims=True"] * self.keepdims)
+
+
+def _reduce(name: str, x: Operand, axis: Any, keepdims: bool) -> Variable:
+    variable = as_variable(x)
+    axes = None
+    if axis is not None:
+        axes = tuple(_axis(each, variable.ndim) for each in (axis if np.iterable(axis) else [axis]))
+        if len(set(axes)) < len(axes):
+            raise ValueError(f"axis {axis} names an axis twice")
+        if name == "argmax" and len(axes) != 1:
+            raise ValueError(f"argmax takes one axis or None, not {axis}")
+        if len(axes) == variable.ndim:
+            axes = None
+    ndim = variable.ndim if keepdims else 0 if axes is None else variable.ndim - len(axes)
+    dtype = result_dtype(getattr(np, name), variable.type.dtype)
+    return apply(Reduction(name, axes, bool(keepdims)), Type(dtype, ndim), variable)
+
+
+def sum_(x: Operand, axis: Any = None, keepdims: bool = False) -> Variable:
+    """Sum along axes, or of everything."""
+    return _reduce("sum", x, axis, keepdims)
+
+
+def mean(x: Operand, axis: Any = None, keepdims: bool = False) -> Variable:
+    """Mean along axes, or of everything."""
+    return _reduce("mean", x, axis, keepdims)
+
+
+def max_(x: Operand, axis: Any = None, keepdims: bool = False) -> Variable:
+    """Maximum along axes, or of everything."""
+    return _reduce("max", x, axis, keepdims)
+
+
+def min_(x: Operand, axis: Any = None, keepdims: bool = False) -> Variable:
+    """Minimum along axes, or of everything."""
+    return _reduce("min", x, axis, keepdims)
+
+
+def argmax(x: Operand, axis: int | None = None, keepdims: bool = False) -> Variable:
+    """Where the maximum is, of several equal ones the first; without an axis, in the flattened x."""
+    return _reduce("argmax", x, axis, keepdims)
+
+
+# --- products ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dot(Op):
+    """Product of matrices and vectors."""
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.dot(*arrays)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        x, y = inputs
+        if x.ndim == y.ndim == 1:
+            return [g * y, g * x]
+        if x.ndim == 1:
+            return [dot(g, y.T), x.dimshuffle(0, "x") * g.dimshuffle("x", 0)]
+        if y.ndim == 1:
+            return [g.dimshuffle(0, "x") * y.dimshuffle("x", 0), dot(x.T, g)]
+        return [dot(g, y.T), dot(x.T, g)]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("dot", inputs[0][0], inputs[1][0])
+
+
+def dot(x: Operand, y: Operand) -> Variable:
+    """Product of two matrices or vectors, or of anything with a scalar."""
+    left, right = promoted(x, y)
+    if left.ndim == 0 or right.ndim == 0:
+        return mul(left, right)
+    if left.ndim > 2 or right.ndim > 2:
+        raise TypeError(f"dot takes vectors and matrices, not {left.type} and {right.type}")
+    return apply(Dot(), Type(left.type.dtype, left.ndim + right.ndim - 2), left, right)
+
+
+# --- softmax ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """Softmax of each row of a matrix."""
+
+    elementwise = True
+
+    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
+        return _by_kernel(inplace_softmax, arrays[0], out)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [(g - sum_(g * output, axis=1, keepdims=True)) * output]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("softmax", inputs[0][0])
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Op):
+    """Logarithm of the softmax of each row of a matrix, finite even where the softmax underflows."""
+
+    elementwise = True
+
+    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
+        return _by_kernel(inplace_log_softmax, arrays[0], out)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [g - softmax(inputs[0]) * sum_(g, axis=1, keepdims=True)]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("log_softmax", inputs[0][0])
+
+
+def softmax(x: Operand) -> Variable:
+    """Softmax of each row of a matrix; a vector is taken as a matrix of one row."""
+    variable = as_variable(x)
+    if variable.ndim not in (1, 2):
+        raise TypeError(f"softmax takes a matrix or a vector, not {variable.type}")
+    if variable.type.dtype not in KERNEL_DTYPES:
+        variable = cast(variable, np.float64)
+    if variable.ndim == 1:
+        variable = dimshuffle(variable, ("x", 0))
+    return apply(Softmax(), variable.type, variable)
+
+
+# --- making, joining, indexing ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Arange(Op):
+    """Numbers from a start to below a stop in steps."""
+
+    dtype: np.dtype[Any]
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.arange(*arrays, dtype=self.dtype)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [None, None, None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        texts = [text for text, _ in inputs]
+        if texts[2] == "1":
+            texts = texts[1:2] if texts[0] == "0" else texts[:2]
+        return call("arange", *texts)
+
+
+def arange(start: Operand, stop: Operand | None = None, step: Operand = 1, dtype: DTypeLike | None = None) -> Variable:
+    """Numbers from start to below stop in steps; with one number, from 0 to below it."""
+    if stop is None:
+        start, stop = 0, start
+    numbers = promoted(start, stop, step)
+    if any(number.ndim for number in numbers):
+        raise TypeError("arange takes scalars")
+    found = numbers[0].type.dtype if dtype is None else np.dtype(dtype)
+    if found.kind in "bu" or found.itemsize < INDEX.itemsize:
+        found = INDEX if found.kind != "f" else found
+    return apply(Arange(found), Type(found, 1), *numbers)
+
+
+@dataclass(frozen=True)
+class Join(Op):
+    """Arrays joined along an axis."""
+
+    axis: int
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.concatenate(arrays, axis=self.axis)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        found: Gradients = []
+        begin: Operand = 0
+        for source in inputs:
+            end = begin + count(source, [self.axis])
+            found.append(g[(slice(None),) * self.axis + (slice(begin, end),)])
+            begin = end
+        return found
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return f"concatenate([{', '.join(text for text, _ in inputs)}], axis={self.axis})", ATOM
+
+
+def concatenate(tensors: Any, axis: int = 0) -> Variable:
+    """Join arrays, of the same number of dimensions, along an axis."""
+    if isinstance(tensors, Variable):
+        raise TypeError("concatenate takes a sequence of variables")
+    inputs = promoted(*tensors)
+    if not inputs:
+        raise ValueError("concatenate needs at least one array")
+    ndims = {source.ndim for source in inputs}
+    if len(ndims) > 1 or 0 in ndims:
+        raise TypeError(f"concatenate takes arrays of as many dimensions, at least one each, not {sorted(ndims)}")
+    return apply(Join(_axis(axis, inputs[0].ndim)), inputs[0].type, *inputs)
+
+
+@dataclass(frozen=True)
+class Hole:
+    """The place in an index of the input with this number, the array itself not counted."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice; parts are int, Hole or None."""
+
+    start: Any
+    stop: Any
+    step: Any
+
+
+@dataclass(frozen=True)
+class Index(Op):
+    """An array indexed as NumPy does it; items are int, None, Ellipsis, Slice or Hole."""
+
+    items: tuple[Any, ...]
+
+    views = True
+
+    def key(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the index with the holes filled."""
+        return tuple(_filled(item, values) for item in self.items)
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.asarray(arrays[0])[self.key(arrays[1:])]
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        x, *others = inputs
+        return [apply(Scatter(self.items, self._unique(others)), x.type, g, shape(x), *others), *([None] * len(others))]
+
+    def _unique(self, others: Sequence[Variable]) -> bool:
+        # Whether no element is taken twice, as far as can be told: slices, or each row's own element.
+        arrays = [source for source in others if source.ndim > 0]
+        return not arrays or isinstance(arrays[0].op, Arange)
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        names = [text for text, _ in inputs[1:]]
+        return f"{bracketed(inputs[0], ATOM)}[{', '.join(_item_text(item, names) for item in self.items)}]", ATOM
+
+
+def _filled(item: Any, values: Sequence[Any]) -> Any:
+    if isinstance(item, Hole):
+        return values[item.number]
+    if isinstance(item, Slice):
+        return slice(*(_filled(part, values) for part in (item.start, item.stop, item.step)))
+    return item
+
+
+def _item_text(item: Any, names: Sequence[str]) -> str:
+    if isinstance(item, Hole):
+        return names[item.number]
+    if isinstance(item, Slice):
+        start, stop, step = (
+            "" if part is None else _item_text(part, names) for part in (item.start, item.stop, item.step)
+        )
+        return f"{start}:{stop}" + (f":{step}" if step else "")
+    return "..." if item is Ellipsis else str(item)
+
+
+@dataclass(frozen=True)
+class Scatter(Op):
+    """Zeros in the shape that the second input holds, with the first added where an index says.
+
+    Parameters
+    ----------
+    items : tuple
+        As those of `Index`.
+    unique : bool
+        Whether the index takes no element twice.
+    """
+
+    items: tuple[Any, ...]
+    unique: bool
+
+    def compute(self, *arrays: Any) -> Any:
+        values, lengths, *others = arrays
+        values = np.asarray(values)
+        result = np.zeros(tuple(lengths), values.dtype)
+        key = Index(self.items).key(others)
+        if self.unique:
+            result[key] = values
+        else:
+            np.add.at(result, key, values)
+        return result
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        values, _, *others = inputs
+        return [apply(Index(self.items), values.type, g, *others), None, *([None] * len(others))]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        names = [text for text, _ in inputs[2:]]
+        where = ", ".join(_item_text(item, names) for item in self.items)
+        return f"scatter({inputs[0][0]}, {inputs[1][0]})[{where}]", ATOM
+
+
+def index(x: Operand, items: Any) -> Variable:
+    """Return x indexed as NumPy does it: by slices, integers, arrays of them, None, Ellipsis and masks.
+
+    All of them may be expressions.
+    """
+    variable = as_variable(x)
+    holes: list[Variable] = []
+
+    def hole(value: Any) -> Any:
+        source = as_variable(value)
+        if source.type.dtype.kind not in "iub" or (source.ndim == 0 and source.type.dtype.kind == "b"):
+            raise TypeError(f"an index must hold integers, not {source!r} of type {source.type}")
+        holes.append(source)
+        return Hole(len(holes) - 1)
+
+    def bound(value: Any) -> Any:
+        return (
+            value if value is None else _plain(value) if _is_plain(value) else hole(_integer_scalar(value, "a bound"))
+        )
+
+    template: list[Any] = []
+    for item in items if isinstance(items, tuple) else (items,):
+        if item is None or item is Ellipsis:
+            template.append(item)
+        elif isinstance(item, slice):
+            template.append(Slice(bound(item.start), bound(item.stop), bound(item.step)))
+        else:
+            template.append(_plain(item) if _is_plain(item) else hole(item))
+    op = Index(tuple(template))
+    # NumPy itself tells what dimensions the result has.
+    trial = np.empty((2,) * variable.ndim)
+    values = [
+        np.zeros((2 if source.type.dtype.kind == "b" else 1,) * source.ndim, source.type.dtype) for source in holes
+    ]
+    for source, value in zip(holes, values, strict=True):
+        if source.ndim == 0:
+            value[...] = 1
+    flat = tuple(0 if isinstance(item, int) else _filled(item, values) for item in op.items)
+    try:
+        ndim = trial[flat].ndim
+    except IndexError as error:
+        raise IndexError(f"{variable.type} cannot be indexed by {items!r}: {error}") from None
+    return apply(op, Type(variable.type.dtype, ndim), variable, *holes)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> int:
+    return operator.index(value)

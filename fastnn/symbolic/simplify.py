@@ -1,0 +1,125 @@
+"""Expressions rewritten to equal ones that cost less or are more accurate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastnn.symbolic import ops
+from fastnn.symbolic.gradient import Gradient
+from fastnn.symbolic.graph import Constant, Op, Type, Variable, sort
+
+#: Constants of more elements than this are not computed when a function is made.
+LARGEST_FOLDED = 10_000
+
+#: Constants up to this size are compared by value.
+LARGEST_COMPARED = 16
+
+
+class Simplifier:
+    """Rewrites expressions: equal ones become one and the same, and constants are folded.
+
+    The logarithm of a softmax becomes a log-softmax; gradients become what they expand to.
+
+    Parameters
+    ----------
+    replacements : mapping of Variable to Variable
+        What is put in the place of variables first; it is simplified, but nothing is replaced in it.
+    """
+
+    def __init__(self, replacements: Mapping[Variable, Variable] | None = None) -> None:
+        self._known: dict[Any, Variable] = {}
+        self._replaced: dict[Variable, Variable] = {}
+        if replacements:
+            plain = {variable: self(value) for variable, value in replacements.items()}
+            self._replaced = plain
+
+    def __call__(self, root: Variable) -> Variable:
+        """Return the simplified expression."""
+        done = self._replaced
+        pending = sort([root], done)
+        for variable in pending:
+            if variable not in done:
+                done[variable] = self._rewrite(variable, tuple(done[source] for source in variable.inputs))
+        return done[root]
+
+    def _rewrite(self, variable: Variable, inputs: tuple[Variable, ...]) -> Variable:
+        op = variable.op
+        if op is None:
+            return self._same_constant(variable) if isinstance(variable, Constant) else variable
+        if isinstance(op, Gradient):
+            return inputs[0]
+        if op is ops.log and isinstance(inputs[0].op, ops.Softmax):
+            op, inputs = ops.LogSoftmax(), inputs[0].inputs
+        if op is ops.log and isinstance(inputs[0].op, ops.Index) and isinstance(inputs[0].inputs[0].op, ops.Softmax):
+            op, (P, *places) = inputs[0].op, inputs[0].inputs
+            inputs = self._same(ops.LogSoftmax(), P.inputs, P.type), *places
+        if (op is ops.power and _is_number(inputs[1], 2)) or (op is ops.mul and inputs[0] is inputs[1]):
+            op, inputs = ops.sqr, inputs[:1]
+        if isinstance(op, ops.Shape):
+            inputs = (of_same_shape(inputs[0]),)
+        plain = _without_neutral(op, inputs, variable.type)
+        return self._same(op, inputs, variable.type) if plain is None else plain
+
+    def _same(self, op: Op, inputs: tuple[Variable, ...], type_: Type) -> Variable:
+        key = (op, inputs)
+        if key not in self._known:
+            folded = self._folded(op, inputs, type_)
+            self._known[key] = Variable(type_, op, inputs) if folded is None else folded
+        return self._known[key]
+
+    def _same_constant(self, variable: Constant) -> Variable:
+        value = variable.value
+        if value.size > LARGEST_COMPARED:
+            return variable
+        return self._known.setdefault((value.dtype, value.shape, value.tobytes()), variable)
+
+    def _folded(self, op: Op, inputs: tuple[Variable, ...], type_: Type) -> Variable | None:
+        values = [source.value for source in inputs if isinstance(source, Constant)]
+        if len(values) < len(inputs) or not inputs:
+            return None
+        if isinstance(op, ops.Arange) or any(value.size > LARGEST_FOLDED for value in values):
+            return None
+        try:
+            with np.errstate(all="ignore"):
+                result = np.asarray(op.compute(*values))
+        except (ValueError, IndexError, ArithmeticError):
+            return None  # as an error it belongs to the call
+        return self._same_constant(Constant(result)) if result.size <= LARGEST_FOLDED else None
+
+
+def of_same_shape(variable: Variable) -> Variable:
+    """Return the simplest expression inside one that surely has its shape."""
+    while isinstance(variable.op, (ops.Elementwise, ops.Cast, ops.Softmax, ops.LogSoftmax)):
+        if len(variable.inputs) > 1:
+            break
+        (variable,) = variable.inputs
+    return variable
+
+
+def _is_number(variable: Variable, number: float) -> bool:
+    return isinstance(variable, Constant) and variable.ndim == 0 and bool(variable.value == number)
+
+
+def _without_neutral(op: Op, inputs: tuple[Variable, ...], type_: Type) -> Variable | None:
+    # x + 0, x - 0, x * 1, x / 1, x ** 1, where that is x.
+    kept = None
+    if op in (ops.mul, ops.true_div, ops.power) and _is_number(inputs[1], 1):
+        kept = inputs[0]
+    elif op is ops.mul and _is_number(inputs[0], 1):
+        kept = inputs[1]
+    elif op in (ops.add, ops.sub) and _is_number(inputs[1], 0):
+        kept = inputs[0]
+    elif op is ops.add and _is_number(inputs[0], 0):
+        kept = inputs[1]
+    elif op is ops.neg and inputs[0].op is ops.neg:
+        (kept,) = inputs[0].inputs
+    elif isinstance(op, (ops.SumTo, ops.BroadcastTo)) and _has_shape(inputs[0], inputs[1]):
+        kept = inputs[0]
+    return kept if kept is not None and kept.type == type_ else None
+
+
+def _has_shape(variable: Variable, shape: Variable) -> bool:
+    return isinstance(shape.op, ops.Shape) and shape.inputs[0] is of_same_shape(variable)

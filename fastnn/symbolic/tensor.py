@@ -1,0 +1,131 @@
+"""The names that programs know as ``T``: kinds of variables, and the functions of `ops`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnn.symbolic import nnet
+from fastnn.symbolic.configuration import config
+from fastnn.symbolic.gradient import grad
+from fastnn.symbolic.graph import Operand, Type, Variable, as_variable
+from fastnn.symbolic.ops import (
+    abs_,
+    arange,
+    argmax,
+    cast,
+    clip,
+    concatenate,
+    dot,
+    eq,
+    exp,
+    flatten,
+    ge,
+    gt,
+    le,
+    log,
+    lt,
+    maximum,
+    mean,
+    minimum,
+    neq,
+    ones_like,
+    reshape,
+    sgn,
+    sqr,
+    sqrt,
+    switch,
+    tanh,
+    zeros_like,
+)
+from fastnn.symbolic.ops import max_ as max
+from fastnn.symbolic.ops import min_ as min
+from fastnn.symbolic.ops import sum_ as sum
+
+__all__ = [
+    "abs_",
+    "arange",
+    "argmax",
+    "as_tensor_variable",
+    "cast",
+    "clip",
+    "concatenate",
+    "constant",
+    "dmatrix",
+    "dot",
+    "dscalar",
+    "dvector",
+    "eq",
+    "exp",
+    "flatten",
+    "fmatrix",
+    "fscalar",
+    "fvector",
+    "ge",
+    "grad",
+    "gt",
+    "imatrix",
+    "iscalar",
+    "ivector",
+    "le",
+    "lmatrix",
+    "log",
+    "lscalar",
+    "lt",
+    "lvector",
+    "matrix",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "neq",
+    "nnet",
+    "ones_like",
+    "reshape",
+    "scalar",
+    "sgn",
+    "sqr",
+    "sqrt",
+    "sum",
+    "switch",
+    "tanh",
+    "vector",
+    "zeros_like",
+]
+
+iscalar, ivector, imatrix = (Type(np.dtype(np.int32), ndim) for ndim in range(3))
+lscalar, lvector, lmatrix = (Type(np.dtype(np.int64), ndim) for ndim in range(3))
+fscalar, fvector, fmatrix = (Type(np.dtype(np.float32), ndim) for ndim in range(3))
+dscalar, dvector, dmatrix = (Type(np.dtype(np.float64), ndim) for ndim in range(3))
+
+
+def scalar(name: str | None = None, dtype: Any = None) -> Variable:
+    """Return a new input without dimensions, by default of ``config.floatX``."""
+    return _input(0, name, dtype)
+
+
+def vector(name: str | None = None, dtype: Any = None) -> Variable:
+    """Return a new input of one dimension, by default of ``config.floatX``."""
+    return _input(1, name, dtype)
+
+
+def matrix(name: str | None = None, dtype: Any = None) -> Variable:
+    """Return a new input of two dimensions, by default of ``config.floatX``."""
+    return _input(2, name, dtype)
+
+
+def _input(ndim: int, name: str | None, dtype: Any) -> Variable:
+    found = np.dtype(config.floatX if dtype is None else dtype)
+    if found.kind not in "biuf":
+        raise TypeError(f"dtype must be one of real numbers, not {dtype!r}")
+    return Type(found, ndim)(name)
+
+
+def as_tensor_variable(value: Operand) -> Variable:
+    """Return a variable as it is, anything else as a constant."""
+    return as_variable(value)
+
+
+constant = as_tensor_variable
