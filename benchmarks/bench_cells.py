@@ -127,10 +127,11 @@ class TheanoEpoch:
             text=True,
             env={"THEANO_FLAGS": flags, **environment},
         )
-        ready, _, self.version = self._answer().strip().partition(" ")
-        if ready != "ready":
+        answer = self._answer().split()
+        if len(answer) != 3 or answer[0] != "ready":
             self.close()
-            raise LookupError(f"unexpected answer of Theano's process: {ready}")
+            raise LookupError(f"unexpected answer of Theano's process: {' '.join(answer)}")
+        self.version, self.compile_seconds = answer[1], float(answer[2])
 
     def _answer(self) -> str:
         assert self._process.stdout is not None

@@ -1,8 +1,8 @@
 """The genuine Theano 1.0.5, in a process and a Python of its own: ``python theano_peer.py cell.npz``.
 
 The file holds X, y, the weights W0, W1, ..., the biases b0, b1, ..., learning_rate and batch_size.  It answers
-"ready VERSION" when all is compiled, and then to each line "epoch" with the epoch's seconds and mean
-log-likelihood.  It also runs on Python 2.7.
+"ready VERSION SECONDS" when all is compiled, in so many seconds, and then to each line "epoch" with the epoch's
+seconds and mean log-likelihood.  It also runs on Python 2.7.
 """
 
 import sys
@@ -40,11 +40,13 @@ def compile_step(content):
 def main():
     """Speak the protocol until the input ends."""
     content = np.load(sys.argv[1])
+    begin = time.time()
     step = compile_step(content)
+    seconds = time.time() - begin
     n, batch_size = len(content["X"]), int(content["batch_size"])
     starts = [np.asarray(first, "int64") for first in range(0, n, batch_size)]
     sizes = [min(batch_size, n - int(first)) for first in starts]
-    sys.stdout.write("ready %s\n" % theano.__version__)
+    sys.stdout.write("ready %s %r\n" % (theano.__version__, seconds))
     sys.stdout.flush()
     for line in iter(sys.stdin.readline, ""):
         if line.strip() != "epoch":

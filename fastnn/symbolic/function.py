@@ -13,6 +13,7 @@ from fastnn._validation import check_array, check_choice
 from fastnn.symbolic import graph, ops, recognition
 from fastnn.symbolic.configuration import MODES, config
 from fastnn.symbolic.execution import Program
+from fastnn.symbolic.gradient import computed_from
 from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, sort
 from fastnn.symbolic.lowering import EngineStep, NotHere
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
@@ -302,9 +303,8 @@ def _check_leaves(
     givens: dict[Variable, Variable],
     on_unused_input: str,
 ) -> None:
-    # Gradients stand for what they expand to, which need not hold all that the cost does.
-    met = set(sort([*outputs, *updates.values()], givens))
-    used = met | set(sort([value for variable, value in givens.items() if variable in met]))
+    met = set(sort([*outputs, *updates.values()], givens, computed_from))
+    used = met | set(sort([value for variable, value in givens.items() if variable in met], (), computed_from))
     for variable in used:
         is_leaf = variable.op is None and not isinstance(variable, (Shared, graph.Constant))
         if is_leaf and variable not in inputs and not (variable in givens and variable in met):

@@ -33,6 +33,11 @@ class Gradient(Op):
         return ops.call("grad", inputs[1][0], inputs[2][0])
 
 
+def computed_from(variable: Variable) -> tuple[Variable, ...]:
+    """Return the inputs that a variable is computed from; a gradient needs not all that its cost does."""
+    return variable.inputs[:1] if isinstance(variable.op, Gradient) else variable.inputs
+
+
 def grad(
     cost: Variable,
     wrt: Variable | list[Variable] | tuple[Variable, ...],

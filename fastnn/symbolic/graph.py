@@ -411,7 +411,11 @@ def as_variable(value: Any) -> Variable:
     return value if isinstance(value, Variable) else constant(value)
 
 
-def sort(outputs: Iterable[Variable], stops: Collection[Variable] = ()) -> list[Variable]:
+def sort(
+    outputs: Iterable[Variable],
+    stops: Collection[Variable] = (),
+    sources: Callable[[Variable], Iterable[Variable]] = lambda variable: variable.inputs,
+) -> list[Variable]:
     """Return all variables that the outputs depend on, themselves included, each after its inputs.
 
     Parameters
@@ -419,6 +423,8 @@ def sort(outputs: Iterable[Variable], stops: Collection[Variable] = ()) -> list[
     outputs : iterable of Variable
     stops : collection of Variable
         Taken for leaves.
+    sources : callable
+        What a variable depends on; its inputs, if this is not given.
     """
     order: list[Variable] = []
     seen: set[Variable] = set()
@@ -431,7 +437,7 @@ def sort(outputs: Iterable[Variable], stops: Collection[Variable] = ()) -> list[
             seen.add(variable)
             pending.append((variable, True))
             if variable not in stops:
-                pending.extend((source, False) for source in reversed(variable.inputs))
+                pending.extend((source, False) for source in reversed(tuple(sources(variable))))
     return order
 
 

@@ -229,16 +229,24 @@ class EngineStep:
             value = np.ascontiguousarray(values[self._rows_at])
             return value, 0, len(value)
 
-        def prepare(array: NDArray[Any]) -> Rows:
-            array = array[slice(*source.bounds)] if source.is_fixed else array
-            # The engine converts floats to its own dtype itself, block by block.
-            if not (array.dtype.name in FLOATING and all(each == dtype for each in source.dtypes)):
-                array = source.converted(array)
-            array = np.ascontiguousarray(array)
-            return array if source.shared.exposed else choose_storage(array, dtype, "auto", available_threads())
+        # The engine converts floats to its own dtype itself, block by block.
+        stored = source.shared.type.dtype.name
+        as_stored = stored in FLOATING and all(each == dtype for each in source.dtypes)
 
-        key = "rows", dtype, source.dtypes, source.bounds if source.is_fixed else None
-        rows: Rows = source.shared.prepared(key, prepare)
+        def prepare(array: NDArray[Any]) -> NDArray[Any]:
+            return np.ascontiguousarray(array if as_stored else source.converted(array))
+
+        if source.shared.exposed:
+            array = source.shared.array
+            begin, end = self._range(source, len(array), values)
+            if as_stored and array.flags.c_contiguous and not source.is_fixed:
+                return array, begin, end
+            return prepare(array[begin:end]), 0, end - begin
+        fixed = source.bounds if source.is_fixed else (None, None)
+        rows: Rows = source.shared.prepared(
+            ("rows", dtype, source.dtypes, fixed),
+            lambda array: choose_storage(prepare(array[slice(*fixed)]), dtype, "auto", available_threads()),
+        )
         n = int(rows.shape[0])
         return (rows, 0, n) if source.is_fixed else (rows, *self._range(source, n, values))
 

@@ -1,0 +1,597 @@
+"""Theano's notation: expressions and gradients against NumPy and central differences, and functions."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fastnn.symbolic as theano
+import fastnn.symbolic.tensor as T
+from fastnn.symbolic.graph import Type, sort
+
+# Central differences in float64: the error of the formula and that of the roundings are about equal at this step.
+STEP = 1e-6
+TOLERANCE = 2e-6
+
+DIMENSIONS = st.sampled_from([0, 1, 1, 2, 3])
+
+
+@st.composite
+def broadcastable(draw, shape):
+    """A shape that broadcasts with another without enlarging it."""
+    kept = shape[draw(st.integers(0, len(shape))) :]
+    return tuple(draw(st.sampled_from([1, n])) for n in kept)
+
+
+#: Kinds of expressions, and the ranks that they can have.
+KINDS = {
+    **dict.fromkeys(["unary", "binary", "switch", "clip", "reduce", "reduced", "like", "mixed"], (0, 1, 2, 3, 4, 5)),
+    **dict.fromkeys(["transpose", "reshape", "flatten", "index", "join", "rows", "shuffle"], (1, 2)),
+    **dict.fromkeys(["dot", "softmax", "log_softmax", "picked"], (2,)),
+    **dict.fromkeys(["matrix_vector", "vector_matrix"], (1,)),
+    "dots": (0,),
+}
+
+
+class Expressions:
+    """Draws pairs of a symbolic expression and its value by NumPy, over a pool of leaves."""
+
+    def __init__(self, draw):
+        self.draw = draw
+        self.leaves = []  # (variable, value)
+        self.generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+    def leaf(self, shape):
+        """Values away from 0 and from each other, where subgradients differ."""
+        value = self.generator.permutation(np.prod(shape, dtype=int)) + self.generator.uniform(0.2, 0.8)
+        value = (np.sign(self.generator.normal()) * value / max(1, value.size)).reshape(shape)
+        variable = Type(np.dtype(np.float64), len(shape))(f"v{len(self.leaves)}")
+        self.leaves.append((variable, value))
+        return variable, value
+
+    def expression(self, shape, depth):
+        """One of the given shape."""
+        if depth == 0:
+            return self.leaf(shape)
+        kinds = [kind for kind, ranks in KINDS.items() if len(shape) in ranks]
+        return self.of_kind(self.draw(st.sampled_from(kinds)), shape, depth)
+
+    def of_kind(self, kind, shape, depth):
+        return getattr(self, kind)(shape, depth - 1)
+
+    def unary(self, shape, depth):
+        x, value = self.expression(shape, depth)
+        name = self.draw(st.sampled_from(["neg", "exp", "tanh", "abs", "sqr", "sigmoid", "relu", "log", "sqrt", "pow"]))
+        positive = 0.5 + value**2
+        return {
+            "neg": lambda: (-x, -value),
+            "exp": lambda: (T.exp(T.tanh(x)), np.exp(np.tanh(value))),
+            "tanh": lambda: (T.tanh(x), np.tanh(value)),
+            "abs": lambda: (abs(x), abs(value)),
+            "sqr": lambda: (T.sqr(x), value**2),
+            "sigmoid": lambda: (T.nnet.sigmoid(x), 1 / (1 + np.exp(-value))),
+            "relu": lambda: (T.nnet.relu(x, 0.1), np.where(value > 0, value, 0.1 * value)),
+            "log": lambda: (T.log(0.5 + x**2), np.log(positive)),
+            "sqrt": lambda: (T.sqrt(x**2 + 0.5), np.sqrt(positive)),
+            "pow": lambda: ((0.5 + x**2) ** -1.5, positive**-1.5),
+        }[name]()
+
+    def binary(self, shape, depth):
+        x, a = self.expression(shape, depth)
+        y, b = self.expression(self.draw(broadcastable(shape)), depth)
+        if self.draw(st.booleans()):
+            x, a, y, b = y, b, x, a
+        name = self.draw(st.sampled_from(["+", "-", "*", "/", "maximum", "minimum", "**", "%"]))
+        positive = 0.5 + b**2
+        return {
+            "+": lambda: (x + y, a + b),
+            "-": lambda: (x - y, a - b),
+            "*": lambda: (x * y, a * b),
+            "/": lambda: (x / (0.5 + y**2), a / positive),
+            "maximum": lambda: (T.maximum(x, y), np.maximum(a, b)),
+            "minimum": lambda: (T.minimum(x, y), np.minimum(a, b)),
+            "**": lambda: ((0.5 + y**2) ** T.tanh(x), positive ** np.tanh(a)),
+            "%": lambda: (x % (0.5 + y**2) + T.eq(x, y) * (y // 1), a % positive + (a == b) * (b // 1)),
+        }[name]()
+
+    def switch(self, shape, depth):
+        x, a = self.expression(shape, depth)
+        y, b = self.expression(self.draw(broadcastable(shape)), depth)
+        return T.switch(x > y, x, T.tanh(y)), np.where(a > b, a, np.tanh(b))
+
+    def clip(self, shape, depth):
+        x, a = self.expression(shape, depth)
+        return T.clip(x, -0.31, 0.43), np.clip(a, -0.31, 0.43)
+
+    def like(self, shape, depth):
+        x, a = self.expression(shape, depth)
+        return x + T.ones_like(x) - 2 * T.zeros_like(x), a + 1
+
+    def mixed(self, shape, depth):
+        # A part of the way through float32 would blur the differences; integers and counts join in.
+        x, a = self.expression(shape, depth)
+        return x * T.cast(x.size, "float64") + T.sum(T.neq(x, 0)), a * a.size + np.count_nonzero(a)
+
+    def reduce(self, shape, depth):
+        axis = self.draw(st.integers(0, len(shape)))
+        n = self.draw(st.integers(1, 3))
+        x, a = self.expression((*shape[:axis], n, *shape[axis:]), depth)
+        name = self.draw(st.sampled_from(["sum", "mean", "max", "min"]))
+        return getattr(T, name)(x, axis=axis), getattr(np, name)(a, axis=axis)
+
+    def reduced(self, shape, depth):
+        # Reduced with its axes kept, and broadcast again.
+        x, a = self.expression(shape, depth)
+        axis = self.draw(st.sampled_from([None, *range(len(shape))]))
+        return x - x.sum(axis, keepdims=True), a - a.sum(axis, keepdims=True)
+
+    def dots(self, shape, depth):
+        n = self.draw(DIMENSIONS)
+        x, a = self.expression((n,), depth)
+        y, b = self.expression((n,), depth)
+        return T.dot(x, y), np.dot(a, b)
+
+    def dot(self, shape, depth):
+        n = self.draw(DIMENSIONS)
+        x, a = self.expression((shape[0], n), depth)
+        y, b = self.expression((n, shape[1]), depth)
+        return T.dot(x, y), np.dot(a, b)
+
+    def matrix_vector(self, shape, depth):
+        n = self.draw(DIMENSIONS)
+        x, a = self.expression((shape[0], n), depth)
+        y, b = self.expression((n,), depth)
+        return x @ y, a @ b
+
+    def vector_matrix(self, shape, depth):
+        n = self.draw(DIMENSIONS)
+        x, a = self.expression((n,), depth)
+        y, b = self.expression((n, shape[0]), depth)
+        return x.dot(y), a.dot(b)
+
+    def softmax(self, shape, depth):
+        x, a = self.expression(shape, depth)
+        e = np.exp(a - a.max(axis=1, keepdims=True, initial=-np.inf))
+        return T.nnet.softmax(x), e / e.sum(axis=1, keepdims=True)
+
+    def log_softmax(self, shape, depth):
+        x, a = self.expression(shape, depth)
+        z = a - a.max(axis=1, keepdims=True, initial=-np.inf)
+        return T.log(T.nnet.softmax(x)), z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+    def picked(self, shape, depth):
+        # One column of each row, as often as there are columns; repeated rows.
+        n, m = shape
+        wide = max(1, m)
+        x, a = self.expression((n, wide), depth)
+        y = self.generator.integers(0, wide, n)
+        own = x[T.arange(x.shape[0]), y], a[np.arange(n), y]
+        return own[0].dimshuffle(0, "x") + T.zeros_like(self.leaf((n, m))[0]), own[1][:, None] + np.zeros((n, m))
+
+    def transpose(self, shape, depth):
+        x, a = self.expression(shape[::-1], depth)
+        return x.T, a.T
+
+    def reshape(self, shape, depth):
+        x, a = self.expression((int(np.prod(shape)),), depth)
+        return x.reshape((*shape[:-1], self.draw(st.sampled_from([shape[-1], T.constant(shape[-1])])))), a.reshape(
+            shape
+        )
+
+    def flatten(self, shape, depth):
+        x, a = self.expression((*shape, 1), depth)
+        return x.flatten(len(shape)), a.reshape(shape)
+
+    def shuffle(self, shape, depth):
+        x, a = self.expression((1, *shape), depth)
+        return x.dimshuffle(*range(1, len(shape) + 1)), a[0]
+
+    def join(self, shape, depth):
+        axis = self.draw(st.integers(0, len(shape) - 1))
+        first = self.draw(st.integers(0, shape[axis]))
+        x, a = self.expression((*shape[:axis], first, *shape[axis + 1 :]), depth)
+        y, b = self.expression((*shape[:axis], shape[axis] - first, *shape[axis + 1 :]), depth)
+        return T.concatenate([x, y], axis=axis), np.concatenate([a, b], axis=axis)
+
+    def index(self, shape, depth):
+        x, a = self.expression((shape[0] + 2, 2, *shape[1:]), depth)
+        begin, column = self.draw(st.integers(0, 2)), self.draw(st.integers(-2, 1))
+        end = begin + shape[0]
+        if self.draw(st.booleans()):
+            return x[T.constant(begin) : T.constant(end), T.constant(column)], a[begin:end, column]
+        return x[begin:end, column, ...], a[begin:end, column]
+
+    def rows(self, shape, depth):
+        # Taken by number, some of them twice.
+        x, a = self.expression((2, *shape[1:]), depth)
+        numbers = self.generator.integers(0, 2, shape[0])
+        return x[numbers], a[numbers]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_random_expressions(kind, data):
+    pool = Expressions(data.draw)
+    rank = data.draw(st.sampled_from([rank for rank in KINDS[kind] if rank <= 2]))
+    shape = tuple(data.draw(st.lists(DIMENSIONS, min_size=rank, max_size=rank)))
+    with np.errstate(all="ignore"):  # a softmax of no columns
+        expression, expected = pool.of_kind(kind, shape, data.draw(st.integers(1, 3)))
+    variables, values = zip(*pool.leaves, strict=True)
+    cost = T.sum(T.tanh(expression))
+    gradients = T.grad(cost, list(variables), disconnected_inputs="ignore")
+    function = theano.function(variables, [expression, cost, *gradients], on_unused_input="ignore")
+    given_values = [value.copy() for value in values]
+    found, cost_value, *slopes = function(*given_values)
+    assert found.shape == shape
+    assert found.dtype == np.asarray(expected).dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    for value, given_value, slope in zip(values, given_values, slopes, strict=True):
+        np.testing.assert_array_equal(value, given_value)  # nothing writes into what the caller owns
+        assert slope.shape == value.shape
+        for place in np.ndindex(value.shape):
+            ends = []
+            for sign in (1, -1):
+                value[place] += sign * STEP
+                ends.append(function(*values)[1])
+                value[place] -= sign * STEP
+            if abs(ends[0] + ends[1] - 2 * cost_value) > 1e-9 * (1 + abs(cost_value)):
+                continue  # a kink within the step
+            assert slope[place] == pytest.approx((ends[0] - ends[1]) / (2 * STEP), rel=TOLERANCE, abs=TOLERANCE)
+
+
+def run(expression, **values):
+    """Value of an expression, given those of its inputs by name."""
+    inputs = {v.name: v for v in sort([expression]) if v.name in values}
+    return theano.function(list(inputs.values()), expression)(**values)
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+def test_dtypes_are_numpys(mode, monkeypatch):
+    theano.config.mode = mode
+    operands = [np.ones(2, dtype) for dtype in ("bool", "int8", "uint8", "int32", "int64", "float32", "float64")]
+    operands += [np.float32(0.5), np.float64(0.5), 2, 0.5]
+    operations = [
+        *(lambda x, y, name=name: getattr(x, name)(y) for name in ("__add__", "__mul__", "__lt__")),
+        lambda x, y: x / y,
+        lambda x, y: (x + 0.0).mean() + y,
+        lambda x, y: x**y,
+    ]
+    try:
+        for value in operands[:7]:
+            for other in operands:
+                x = theano.shared(value)
+                y = theano.shared(other) if isinstance(other, np.ndarray) else other
+                for operation in operations:
+                    if operation is operations[-1] and bool in (value.dtype, getattr(other, "dtype", None)):
+                        continue
+                    expression, expected = operation(x, y), operation(value, other)
+                    found = expression.eval()
+                    assert found.dtype == expected.dtype == expression.dtype
+                    np.testing.assert_allclose(found, expected)
+        for name in ("exp", "sqrt", "tanh", "abs", "mean", "sum", "max"):
+            for value in operands[1:7]:
+                expression = getattr(T, "abs_" if name == "abs" else name)(theano.shared(value))
+                expected = getattr(np, name)(value)
+                found = expression.eval()
+                assert found.dtype == expected.dtype == expression.dtype
+                np.testing.assert_allclose(found, expected, rtol=1e-2 if found.dtype == "float16" else 1e-6)
+    finally:
+        theano.config.mode = "FAST_RUN"
+
+
+def test_gradients_keep_each_parameters_dtype():
+    x, w = theano.shared(np.ones((3, 2), "float32")), theano.shared(np.ones(2, "float64"))
+    by_x, by_w = T.grad(T.sum((x * w) ** 2), [x, w])
+    assert (by_x.dtype, by_w.dtype) == ("float32", "float64")
+    assert by_x.eval().dtype == "float32"
+    np.testing.assert_allclose(by_w.eval(), [6, 6])
+
+
+def test_second_derivatives():
+    x = T.dscalar("x")
+    first = T.grad(T.tanh(x) ** 3, x)
+    second = T.grad(first, x)
+    t = np.tanh(0.3)
+    np.testing.assert_allclose(run(second, x=0.3), 6 * t * (1 - t**2) ** 2 - 6 * t**3 * (1 - t**2))
+
+
+def test_subgradients():
+    x, y = T.dvector("x"), T.dvector("y")
+    value = np.array([1.0, 1.0, 0.0])
+    np.testing.assert_array_equal(run(T.grad(T.max(x), x), x=value), [0.5, 0.5, 0])
+    np.testing.assert_array_equal(run(T.grad(T.sum(T.nnet.relu(x)), x), x=value), [1, 1, 0])
+    np.testing.assert_array_equal(run(T.grad(T.sum(abs(x)), x), x=value), [1, 1, 0])
+    np.testing.assert_array_equal(run(T.grad(T.sum(T.clip(x, 0, 1)), x), x=value), [1, 1, 1])
+    first, second = T.grad(T.sum(T.maximum(x, y)), [x, y])
+    np.testing.assert_array_equal(run(first, x=value, y=value), [1, 1, 1])
+    np.testing.assert_array_equal(run(second, x=value, y=value), [0, 0, 0])
+
+
+def test_log_of_softmax_does_not_underflow():
+    x, y = T.dmatrix("x"), T.ivector("y")
+    P = T.nnet.softmax(x)
+    value = np.array([[0.0, -2000.0]])
+    for picked in (T.log(P)[T.arange(P.shape[0]), y], T.log(P[T.arange(P.shape[0]), y])):
+        assert run(T.mean(picked), x=value, y=[1]) == -2000
+    slopes = run(T.grad(T.mean(T.log(P)[T.arange(P.shape[0]), y]), x), x=value, y=[1])
+    np.testing.assert_array_equal(slopes, [[-1, 1]])
+    # The softmax itself can still be differentiated by.
+    np.testing.assert_array_equal(run(T.grad(T.sum(T.log(P)), P), x=np.zeros((1, 2))), [[2, 2]])
+
+
+def test_softmax_of_a_vector_is_a_row():
+    np.testing.assert_allclose(T.nnet.softmax(theano.shared(np.zeros(4))).eval(), np.full((1, 4), 0.25))
+
+
+def test_categorical_crossentropy():
+    x = np.array([[0.1, 0.9], [0.6, 0.4]])
+    P = theano.shared(x)
+    np.testing.assert_allclose(T.nnet.categorical_crossentropy(P, np.array([1, 0])).eval(), -np.log([0.9, 0.6]))
+    np.testing.assert_allclose(T.nnet.categorical_crossentropy(P, np.eye(2)).eval(), -np.log([0.1, 0.4]))
+    with pytest.raises(TypeError, match="vector of classes or a matrix"):
+        T.nnet.categorical_crossentropy(P, np.array([1.0, 0.0]))
+
+
+def test_names_of_the_notation():
+    names = (
+        "dmatrix fmatrix matrix dvector fvector vector ivector lvector lscalar iscalar dscalar scalar dot tanh exp log"
+    )
+    names += (
+        " sqrt sqr abs_ maximum mean sum argmax max arange eq neq cast ones_like zeros_like concatenate clip switch"
+    )
+    for name in names.split():
+        assert callable(getattr(T, name))
+    for name in ("softmax", "sigmoid", "relu", "categorical_crossentropy"):
+        assert callable(getattr(T.nnet, name))
+    x = T.fmatrix("x")
+    assert (x.name, x.ndim, x.dtype, x.type) == ("x", 2, "float32", T.fmatrix)
+    assert x.type("z").type == x.type
+    theano.config.floatX = "float32"
+    try:
+        assert [T.scalar().dtype, T.vector().dtype, T.matrix().dtype, T.cast(x, "floatX").dtype] == ["float32"] * 4
+    finally:
+        theano.config.floatX = "float64"
+    with pytest.raises(ValueError, match="dtype must be"):
+        theano.config.floatX = "int32"
+    with pytest.raises(ValueError, match="mode must be one of"):
+        theano.config.mode = "C"
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_grad_says_why_there_is_no_gradient():
+    x, w, i = T.dvector("x"), theano.shared(np.ones(2), "w"), T.ivector("i")
+    with pytest.raises(theano.DisconnectedInputError, match=r"the cost sum\(x\) depends on w not at all"):
+        T.grad(T.sum(x), w)
+    with pytest.raises(theano.DisconnectedInputError, match=r"on w only through integers"):
+        T.grad(T.sum(x[T.argmax(w)]), w)
+    with pytest.raises(TypeError, match=r"wrt must hold real numbers, but i is of dtype int32"):
+        T.grad(T.sum(i * x), i)
+    with pytest.raises(TypeError, match=r"the cost must hold real numbers"):
+        T.grad(T.sum(i), x)
+    with pytest.raises(TypeError, match=r"the cost must be a scalar, but x is a float64 vector"):
+        T.grad(x, x)
+    with pytest.raises(TypeError, match="wrt must be a variable, not 3"):
+        T.grad(T.sum(x), 3)
+    with pytest.warns(UserWarning, match="not at all"):
+        np.testing.assert_array_equal(T.grad(T.sum(x), w, disconnected_inputs="warn").eval(), [0, 0])
+    np.testing.assert_array_equal(T.grad(T.sum(w * w), w, consider_constant=[w * 1]).eval(), [2, 2])
+
+
+def test_shape_errors_name_expression_and_shapes():
+    x, w = T.dmatrix("x"), theano.shared(np.ones((3, 2)), "w")
+    with pytest.raises(ValueError, match=r"dot\(x, w\) cannot be computed from shapes \(1, 4\), \(3, 2\)"):
+        run(T.tanh(T.dot(x, w)), x=np.ones((1, 4)))
+    with pytest.raises(ValueError, match=r"x \+ w cannot be computed from shapes \(2, 2\), \(3, 2\)"):
+        run(T.sum(x + w), x=np.ones((2, 2)))
+    with pytest.raises(IndexError, match=r"x\[T?.*5\] cannot be computed"):
+        run(x[5], x=np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda x: bool(x > 0), TypeError, "neither true nor false"),
+        (lambda x: len(x), TypeError, "no length"),
+        (lambda x: list(x), TypeError, "gone through"),
+        (lambda x: x + "a", TypeError, "'a'.*no real numbers"),
+        (lambda x: x + 1j, TypeError, "no real numbers"),
+        (lambda x: x.sum(axis=2), ValueError, "axis 2 does not exist"),
+        (lambda x: x.sum(axis=(0, 0)), ValueError, "twice"),
+        (lambda x: x.argmax(axis=(0, 1)), ValueError, "one axis"),
+        (lambda x: x[0, 0, 0], IndexError, "float64 matrix cannot be indexed"),
+        (lambda x: x[0.5], TypeError, "index must hold integers"),
+        (lambda x: x[1.5:], TypeError, "a bound must be an integer"),
+        (lambda x: x.dimshuffle(0, 0), ValueError, "names an axis twice"),
+        (lambda x: x.reshape(x.shape[:1]), TypeError, "number of dimensions"),
+        (lambda x: x.reshape((2, 0.5)), TypeError, "must be an integer"),
+        (lambda x: x.flatten(3), ValueError, "from 1 to 2"),
+        (lambda x: T.dot(x.dimshuffle(0, 1, "x"), x), TypeError, "vectors and matrices"),
+        (lambda x: T.concatenate([x, x[0]]), TypeError, "as many dimensions"),
+        (lambda x: T.concatenate([]), ValueError, "at least one"),
+        (lambda x: T.nnet.softmax(x.sum()), TypeError, "matrix or a vector"),
+        (lambda x: T.cast(x, "complex64"), TypeError, "real numbers"),
+        (lambda x: T.arange(x), TypeError, "scalars"),
+        (lambda x: theano.shared(x), TypeError, "not an expression"),
+        (lambda x: theano.shared("a"), TypeError, "real numbers"),
+        (lambda x: T.matrix(dtype="complex128"), TypeError, "real numbers"),
+    ],
+)
+def test_errors_where_expressions_are_made(make, error, message):
+    with pytest.raises(error, match=message):
+        make(T.dmatrix("x"))
+
+
+def test_inputs_are_checked():
+    x, i, s = T.fmatrix("x"), T.iscalar("i"), T.dscalar("s")
+    function = theano.function([x, i, s], x * i + s, name="scale")
+    np.testing.assert_array_equal(function([[1, 2]], i=2, s=1), [[3, 5]])
+    for arguments, error, message in [
+        ((np.ones(2), 1, 1), TypeError, r"input x must have 2 dimensions, not 1; its shape is \(2,\)"),
+        ((np.ones((1, 1)), 1, 1), TypeError, r"input x must be of dtype float32, and float64 could lose precision"),
+        ((np.ones((1, 1), "f4"), 1.5, 1), TypeError, "input i must be of dtype int32"),
+        ((np.ones((1, 1), "f4"), 1, "a"), TypeError, "input s must hold real numbers"),
+        ((np.ones((1, 1), "f4"), 1), TypeError, "input s of <function scale.*> is missing|input s .* is missing"),
+        ((np.ones((1, 1), "f4"), 1, 1, 1), TypeError, "takes 3 inputs, not 4"),
+    ]:
+        with pytest.raises(error, match=message):
+            function(*arguments)
+    with pytest.raises(TypeError, match="no input with the name 'z'"):
+        function(z=1)
+    with pytest.raises(TypeError, match="given twice"):
+        function(np.ones((1, 1), "f4"), x=1)
+    loose = theano.function([x, i], x * i, allow_input_downcast=True)
+    np.testing.assert_array_equal(loose(np.full((1, 1), 2.0), 1.5), [[2]])
+    strict = theano.function([x], x, allow_input_downcast=False)
+    with pytest.raises(TypeError, match="float32"):
+        strict([[1]])
+    theano.config.floatX = "float32"
+    try:
+        y = T.scalar("y")
+        assert theano.function([y], y)(0.1) == np.float32(0.1)
+        with pytest.raises(TypeError, match="could lose precision"):
+            theano.function([y], y)(np.float64(0.1))
+    finally:
+        theano.config.floatX = "float64"
+
+
+def test_arguments_of_function_are_checked():
+    x, y, w = T.dvector("x"), T.dvector("y"), theano.shared(np.ones(2), "w")
+    for make, error, message in [
+        (lambda: theano.function([x, y], x), ValueError, "the input y is not used"),
+        (lambda: theano.function([], x), ValueError, "the value of x, a float64 vector, is not known"),
+        (lambda: theano.function(x, x), TypeError, "list of variables"),
+        (lambda: theano.function([w], w), TypeError, "shared variable w has a value"),
+        (lambda: theano.function([3], x), TypeError, "must hold variables, not 3"),
+        (lambda: theano.function([x, x], x), ValueError, "the input x is listed twice"),
+        (lambda: theano.function([x], x, on_unused_input="bad"), ValueError, "on_unused_input"),
+        (lambda: theano.function([x], x, mode="C"), ValueError, "mode"),
+        (lambda: theano.function([x], x, allow_input_downcast=2), ValueError, "allow_input_downcast"),
+        (lambda: theano.function([x], x, updates=[(x, x)]), TypeError, "updates must be of shared variables, not x"),
+        (lambda: theano.function([], w, updates=[(w, w), (w, w)]), ValueError, "w is updated twice"),
+        (lambda: theano.function([], w, updates=[w]), TypeError, "pairs"),
+        (lambda: theano.function([], w, updates={w: w.sum()}), TypeError, "the update of w must be a float64 vector"),
+        (lambda: theano.function([], w, givens={w: T.dmatrix()}), TypeError, "the value given for w must be"),
+        (lambda: theano.function([x], x, givens={x: w}), ValueError, "x is both an input and given"),
+        (lambda: theano.function([], x, givens=[(x, w), (x, w)]), ValueError, "x is given twice"),
+        (lambda: theano.function([], x, givens={3: w}), TypeError, "givens must replace variables"),
+    ]:
+        with pytest.raises(error, match=message):
+            make()
+    with pytest.warns(UserWarning, match="the input y is not used"):
+        theano.function([x, y], x, on_unused_input="warn")
+    assert theano.function([x, y], x, on_unused_input="ignore")([1], [2]) == [1]
+    single = theano.shared(np.ones(2, "float32"), "single")
+    with pytest.raises(TypeError, match=r"the update of single must be a float32 vector.*T.cast\(..., 'float32'\)"):
+        theano.function([], single, updates=[(single, single * w)])
+    widened = theano.function([], updates=[(w, single * 2)])
+    assert widened() == []
+    np.testing.assert_array_equal(w.get_value(), [2, 2])
+
+
+# --- functions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [list, dict, lambda pairs: [list(pair) for pair in pairs]])
+def test_updates_read_the_old_values(kind):
+    a, b = theano.shared(np.array([1.0]), "a"), theano.shared(np.array([2.0]), "b")
+    swap = theano.function([], [a, b, a + b], updates=kind([(a, b), (b, a)]))
+    np.testing.assert_array_equal(swap(), [[1], [2], [3]])
+    assert (a.get_value(), b.get_value()) == (2, 1)
+    a.set_value([5.0])
+    assert b.get_value() == 1  # they do not share memory
+    swap()
+    assert (a.get_value(), b.get_value()) == (1, 5)
+
+
+def test_an_error_leaves_all_as_it_was():
+    x, a, b = T.dvector("x"), theano.shared(np.ones(2), "a"), theano.shared(np.ones(2), "b")
+    function = theano.function([x], [], updates=[(a, a + 1), (b, b + x)])
+    with pytest.raises(ValueError, match=r"b \+ x"):
+        function(np.ones(3))
+    np.testing.assert_array_equal([a.get_value(), b.get_value()], np.ones((2, 2)))
+    assert function(np.ones(1)) == []
+    np.testing.assert_array_equal([a.get_value(), b.get_value()], np.full((2, 2), 2))
+
+
+def test_outputs():
+    x = T.dscalar("x")
+    assert theano.function([x], [x, 2])(1) == [1, 2]
+    assert isinstance(theano.function([x], x)(1), np.ndarray)
+    assert theano.function([], [])() == []
+    w = theano.shared(np.zeros(2))
+    first, second = theano.function([], [w, w])()
+    first += 1
+    second += 2
+    np.testing.assert_array_equal(w.get_value(), [0, 0])
+
+
+def test_givens():
+    x, y = T.dvector("x"), T.dvector("y")
+    w = theano.shared(np.arange(4.0), "w")
+    i = T.lscalar("i")
+    np.testing.assert_array_equal(theano.function([i], x * 2, givens={x: w[i : i + 2]})(1), [2, 4])
+    np.testing.assert_array_equal(theano.function([x, y], x - 2 * y, givens=[])([3], [1]), [1])
+    h = T.tanh(x)
+    assert theano.function([y], h * 3, givens={h: y})([2.0]) == [6]
+    # Gradients are those from before the replacement.
+    slope = T.grad(T.sum(w * y), w)
+    np.testing.assert_array_equal(theano.function([], slope, givens={y: w})(), np.arange(4))
+
+
+def test_borrowing():
+    value = np.zeros(3)
+    copied, borrowed = theano.shared(value), theano.shared(value, borrow=True)
+    value += 1
+    np.testing.assert_array_equal(copied.get_value(), [0, 0, 0])
+    assert borrowed.get_value(borrow=True) is value
+    assert borrowed.get_value() is not value
+    copied.get_value()[:] = 7
+    np.testing.assert_array_equal(copied.get_value(), [0, 0, 0])
+    copied.get_value(borrow=True)[:] = 7
+    np.testing.assert_array_equal(copied.get_value(), [7, 7, 7])
+    copied.set_value(value)
+    value += 1
+    np.testing.assert_array_equal(copied.get_value(), [1, 1, 1])
+    copied.set_value(value, borrow=True)
+    assert copied.get_value(borrow=True) is value
+    with pytest.raises(TypeError, match="the new value of n must have 1 dimensions"):
+        theano.shared(value, "n").set_value(np.ones((1, 1)))
+
+
+def test_data_in_shared_variables_is_not_copied():
+    seen = []
+
+    class Spy(np.ndarray):
+        def copy(self, *args):
+            seen.append("copied")
+            return super().copy(*args)
+
+    w = theano.shared(np.ones((100, 100)).view(Spy), borrow=True)
+    theano.function([], T.dot(w, w))()
+    assert seen == []
+
+
+def test_pictures():
+    x, w = T.dmatrix("x"), theano.shared(np.ones((3, 2)), "w")
+    expression = T.sum(-(x - 2 * (x + 1)) / T.dot(x.T, w) ** 2) + x[1:, 0].sum()
+    text = "sum(-(x - 2 * (x + 1)) / dot(x.T, w) ** 2) + sum(x[1:, 0])"
+    assert theano.pprint(expression) == text
+    assert theano.pprint(T.grad(expression, w)) == f"grad({text}, w)"
+    unnamed = T.dvector()
+    assert theano.pprint(unnamed * 2) == "unnamed * 2"
+    dot = theano.printing.dot(T.tanh(x))
+    assert dot.startswith("digraph")
+    assert 'label="tanh(·)"' in dot
+    svg = theano.printing.Picture(T.tanh(x) + w)._repr_svg_()
+    assert svg.startswith("<svg")
+    assert "tanh(·)" in svg
+
+
+def test_debugprint(capsys):
+    x = T.dvector("x")
+    t = T.tanh(x)
+    theano.debugprint(t * t)
+    assert capsys.readouterr().out == "· * · [1]\n  tanh(·) [2]\n    x [3]\n  tanh(·) [2] (above)\n"
