@@ -49,7 +49,8 @@ def main(epochs: int = EPOCHS, dtype: str = "float32") -> None:
     rows = slice(i * BATCH_SIZE, (i + 1) * BATCH_SIZE)
 
     def batches(dataset):
-        images, labels = theano.shared(dataset.X, borrow=True), T.cast(theano.shared(dataset.y), "int32")
+        images = theano.shared(dataset.X, "images", borrow=True)
+        labels = T.cast(theano.shared(dataset.y, "labels"), "int32")
         return range(len(dataset.y) // BATCH_SIZE), {x: images[rows], y: labels[rows]}
 
     datasets = fastnn.datasets.load_mnist(dtype=dtype)
