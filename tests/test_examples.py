@@ -1,0 +1,62 @@
+"""The examples in the notation of formulas: scripts print what Theano prints, the notebook what is stored in it."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import fastnn.symbolic as theano
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# Printed by Theano 1.0.5 with the import lines changed.
+SOFTMAX = """\
+epoch 1: cost 0.530940, validation error 9.34 %
+epoch 2: cost 0.360015, validation error 8.54 %
+test error 8.81 %, where the validation error was lowest (8.54 %)
+"""
+MLP = """\
+epoch 1: loss 0.800806, validation error 10.52 %
+epoch 2: loss 0.389346, validation error 9.10 %
+test error 9.16 %, where the validation error was lowest (9.10 %)
+"""
+
+
+def test_softmax_regression_prints_what_theano_does(capsys):
+    runpy.run_path(str(EXAMPLES / "symbolic_softmax.py"))["main"](epochs=2)
+    assert capsys.readouterr().out == SOFTMAX
+
+
+def test_a_network_prints_what_theano_does(capsys, monkeypatch):
+    monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
+    main = runpy.run_path(str(EXAMPLES / "symbolic_mlp.py"))["main"]
+    monkeypatch.setitem(main.__globals__, "BATCH_SIZE", 500)  # for a quick test
+    main(epochs=2, dtype="float64")
+    assert capsys.readouterr().out == MLP
+
+
+def printed(cell):
+    """All that a cell of a notebook put out: its words with # for each number, the numbers, and the kinds of it."""
+    kinds, text = [], ""
+    for output in cell.get("outputs", ()):
+        data = {output.name: output.text} if output.output_type == "stream" else output.data
+        kinds.append(sorted(data))
+        text += "".join(value for kind, value in sorted(data.items()) if kind != "image/png")
+    text = re.sub(r"at 0x[0-9a-f]+", "", text)  # where an object lies is chance
+    numbers = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?")
+    return kinds, numbers.sub("#", text), [float(number) for number in numbers.findall(text)]
+
+
+def test_the_notebook_puts_out_what_is_stored_in_it():
+    nbclient = pytest.importorskip("nbclient", reason="executing the notebook takes the extra notebook")
+    nbformat = pytest.importorskip("nbformat")
+    stored = nbformat.read(EXAMPLES / "notation.ipynb", as_version=4)
+    executed = nbformat.from_dict(stored)
+    # Outputs that are late on a busy machine, by more than 4 seconds, would be left out by default.
+    nbclient.NotebookClient(executed, timeout=300, iopub_timeout=60).execute()
+    for old, new in zip(stored.cells, executed.cells, strict=True):
+        kinds, words, numbers = printed(old)
+        new_kinds, new_words, new_numbers = printed(new)
+        assert (new_kinds, new_words) == (kinds, words), new.source
+        assert new_numbers == pytest.approx(numbers, rel=1e-9), new.source  # they have up to 12 digits
