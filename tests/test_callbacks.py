@@ -126,6 +126,10 @@ SCRIPT = """
         sizes, batch_size, options = [5000, 8, 3], 20, {"l2": 0.01}
     elif kind == "chunks":
         X, y = [(X[k : k + 4000], y[k : k + 4000]) for k in range(0, 12_000, 4000)], None
+    elif kind == "mapped":
+        np.save(path + ".npy", X)
+        X = np.load(path + ".npy", mmap_mode="r")
+        fastnn._mapped.WINDOW_BYTES, fastnn._mapped.PIECE_BYTES = 1 << 18, 5000
     epochs = 3 if kind == "text" else 6
     network = fastnn.Network(sizes, "relu", options.pop("dtype", "float32"))
     callbacks = [Checkpoint(path, seconds=0), Pulse()]
@@ -141,7 +145,7 @@ SCRIPT = """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL there")
-@pytest.mark.parametrize("kind", ["momentum", "adam", "large", "text", "chunks"])
+@pytest.mark.parametrize("kind", ["momentum", "adam", "large", "text", "chunks", "mapped"])
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kind):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
