@@ -27,7 +27,8 @@ QUEUED_PIECES = 8
 
 def stay_on_disk(rows: Any, X: Any) -> TypeGuard[NDArray[Any]]:
     """Whether rows are those of a memory-mapped X itself, and more than a window."""
-    return isinstance(X, np.memmap) and np.may_share_memory(rows, X) and X.nbytes > WINDOW_BYTES
+    mapped = isinstance(X, np.memmap) and isinstance(rows, np.ndarray) and np.may_share_memory(rows, X)
+    return mapped and rows.nbytes > WINDOW_BYTES
 
 
 class MappedRows:
