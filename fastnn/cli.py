@@ -169,7 +169,8 @@ def build_parser() -> Parser:
     argument("--clip-norm", "greatest length of a gradient (default: any)", type=float, metavar="LENGTH")
     argument(
         "--early-stopping",
-        "end after more than so many epochs in which the validation log-likelihood did not rise, and take the best (default: no)",
+        "end after more than so many epochs in which the validation log-likelihood did not rise, and take the best "
+        "(default: no)",
         type=int,
         metavar="PATIENCE",
     )

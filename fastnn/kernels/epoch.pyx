@@ -108,7 +108,8 @@ class Space(NamedTuple):
     blocks: object = None
 
 
-cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices=False) except *:
+cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices=False,
+                      bint is_sparse=False) except *:
     # The caller keeps the architecture alive.
     cdef Model model
     cdef Py_ssize_t k
@@ -121,6 +122,7 @@ cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices
         model.n_parameters += (sizes[k] + 1) * sizes[k + 1]
         model.widest = max(model.widest, sizes[k + 1])
     model.sizes = &sizes[0]
+    model.row_size = 0 if is_sparse else sizes[0]
     model.activations = &activations[0] if activations.shape[0] else NULL
     model.nonzeros = nonzeros
     model.by_slices = by_slices
@@ -149,18 +151,18 @@ cdef bint goes_by_units(const Model* model, Py_ssize_t batch_size, int update) n
 
 cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexcept nogil:
     # The rows of a block, the outputs of all layers, two gradients of hidden ones, slopes; sparse rows by column.
-    cdef Py_ssize_t k, total = 2 * model.widest
-    for k in range(model.n_layers + 1):
+    cdef Py_ssize_t k, total = 2 * model.widest + model.row_size
+    for k in range(1, model.n_layers + 1):
         total += model.sizes[k]
-        if model.has_slopes and 0 < k < model.n_layers:
+        if model.has_slopes and k < model.n_layers:
             total += model.sizes[k]
     return block_rows * total + (column_work_size(model.sizes[0], model.nonzeros) if model.nonzeros else 0)
 
 
 def work_shape(architecture, Py_ssize_t batch_size, Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0,
-               bint touches=False):
+               bint touches=False, bint is_sparse=False):
     """Shape of the work space that batches of this size want: (n_lanes, numbers for each)."""
-    cdef Model model = open_model(architecture, nonzeros)
+    cdef Model model = open_model(architecture, nonzeros, False, is_sparse)
     if touches:
         return 1, block_work_size(&model, block_rows)
     if goes_by_units(&model, batch_size, update):
@@ -187,9 +189,9 @@ def block_bounds(Py_ssize_t n_rows, Py_ssize_t batch_size, Py_ssize_t block_rows
     return [*bounds, n_rows]
 
 
-def forward_work_size(architecture, Py_ssize_t block_rows):
+def forward_work_size(architecture, Py_ssize_t block_rows, bint is_sparse):
     """Numbers of work space that each lane of `forward` wants."""
-    cdef Model model = open_model(architecture)
+    cdef Model model = open_model(architecture, 0, False, is_sparse)
     return block_work_size(&model, block_rows)
 
 
@@ -203,7 +205,7 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
     cdef const floating* W = parameters
     cdef const floating* X = NULL
     cdef const floating* Y
-    cdef floating* Z = work + block_rows * model.sizes[0]
+    cdef floating* Z = work + block_rows * model.row_size
     if batch.store.kind != CSR:
         X = dense_rows(batch.store, batch.order, first, n, work, order_out if model.by_slices else NULL)
     Y = X
@@ -260,7 +262,7 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
     # first weight, the other weights and the biases.
     cdef Py_ssize_t k, n_in, n_out, last = model.n_layers - 1
     cdef Py_ssize_t offset = model.n_parameters
-    cdef floating* dZ = work + block_rows * model.sizes[0]
+    cdef floating* dZ = work + block_rows * model.row_size
     cdef floating* Y
     cdef floating* dY
     cdef floating* spare
@@ -493,7 +495,7 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
     """
     cdef RowStore store = open_rows(X)
     cdef TargetStore target_store = open_targets(targets)
-    cdef Model model = open_model(architecture, space.nonzeros, space.by_slices)
+    cdef Model model = open_model(architecture, space.nonzeros, space.by_slices, store.kind == CSR)
     cdef StepStore step_store = open_steps(steps, state.shape[1])
     cdef Batch run
     cdef floating[:, ::1] gradients = space.gradients, work = space.work
@@ -537,7 +539,7 @@ def forward(X, Py_ssize_t first, architecture, const floating[::1] parameters, f
             Py_ssize_t block_rows, floating[:, ::1] Z_out, int n_threads):
     """Z_out (n, n_out) = last layer of the n rows of X that begin at first; work and block_rows as for train."""
     cdef RowStore store = open_rows(X)
-    cdef Model model = open_model(architecture)
+    cdef Model model = open_model(architecture, 0, False, store.kind == CSR)
     cdef Batch batch
     cdef Py_ssize_t n_rows = Z_out.shape[0], lane, n_lanes = work.shape[0]
     batch.store = &store
