@@ -44,6 +44,11 @@ def check_integer(value: Any, name: str, minimum: int, maximum: int | None = Non
     return number
 
 
+def check_threads(n_threads: Any) -> int | None:
+    """Return n_threads, at least 1; None, for as many as there are, stays None."""
+    return None if n_threads is None else check_integer(n_threads, "n_threads", 1, 1024)
+
+
 def check_number(value: Any, name: str, minimum: float, below: float = math.inf, *, open_left: bool = False) -> float:
     """Return value as a float with minimum <= value < below (minimum < value if open_left)."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):

@@ -22,6 +22,7 @@ from fastnn._validation import (
     check_path,
     check_seed,
     check_shares,
+    check_threads,
 )
 from fastnn.callbacks import Callback, Fit, History, ProgressBar
 from fastnn.kernels.losses import Targets
@@ -201,7 +202,7 @@ class Trainer:
         self.batch_size = None if batch_size is None else check_integer(batch_size, "batch_size", 1)
         self.l2 = check_number(l2, "l2", 0)
         self.shuffle = check_choice(shuffle, "shuffle", [False, True])
-        self.n_threads = available_threads() if n_threads is None else check_integer(n_threads, "n_threads", 1, 1024)
+        self.n_threads = check_threads(n_threads) or available_threads()
         self.sparse = check_choice(sparse, "sparse", [False, True, "auto"])
         self.callbacks = list(callbacks)
         for callback in self.callbacks:
