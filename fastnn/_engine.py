@@ -229,7 +229,8 @@ class Engine:
         block_rows = max(1, min(self.forward_rows, n))
         n_lanes = min(epoch.MAX_LANES, max(1, -(-n // block_rows)))
         run = max(n_lanes * block_rows, int(FORWARD_PRODUCT // self.parameters.size))
-        work_size, n_threads = epoch.forward_work_size(self.architecture, block_rows), self._team(X)
+        work_size = epoch.forward_work_size(self.architecture, block_rows, isinstance(X, CSRRows))
+        n_threads = self._team(X)
         work = np.empty((n_lanes, work_size), self.parameters.dtype)
         logits = np.empty((min(run, n), self.sizes[-1]), self.parameters.dtype)
         for first in range(0, n, run):
@@ -279,7 +280,15 @@ class Engine:
         self._in_team = by_units or batch_norm
         blocks = self._sorted_blocks(X) if in_order and not touches else None
         nonzeros = 0 if touches or blocks else self._nonzeros_at_once(X)
-        shape = epoch.work_shape(self.architecture, self.batch_size, self.block_rows, self.update, nonzeros, touches)
+        shape = epoch.work_shape(
+            self.architecture,
+            self.batch_size,
+            self.block_rows,
+            self.update,
+            nonzeros,
+            touches,
+            isinstance(X, CSRRows),
+        )
         n_lanes = shape[0]
         dtype, size = self.parameters.dtype, self.parameters.size
         by_slices = by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS

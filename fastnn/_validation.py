@@ -28,6 +28,9 @@ T = TypeVar("T")
 FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
 STORED = (np.dtype(np.uint8), *FLOATING)
 
+# So many numbers stay in a cache while they are looked at twice.
+CHECKED_AT_ONCE = 1 << 17
+
 
 def check_integer(value: Any, name: str, minimum: int, maximum: int | None = None) -> int:
     """Return value as an int of at least minimum and, if given, at most maximum."""
@@ -39,6 +42,11 @@ def check_integer(value: Any, name: str, minimum: int, maximum: int | None = Non
         upper = "" if maximum is None else f" and at most {maximum}"
         raise ValueError(f"{name} must be at least {minimum}{upper}, not {number}")
     return number
+
+
+def check_threads(n_threads: Any) -> int | None:
+    """Return n_threads, at least 1; None, for as many as there are, stays None."""
+    return None if n_threads is None else check_integer(n_threads, "n_threads", 1, 1024)
 
 
 def check_number(value: Any, name: str, minimum: float, below: float = math.inf, *, open_left: bool = False) -> float:
@@ -131,10 +139,15 @@ def _check_width(shape: tuple[int, ...], n_in: int, name: str) -> None:
 
 
 def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> None:
-    # The extremes tell all of it, and cost no array of flags: NaN propagates through both.
+    # The extremes tell all of it, and cost no array of flags: NaN propagates through both.  Block by block, the values
+    # come from memory, or from a disk, once.
     if values.dtype.kind != "f" or values.size == 0:
         return
-    low, high = float(values.min()), float(values.max())
+    step = max(1, CHECKED_AT_ONCE * len(values) // values.size)
+    low, high = math.inf, -math.inf
+    for begin in range(0, len(values), step):
+        block = values[begin : begin + step]
+        low, high = float(np.minimum(low, block.min())), float(np.maximum(high, block.max()))
     if math.isnan(low) or math.isinf(low) or math.isinf(high):
         raise ValueError(f"{name} must be finite, but it holds {'NaN' if math.isnan(low) else 'infinity'}")
     if max(-low, high) > float(np.finfo(dtype).max):

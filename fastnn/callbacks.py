@@ -293,7 +293,9 @@ class Checkpoint(Callback):
     """Keeps a file from which a fit can be resumed after a crash, with the same bits as if nothing had happened.
 
     Give the same path to `Trainer.fit` as `resume`.  The file holds parameters, the optimizer's state, the state of
-    the random numbers, the history and the position within the epoch.
+    the random numbers, the history and the position within the epoch.  Of L-BFGS it holds no curvature, which SciPy
+    keeps to itself: a fit by it goes on from the same parameters, but not with the same bits.  The estimators of
+    `fastnn.sklearn` write checkpoints too, but cannot resume from them.
 
     Parameters
     ----------

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 import fastnn
-from fastnn import SGD, DivergenceError, Network, Trainer
+from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, DivergenceError, Network, RMSprop, Trainer, schedules
 from fastnn._clock import STARTED
-from fastnn.callbacks import Callback, Fit
+from fastnn._validation import check_integer
+from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, Fit, HistoryFile
 from fastnn.datasets import Dataset, load_mnist, read_rows
 from fastnn.kernels.activations import ACTIVATIONS
 
@@ -26,6 +27,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT_MODEL = "digits.safetensors"
+
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": SGD,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    "lbfgs": LBFGS,
+}
+# What suits digits; the other optimizers' own defaults do.
+SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
+EPOCHS, LBFGS_EPOCHS, BATCH_SIZE = 12, 100, 128
+
+# How the learning rate goes from its first value over so many epochs, and how that is told.
+SCHEDULES: dict[str, tuple[Callable[[float, int], schedules.Schedule], str]] = {
+    "constant": (lambda rate, epochs: schedules.Constant(rate), "stays"),
+    "step": (lambda rate, epochs: schedules.Step(rate, every=max(1, epochs // 3)), "a tenth after each third"),
+    "exponential": (lambda rate, epochs: schedules.Exponential(rate, 0.01 ** (1 / epochs)), "to a hundredth"),
+    "cosine": (schedules.Cosine, "to 0"),
+    "warmup": (lambda rate, epochs: schedules.LinearWarmup(rate), "up from 0 in the first epoch"),
+    "inverse-scaling": (lambda rate, epochs: schedules.InverseScaling(rate), "by the root of the epochs"),
+    "plateau": (lambda rate, epochs: schedules.OnPlateau(rate, patience=2), "a tenth after 3 epochs without a rise"),
+}
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -100,16 +124,67 @@ def build_parser() -> Parser:
         nargs="*",
         metavar="UNITS",
     )
-    argument("--activation", "of the hidden layers", "relu", choices=list(ACTIVATIONS))
-    argument("--learning-rate", "length of a step", 0.1, type=float, metavar="RATE")
-    argument("--momentum", "share of the last step that is kept", 0.9, type=float, metavar="SHARE")
-    argument("--batch-size", "rows a step; 0: all rows at once", 128, type=int, metavar="N")
-    argument("--epochs", "times through the data", 12, type=int, metavar="N")
+    argument(
+        "--activation",
+        f"of the hidden layers, one for all or one each: {', '.join(ACTIVATIONS)}",
+        ["relu"],
+        choices=list(ACTIVATIONS),
+        nargs="+",
+        metavar="NAME",
+    )
+    argument("--optimizer", "how a step is made", "sgd", choices=list(OPTIMIZERS))
+    rates = [f"{name} {kind.learning_rate}" for name, kind in OPTIMIZERS.items() if kind not in (SGD, LBFGS)]
+    argument(
+        "--learning-rate",
+        f"length of a step (default: sgd {SGD_RATE}, {', '.join(rates)})",
+        type=float,
+        metavar="RATE",
+    )
+    told = ", ".join(f"{name} ({text})" for name, (_, text) in SCHEDULES.items())
+    argument("--schedule", f"how the learning rate goes on: {told}", choices=list(SCHEDULES), metavar="NAME")
+    argument(
+        "--momentum",
+        f"share of the last step that sgd keeps (default: {SGD_MOMENTUM})",
+        type=float,
+        metavar="SHARE",
+    )
+    argument(
+        "--batch-size",
+        f"rows a step; 0: all rows at once (default: {BATCH_SIZE}, lbfgs 0)",
+        type=int,
+        metavar="N",
+    )
+    argument("--epochs", f"times through the data (default: {EPOCHS}, lbfgs {LBFGS_EPOCHS})", type=int, metavar="N")
     argument("--l2", "penalty on squared weights", 1e-5, type=float, metavar="WEIGHT")
+    argument("--l1", "penalty on weights' magnitudes", 0.0, type=float, metavar="WEIGHT")
+    argument(
+        "--dropout",
+        "share of the hidden units left out, for all layers or each",
+        [0.0],
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+    )
+    argument("--label-smoothing", "share of the true class given to all", 0.0, type=float, metavar="SHARE")
+    argument("--clip-norm", "greatest length of a gradient (default: any)", type=float, metavar="LENGTH")
+    argument(
+        "--early-stopping",
+        "end after more than so many epochs in which the validation log-likelihood did not rise, and take the best "
+        "(default: no)",
+        type=int,
+        metavar="PATIENCE",
+    )
     argument("--dtype", "precision", "float32", choices=["float32", "float64"])
     argument("--seed", "of initial weights and shuffling", 0, type=int, metavar="N")
     argument(
         "--save", f"where to save the model (default: {DEFAULT_MODEL}, or a new name if that exists)", metavar="FILE"
+    )
+    argument("--history", "write what each epoch reached to a .csv or .json file", metavar="FILE")
+    argument(
+        "--checkpoint",
+        "keep FILE up to date while training; the same command, after it was stopped or killed, goes on from there and "
+        "ends with the same bits (lbfgs: with nearly the same)",
+        metavar="FILE",
     )
     common(argument, "learning curves, digits, confusion matrix and weights", threads=True)
 
@@ -187,10 +262,49 @@ def report(network: Network, test: Dataset, folder: Path | None, examples: int =
     save_figure(plotting.plot_weights(network), folder, "weights.png")
 
 
+def make_optimizer(arguments: argparse.Namespace, epochs: int) -> Any:
+    """Return the optimizer that the arguments of ``train`` ask for."""
+    kind, rate, momentum = OPTIMIZERS[arguments.optimizer], arguments.learning_rate, arguments.momentum
+    if momentum is not None and kind is not SGD:
+        raise ValueError(f"--momentum is for --optimizer sgd, not {arguments.optimizer}")
+    if kind is LBFGS:
+        for option in ("learning_rate", "schedule"):
+            if getattr(arguments, option) is not None:
+                raise ValueError(
+                    f"--{option.replace('_', '-')} is not for --optimizer lbfgs, which finds its own steps"
+                )
+        return LBFGS()
+    if rate is None:
+        rate = SGD_RATE if kind is SGD else kind.learning_rate
+    if arguments.schedule is not None:
+        rate = SCHEDULES[arguments.schedule][0](rate, max(1, epochs))
+    return SGD(rate, SGD_MOMENTUM if momentum is None else momentum) if kind is SGD else kind(rate)
+
+
+def make_callbacks(arguments: argparse.Namespace, has_validation: bool, on_terminal: bool) -> list[Callback]:
+    """Return what is to be told of the training; the checkpoint after what it keeps."""
+    callbacks: list[Callback] = []
+    if arguments.early_stopping is not None:
+        if not has_validation:
+            raise ValueError("--early-stopping needs validation images, and there are none")
+        callbacks.append(EarlyStopping(patience=arguments.early_stopping))
+    if arguments.history is not None:
+        check_writable(arguments.history)
+        callbacks.append(HistoryFile(arguments.history))
+    if arguments.checkpoint is not None:
+        check_writable(arguments.checkpoint)
+        callbacks.append(Checkpoint(arguments.checkpoint))
+    return callbacks if on_terminal else [*callbacks, Lines()]
+
+
 def train_command(arguments: argparse.Namespace) -> int:
     """Train, report and save."""
     save_path = arguments.save or free_name(DEFAULT_MODEL)
     check_writable(save_path)
+    by_lbfgs = arguments.optimizer == "lbfgs"
+    epochs = (LBFGS_EPOCHS if by_lbfgs else EPOCHS) if arguments.epochs is None else arguments.epochs
+    batch_size = (0 if by_lbfgs else BATCH_SIZE) if arguments.batch_size is None else arguments.batch_size
+    optimizer = make_optimizer(arguments, check_integer(epochs, "epochs", 0))
     folder = plot_folder(arguments)
     train, valid, test = load_mnist(arguments.data, arguments.dtype)
     n_rows = len(train.y) if arguments.rows is None else arguments.rows
@@ -198,25 +312,39 @@ def train_command(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--rows must be from 1 to {len(train.y)}, not {n_rows}")
     n_classes = max(int(part.y.max(initial=0)) for part in (train, valid, test)) + 1
     network = Network(
-        [train.X.shape[1], *arguments.hidden, n_classes], arguments.activation, arguments.dtype, arguments.seed
+        [train.X.shape[1], *arguments.hidden, n_classes],
+        arguments.activation if len(arguments.activation) > 1 else arguments.activation[0],
+        arguments.dtype,
+        arguments.seed,
     )
     on_terminal = sys.stderr.isatty()
     trainer = Trainer(
         network,
-        SGD(arguments.learning_rate, arguments.momentum),
-        batch_size=arguments.batch_size or None,
+        optimizer,
+        batch_size=batch_size or None,
         l2=arguments.l2,
         seed=arguments.seed,
         n_threads=arguments.threads,
-        callbacks=[] if on_terminal else [Lines()],
+        callbacks=make_callbacks(arguments, len(valid.y) > 0, on_terminal),
+        l1=arguments.l1,
+        dropout=arguments.dropout if len(arguments.dropout) > 1 else arguments.dropout[0],
+        label_smoothing=arguments.label_smoothing,
+        clip_norm=arguments.clip_norm,
     )
     print(f"{n_rows:,} training, {len(valid.y):,} validation and {len(test.y):,} test images")
     print(f"{network}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
+    checkpoint = arguments.checkpoint
+    if checkpoint is not None and os.path.exists(checkpoint):
+        print(f"going on from {checkpoint}", flush=True)
     status = 0
     try:
         validation = (valid.X, valid.y) if len(valid.y) else None
-        history = trainer.fit(train.X[:n_rows], train.y[:n_rows], arguments.epochs, validation, progress=on_terminal)
+        history = trainer.fit(
+            train.X[:n_rows], train.y[:n_rows], epochs, validation, progress=on_terminal, resume=checkpoint
+        )
         if history.interrupted:
+            if checkpoint is not None and os.path.exists(checkpoint):
+                print(f"the same command goes on from {checkpoint}")
             print("interrupted; what has been learnt so far:")
             status = INTERRUPTED
     except DivergenceError as error:

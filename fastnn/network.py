@@ -22,6 +22,7 @@ from fastnn._validation import (
     check_seed,
     check_sizes,
     check_targets,
+    check_threads,
     check_weights,
 )
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
@@ -139,7 +140,8 @@ class Network:
     Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  uint8 is taken as pixels, each
     multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for cross-entropy, and
     (n, n_out) numbers for other losses, from 0 to 1 for the binary one; (n,) will do for a single output.
-    `sample_weight` is (n,), at least 0; means are weighted by it.
+    `sample_weight` is (n,), at least 0; means are weighted by it.  `n_threads` is None for the processors that the
+    process may run on, at most OMP_NUM_THREADS; the results do not depend on it.
 
     References
     ----------
@@ -330,17 +332,17 @@ class Network:
         values = check_targets(y, n_rows, self.n_out, self.loss, self.dtype, names[1])
         return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows))
 
-    def _outputs(self, X: ArrayLike) -> Iterator[tuple[slice, NDArray[Any]]]:
-        return self._forward(check_rows(X, self.n_in, self.dtype))
+    def _outputs(self, X: ArrayLike, n_threads: int | None) -> Iterator[tuple[slice, NDArray[Any]]]:
+        return self._forward(check_rows(X, self.n_in, self.dtype), check_threads(n_threads))
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Most probable class (n,) of each row, of several equal ones the first.
 
         With binary cross-entropy 1 for each output (n, n_out) whose probability is above one half, else 0; with other
         losses the outputs (n, n_out) themselves.
         """
         found: list[NDArray[Any]] = []
-        for _, Z in self._outputs(X):
+        for _, Z in self._outputs(X, n_threads):
             if self.loss == "cross_entropy":
                 found.append(Z.argmax(axis=1))
             else:
@@ -350,12 +352,12 @@ class Network:
             return np.empty((0, *n_columns), np.intp if self.classifies else self.dtype)
         return np.concatenate(found)
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_proba(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Probability (n, n_out) of each class for each row; with cross-entropy each row sums to 1."""
         if not self.classifies:
             raise TypeError(f"a network with loss {self.loss!r} gives numbers, not probabilities: use predict")
         found = []
-        for _, Z in self._outputs(X):
+        for _, Z in self._outputs(X, n_threads):
             if self.loss == "cross_entropy":
                 inplace_softmax(Z)
             else:
@@ -363,23 +365,27 @@ class Network:
             found.append(Z.copy())
         return np.concatenate(found) if found else np.empty((0, self.n_out), self.dtype)
 
-    def log_likelihood(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def log_likelihood(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, n_threads: int | None = None
+    ) -> float:
         """Mean over the rows of the log-probability of the true class, in nats, or of minus another loss."""
-        return self.score(*self.check_data(X, y, sample_weight))[0]
+        return self.score(*self.check_data(X, y, sample_weight), check_threads(n_threads))[0]
 
-    def error(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def error(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, n_threads: int | None = None
+    ) -> float:
         """Fraction of the rows that is misclassified; of all labels where a row has several."""
         if not self.classifies:
             raise TypeError(f"a network with loss {self.loss!r} does not classify: use log_likelihood")
-        return self.score(*self.check_data(X, y, sample_weight))[1]
+        return self.score(*self.check_data(X, y, sample_weight), check_threads(n_threads))[1]
 
-    def confusion_matrix(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.intp]:
+    def confusion_matrix(self, X: ArrayLike, y: ArrayLike, n_threads: int | None = None) -> NDArray[np.intp]:
         """Number of rows (n_classes, n_classes) of each true class, down, that got each class, across."""
         if self.loss != "cross_entropy":
             raise TypeError(f"a network with loss {self.loss!r} has no classes of which one is true")
         rows, targets = self.check_data(X, y)
         matrix = np.zeros((self.n_out, self.n_out), np.intp)
-        for where, Z in self._forward(rows):
+        for where, Z in self._forward(rows, check_threads(n_threads)):
             np.add.at(matrix, (targets.y[where], Z.argmax(axis=1)), 1)
         return matrix
 

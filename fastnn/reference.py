@@ -53,11 +53,6 @@ def touch_buffers(A: Array, B: Array, C_out: Array, n_threads: int) -> None:
 UINT8_SCALE = 1 / 256
 
 
-def gather(X: Array, order: Array, X_out: Array) -> None:
-    """X_out (n, n_in) = the rows order (n,) of the dense X, in X_out's dtype; uint8 scaled by UINT8_SCALE."""
-    X_out[:] = X[order] * UINT8_SCALE if X.dtype == np.uint8 else X[order]
-
-
 # --- kernels.activations ----------------------------------------------------------------------------
 
 ACTIVATIONS = {
@@ -225,19 +220,6 @@ def inplace_log_softmax(Z: Array) -> None:
     if Z.size:
         Z -= Z.max(axis=1, keepdims=True)
         Z -= np.log(np.exp(Z).sum(axis=1, keepdims=True))
-
-
-def inplace_cross_entropy(Z: Array, y: Array, scale: float) -> float:
-    """Return the sum of log P[i, y_i] in nats; Z, logits, becomes its gradient times scale.
-
-    One pass over Z (n, n_classes): P = softmax(Z), then Z = scale * (onehot(y) - P).
-    """
-    each = np.arange(len(y))
-    inplace_log_softmax(Z)
-    log_likelihood = float(Z[each, y].sum(dtype=np.float64))
-    Z[:] = -scale * np.exp(Z)
-    Z[each, y] += scale
-    return log_likelihood
 
 
 # --- kernels.losses ---------------------------------------------------------------------------------
@@ -534,10 +516,9 @@ def spans(architecture: Architecture) -> list[tuple[slice, bool]]:
 
 
 def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
-    """Rows of X in the given order, dense, in the network's dtype."""
-    rows = np.empty((len(order), X.shape[1]), dtype)
-    gather(to_dense(X) if isinstance(X, CSRRows) else X, order, rows)
-    return rows
+    """Rows of X in the given order, dense, in the network's dtype; uint8 scaled by UINT8_SCALE."""
+    rows = (to_dense(X) if isinstance(X, CSRRows) else X)[order]
+    return (rows * UINT8_SCALE if rows.dtype == np.uint8 else rows).astype(dtype)
 
 
 class Pass(NamedTuple):

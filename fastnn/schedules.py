@@ -58,7 +58,6 @@ class Constant(Schedule):
         check_learning_rate(self.learning_rate)
 
     def rates(self, times: Times, curve: Sequence[float] = ()) -> Times:
-        """Learning rate (n_steps,) of each step; see `Schedule.rates`."""
         return np.full(len(times), self.learning_rate)
 
 
@@ -86,7 +85,6 @@ class Step(Schedule):
         check_integer(self.every, "every", 1)
 
     def rates(self, times: Times, curve: Sequence[float] = ()) -> Times:
-        """Learning rate (n_steps,) of each step; see `Schedule.rates`."""
         return self.learning_rate * self.factor ** np.floor(times / self.every)
 
 
@@ -110,7 +108,6 @@ class Exponential(Schedule):
         check_number(self.factor, "factor", 0)
 
     def rates(self, times: Times, curve: Sequence[float] = ()) -> Times:
-        """Learning rate (n_steps,) of each step; see `Schedule.rates`."""
         return self.learning_rate * self.factor**times
 
 
@@ -142,7 +139,6 @@ class Cosine(Schedule):
         check_number(self.final, "final", 0)
 
     def rates(self, times: Times, curve: Sequence[float] = ()) -> Times:
-        """Learning rate (n_steps,) of each step; see `Schedule.rates`."""
         share = np.minimum(times / self.epochs, 1)
         return self.final + (self.learning_rate - self.final) * (1 + np.cos(np.pi * share)) / 2
 
@@ -175,7 +171,6 @@ class LinearWarmup(Schedule):
         check_number(self.start, "start", 0, 1)
 
     def rates(self, times: Times, curve: Sequence[float] = ()) -> Times:
-        """Learning rate (n_steps,) of each step; see `Schedule.rates`."""
         share = self.start + (1 - self.start) * np.minimum(times / self.epochs, 1)
         return share * rates_of(self.learning_rate, times, curve)
 
@@ -200,7 +195,6 @@ class InverseScaling(Schedule):
         check_number(self.power, "power", 0)
 
     def rates(self, times: Times, curve: Sequence[float] = ()) -> Times:
-        """Learning rate (n_steps,) of each step; see `Schedule.rates`."""
         return self.learning_rate / (1 + times) ** self.power
 
 
@@ -232,7 +226,6 @@ class OnPlateau(Schedule):
         check_number(self.min_delta, "min_delta", 0)
 
     def rates(self, times: Times, curve: Sequence[float] = ()) -> Times:
-        """Learning rate (n_steps,) of each step; see `Schedule.rates`."""
         best, bad, rate = -np.inf, 0, self.learning_rate
         for value in curve:
             if value > best + self.min_delta:

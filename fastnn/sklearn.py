@@ -292,6 +292,38 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         """Loss of the last epoch, as `loss_curve_` holds it."""
         return -history.objective[-1]
 
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Any:
+        """Fit the model to rows and their classes or values.
+
+        Parameters
+        ----------
+        X : (n, n_features) array, scipy.sparse matrix or DataFrame
+            Rows.  Neither C-contiguous arrays nor CSR matrices of float32 or float64 are copied.
+        y : (n,) array, or (n, n_outputs) array where the model has several outputs
+            Classes, or zeros and ones where a row may have several labels; values, for a regressor.
+        sample_weight : (n,) array, float or None, default None
+            Weight of each row.
+        X_val, y_val : as X and y, or None, default None
+            Rows to score after each epoch, in `validation_scores_`; with ``early_stopping=True`` they take the place
+            of those that would be set aside.
+        sample_weight_val : (n_val,) array or None, default None
+            Weights in that score.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
     def _fit(
         self,
         X: Any,
@@ -390,15 +422,18 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             self._best_parameters = self.network_.parameters.copy()
 
     def _find_trainer(self, incremental: bool, random_state: np.random.RandomState) -> Trainer:
-        trainer: Trainer | None = getattr(self, "_trainer", None) if incremental else None
-        if trainer is None:
-            trainer = self._trainer_class(
-                self.network_,
-                self._make_optimizer(),
-                shuffle=_plain(self.shuffle),
-                n_threads=_usable_threads(self.n_threads),
-                dropout=getattr(self, "dropout", 0.0),
-            )
+        trainer = self._trainer_class(
+            self.network_,
+            self._make_optimizer(),
+            shuffle=_plain(self.shuffle),
+            n_threads=_usable_threads(self.n_threads),
+            dropout=getattr(self, "dropout", 0.0),
+        )
+        kept: Trainer | None = getattr(self, "_trainer", None) if incremental else None
+        if kept is not None:
+            # The optimizer goes on as it began, as in scikit-learn; other parameters may have been set anew.
+            kept.shuffle, kept.n_threads, kept.dropout = trainer.shuffle, trainer.n_threads, trainer.dropout
+            trainer = kept
         trainer._generator = _Orders(random_state)
         return trainer
 
@@ -521,40 +556,8 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         return row_weights if weights is None else weights * row_weights
 
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
-        right = self.network_.predict(X).reshape(targets.shape) == targets
+        right = self.network_.predict(X, _usable_threads(self.n_threads)).reshape(targets.shape) == targets
         return float(np.average(right.all(axis=1) if right.ndim == 2 else right, weights=weights))
-
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        X_val: ArrayLike | None = None,
-        y_val: ArrayLike | None = None,
-        sample_weight_val: ArrayLike | None = None,
-    ) -> Any:
-        """Fit the model to rows and their classes.
-
-        Parameters
-        ----------
-        X : (n, n_features) array, scipy.sparse matrix or DataFrame
-            Rows.  Neither C-contiguous arrays nor CSR matrices of float32 or float64 are copied.
-        y : (n,) array, or (n, n_outputs) array of zeros and ones where the model takes several labels a row
-            Classes.
-        sample_weight : (n,) array, float or None, default None
-            Weight of each row.
-        X_val, y_val : as X and y, or None, default None
-            Rows to score after each epoch, in `validation_scores_`; with ``early_stopping=True`` they take the place
-            of those that would be set aside.
-        sample_weight_val : (n_val,) array or None, default None
-            Weights in that score.
-
-        Returns
-        -------
-        self
-        """
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -592,7 +595,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Most probable class (n,) of each row; with several labels a row, zeros and ones (n, n_outputs)."""
         X = self._check_rows(X)
-        predicted = self.network_.predict(X)
+        predicted = self.network_.predict(X, _usable_threads(self.n_threads))
         if self._multi_label:
             return predicted
         # A model that has seen a single class has no other to tell.
@@ -602,7 +605,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Probability (n, n_classes) of each class, in the order of `classes_`; with several labels, of each label."""
         X = self._check_rows(X)
-        probabilities = self.network_.predict_proba(X)
+        probabilities = self.network_.predict_proba(X, _usable_threads(self.n_threads))
         return probabilities if probabilities.shape[1] > 1 else np.hstack([1 - probabilities, probabilities])
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -643,7 +646,7 @@ class SoftmaxClassifier(_Classifier):
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As in `MLPClassifier`.
     callbacks : sequence of fastnn.callbacks.Callback, default ()
-        Told what happens during a fit.
+        Told what happens during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
     n_threads : int or None, default None
         None takes the processors that the process may run on, or one within a thread of joblib's.  The result does
         not depend on it.
@@ -896,7 +899,7 @@ class MLPClassifier(_Perceptron, _Classifier):
     batch_norm : bool, default False
         Whether "sgd" and "adam" normalise the hidden layers over each batch: see `fastnn.Network`.  "lbfgs" cannot.
     callbacks : sequence of fastnn.callbacks.Callback, default ()
-        Told what happens during a fit.
+        Told what happens during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
     n_threads : int or None, default None
         None takes the processors that the process may run on, or one within a thread of joblib's.  The result does
         not depend on it.
@@ -910,7 +913,9 @@ class MLPClassifier(_Perceptron, _Classifier):
     network_ : fastnn.Network
         The model itself.
     loss_ : float
-        Loss of the last epoch: the mean over its rows, each batch taken before its own step, penalty included.
+        Loss of the last epoch: the mean over its rows, each batch taken before its own step, penalty included.  Where
+        rows have weights, the mean is weighted by them across batches too; scikit-learn takes a batch by its number of
+        rows.
     loss_curve_ : list of float
         The loss of each epoch, of "lbfgs" too.
     best_loss_ : float or None
@@ -938,6 +943,9 @@ class MLPClassifier(_Perceptron, _Classifier):
 
     What differs: momentum must be below 1.  A warm start may see fewer classes than before.  Where training leaves
     the finite numbers it ends at once, with the same ValueError that scikit-learn raises in the end.
+
+    A row of weight 2 and the same row twice give the same objective to rounding.  The steps of "lbfgs" magnify that,
+    so that its solutions may differ by more, of ReLU networks above all, which have many minima.
 
     Examples
     --------
@@ -1077,39 +1085,9 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         return -log_likelihood / self.n_outputs_ + (log_likelihood - objective)
 
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
-        return float(r2_score(targets, self.network_.predict(X), sample_weight=weights))
-
-    def fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        X_val: ArrayLike | None = None,
-        y_val: ArrayLike | None = None,
-        sample_weight_val: ArrayLike | None = None,
-    ) -> Any:
-        """Fit the model to rows and their values.
-
-        Parameters
-        ----------
-        X : (n, n_features) array, scipy.sparse matrix or DataFrame
-            Rows.  Neither C-contiguous arrays nor CSR matrices of float32 or float64 are copied.
-        y : (n,) or (n, n_outputs) array
-            Values.
-        sample_weight : (n,) array, float or None, default None
-            Weight of each row.
-        X_val, y_val : as X and y, or None, default None
-            Rows to score after each epoch, in `validation_scores_`; with ``early_stopping=True`` they take the place
-            of those that would be set aside.
-        sample_weight_val : (n_val,) array or None, default None
-            Weights in that score.
-
-        Returns
-        -------
-        self
-        """
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        return float(
+            r2_score(targets, self.network_.predict(X, _usable_threads(self.n_threads)), sample_weight=weights)
+        )
 
     @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
@@ -1129,7 +1107,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Values (n,) or (n, n_outputs) for each row."""
         X = self._check_rows(X)
-        predicted = self.network_.predict(X)
+        predicted = self.network_.predict(X, _usable_threads(self.n_threads))
         return predicted.ravel() if predicted.shape[1] == 1 else predicted
 
     def __sklearn_tags__(self) -> Any:

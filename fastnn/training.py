@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads, choose_storage, single_threaded_blas
+from fastnn._mapped import MappedRows, stay_on_disk
 from fastnn._validation import (
     check_choice,
     check_integer,
@@ -20,6 +22,7 @@ from fastnn._validation import (
     check_path,
     check_seed,
     check_shares,
+    check_threads,
 )
 from fastnn.callbacks import Callback, Fit, History, ProgressBar
 from fastnn.kernels.losses import Targets
@@ -67,6 +70,15 @@ class Chunk:
     rows: Rows
     targets: Targets
     engine: Engine
+    mapped: MappedRows | None = None
+
+    def order(self, generator: np.random.Generator) -> NDArray[np.intp]:
+        """Draw an order (n,) of the rows."""
+        return generator.permutation(len(self.targets.y)) if self.mapped is None else self.mapped.shuffled(generator)
+
+    def read_ahead(self, order: NDArray[np.intp] | None) -> AbstractContextManager[Callable[[int], None]]:
+        """Return a context whose value takes the number of rows done, and waits for the next ones to be in memory."""
+        return nullcontext(lambda done: None) if self.mapped is None else self.mapped.read_ahead(order)
 
 
 @dataclass
@@ -185,7 +197,7 @@ class Trainer:
         self.batch_size = None if batch_size is None else check_integer(batch_size, "batch_size", 1)
         self.l2 = check_number(l2, "l2", 0)
         self.shuffle = check_choice(shuffle, "shuffle", [False, True])
-        self.n_threads = available_threads() if n_threads is None else check_integer(n_threads, "n_threads", 1, 1024)
+        self.n_threads = check_threads(n_threads) or available_threads()
         self.sparse = check_choice(sparse, "sparse", [False, True, "auto"])
         self.callbacks = list(callbacks)
         for callback in self.callbacks:
@@ -222,9 +234,9 @@ class Trainer:
         ----------
         X : (n, n_in) array or scipy.sparse matrix, or an iterable of chunks
             Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256.  A
-            memory-mapped array stays on the disk.  Without y, X is an iterable of pairs (X, y) or triples
-            (X, y, sample_weight), gone through once an epoch: each is trained on in turn, and only one need be in
-            memory.
+            memory-mapped array (`numpy.memmap`, C-contiguous, of uint8, float32 or float64) stays on the disk: see the
+            notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight), gone through once an
+            epoch: each is trained on in turn, and only one need be in memory.
         y : (n,) integer array, or (n, n_out) numbers
             Class of each row, from 0; what the outputs should be, where the network's loss is not cross-entropy.
         epochs : int, default 10
@@ -253,6 +265,14 @@ class Trainer:
             last good epoch.
         TypeError, ValueError
             If the input is not as described; nothing has been trained then.
+
+        Notes
+        -----
+        A memory-mapped X is read once before the fit, to see that its numbers are finite, and once an epoch, a
+        little ahead of training.  Where it has more than 256 MB, it is shuffled so that the disk is read in long
+        stretches: pieces of 1 MB in a random order, and then the rows within each 256 MB of these.  The seed settles
+        that order as any other, but it is not the one of the same rows in memory; and ``sparse="auto"`` leaves such
+        rows dense, since a copy may not fit into memory.
         """
         valid = None
         if validation is not None:
@@ -260,11 +280,10 @@ class Trainer:
                 raise TypeError(f"validation must be a pair (X, y), not {type(validation).__name__}")
             weights = validation[2] if len(validation) == 3 else None
             names = "validation[0]", "validation[1]"
-            valid = self.network.check_data(validation[0], validation[1], weights, names)
+            rows, targets = self.network.check_data(validation[0], validation[1], weights, names)
+            valid = self._choose_storage(rows, validation[0]), targets
         epochs = check_integer(epochs, "epochs", 0)
         check_choice(progress, "progress", [None, False, True])
-        if valid is not None:
-            valid = self._choose_storage(valid[0]), valid[1]
         self._begin_optimizer()
         chunks, n_rows = self._chunks(X, y, sample_weight)
         fit = Fit(self, epochs, n_rows)
@@ -391,13 +410,14 @@ class Trainer:
         # again: the same rows will be trained on in further epochs
         rows, targets = self.network.check_data(X, y, sample_weight)
         targets = targets._replace(smoothing=self.label_smoothing)
-        rows = self._choose_storage(rows)
+        rows = self._choose_storage(rows, X)
         engine = self.network.engine(self.n_threads, self.dropout if self.dropout.any() else None)
         n_rows = len(targets.y)
         optimizer, batch_size = self.optimizer, min(self.batch_size or n_rows, n_rows)
+        mapped = MappedRows(rows, batch_size) if stay_on_disk(rows, X) else None
         if isinstance(optimizer, LBFGS):
             engine.begin(rows, n_rows, in_order=True)
-            return Chunk(rows, targets, engine)
+            return Chunk(rows, targets, engine, mapped)
         alike = not isinstance(optimizer.learning_rate, Schedule) and self._l2_is_constant()
         gradual = self.l1 == 0 and not self.clip_norm and optimizer.decay == 0
         engine.begin(
@@ -409,10 +429,12 @@ class Trainer:
             lazy=alike and gradual and not self.max_norm and optimizer.update in LINEAR_UPDATES,
             direct=gradual and self.l2 == 0 and optimizer.update == "sgd",
         )
-        return Chunk(rows, targets, engine)
+        return Chunk(rows, targets, engine, mapped)
 
-    def _choose_storage(self, rows: Rows) -> Rows:
-        return choose_storage(rows, self.network.dtype, self.sparse, self.n_threads)
+    def _choose_storage(self, rows: Rows, X: Any) -> Rows:
+        # Of rows that X was checked into.  Those that stay on the disk have no copy, which may not fit into memory.
+        sparse = False if self.sparse == "auto" and stay_on_disk(rows, X) else self.sparse
+        return choose_storage(rows, self.network.dtype, sparse, self.n_threads)
 
     def _l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weight of the penalty in each batch, given the sum of each batch's weights."""
@@ -492,7 +514,7 @@ class Trainer:
         run.generator = dict(self._generator.bit_generator.state)
         order = None
         if self.shuffle and engine.batch_size < len(targets.y):
-            order = self._generator.permutation(len(targets.y))
+            order = chunk.order(self._generator)
             weights = None if targets.weights is None else targets.weights[order]
             targets = targets._replace(y=targets.y[order], weights=weights)
         key = int(self._generator.integers(2**63)) if self.dropout.any() else 0
@@ -501,12 +523,15 @@ class Trainer:
             for name, array in engine.progress().items():
                 array[...] = progress[name]
         try:
-            while engine.advance(targets, order, CHUNK_SECONDS):
-                fit.rows_done = run.rows + engine.rows_done
-                if self.callbacks:  # they may look at the network
-                    engine.store()
-                for callback in callbacks:
-                    callback.on_chunk(fit)
+            with chunk.read_ahead(order) as reach:
+                reach(engine.rows_done)
+                while engine.advance(targets, order, CHUNK_SECONDS):
+                    reach(engine.rows_done)
+                    fit.rows_done = run.rows + engine.rows_done
+                    if self.callbacks:  # they may look at the network
+                        engine.store()
+                    for callback in callbacks:
+                        callback.on_chunk(fit)
             self._check_still_finite(chunk)
         except FloatingPointError:
             self.network.parameters, self._state[...], self._n_steps = run.parameters, run.state, run.n_steps

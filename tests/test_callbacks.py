@@ -128,6 +128,10 @@ SCRIPT = """
         options = {"dropout": 0.2, "batch_norm": True}
     elif kind == "chunks":
         X, y = [(X[k : k + 4000], y[k : k + 4000]) for k in range(0, 12_000, 4000)], None
+    elif kind == "mapped":
+        np.save(path + ".npy", X)
+        X = np.load(path + ".npy", mmap_mode="r")
+        fastnn._mapped.WINDOW_BYTES, fastnn._mapped.PIECE_BYTES = 1 << 18, 5000
     epochs = 3 if kind == "text" else 6
     dtype, batch_norm = options.pop("dtype", "float32"), options.pop("batch_norm", False)
     network = fastnn.Network(sizes, "relu", dtype, batch_norm=batch_norm)
@@ -144,7 +148,7 @@ SCRIPT = """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL there")
-@pytest.mark.parametrize("kind", ["momentum", "adam", "large", "text", "normalised", "chunks"])
+@pytest.mark.parametrize("kind", ["momentum", "adam", "large", "text", "normalised", "chunks", "mapped"])
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kind):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))

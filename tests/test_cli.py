@@ -1,5 +1,6 @@
 """The command line, run as users run it."""
 
+import json
 import os
 import re
 import signal
@@ -114,6 +115,82 @@ def test_train_options_reach_the_trainer(run, tmp_path):
     np.testing.assert_array_equal(fastnn.Network.load("net.safetensors").parameters, network.parameters)
 
 
+def test_train_options_of_other_methods_reach_the_trainer(run, tmp_path):
+    options = "--activation tanh gelu --optimizer adam --schedule cosine --dropout 0.1 0.2 --label-smoothing 0.1"
+    options += " --l1 1e-6 --clip-norm 2 --early-stopping 1 --history history.json --save net"
+    status, _, err = run("train", "--rows", 500, "--hidden", 6, 5, "--epochs", 3, *options.split())
+    assert (status, err) == (0, "")
+    train, valid, _ = fastnn.datasets.load_mnist()
+    network = fastnn.Network([784, 6, 5, 10], ["tanh", "gelu"], "float32")
+    trainer = fastnn.Trainer(
+        network,
+        fastnn.Adam(fastnn.schedules.Cosine(0.001, 3)),
+        128,
+        l2=1e-5,
+        l1=1e-6,
+        dropout=[0.1, 0.2],
+        label_smoothing=0.1,
+        clip_norm=2.0,
+        callbacks=[fastnn.callbacks.EarlyStopping(patience=1)],
+    )
+    history = trainer.fit(train.X[:500], train.y[:500], epochs=3, validation=(valid.X, valid.y))
+    np.testing.assert_array_equal(fastnn.Network.load("net").parameters, network.parameters)
+    assert json.loads((tmp_path / "history.json").read_text())["objective"] == history.objective
+
+
+@pytest.mark.parametrize("optimizer", cli.OPTIMIZERS)
+def test_every_optimizer_learns_with_its_own_defaults(run, optimizer):
+    status, out, err = run("train", "--rows", 3000, "--hidden", 30, "--epochs", 10, "--optimizer", optimizer)
+    assert (status, err) == (0, "")
+    assert float(re.search(r"^test error (\d+\.\d\d) %", out, re.M).group(1)) < 25
+
+
+@pytest.mark.parametrize("schedule", cli.SCHEDULES)
+@pytest.mark.parametrize("epochs", [0, 1, 2])
+def test_every_schedule(run, schedule, epochs):
+    status, out, err = run("train", "--rows", 200, "--hidden", "--epochs", epochs, "--schedule", schedule)
+    assert (status, err) == (0, "")
+    assert out.count("\nepoch ") == epochs
+
+
+def test_an_interrupted_run_goes_on_with_the_same_command(run, tmp_path, monkeypatch):
+    options = "--optimizer adam --dropout 0.1 --early-stopping 9 --history history.csv"
+    command = ("train", "--rows", 1000, "--hidden", 8, "--epochs", 4, *options.split())
+    run(*command, "--save", "whole")
+    whole = (tmp_path / "history.csv").read_text()
+    original = cli.Lines.on_epoch
+
+    def interrupt(self, fit):
+        original(self, fit)
+        if len(fit.history) == 2:
+            raise KeyboardInterrupt
+
+    command = (*command, "--checkpoint", "checkpoint", "--save", "net")
+    monkeypatch.setattr(cli.Lines, "on_epoch", interrupt)
+    status, out, _ = run(*command)
+    assert status == 130
+    assert "the same command goes on from checkpoint" in out
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*command)
+    assert (status, err) == (0, "")
+    assert "going on from checkpoint" in out
+    assert re.findall(r"^epoch (\d/\d)", out, re.M) == ["3/4", "4/4"]
+    np.testing.assert_array_equal(fastnn.Network.load("net").parameters, fastnn.Network.load("whole").parameters)
+    seconds = whole.splitlines()[0].split(",").index("seconds")
+    histories = [text.splitlines() for text in (whole, (tmp_path / "history.csv").read_text())]
+    for ours, theirs in zip(*histories, strict=True):
+        assert np.delete(ours.split(","), seconds).tolist() == np.delete(theirs.split(","), seconds).tolist()
+    refused(run(*command, "--l2", 0.1), "checkpoint was written with l2=1e-05, but here it is 0.1")
+
+
+def test_early_stopping_needs_validation_images(run, tmp_path, monkeypatch):
+    train, valid, test = fastnn.datasets.load_mnist()
+    none = fastnn.datasets.Dataset(valid.X[:0], valid.y[:0])
+    monkeypatch.setattr(cli, "load_mnist", lambda *_: (train, none, test))
+    refused(run(*FAST, "--early-stopping", 3), "--early-stopping needs validation images")
+
+
 def test_softmax_regression_on_all_rows_at_once(run):
     status, out, _ = run("train", "--hidden", "--batch-size", 0, "--momentum", 0, "--rows", 1000, "--epochs", 1)
     assert status == 0
@@ -224,6 +301,24 @@ def test_predict_idx(run, model):
         (("train", "--learning-rate", "-1"), ["learning_rate must be above 0"]),
         (("train", "--learning-rate", "nan"), ["learning_rate must be above 0"]),
         (("train", "--momentum", "1"), ["momentum must be"]),
+        (("train", "--momentum", "0.9", "--optimizer", "adam"), ["--momentum is for --optimizer sgd, not adam"]),
+        (("train", "--optimizer", "newton"), ["--optimizer", "newton"]),
+        (("train", "--optimizer", "lbfgs", "--learning-rate", "1"), ["--learning-rate is not for --optimizer lbfgs"]),
+        (("train", "--optimizer", "lbfgs", "--schedule", "step"), ["--schedule is not for --optimizer lbfgs"]),
+        (("train", "--optimizer", "lbfgs", "--batch-size", "10"), ["LBFGS takes all rows at once"]),
+        (("train", "--optimizer", "lbfgs", "--dropout", "0.5"), ["LBFGS takes no dropout"]),
+        (("train", "--schedule", "saw"), ["--schedule", "saw"]),
+        (("train", "--activation", "relu", "tanh"), ["activation must be one name or a list of 1"]),
+        (("train", "--dropout", "1"), ["dropout must be at least 0 and below 1"]),
+        (("train", "--dropout", "0.1", "0.2"), ["dropout must be one number or a list of 1"]),
+        (("train", "--label-smoothing", "1"), ["label_smoothing must be"]),
+        (("train", "--l1", "-1"), ["l1 must be at least 0"]),
+        (("train", "--clip-norm", "0"), ["clip_norm must be above 0"]),
+        (("train", "--early-stopping", "-1"), ["patience must be at least 0"]),
+        (("train", "--history", "history.txt"), ["must end in .csv or .json, not 'history.txt'"]),
+        (("train", "--history", "nowhere/history.csv"), ["folder", "nowhere", "does not exist"]),
+        (("train", "--checkpoint", "nowhere/checkpoint"), ["folder", "nowhere", "does not exist"]),
+        (("train", "--checkpoint", "junk"), ["junk is not a usable checkpoint"]),
         (("train", "--batch-size", "-3"), ["batch_size must be at least 1"]),
         (("train", "--epochs", "-1"), ["epochs must be at least 0"]),
         (("train", "--l2", "-1"), ["l2 must be at least 0"]),
@@ -320,10 +415,20 @@ def test_help_names_every_command_and_option(run):
         "data",
         "hidden",
         "activation",
+        "optimizer",
         "learning-rate",
+        "schedule",
+        "momentum",
         "batch-size",
         "epochs",
         "l2",
+        "l1",
+        "dropout",
+        "label-smoothing",
+        "clip-norm",
+        "early-stopping",
+        "history",
+        "checkpoint",
         "dtype",
         "rows",
         "seed",

@@ -23,6 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
 import fastnn
+from fastnn._engine import Engine
 from fastnn.callbacks import Callback
 from fastnn.sklearn import MLPClassifier, MLPRegressor, SoftmaxClassifier
 
@@ -307,6 +308,33 @@ def test_neither_copies_dense_rows_nor_fills_sparse_ones(rng, estimator, solver)
             assert tracemalloc.get_traced_memory()[1] < bound
         finally:
             tracemalloc.stop()
+
+
+def test_parameters_can_be_set_between_calls_of_partial_fit(digits):
+    X, y = digits
+    seen = []
+
+    class See(Callback):
+        def on_start(self, fit):
+            seen.append((fit.trainer.n_threads, fit.trainer.shuffle, fit.trainer.dropout.tolist()))
+
+    model = MLPClassifier((9,), random_state=0, n_threads=2, callbacks=[See()])
+    model.partial_fit(X, y, classes=np.arange(10)).set_params(n_threads=1, shuffle=False, dropout=0.5).partial_fit(X, y)
+    assert seen == [(2, True, [0.0]), (1, False, [0.5])]
+    assert model.t_ == 2 * len(X)
+
+
+def test_predicting_takes_the_threads_that_it_is_given(digits, monkeypatch):
+    X, y = digits
+    seen, forward = [], Engine.forward
+    monkeypatch.setattr(Engine, "forward", lambda self, rows: seen.append(self.n_threads) or forward(self, rows))
+    model = MLPClassifier((9,), max_iter=2, random_state=0).fit(X, y)
+    several = model.set_params(n_threads=3).predict_proba(X)
+    one = model.set_params(n_threads=1).predict_proba(X)
+    np.testing.assert_array_equal(one, several)
+    assert seen == [3, 1]
+    with pytest.raises(ValueError, match="n_threads must be at least 1"):
+        model.network_.predict(X, n_threads=0)
 
 
 def test_data_frames(digits):

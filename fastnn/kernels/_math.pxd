@@ -71,25 +71,25 @@ cdef inline floating reduced_expm1(floating x, floating* power) noexcept nogil:
     return p * (r * r) + r
 
 
+cdef inline floating lowest(floating x) noexcept nogil:
+    # Where exp comes to the smallest normal number.  The argument is there for its type alone.
+    if floating is float:
+        return <floating> -87.0
+    else:
+        return -708.0
+
+
 cdef inline floating exp_(floating x) noexcept nogil:
     # For x <= 0 only, which is all that a stable softmax or sigmoid asks for.  Results below the
     # smallest normal number are 0.  A NaN fails every comparison and passes through.
-    cdef floating low, power, e
-    if floating is float:
-        low = <floating> -87.0
-    else:
-        low = -708.0
+    cdef floating power, e, low = lowest(x)
     e = reduced_expm1(low if x < low else x, &power)
     return <floating> 0.0 if x < low else power * e + power
 
 
 cdef inline floating expm1_(floating x) noexcept nogil:
     # For x <= 0 only; a NaN passes through.
-    cdef floating low, power, e
-    if floating is float:
-        low = <floating> -87.0
-    else:
-        low = -708.0
+    cdef floating power, e, low = lowest(x)
     e = reduced_expm1(low if x < low else x, &power)
     return power * e + (power - 1)
 

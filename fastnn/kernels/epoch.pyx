@@ -119,7 +119,8 @@ class Space(NamedTuple):
     blocks: object = None
 
 
-cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices=False) except *:
+cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices=False,
+                      bint is_sparse=False) except *:
     # The caller keeps the architecture alive.
     cdef Model model
     cdef Py_ssize_t k
@@ -136,6 +137,7 @@ cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices
     model.n_parameters = model.norms + (3 * model.n_hidden_units if model.normalises else 0)
     model.n_threads = 1
     model.sizes = &sizes[0]
+    model.row_size = 0 if is_sparse else sizes[0]
     model.activations = &activations[0] if activations.shape[0] else NULL
     model.nonzeros = nonzeros
     model.by_slices = by_slices
@@ -165,7 +167,7 @@ cdef bint goes_by_units(const Model* model, Py_ssize_t batch_size, int update) n
 cdef Py_ssize_t normalised_begin(const Model* model, Py_ssize_t block_rows) noexcept nogil:
     # Where a block's work space has what each hidden layer is before it is scaled, and then mean and variance of each;
     # before that the rows, the outputs of all layers, two gradients of hidden ones, slopes.
-    cdef Py_ssize_t total = (model.sizes[0] + model.n_hidden_units + model.sizes[model.n_layers] + 2 * model.widest
+    cdef Py_ssize_t total = (model.row_size + model.n_hidden_units + model.sizes[model.n_layers] + 2 * model.widest
                              + (model.n_hidden_units if model.has_slopes else 0))
     return block_rows * total
 
@@ -177,9 +179,9 @@ cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexc
 
 
 def work_shape(architecture, Py_ssize_t batch_size, Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0,
-               bint touches=False):
+               bint touches=False, bint is_sparse=False):
     """Shape of the work space that batches of this size want: (n_lanes, numbers for each)."""
-    cdef Model model = open_model(architecture, nonzeros)
+    cdef Model model = open_model(architecture, nonzeros, False, is_sparse)
     if touches or model.normalises:
         return 1, block_work_size(&model, block_rows)
     if goes_by_units(&model, batch_size, update):
@@ -206,9 +208,9 @@ def block_bounds(Py_ssize_t n_rows, Py_ssize_t batch_size, Py_ssize_t block_rows
     return [*bounds, n_rows]
 
 
-def forward_work_size(architecture, Py_ssize_t block_rows):
+def forward_work_size(architecture, Py_ssize_t block_rows, bint is_sparse):
     """Numbers of work space that each lane of `forward` wants."""
-    cdef Model model = open_model(architecture)
+    cdef Model model = open_model(architecture, 0, False, is_sparse)
     return block_work_size(&model, block_rows)
 
 
@@ -280,7 +282,7 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
     cdef const floating* X = NULL
     cdef const floating* Y
     cdef const Py_ssize_t* order = NULL
-    cdef floating* Z = work + block_rows * model.sizes[0]
+    cdef floating* Z = work + block_rows * model.row_size
     cdef floating* S
     cdef floating* statistics = X_hat + block_rows * model.n_hidden_units if X_hat != NULL else X_hat
     if batch.store.kind != CSR:
@@ -380,7 +382,7 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
     cdef Py_ssize_t k, n_in, n_out, last = model.n_layers - 1
     cdef Py_ssize_t offset = model.norms, norm = model.n_parameters
     cdef int band, n_bands
-    cdef floating* dZ = work + block_rows * model.sizes[0]
+    cdef floating* dZ = work + block_rows * model.row_size
     cdef floating* Y
     cdef floating* dY
     cdef floating* spare
@@ -662,7 +664,7 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
     """
     cdef RowStore store = open_rows(X)
     cdef TargetStore target_store = open_targets(targets)
-    cdef Model model = open_model(architecture, space.nonzeros, space.by_slices)
+    cdef Model model = open_model(architecture, space.nonzeros, space.by_slices, store.kind == CSR)
     cdef StepStore step_store = open_steps(steps, state.shape[1])
     cdef Batch run
     cdef floating[:, ::1] gradients = space.gradients, work = space.work
@@ -707,7 +709,7 @@ def forward(X, Py_ssize_t first, architecture, const floating[::1] parameters, f
             Py_ssize_t block_rows, floating[:, ::1] Z_out, int n_threads):
     """Z_out (n, n_out) = last layer of the n rows of X that begin at first; work and block_rows as for train."""
     cdef RowStore store = open_rows(X)
-    cdef Model model = open_model(architecture)
+    cdef Model model = open_model(architecture, 0, False, store.kind == CSR)
     cdef Batch batch
     cdef Py_ssize_t n_rows = Z_out.shape[0], lane, n_lanes = work.shape[0]
     batch.store = &store

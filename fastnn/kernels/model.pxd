@@ -12,6 +12,7 @@ cdef struct Model:
     Py_ssize_t n_parameters
     Py_ssize_t widest               # of the layers but the input
     const Py_ssize_t* sizes         # (n_layers + 1,)
+    Py_ssize_t row_size             # numbers of a row that the work space has room for; 0: rows are sparse
     const int* activations          # (n_layers - 1,), one a hidden layer
     bint by_slices                  # the first weight stands by slices of units: see units.pyx
     bint output_transposed          # the last weight stands as (n_classes, n_in)

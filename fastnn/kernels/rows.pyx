@@ -134,11 +134,3 @@ cdef inline void fetch_bytes(const char* base, Py_ssize_t begin, Py_ssize_t end)
     cdef Py_ssize_t at
     for at in range(begin, end, 64):  # a line of the cache
         PREFETCH(base + at)
-
-
-def gather(X, const Py_ssize_t[::1] order, floating[:, ::1] X_out):
-    """X_out (n, n_in) = the rows order (n,) of the dense X, in X_out's dtype; uint8 scaled by UINT8_SCALE."""
-    cdef RowStore store = open_rows(X)
-    if X_out.size:
-        with nogil:
-            dense_rows(&store, &order[0], 0, order.shape[0], &X_out[0, 0], NULL)

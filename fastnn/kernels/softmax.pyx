@@ -91,16 +91,3 @@ def inplace_log_softmax(floating[:, ::1] Z):
                 total += exp_(Z[i, j])
             for j in range(Z.shape[1]):
                 Z[i, j] = <floating> (Z[i, j] - log(total))
-
-
-def inplace_cross_entropy(floating[:, ::1] Z, const Py_ssize_t[::1] y, double scale):
-    """Return the sum of log P[i, y_i] in nats; Z, logits, becomes its gradient times scale.
-
-    One pass over Z (n, n_classes): P = softmax(Z), then Z = scale * (onehot(y) - P).
-    """
-    cdef double log_likelihood
-    if not Z.size:
-        return 0.0
-    with nogil:
-        log_likelihood = cross_entropy_rows(&Z[0, 0], &y[0], Z.shape[0], Z.shape[1], scale)
-    return log_likelihood
