@@ -29,9 +29,9 @@ Rows = NDArray[Any] | CSRRows
 CHUNK_SECONDS = 0.05
 
 # Where other work takes so much of the processors' time that the threads of small batches wait for each other, fewer
-# of them run for a chunk; then all are tried again, and after each failure in a row twice as late, up to so many
-# chunks.  The results do not depend on it.
-CONTENDED_CHUNKS = 16
+# of them run for so many chunks; then all are tried again, and after each failure in a row twice as late, up to the
+# second number.  The results do not depend on it.
+CONTENDED_CHUNKS = (4, 16)
 MEASURABLE_SECONDS = 0.01
 
 # A block holds so many rows that its first product is one that OpenBLAS does without packing (about 1e6
@@ -264,7 +264,8 @@ class Engine:
         self.update = UPDATES[update]
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
         self.n_threads = self._team(X, self.batch_size / int(X.shape[0]) if single else 1.0)
-        self._usable_threads, self._contended_chunks, self._next_contended = self.n_threads, 0, 1
+        self._usable_threads, self._contended_chunks = self.n_threads, 0
+        self._next_contended = CONTENDED_CHUNKS[0]
         n_in, n_units = (int(size) for size in self.sizes[:2])
         batch_norm = self.architecture.batch_norm
         self.block_rows = self.forward_rows
@@ -443,7 +444,8 @@ class Engine:
             self._usable_threads = max(1, min(self.n_threads, int(busy / elapsed + 0.25)))
             contended = self._usable_threads < self.n_threads
             self._contended_chunks = self._next_contended if contended else 0
-            self._next_contended = min(2 * self._next_contended, CONTENDED_CHUNKS) if contended else 1
+            few, many = CONTENDED_CHUNKS
+            self._next_contended = min(2 * self._next_contended, many) if contended else few
         if self._contended_chunks == 0:
             self._usable_threads = self.n_threads
 

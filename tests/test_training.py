@@ -480,12 +480,14 @@ def test_threads_that_get_no_processor_rest_for_a_while(rng, monkeypatch, busy, 
     engine.begin(X, 100, "sgd")
     targets = Targets(LOSSES["cross_entropy"], y)
     steps = Steps(UPDATES["sgd"], np.tile([0, 0, 0, 0.1], (6, 1)))
-    for _ in range(12):
+    for _ in range(50):
         engine.restart(steps)
         while engine.advance(targets, None, 10.0):
             pass
-    rests = [[2, *[expected] * chunks] for chunks in (1, 2, 4)]
-    assert used == [*rests[0], *rests[1], *rests[2], 2, expected]
+    wanted = []
+    for chunks in (4, 8, 16, 16):
+        wanted += [2, *[expected] * chunks]
+    assert used == [*wanted, 2, expected]
 
 
 def test_available_threads(monkeypatch):
