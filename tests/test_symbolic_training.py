@@ -307,6 +307,8 @@ def not_recognised(m):
     momentum = theano.shared(np.zeros((7, 5)), "v")
     z = T.dot(m.x, W)
     no_bias = -T.mean(T.log(T.nnet.softmax(z))[T.arange(m.y.shape[0]), m.y])
+    decay = 0.01 * sum(T.sum(T.sqr(each)) for each in m.weights)
+    apart = [(p, p - T.grad(cost + decay, p, consider_constant=[decay])) for p in m.parameters]
     half = T.mean(T.log(m.P)[T.arange(m.y.shape[0] - 1), m.y[1:]])
     return [
         ("nothing is updated", []),
@@ -320,11 +322,12 @@ def not_recognised(m):
         ("a term that the engine does not know", [(p, p - T.grad(cost + T.sum(b**4), p)) for p in m.parameters]),
         ("no mean of the logarithm", [(W, W - T.grad(T.sum(T.sqr(z)), W))]),
         ("is not dot", [(W, W - T.grad(no_bias, W))]),
+        ("takes some expressions for constants", apart),
         ("rows of .* are not counted", [(p, p + T.grad(half, p)) for p in m.parameters]),
     ]
 
 
-@pytest.mark.parametrize("case", range(12))
+@pytest.mark.parametrize("case", range(13))
 def test_reasons(case, capsys):
     m = Model()
     reason, updates = not_recognised(m)[case]

@@ -161,8 +161,8 @@ def _roots(order: list[Variable]) -> dict[Variable, Variable]:
 
 def _overwritable(arrays: list[Any], free: tuple[int, ...]) -> NDArray[Any] | None:
     # One that has the result's shape.
-    shape = np.shape(arrays[0])
-    if any(np.shape(array) != shape for array in arrays):
+    shape = arrays[0].shape
+    if any(array.shape != shape for array in arrays):
         shape = np.broadcast_shapes(*map(np.shape, arrays))
     for i in free:
         array: NDArray[Any] = arrays[i]

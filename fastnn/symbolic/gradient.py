@@ -19,8 +19,15 @@ class DisconnectedInputError(ValueError):
 
 @dataclass(frozen=True)
 class Gradient(Op):
-    """The first input, which is the gradient of the second by the third."""
+    """The first input, which is the gradient of the second by the third.
 
+    Attributes
+    ----------
+    whole : bool
+        Whether no expression was taken for a constant on the way.
+    """
+
+    whole: bool = True
     views = True
 
     def compute(self, *arrays: Any) -> Any:
@@ -89,7 +96,7 @@ def grad(
         if expansion is None:
             _complain(cost, variable, variable in order, disconnected_inputs)
             expansion = ops.zeros_like(variable)
-        found.append(apply(Gradient(), variable.type, expansion, cost, variable))
+        found.append(apply(Gradient(not constants), variable.type, expansion, cost, variable))
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
 
 

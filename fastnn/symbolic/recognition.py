@@ -183,6 +183,8 @@ def _gradient_step(variable: Shared, value: Variable) -> tuple[Term, Variable] |
         )
     (step,) = gradients
     assert step.expression is not None
+    if step.expression.op != Gradient():
+        raise NotRecognised(f"the gradient by {pprint(variable)} takes some expressions for constants")
     _, cost, of = step.expression.inputs
     if of is not variable:
         raise NotRecognised(f"the update of {pprint(variable)} is along the gradient by {pprint(of)}")
