@@ -376,9 +376,9 @@ class Dimshuffle(Op):
 
     def compute(self, *arrays: Any) -> Any:
         array = np.asarray(arrays[0])
-        if "x" not in self.pattern and len(self.pattern) == array.ndim:
-            return array.transpose(self.pattern)
         kept = [axis for axis in self.pattern if isinstance(axis, int)]
+        if len(kept) == len(self.pattern) == array.ndim:
+            return array.transpose(kept)
         dropped = [axis for axis in range(array.ndim) if axis not in kept]
         if any(array.shape[axis] != 1 for axis in dropped):
             raise ValueError(f"axes that are left out must have length 1, but these are {dropped}")
