@@ -41,7 +41,8 @@ def printed(cell):
     kinds, text = [], ""
     for output in cell.get("outputs", ()):
         data = {output.name: output.text} if output.output_type == "stream" else output.data
-        kinds.append(sorted(data))
+        if not kinds or kinds[-1] != sorted(data) or output.output_type != "stream":  # a stream may come in pieces
+            kinds.append(sorted(data))
         text += "".join(value for kind, value in sorted(data.items()) if kind != "image/png")
     text = re.sub(r"at 0x[0-9a-f]+", "", text)  # where an object lies is chance
     numbers = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?")

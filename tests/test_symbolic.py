@@ -1,12 +1,16 @@
 """Theano's notation: expressions and gradients against NumPy and central differences, and functions."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 import fastnn.symbolic as theano
 import fastnn.symbolic.tensor as T
+from fastnn.symbolic import execution
 from fastnn.symbolic.graph import Type, sort
 
 # Central differences in float64: the error of the formula and that of the roundings are about equal at this step.
@@ -226,6 +230,11 @@ def test_random_expressions(kind, data):
     assert found.shape == shape
     assert found.dtype == np.asarray(expected).dtype
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    # Calls with the same shapes go by a plan from the third on.
+    results = [function(*given_values) for _ in range(4)]
+    for result in results:
+        for value, first in zip(result, (found, cost_value, *slopes), strict=True):
+            np.testing.assert_array_equal(value, first, strict=True)
     for value, given_value, slope in zip(values, given_values, slopes, strict=True):
         np.testing.assert_array_equal(value, given_value)  # nothing writes into what the caller owns
         assert slope.shape == value.shape
@@ -514,6 +523,114 @@ def test_an_error_leaves_all_as_it_was():
     np.testing.assert_array_equal([a.get_value(), b.get_value()], np.ones((2, 2)))
     assert function(np.ones(1)) == []
     np.testing.assert_array_equal([a.get_value(), b.get_value()], np.full((2, 2), 2))
+
+
+def test_plans_for_shapes_that_return():
+    x, y, b = T.dmatrix("x"), T.lvector("y"), T.dvector("b")
+    w = theano.shared(np.arange(12.0).reshape(3, 4), "w")
+    P = T.nnet.softmax(T.dot(x, w) + b)
+    cost = -T.mean(T.log(P)[T.arange(y.shape[0]), y])
+    moved = w - 0.5 * T.grad(cost, w)
+    step = theano.function([x, y, b], [cost, P, moved, x.shape, x.T, P[1:]], updates=[(w, moved)])
+    rng = np.random.default_rng(0)
+    sizes = rng.permutation([0, 1, 2, 5] * 6)
+    expected_w, kept = w.get_value(), []
+    for n in sizes:
+        inputs = rng.normal(size=(n, 3)), rng.integers(0, 4, n), rng.normal(size=4)
+        Z = inputs[0] @ expected_w + inputs[2]
+        expected_P = softmax(Z, axis=1) if n else Z
+        slopes = expected_P.copy()
+        slopes[np.arange(n), inputs[1]] -= 1
+        expected_w = expected_w - 0.5 * inputs[0].T @ (slopes / max(n, 1))
+        found = step(*inputs)
+        np.testing.assert_allclose(found[1], expected_P)
+        np.testing.assert_allclose(found[2], w.get_value())
+        kept.append((found, [each.copy() for each in found], w.get_value(borrow=True), expected_w))
+        if n:
+            np.testing.assert_allclose(w.get_value(), expected_w)
+        else:
+            w.set_value(expected_w)  # a mean of nothing is NaN
+        found[3][:] = -1
+        kept[-1][1][3][:] = -1
+    # What was given away is left alone.
+    for found, copies, value, expected in kept:
+        for each, copy in zip(found, copies, strict=True):
+            np.testing.assert_array_equal(each, copy)
+        if len(found[1]):
+            np.testing.assert_allclose(value, expected)
+
+
+def test_plans_with_values_that_decide_shapes():
+    x, i, mask = theano.shared(np.arange(20.0).reshape(10, 2), "x"), T.lscalar("i"), T.vector("mask", dtype="bool")
+    batch = T.tanh(x[i * 3 : (i + 1) * 3])
+    f = theano.function([i, mask], [batch * 2, batch.sum(axis=0), x[mask].sum(), T.arange(i).sum(), x[:i].T * 1])
+    for i_ in (0, 1, 2, 3, 2, 1, 0, 3, 1):
+        chosen = np.arange(10) % (i_ + 2) == 0
+        part = np.tanh(x.get_value()[i_ * 3 : (i_ + 1) * 3])
+        expected = [
+            part * 2,
+            part.sum(axis=0),
+            x.get_value()[chosen].sum(),
+            sum(range(i_)),
+            x.get_value()[:i_].T,
+        ]
+        for found, wanted in zip(f(i_, chosen), expected, strict=True):
+            np.testing.assert_allclose(found, wanted)
+
+
+def test_updates_that_overwrite_old_values():
+    start = np.arange(1.0, 5.0)
+    a, b, c = (theano.shared(start * factor, name) for factor, name in ((1, "a"), (2, "b"), (3, "c")))
+    i = T.lscalar("i")
+    updates = [(a, 0.5 * a + b[:i].sum()), (b, b * 2 - a), (c, (c + a) * b)]
+    function = theano.function([i], [c[1:], b.sum(), T.tanh(a)], updates=updates)
+    expected = [start, 2 * start, 3 * start]
+    held = []
+    for n in range(8):
+        x, y, z = expected
+        outputs = function(n % 4)
+        for found, wanted in zip(outputs, (z[1:], y.sum(), np.tanh(x)), strict=True):
+            np.testing.assert_allclose(found, wanted)
+        expected = [0.5 * x + y[: n % 4].sum(), y * 2 - x, (z + x) * y]
+        for variable, value in zip((a, b, c), expected, strict=True):
+            np.testing.assert_allclose(variable.get_value(), value)
+            if n == 5:  # what somebody else has is not overwritten
+                held.append((variable.get_value(borrow=True), value))
+    for array, value in held:
+        np.testing.assert_allclose(array, value)
+
+
+def test_an_error_in_a_plan_leaves_all_as_it_was():
+    i, a, b = T.lvector("i"), theano.shared(np.ones(2), "a"), theano.shared(np.ones(2), "b")
+    function = theano.function([i], [], updates=[(a, a + 1), (b, b + a[i])])
+    for _ in range(4):
+        function([0, 1])
+    with pytest.raises(IndexError, match=r"a\[i\]"):
+        function([0, 2])
+    np.testing.assert_array_equal([a.get_value(), b.get_value()], [[5, 5], [11, 11]])
+    function([1, 1])
+    np.testing.assert_array_equal([a.get_value(), b.get_value()], [[6, 6], [16, 16]])
+
+
+def test_arrays_too_large_to_keep(monkeypatch):
+    monkeypatch.setattr(execution, "KEPT_BYTES", 100)
+    x, w = T.dmatrix("x"), theano.shared(np.ones((4, 4)), "w")
+    step = theano.function([x], T.exp(T.dot(x, w) * 0.1).sum(axis=0), updates=[(w, w * 2)])
+    for i in range(5):
+        np.testing.assert_allclose(step(np.ones((3, 4))), np.full(4, 3 * np.exp(0.4 * 2**i)))
+
+
+def test_several_threads_call_a_function():
+    x = T.dmatrix("x")
+    function = theano.function([x], T.exp(T.dot(x, x.T) * 0.01).sum(axis=1))
+
+    def call(seed):
+        value = np.random.default_rng(seed).normal(size=(40, 7))
+        return [function(value) for _ in range(200)], np.exp(value @ value.T * 0.01).sum(axis=1)
+
+    with ThreadPoolExecutor(4) as pool:
+        for results, expected in pool.map(call, range(4)):
+            np.testing.assert_allclose(results, np.broadcast_to(expected, (200, 40)))
 
 
 def test_outputs():

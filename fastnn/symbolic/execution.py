@@ -1,16 +1,25 @@
-"""Expressions run one operation after the other, by NumPy and the kernels."""
+"""Operations run one after the other, by NumPy and the kernels, and made ready for values of certain shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.graph import Constant, Op, Shared, Variable, sort
-from fastnn.symbolic.ops import Shape
+from fastnn.symbolic.graph import Op, Variable
+from fastnn.symbolic.ops import BroadcastTo, Elementwise, Reshape, SumTo
 from fastnn.symbolic.printing import pprint
+
+#: A plan keeps arrays for results up to this size in all; others are made anew in each call.
+KEPT_BYTES = 64 * 2**20
 
 
 class Instruction(NamedTuple):
@@ -18,160 +27,332 @@ class Instruction(NamedTuple):
 
     Attributes
     ----------
-    op : Op
+    compute : callable
     sources : tuple of int
-        Where its inputs' values are.
+        Where its arguments are.
     target : int
         Where its result goes.
-    free : tuple of int
-        Which of the inputs, by position, are arrays that nobody needs any more, and that the result may overwrite.
+    into : bool
+        Whether there is an array already that takes the result.
     dying : tuple of int
         Values that can be let go afterwards.
     variable : Variable
-        The result, for messages.
+        The result.
     """
 
-    op: Op
+    compute: Callable[..., Any]
     sources: tuple[int, ...]
     target: int
-    free: tuple[int, ...]
+    into: bool
     dying: tuple[int, ...]
     variable: Variable
 
+    @property
+    def op(self) -> Op:
+        """The operation."""
+        assert self.variable.op is not None
+        return self.variable.op
 
-class Program:
-    """A list of operations that computes expressions from the values of inputs and shared variables.
+    @property
+    def can_go_into(self) -> bool:
+        """Whether the operation can put its result into an array."""
+        return self.op.takes_out and self.variable.ndim > 0
 
-    Parameters
+
+class Output(NamedTuple):
+    """An output.
+
+    Attributes
     ----------
-    inputs : sequence of Variable
-        Inputs whose values a call gives.
-    outputs : sequence of Variable
-        Simplified expressions, in which no other inputs occur.
-    n_borrowed : int, default 0
-        How many of the first outputs' values may share memory with inputs and shared variables, and are only read.
+    place : int
+        Where its value is.
+    owned : bool
+        Whether the caller may keep the value rather than a copy.
+    replaces : int or None
+        Place of a value from outside that nobody needs once the output is there, so that it may be overwritten.
     """
 
-    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable], n_borrowed: int = 0) -> None:
-        order = _shapes_early(sort(outputs))
-        self.operations = [variable for variable in order if variable.op is not None]
-        place = {variable: i for i, variable in enumerate(dict.fromkeys([*inputs, *order]))}
-        self._n_inputs = len(inputs)
-        self._blank: list[Any] = [None] * len(place)
-        for variable in order:
-            if isinstance(variable, Constant):
-                self._blank[place[variable]] = variable.value
-        self._shared = [(place[variable], variable) for variable in order if isinstance(variable, Shared)]
-        self._outputs = [place[variable] for variable in outputs]
-        roots = _roots(order)
-        # An output is the caller's to keep if no other value shares its memory.
-        kept = [roots[variable] for variable in outputs]
-        self._owned = [
-            i < n_borrowed or (root.op is not None and not root.op.views and kept.count(root) == 1)
-            for i, root in enumerate(kept)
-        ]
-        self._instructions = self._schedule(order, place, roots, set(outputs))
-
-    @staticmethod
-    def _schedule(
-        order: list[Variable],
-        place: dict[Variable, int],
-        roots: dict[Variable, Variable],
-        outputs: set[Variable],
-    ) -> list[Instruction]:
-        last_use: dict[Variable, int] = {}
-        last_use_of_memory: dict[Variable, int] = {}
-        for i, variable in enumerate(order):
-            for source in variable.inputs:
-                last_use[source] = i
-                last_use_of_memory[roots[source]] = i
-        for variable in outputs:
-            last_use[variable] = last_use_of_memory[roots[variable]] = len(order)
-        found = []
-        for i, variable in enumerate(order):
-            if variable.op is None:
-                continue
-            sources = tuple(dict.fromkeys(variable.inputs))
-            free = tuple(
-                variable.inputs.index(source)
-                for source in sources
-                if variable.op.elementwise
-                and roots[source] is source  # not a view of something
-                and source.op is not None
-                and source.type == variable.type
-                and variable.ndim > 0
-                and last_use_of_memory[source] == i
-            )
-            dying = tuple(
-                place[source] for source in sources if last_use[source] == i and not isinstance(source, Constant)
-            )
-            places = tuple(place[source] for source in variable.inputs)
-            found.append(Instruction(variable.op, places, place[variable], free, dying, variable))
-        return found
-
-    def __call__(self, arguments: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the values of the outputs, none of which shares memory with anything else unless it may.
-
-        Parameters
-        ----------
-        arguments : sequence of arrays
-            Values of the inputs.
-        """
-        values = self._blank.copy()
-        values[: self._n_inputs] = arguments
-        for i, shared in self._shared:
-            values[i] = shared.array
-        with np.errstate(all="ignore"):
-            for op, sources, target, free, dying, variable in self._instructions:
-                arrays = [values[i] for i in sources]
-                out = _overwritable(arrays, free) if free else None
-                try:
-                    values[target] = op.compute(*arrays) if out is None else op.compute(*arrays, out=out)  # type: ignore[call-arg]
-                except (ValueError, IndexError, TypeError, ArithmeticError) as error:
-                    raise _located(error, variable, arrays) from None
-                for i in dying:
-                    values[i] = None
-        return [
-            np.asarray(values[i]) if owned else np.array(values[i])
-            for i, owned in zip(self._outputs, self._owned, strict=True)
-        ]
+    place: int
+    owned: bool
+    replaces: int | None = None
 
 
-def _shapes_early(order: list[Variable]) -> list[Variable]:
-    # A shape stands right behind what it is of, so that this need not be kept for it.
-    shapes: dict[Variable, Variable] = {v.inputs[0]: v for v in order if isinstance(v.op, Shape)}
-    found: list[Variable] = []
-    for variable in order:
-        if not isinstance(variable.op, Shape):
-            found.append(variable)
-            while variable in shapes:
-                variable = shapes[variable]
-                found.append(variable)
-    return found
+def compute_of(op: Op) -> Callable[..., Any]:
+    """Return what computes an operation's result."""
+    return op.function if isinstance(op, Elementwise) else op.compute
 
 
-def _roots(order: list[Variable]) -> dict[Variable, Variable]:
-    # The variable whose memory each one's value may be.
-    roots: dict[Variable, Variable] = {}
-    for variable in order:
-        is_view = variable.op is not None and variable.op.views
-        roots[variable] = roots[variable.inputs[0]] if is_view else variable
-    return roots
-
-
-def _overwritable(arrays: list[Any], free: tuple[int, ...]) -> NDArray[Any] | None:
-    # One that has the result's shape.
-    shape = arrays[0].shape
-    if any(array.shape != shape for array in arrays):
-        shape = np.broadcast_shapes(*map(np.shape, arrays))
-    for i in free:
-        array: NDArray[Any] = arrays[i]
-        if array.shape == shape and array.flags.writeable:
-            return array
-    return None
+def execute(instructions: Iterable[Instruction], values: list[Any]) -> None:
+    """Run operations that find their arguments in a list and put their results there."""
+    for compute, sources, target, into, dying, variable in instructions:
+        arrays = [values[i] for i in sources]
+        try:
+            if into:
+                compute(*arrays, out=values[target])
+            else:
+                values[target] = compute(*arrays)
+        except (ValueError, IndexError, TypeError, ArithmeticError) as error:
+            raise _located(error, variable, arrays) from None
+        for i in dying:
+            values[i] = None
 
 
 def _located(error: Exception, variable: Variable, arrays: list[Any]) -> Exception:
-    shapes = ", ".join(str(np.shape(array)) for array in arrays)
+    shapes = f" from shapes {', '.join(str(np.shape(array)) for array in arrays)}" if arrays else ""
     kind = next(kind for kind in (ValueError, IndexError, TypeError, ArithmeticError) if isinstance(error, kind))
-    return kind(f"{pprint(variable)} cannot be computed from shapes {shapes}: {error}")
+    return kind(f"{pprint(variable)} cannot be computed{shapes}: {error}")
+
+
+def taken(values: Sequence[Any], outputs: Iterable[Output]) -> list[NDArray[Any]]:
+    """Return the values of outputs."""
+    return [np.asarray(values[i]) if owned else np.array(values[i]) for i, owned, _ in outputs]
+
+
+class Turns:
+    """Two arrays that take turns in being given away: one that somebody still has is left to him."""
+
+    _probe = (object(),)
+    _unshared = sys.getrefcount(_probe[0])
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._arrays = [np.empty(shape, dtype) for _ in range(2)]
+
+    def next(self) -> NDArray[Any]:
+        """Return a view of one that nobody has, or of a new one."""
+        arrays = self._arrays
+        arrays.reverse()
+        if sys.getrefcount(arrays[0]) > self._unshared:
+            arrays[0] = np.empty_like(arrays[0])
+        return arrays[0].view()
+
+
+class Plan:
+    """Operations made ready for values of certain shapes.
+
+    What the shapes alone decide is computed, operations that change nothing are left out, and results go to arrays that
+    are made once.  Only one thread at a time can use it: see `lock`.
+
+    Parameters
+    ----------
+    instructions : sequence of Instruction
+    values : list
+        Of all places: constants, and what the shapes alone decide; None elsewhere.
+    shapes : dict of int to tuple
+        Of the values at all other places.
+    given : sequence of int
+        Where the values are that come from outside.
+    outputs : sequence of Output
+    kept : set of int
+        Places of results whose arrays the caller will keep.
+    """
+
+    def __init__(
+        self,
+        instructions: Sequence[Instruction],
+        values: list[Any],
+        shapes: dict[int, tuple[int, ...]],
+        given: Sequence[int],
+        outputs: Sequence[Output],
+        kept: set[int],
+    ) -> None:
+        self.lock = threading.Lock()
+        self._values, self._given = values, given
+        known = {place for place, value in enumerate(values) if value is not None}
+        same = _identities(instructions, shapes)
+        self._outputs = [
+            output._replace(place=place, owned=output.owned and place not in known)
+            for output in outputs
+            for place in [same.get(output.place, output.place)]
+        ]
+        places = [output.place for output in self._outputs]
+        needed = _needed(instructions, same, known, places)
+        chains = _chains_of_updates(needed, shapes, self._outputs)
+        last = {i for chain in chains.values() for i in chain}
+        #: Where values from outside are overwritten, with the places of all results that go there.
+        self._overwritten = [(begin, [needed[i].target for i in chain]) for begin, chain in chains.items()]
+        self._last = [needed[i] for i in sorted(last)]
+        needed = [each for i, each in enumerate(needed) if i not in last]
+        last_use, roots = _last_uses(needed + self._last, places)
+        ends = _ends_of_chains(needed, shapes, last_use, roots, kept)
+        store = _Store(kept)
+        self._instructions: list[Instruction] = []
+        for i, instruction in enumerate(needed):
+            sources, target = instruction.sources, instruction.target
+            if instruction.op.views and values[sources[0]] is not None and known.issuperset(sources[1:]):
+                view = instruction.compute(*(values[source] for source in sources))
+                if np.may_share_memory(view, values[sources[0]]):
+                    values[target] = view
+                    continue
+            into = False
+            if target in ends:
+                into = store.has_array(ends[target], target, shapes[target], instruction.variable.type.dtype)
+                values[target] = store.arrays.get(ends[target])
+            store.put_back(roots[source] for source in sources if last_use[roots[source]] == i)
+            if values[target] is not None and all(values[source] is not None for source in sources):
+                arrays = (values[source] for source in sources)
+                compute = partial(instruction.compute, *arrays, out=values[target])
+                instruction = Instruction(compute, (), target, False, (), instruction.variable)
+            else:
+                dying = (source for source in dict.fromkeys(sources) if last_use[source] == i)
+                let_go = tuple(source for source in dying if values[source] is None)
+                instruction = instruction._replace(into=into, dying=let_go)
+            self._instructions.append(instruction)
+        self._turns = store.turns
+
+    def __call__(self, values: Sequence[Any]) -> list[NDArray[Any]]:
+        """Return the values of the outputs, from a list with those that come from outside at their places."""
+        mine = self._values.copy()
+        for i in self._given:
+            mine[i] = values[i]
+        for turns, places in self._turns.values():
+            array = turns.next()
+            for i in places:
+                mine[i] = array
+        for begin, places in self._overwritten:
+            for i in places:
+                mine[i] = values[begin]
+        execute(self._instructions, mine)
+        # From here on nothing can fail, and no signal, such as Ctrl-C, is handled before all is done: no line of Python
+        # is run in between.
+        calls = [
+            partial(compute, *[mine[i] for i in sources], out=mine[target])
+            for compute, sources, target, _, _, _ in self._last
+        ]
+        deque(map(methodcaller("__call__"), calls), maxlen=0)
+        return taken(mine, self._outputs)
+
+
+class _Store:
+    """Arrays for results, used again for others when the results are no longer needed.
+
+    Attributes
+    ----------
+    arrays : dict of int to array
+        By the place of the result.
+    turns : dict of int to (Turns, list of int)
+        Arrays of results that the caller will keep, and all places of results that go into them.
+    """
+
+    def __init__(self, kept: set[int]) -> None:
+        self.arrays: dict[int, NDArray[Any]] = {}
+        self.turns: dict[int, tuple[Turns, list[int]]] = {}
+        self._kept = kept
+        self._n_bytes = 0
+        self._free: list[NDArray[Any]] = []
+
+    def has_array(self, end: int, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+        """Return whether there is an array for the result at a place, the same for all of a chain that ends at end."""
+        if end in self._kept:
+            if end not in self.turns and self._has_room(2 * math.prod(shape) * dtype.itemsize):
+                self.turns[end] = Turns(shape, dtype), []
+            if end in self.turns:
+                self.turns[end][1].append(place)
+            return end in self.turns
+        if end not in self.arrays:
+            fitting = (i for i, array in enumerate(self._free) if array.shape == shape and array.dtype == dtype)
+            found = next(fitting, None)
+            if found is not None:
+                self.arrays[end] = self._free.pop(found)
+            elif self._has_room(math.prod(shape) * dtype.itemsize):
+                self.arrays[end] = np.empty(shape, dtype)
+        return end in self.arrays
+
+    def _has_room(self, n_bytes: int) -> bool:
+        fits = self._n_bytes + n_bytes <= KEPT_BYTES
+        self._n_bytes += n_bytes if fits else 0
+        return fits
+
+    def put_back(self, ends: Iterable[int]) -> None:
+        """Take back the arrays of results, where they are from here."""
+        self._free += [self.arrays.pop(end) for end in set(ends) if end in self.arrays]
+
+
+def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int, ...]]) -> dict[int, int]:
+    # Places whose values are those of others, since operations change shapes alone, and to the same ones.
+    same: dict[int, int] = {}
+    for each in instructions:
+        if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes.get(each.sources[0]) == shapes[each.target]:
+            same[each.target] = same.get(each.sources[0], each.sources[0])
+    return same
+
+
+def _needed(
+    instructions: Iterable[Instruction], same: dict[int, int], known: set[int], outputs: Iterable[int]
+) -> list[Instruction]:
+    # Instructions on which outputs depend, reading each value at its one place.
+    needed, found = set(outputs), []
+    for instruction in reversed(list(instructions)):
+        if instruction.target in needed and instruction.target not in known:
+            sources = tuple(same.get(source, source) for source in instruction.sources)
+            needed.update(sources)
+            found.append(instruction._replace(sources=sources))
+    return found[::-1]
+
+
+def _last_uses(instructions: Iterable[Instruction], outputs: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:
+    # By place: the last instruction that reads a value, or a view of it; and the place whose memory a value may be.
+    roots: dict[int, int] = {}
+    last_use: dict[int, int] = {}
+    end = 0
+    for end, instruction in enumerate(instructions):
+        for source in instruction.sources:
+            last_use[source] = last_use[roots.setdefault(source, source)] = end
+        roots[instruction.target] = roots[instruction.sources[0]] if instruction.op.views else instruction.target
+    for place in outputs:
+        last_use[place] = last_use[roots.get(place, place)] = end + 1
+    return last_use, roots
+
+
+def _chains_of_updates(
+    instructions: Sequence[Instruction], shapes: dict[int, tuple[int, ...]], outputs: Sequence[Output]
+) -> dict[int, list[int]]:
+    # By the place of a value from outside that can be overwritten: the instructions, by number, that make of it what
+    # replaces it.  All results go to its array, so these instructions have to come last, and must not fail.
+    last_use, _ = _last_uses(instructions, [output.place for output in outputs])
+    types = {each.target: (each.variable.type, shapes[each.target]) for each in instructions}
+    chains = {}
+    for end, owned, begin in outputs:
+        if not owned or begin is None or end not in types or not shapes[end] or shapes[end] != shapes[begin]:
+            continue
+        place, chain = begin, []
+        while (i := last_use.get(place, len(instructions))) < len(instructions):
+            each = instructions[i]
+            if place not in each.sources or not isinstance(each.compute, np.ufunc) or types[each.target] != types[end]:
+                break
+            chain.append(i)
+            place = each.target
+        if place == end:
+            chains[begin] = chain
+    # Whatever reads one of the results has to come last too.
+    n_before = len(chains) + 1
+    while len(chains) < n_before:
+        n_before = len(chains)
+        last = {i for chain in chains.values() for i in chain}
+        read = {source for i, each in enumerate(instructions) if i not in last for source in each.sources}
+        chains = {
+            begin: chain for begin, chain in chains.items() if read.isdisjoint(instructions[i].target for i in chain)
+        }
+    return chains
+
+
+def _ends_of_chains(
+    instructions: Sequence[Instruction],
+    shapes: dict[int, tuple[int, ...]],
+    last_use: dict[int, int],
+    roots: dict[int, int],
+    kept: set[int],
+) -> dict[int, int]:
+    # Places of results that can go into arrays.  An operand that dies in an elementwise operation can have the same
+    # array as its result, and so on; each place leads to the last one of its chain.
+    types = {each.target: (each.variable.type, shapes[each.target]) for each in instructions if each.can_go_into}
+    ends: dict[int, int] = {}
+    for i, each in reversed(list(enumerate(instructions))):
+        if each.target not in types:
+            continue
+        end = ends.setdefault(each.target, each.target)
+        for source in each.sources if each.op.elementwise else ():
+            fits = types.get(source) == types[each.target] and roots[source] == source and source not in kept
+            if fits and last_use[source] == i:
+                ends[source] = end
+                break
+    return ends

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from fastnn._validation import check_array, check_choice
 from fastnn.symbolic import graph, ops, recognition
 from fastnn.symbolic.configuration import MODES, config
-from fastnn.symbolic.execution import Program
 from fastnn.symbolic.gradient import computed_from
 from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, sort
 from fastnn.symbolic.lowering import EngineStep, NotHere
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
+from fastnn.symbolic.program import Program
 from fastnn.symbolic.simplify import Simplifier
 from fastnn.symbolic.staleness import Watch
 
@@ -56,7 +56,9 @@ class Function:
         self._names = {variable: names[variable] for variable in met if variable in names}
         self._watch = Watch(outputs, updates, givens)
         simplify = Simplifier(givens)
-        self._program = Program(inputs, [simplify(variable) for variable in (*outputs, *updates.values())])
+        self._program = Program(
+            inputs, [simplify(variable) for variable in (*outputs, *updates.values())], updates=list(updates)
+        )
         self._step: EngineStep | None = None
         self._reason = "mode is FAST_COMPILE"
         if recognise:

@@ -44,11 +44,14 @@ class Op:
     ----------
     views : bool
         Whether the result may share memory with the first input.
+    takes_out : bool
+        Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype to put it into.
     elementwise : bool
-        Whether `compute` takes ``out``, an array of the result's shape and dtype, that may be one of the inputs.
+        Whether ``out`` may be one of the inputs.
     """
 
     views = False
+    takes_out = False
     elementwise = False
 
     def compute(self, *arrays: Any) -> Any:
@@ -58,6 +61,10 @@ class Op:
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
         """Return the gradients by the inputs, of the inputs' types, from that by the output; None: there is none."""
         raise NotImplementedError
+
+    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
+        """Return those of the inputs whose values, not their shapes alone, decide the result's shape."""
+        return ()
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         """Return how the expression reads, and how tightly its parts hold together, from the same of its inputs."""

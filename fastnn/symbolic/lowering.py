@@ -18,9 +18,9 @@ from fastnn._engine import Rows, available_threads, choose_storage
 from fastnn.network import Network
 from fastnn.stepping import GradientSteps
 from fastnn.symbolic import ops
-from fastnn.symbolic.execution import Program
 from fastnn.symbolic.graph import Shared, Variable
 from fastnn.symbolic.printing import leaf_name, pprint
+from fastnn.symbolic.program import Program
 from fastnn.symbolic.recognition import TrainedNetwork
 from fastnn.symbolic.simplify import Simplifier
 

@@ -69,7 +69,7 @@ class Elementwise(Op):
     symbol: str | None = None
     level: int = ATOM
 
-    elementwise = True
+    takes_out = elementwise = True
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         return self.function(*arrays) if out is None else self.function(*arrays, out=out)
@@ -314,6 +314,9 @@ class BroadcastTo(Op):
         array, lengths = arrays
         return np.broadcast_to(array, tuple(lengths))
 
+    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
+        return inputs[1:]
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [sum_to(g, inputs[0]), None]
 
@@ -351,6 +354,9 @@ class SumTo(Op):
         new = array.ndim - len(lengths)
         stretched = [new + axis for axis, n in enumerate(lengths) if n == 1 != array.shape[new + axis]]
         return array.sum(axis=(*range(new), *stretched), keepdims=True).reshape(lengths)
+
+    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
+        return inputs[1:]
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [broadcast_like(g, inputs[0]), None]
@@ -437,6 +443,9 @@ class Reshape(Op):
     def compute(self, *arrays: Any) -> Any:
         return np.reshape(arrays[0], tuple(arrays[1]))
 
+    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
+        return inputs[1:]
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [reshape(g, shape(inputs[0]), inputs[0].ndim), None]
 
@@ -493,6 +502,15 @@ def flatten(x: Operand, ndim: int = 1) -> Variable:
 # --- reductions -------------------------------------------------------------------------------------------------------
 
 
+# Without the wrappers of the functions of these names.
+REDUCE: dict[str, Callable[..., Any]] = {
+    "sum": np.add.reduce,
+    "max": np.maximum.reduce,
+    "min": np.minimum.reduce,
+    "argmax": np.argmax,
+}
+
+
 @dataclass(frozen=True)
 class Reduction(Op):
     """Sum, mean, max, min or argmax along axes.
@@ -510,12 +528,14 @@ class Reduction(Op):
     axes: tuple[int, ...] | None
     keepdims: bool
 
-    def compute(self, *arrays: Any) -> Any:
+    takes_out = True
+
+    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         axis = self.axes[0] if self.axes is not None and len(self.axes) == 1 else self.axes
         if self.name == "mean":  # NumPy's own warns of empty arrays
-            total = np.sum(arrays[0], axis=axis, keepdims=self.keepdims)
-            return np.true_divide(total, _n_elements(arrays[0], self.axes))
-        return getattr(np, self.name)(arrays[0], axis=axis, keepdims=self.keepdims)
+            total = REDUCE["sum"](arrays[0], axis, keepdims=self.keepdims)
+            return np.true_divide(total, _n_elements(arrays[0], self.axes), out=out)
+        return REDUCE[self.name](arrays[0], axis, out=out, keepdims=self.keepdims)
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         (x,) = inputs
@@ -589,8 +609,10 @@ def argmax(x: Operand, axis: int | None = None, keepdims: bool = False) -> Varia
 class Dot(Op):
     """Product of matrices and vectors."""
 
-    def compute(self, *arrays: Any) -> Any:
-        return np.dot(*arrays)
+    takes_out = True
+
+    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
+        return np.dot(*arrays, out=out)  # type: ignore[call-overload]
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         x, y = inputs
@@ -623,7 +645,7 @@ def dot(x: Operand, y: Operand) -> Variable:
 class Softmax(Op):
     """Softmax of each row of a matrix."""
 
-    elementwise = True
+    takes_out = elementwise = True
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         return _by_kernel(inplace_softmax, arrays[0], out)
@@ -639,7 +661,7 @@ class Softmax(Op):
 class LogSoftmax(Op):
     """Logarithm of the softmax of each row of a matrix, finite even where the softmax underflows."""
 
-    elementwise = True
+    takes_out = elementwise = True
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         return _by_kernel(inplace_log_softmax, arrays[0], out)
@@ -674,6 +696,9 @@ class Arange(Op):
 
     def compute(self, *arrays: Any) -> Any:
         return np.arange(*arrays, dtype=self.dtype)
+
+    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
+        return inputs
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [None, None, None]
@@ -764,6 +789,12 @@ class Index(Op):
     def compute(self, *arrays: Any) -> Any:
         return np.asarray(arrays[0])[self.key(arrays[1:])]
 
+    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
+        bounds = {part for item in self.items if isinstance(item, Slice) for part in (item.start, item.stop, item.step)}
+        return tuple(
+            source for i, source in enumerate(inputs[1:]) if Hole(i) in bounds or source.type.dtype.kind == "b"
+        )
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         x, *others = inputs
         return [apply(Scatter(self.items, self._unique(others)), x.type, g, shape(x), *others), *([None] * len(others))]
@@ -822,6 +853,9 @@ class Scatter(Op):
         else:
             np.add.at(result, key, values)
         return result
+
+    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
+        return inputs[1:2]
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         values, _, *others = inputs

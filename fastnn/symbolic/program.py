@@ -1,0 +1,183 @@
+"""Expressions as programs: lists of operations that run on the values of inputs and shared variables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn.symbolic.execution import Instruction, Output, Plan, compute_of, execute, taken
+from fastnn.symbolic.graph import Constant, Shared, Variable, sort
+from fastnn.symbolic.ops import Count, Shape
+
+# Shapes of what comes from outside, and which updated variables' values may be overwritten.
+Key: TypeAlias = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]]
+
+#: How many combinations of shapes a program remembers.
+N_REMEMBERED = 8
+
+
+class Program:
+    """A list of operations that computes expressions from the values of inputs and shared variables.
+
+    When values have the same shapes for the second time, a `Plan` is made for these.  Operations whose values decide
+    shapes come first, since plans cannot foresee them.
+
+    Parameters
+    ----------
+    inputs : sequence of Variable
+        Inputs whose values a call gives.
+    outputs : sequence of Variable
+        Simplified expressions, in which no other inputs occur.
+    n_borrowed : int, default 0
+        How many of the first outputs' values may share memory with inputs and shared variables, and are only read.
+    updates : sequence of Shared, default ()
+        Variables whose values the last outputs replace after each call; they may be overwritten.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        n_borrowed: int = 0,
+        updates: Sequence[Shared] = (),
+    ) -> None:
+        order = _shapes_early(_long_first(outputs))
+        self._foreseen = _foreseen(order)
+        first = set(sort(v for v in order if v.op and not self._foreseen.issuperset(v.op.shaping(v.inputs))))
+        order.sort(key=lambda variable: variable not in first)
+        self.operations = [variable for variable in order if variable.op is not None]
+        place = {variable: i for i, variable in enumerate(dict.fromkeys([*inputs, *order]))}
+        self._n_inputs = len(inputs)
+        self._blank: list[Any] = [None] * len(place)
+        for variable in order:
+            if isinstance(variable, Constant):
+                self._blank[place[variable]] = variable.value
+        self._shared = [(place[variable], variable) for variable in order if isinstance(variable, Shared)]
+        instructions = _schedule(order, place, outputs)
+        n_first = sum(variable in first for variable in self.operations)
+        self._first, self._rest = instructions[:n_first], instructions[n_first:]
+        roots = _roots(order)
+        # An output is the caller's to keep if no other value shares its memory.
+        of = [roots[variable] for variable in outputs]
+        self._outputs = [
+            Output(place[variable], i < n_borrowed or (of[i].op is not None and of.count(of[i]) == 1))
+            for i, variable in enumerate(outputs)
+        ]
+        self._updates = updates
+        viewed = {roots[variable] for variable in first if variable.op is not None}
+        for i, variable in enumerate(updates, len(outputs) - len(updates)):
+            self._outputs[i] = self._outputs[i]._replace(replaces=None if variable in viewed else place.get(variable))
+        self._kept = {place[of[i]] for i, output in enumerate(self._outputs) if output.owned}
+        results = {instruction.target for instruction in self._rest}
+        read = {i for instruction in self._rest for i in instruction.sources} | {
+            output.place for output in self._outputs
+        }
+        self._given = [i for i in sorted(read - results) if self._blank[i] is None]
+        self._plans: dict[Key, Plan | None] = {}
+
+    def __call__(self, arguments: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the values of the outputs, none of which shares memory with anything else unless it may.
+
+        Parameters
+        ----------
+        arguments : sequence of arrays
+            Values of the inputs.
+        """
+        values = self._blank.copy()
+        values[: self._n_inputs] = arguments
+        for i, shared in self._shared:
+            values[i] = shared.array
+        with np.errstate(all="ignore"):
+            execute(self._first, values)
+            shapes = tuple([values[i].shape for i in self._given])
+            free = tuple([not each.exposed and each.array.flags.writeable for each in self._updates])
+            plan = self._plans.get((shapes, free))
+            if plan is None:
+                self._run(values, (shapes, free))
+            elif plan.lock.acquire(blocking=False):
+                try:
+                    return plan(values)
+                finally:
+                    plan.lock.release()
+            else:  # another thread uses it
+                execute(self._rest, values)
+        return taken(values, self._outputs)
+
+    def _run(self, values: list[Any], key: Key) -> None:
+        # The operations as they are; what is seen of shapes becomes a plan the second time.
+        shapes, free = key
+        known, seen = self._blank.copy(), dict(zip(self._given, shapes, strict=True))
+        for instruction in self._rest:
+            execute([instruction], values)
+            if instruction.variable in self._foreseen:
+                known[instruction.target] = values[instruction.target]
+            seen[instruction.target] = np.shape(values[instruction.target])
+        plan = None
+        if self._plans.pop(key, self) is None:
+            outputs = self._outputs.copy()
+            for i, is_free in enumerate(free, len(outputs) - len(free)):
+                outputs[i] = outputs[i] if is_free else outputs[i]._replace(replaces=None)
+            plan = Plan(self._rest, known, seen, self._given, outputs, self._kept)
+        self._plans[key] = plan
+        for old in list(self._plans)[:-N_REMEMBERED]:
+            self._plans.pop(old, None)
+
+
+def _long_first(outputs: Sequence[Variable]) -> list[Variable]:
+    # Of the inputs of an operation, those that take most operations come first, so that few values wait for others.
+    depth: dict[Variable, int] = {}
+    for variable in sort(outputs):
+        depth[variable] = 1 + max((depth[source] for source in variable.inputs), default=0)
+    return sort(outputs, (), lambda variable: sorted(variable.inputs, key=depth.__getitem__, reverse=True))
+
+
+def _shapes_early(order: list[Variable]) -> list[Variable]:
+    # A shape stands right behind what it is of, so that this need not be kept for it.
+    shapes: dict[Variable, Variable] = {v.inputs[0]: v for v in order if isinstance(v.op, Shape)}
+    found: list[Variable] = []
+    for variable in order:
+        if not isinstance(variable.op, Shape):
+            found.append(variable)
+            while variable in shapes:
+                variable = shapes[variable]
+                found.append(variable)
+    return found
+
+
+def _foreseen(order: list[Variable]) -> set[Variable]:
+    # Whose values follow from shapes.
+    found: set[Variable] = set()
+    for variable in order:
+        follows = variable.op is not None and bool(variable.inputs) and found.issuperset(variable.inputs)
+        if follows or isinstance(variable, Constant) or isinstance(variable.op, (Shape, Count)):
+            found.add(variable)
+    return found
+
+
+def _roots(order: list[Variable]) -> dict[Variable, Variable]:
+    # The variable whose memory each one's value may be.
+    roots: dict[Variable, Variable] = {}
+    for variable in order:
+        is_view = variable.op is not None and variable.op.views
+        roots[variable] = roots[variable.inputs[0]] if is_view else variable
+    return roots
+
+
+def _schedule(order: list[Variable], place: dict[Variable, int], outputs: Sequence[Variable]) -> list[Instruction]:
+    last_use = {source: variable for variable in order for source in variable.inputs}
+    kept = {variable for variable in order if isinstance(variable, Constant)} | set(outputs)
+    return [
+        Instruction(
+            compute_of(variable.op),
+            tuple(place[source] for source in variable.inputs),
+            place[variable],
+            False,
+            tuple(place[v] for v in set(variable.inputs) - kept if last_use[v] is variable),
+            variable,
+        )
+        for variable in order
+        if variable.op is not None
+    ]
