@@ -192,6 +192,14 @@ def choose_storage(rows: Rows, dtype: np.dtype[Any], sparse: Any, n_threads: int
     return to_csr(rows, dtype, _forks.usable_threads(n_threads)) if sparse else rows
 
 
+def sort_blocks(X: CSRRows, bounds: NDArray[np.int64], n_threads: int = 1) -> SortedBlocks:
+    """Sort the non-zeros of each block of rows, from one bound to the next, by pairs of columns."""
+    entries = np.empty(len(X.data), [("values", X.dtype, 2), ("row", np.int32)])
+    starts = np.empty((len(bounds) - 1, (X.n_columns + 1) // 2 + 2), np.int32)
+    sparse.sort_blocks(X, bounds, entries, starts, n_threads)
+    return SortedBlocks(entries, starts, bounds)
+
+
 class Engine:
     """Forward passes and epochs of training for one network.
 
@@ -339,10 +347,7 @@ class Engine:
         if len(X.data) * rows_at_once < (SORTED_NONZEROS_WIDE if wide else SORTED_NONZEROS) * n * n_in:
             return None
         bounds = np.array(epoch.block_bounds(n, self.batch_size, self.block_rows, self._in_team), np.int64)
-        rows_, starts = np.empty(len(X.data), np.int32), np.empty((len(bounds) - 1, n_in + 2), np.int32)
-        blocks = SortedBlocks(np.empty_like(X.data), rows_, starts, bounds)
-        sparse.sort_blocks(X, bounds, blocks.data, blocks.rows, blocks.starts, self.n_threads)
-        return blocks
+        return sort_blocks(X, bounds, self.n_threads)
 
     def _nonzeros_at_once(self, X: Rows) -> int:
         # The most non-zeros that the rows of a batch, or of a block of it, can have, whatever the order; 0 where

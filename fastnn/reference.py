@@ -20,6 +20,7 @@ from scipy.special import erf, expit
 from fastnn.kernels.epoch import Architecture, Space
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.units import slice_bounds, transposes_output
 from fastnn.kernels.updates import Steps
 
@@ -324,23 +325,37 @@ def backprop_sparse_weight(X: CSRRows, dZ: Array, dW_out: Array, alpha: float = 
     backprop_affine_weight(to_dense(X), dZ, dW_out, alpha, beta)
 
 
-def sort_blocks(
-    X: CSRRows, bounds: Array, data_out: Array, rows_out: Array, starts_out: Array, n_threads: int = 1
-) -> None:
-    """Sort the non-zeros of each block of rows of X (CSRRows) by column: data_out, rows_out (nnz,).
+def sort_blocks(X: CSRRows, bounds: Array, entries_out: Array, starts_out: Array, n_threads: int = 1) -> None:
+    """Sort the non-zeros of each block of rows of X (CSRRows) by pairs of columns.
+
+    Each block's entries begin at the place of its first non-zero.  An entry stands for a row in which one column of a
+    pair is not zero, or both, the even one first; columns out of order, and one that a row has twice, may have several.
 
     bounds : (n_blocks + 1,) first row of each block, and the number of rows
-    starts_out : (n_blocks, n_in + 2), where each column of a block begins, counted within the block; rows are too
+    entries_out : (nnz,), each two values and, as int32, the row, counted within its block
+    starts_out : (n_blocks, (n_in + 1) // 2 + 2), where each pair of a block begins, counted within the block
     """
-    row_of = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+    rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+    odd = X.indices % 2
+    joins = (odd == 1) & (np.diff(X.indices, prepend=-1) == 1) & (np.diff(rows, prepend=-1) == 0)
     for block, (first, end) in enumerate(itertools.pairwise(bounds)):
         here = slice(X.indptr[first], X.indptr[end])
-        by_column = np.argsort(X.indices[here], kind="stable")
-        data_out[here] = X.data[here][by_column]
-        rows_out[here] = row_of[here][by_column] - first
+        begins = ~joins[here]
+        entries = np.zeros(np.count_nonzero(begins), entries_out.dtype)
+        entries["values"][np.cumsum(begins) - 1, odd[here]] = X.data[here]
+        entries["row"] = rows[here][begins] - first
+        pairs = X.indices[here][begins] // 2
+        entries_out[here.start : here.start + len(entries)] = entries[np.argsort(pairs, kind="stable")]
         starts_out[block, 0] = 0
-        starts_out[block, 1:-1] = np.cumsum(np.bincount(X.indices[here], minlength=X.n_columns))
+        starts_out[block, 1:-1] = np.cumsum(np.bincount(pairs, minlength=starts_out.shape[1] - 2))
         starts_out[block, -1] = starts_out[block, -2]
+
+
+def backprop_sparse_weight_by_block(
+    X: CSRRows, blocks: SortedBlocks, dZ: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0
+) -> None:
+    """Same as backprop_sparse_weight, for X sorted as SortedBlocks of one block."""
+    backprop_sparse_weight(X, dZ, dW_out, alpha, beta)
 
 
 def backprop_sparse_weight_by_column(

@@ -9,7 +9,7 @@ from scipy import sparse as scipy_sparse
 from scipy import special
 
 from fastnn import reference
-from fastnn._engine import to_csr
+from fastnn._engine import sort_blocks, to_csr
 from fastnn.kernels import (
     activations,
     affine,
@@ -289,6 +289,11 @@ def test_sparse_layer(dtype, assert_close, rng, n, n_out, density):
         by_column, expected = call_both(name, lambda o, s=scale: (X, dZ, *o, work, *s), [W])
         assert_close(by_column[0], expected[0], 4)
         np.testing.assert_array_equal(by_column[0], scattered[0])
+        if X.data.size:
+            blocks = sort_blocks(X, np.array([0, n]))
+            name = "backprop_sparse_weight_by_block"
+            by_block, expected = call_both(name, lambda o, s=scale, b=blocks: (X, b, dZ, *o, *s), [W])
+            assert_close(by_block[0], expected[0], 4)
 
 
 @pytest.mark.parametrize("stored", ["uint8", "float32", "float64"])
@@ -483,19 +488,13 @@ def test_losses_pass_nan_on(dtype, loss):
         assert not np.isfinite(found)
 
 
-def sort_blocks(X, *rows_at_once):
-    bounds = np.array(epoch.block_bounds(X.shape[0], *rows_at_once), np.int64)
-    starts = np.empty((len(bounds) - 1, X.n_columns + 2), np.int32)
-    blocks = sparse.SortedBlocks(np.empty_like(X.data), np.empty_like(X.indices), starts, bounds)
-    sparse.sort_blocks(X, *(blocks.bounds, blocks.data, blocks.rows, blocks.starts))
-    return blocks
-
-
 @pytest.mark.parametrize("n", [1, 33, 700])
 def test_sort_blocks(dtype, rng, n):
     X = to_csr((draw(rng, n, 13, dtype=dtype) * (rng.random((n, 13)) < 0.4)).astype(dtype), np.dtype(dtype))
+    if n == 33:  # columns out of order, and some twice
+        X.indices[:50] = rng.integers(0, 13, 50)
     bounds = np.array(epoch.block_bounds(n, n, 10, False), np.int64)
-    outputs = [np.empty_like(X.data), np.empty_like(X.indices), np.full((len(bounds) - 1, 15), 7, np.int32)]
+    outputs = [np.zeros_like(each) for each in sort_blocks(X, bounds)[:2]]
     ours, expected = call_both("sort_blocks", lambda o: (X, bounds, *o, 2), outputs)
     for found, wanted in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
@@ -524,6 +523,7 @@ def run_epoch(
     shape = epoch.work_shape(architecture, batch_size, block_rows, steps.update, nonzeros, touches, is_sparse)
     in_team = architecture.batch_norm or epoch.go_by_units(architecture, batch_size, steps.update)
     lanes = shape[0]
+    bounds = epoch.block_bounds(n, batch_size, block_rows, in_team)
     n_slots = NUMBERS[list(updates.UPDATES)[steps.update]][1]
     state = np.zeros((n_slots, parameters.size), parameters.dtype)
     space = epoch.Space(
@@ -536,7 +536,7 @@ def run_epoch(
         by_slices=by_slices,
         nonzeros=nonzeros,
         touched=np.zeros(1 + 2 * sizes[0], np.int64) if touches else None,
-        blocks=sort_blocks(X, batch_size, block_rows, in_team) if in_blocks else None,
+        blocks=sort_blocks(X, np.array(bounds, np.int64)) if in_blocks else None,
     )
     for _ in range(10_000):
         module.train(X, targets, order, batch_size, architecture, parameters, state, steps, space, 0.001, n_threads)

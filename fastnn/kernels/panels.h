@@ -8,8 +8,16 @@
 
 #include "vectors.h"
 
-/* Vectors of the widest panel. */
+/* Vectors of the widest panel, and of the widest one of two rows at once: they must find room in the registers. */
 #define PANEL_VECTORS 8
+#if VECTOR_BYTES >= 64
+#define PAIR_VECTORS 8
+#else
+#define PAIR_VECTORS 4
+#endif
+
+/* The distance of two entries, of two values and the number of a row. */
+#define ENTRY_BYTES(number) (2 * sizeof(number) + sizeof(int32_t))
 
 #define JOIN_(name, number, bytes) name##_##number##_##bytes
 #define JOIN(name, number, bytes) JOIN_(name, number, bytes)
@@ -44,10 +52,11 @@
 #define NAME_(name, number) name##_##number
 #define OF(name, number) NAME_(name, number)
 
-/* How many panels a row of so many sums is cut into, and where panel p begins. */
-FUNCTION ptrdiff_t OF(panels_of, NUMBER)(ptrdiff_t width)
+/* How many panels a row of so many sums is cut into, or a pair of rows, and where panel p begins. */
+FUNCTION ptrdiff_t OF(panels_of, NUMBER)(ptrdiff_t width, int in_pairs)
 {
-    return ((width + WIDEST - 1) / WIDEST + PANEL_VECTORS - 1) / PANEL_VECTORS;
+    ptrdiff_t most = in_pairs ? PAIR_VECTORS : PANEL_VECTORS;
+    return ((width + WIDEST - 1) / WIDEST + most - 1) / most;
 }
 
 FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff_t n_panels)
@@ -87,6 +96,29 @@ FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, con
         for (k = starts[j]; k < starts[j + 1]; k++)
             for (c = 0; c < width; c++)
                 out[j * out_stride + c] += scale * values[k] * B[rows[k] * stride + c];
+}
+
+/* out[2 j] (width,) += scale * sum_k v[k, 0] * B[rows[k]] (width,), out[2 j + 1] the same with v[k, 1], for
+   starts[j] <= k < starts[j + 1] and one panel; out has n_rows rows, and an odd last one is without a second. */
+FUNCTION void OF(combine_pairs, NUMBER)(const char *entries, const int32_t *starts, ptrdiff_t n_rows, NUMBER scale,
+                                        const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
+                                        ptrdiff_t width)
+{
+    ptrdiff_t j, k, c, i;
+    NUMBER values[2];
+    int32_t row;
+#define PAIRS(bytes) \
+    JOIN(combine_pairs, NUMBER, bytes)(entries, starts, n_rows, scale, B, stride, out, out_stride, width)
+    TRY_64(PAIRS) TRY_32(PAIRS) TRY_16(PAIRS)
+#undef PAIRS
+    for (j = 0; 2 * j < n_rows; j++)
+        for (k = starts[j]; k < starts[j + 1]; k++) {
+            memcpy(values, entries + k * ENTRY_BYTES(NUMBER), sizeof(values));
+            memcpy(&row, entries + k * ENTRY_BYTES(NUMBER) + sizeof(values), sizeof(row));
+            for (i = 0; i < 2 && 2 * j + i < n_rows; i++)
+                for (c = 0; c < width; c++)
+                    out[(2 * j + i) * out_stride + c] += scale * values[i] * B[row * stride + c];
+        }
 }
 
 /* B[rows[k]] (width,) += scale * values[k] * d (width,) for each k in turn, for one panel. */
@@ -171,6 +203,49 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
     }
 }
 
+INLINE void NAME(pair_vectors)(const char *entries, ptrdiff_t n, NUMBER scale, const NUMBER *B, ptrdiff_t stride,
+                               NUMBER *out, ptrdiff_t out_stride, ptrdiff_t width, const int vectors,
+                               const int halved, const int rows_at_once)
+{
+    const half half_zero = {0};
+    vector sums[2][PANEL_VECTORS], read;
+    half last[2], read_half;
+    const NUMBER *b;
+    NUMBER values[2];
+    int32_t row;
+    ptrdiff_t k;
+    int p, i;
+    for (i = 0; i < rows_at_once; i++) {
+        for (p = 0; p < vectors; p++)
+            sums[i][p] = READ(out + i * out_stride + PLACE(p));
+        last[i] = halved ? READ_HALF(out + i * out_stride + HALF_PLACE) : half_zero;
+    }
+    for (k = 0; k < n; k++, entries += ENTRY_BYTES(NUMBER)) {
+        memcpy(values, entries, sizeof(values));
+        memcpy(&row, entries + sizeof(values), sizeof(row));
+        b = B + row * stride;
+        values[0] *= scale;
+        values[1] *= scale;
+        for (p = 0; p < vectors; p++) {
+            read = READ(b + PLACE(p));
+            IN_REGISTER(read);
+            for (i = 0; i < rows_at_once; i++)
+                sums[i][p] += values[i] * read;
+        }
+        if (halved) {
+            read_half = READ_HALF(b + HALF_PLACE);
+            for (i = 0; i < rows_at_once; i++)
+                last[i] += values[i] * read_half;
+        }
+    }
+    for (i = 0; i < rows_at_once; i++) {
+        for (p = 0; p < vectors; p++)
+            AT(out + i * out_stride + PLACE(p)) = sums[i][p];
+        if (halved)
+            HALF_AT(out + i * out_stride + HALF_PLACE) = last[i];
+    }
+}
+
 INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
                                   const NUMBER *d, NUMBER *B, ptrdiff_t stride, ptrdiff_t width, const int vectors,
                                   const int halved)
@@ -235,6 +310,30 @@ FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, const int
 #undef CHAINS
 #undef CASE
 #undef LOOP
+}
+
+FUNCTION void NAME(combine_pairs)(const char *entries, const int32_t *starts, ptrdiff_t n_rows, NUMBER scale,
+                                  const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
+                                  ptrdiff_t width)
+{
+    ptrdiff_t j;
+#define PAIR(vectors, halved, rows_at_once) \
+    NAME(pair_vectors)(entries + starts[j] * ENTRY_BYTES(NUMBER), starts[j + 1] - starts[j], scale, B, stride, \
+                       out + 2 * j * out_stride, out_stride, width, vectors, halved, rows_at_once)
+#define LOOP(vectors, halved) \
+        for (j = 0; j < n_rows / 2; j++) \
+            if (starts[j] < starts[j + 1]) \
+                PAIR(vectors, halved, 2); \
+        if (n_rows % 2) \
+            PAIR(vectors, halved, 1); \
+        break;
+#define CASE(vectors) \
+    case 2 * vectors - 1: LOOP(vectors - 1, 1) \
+    case 2 * vectors: LOOP(vectors, 0)
+    switch (HALVES) { CASES }
+#undef CASE
+#undef LOOP
+#undef PAIR
 }
 
 FUNCTION void NAME(scatter)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale, const NUMBER *d,

@@ -3,16 +3,17 @@ from libc.stdint cimport int32_t, int64_t
 
 from .rows cimport RowStore
 
-# The non-zeros of some rows, sorted by column.
+# The non-zeros of some rows, sorted by column, or by pair of columns: then a value stands for each column of the pair.
 cdef struct ColumnStore:
-    void* values            # (nnz,) of the network's dtype
-    int32_t* rows           # (nnz,)
-    int32_t* starts         # (n_columns + 1,), and one more while sorting
+    void* values            # (nnz,) of the network's dtype; in pairs: entries of two values and a row
+    int32_t* rows           # (nnz,); in pairs: NULL
+    int32_t* starts         # where columns, or pairs, begin, and where the last one ends; one more while sorting
     Py_ssize_t n_columns
+    bint in_pairs
 
 # The same for all rows, block by block.
 cdef struct BlockStore:
-    ColumnStore all             # values and rows as long as the data; starts (n_blocks, n_columns + 2)
+    ColumnStore all             # in pairs; as long as the data; starts (n_blocks, n_pairs + 2)
     const int64_t* bounds       # (n_blocks + 1,) first row of each block
     Py_ssize_t n_blocks
 
@@ -38,6 +39,8 @@ cdef ColumnStore columns_in(floating* work, Py_ssize_t n_in, Py_ssize_t nonzeros
 
 cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                          int32_t row_offset, const ColumnStore* columns, const floating* number) noexcept nogil
+
+cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_ssize_t n) noexcept nogil
 
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
                                   Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha, bint in_order) noexcept nogil

@@ -6,18 +6,24 @@ from numpy.typing import NDArray
 from fastnn.kernels.rows import CSRRows
 
 class SortedBlocks(NamedTuple):
-    data: NDArray[Any]
-    rows: NDArray[np.int32]
+    entries: NDArray[Any]
     starts: NDArray[np.int32]
     bounds: NDArray[np.int64]
 
 def sort_blocks(
     X: CSRRows,
     bounds: NDArray[np.int64],
-    data_out: NDArray[Any],
-    rows_out: NDArray[np.int32],
+    entries_out: NDArray[Any],
     starts_out: NDArray[np.int32],
     n_threads: int = 1,
+) -> None: ...
+def backprop_sparse_weight_by_block(
+    X: CSRRows,
+    blocks: SortedBlocks,
+    dZ: NDArray[Any],
+    dW_out: NDArray[Any],
+    alpha: float = 1.0,
+    beta: float = 0.0,
 ) -> None: ...
 def sparse_affine(X: CSRRows, W: NDArray[Any], b: NDArray[Any], Z_out: NDArray[Any]) -> None: ...
 def backprop_sparse_weight(

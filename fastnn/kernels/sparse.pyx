@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from .affine cimport fill_rows
 from .rows cimport RowStore, convert, open_rows, stored
 
 cdef extern from "panels.h" nogil:
-    Py_ssize_t panels_of_float(Py_ssize_t width)
-    Py_ssize_t panels_of_double(Py_ssize_t width)
+    Py_ssize_t panels_of_float(Py_ssize_t width, bint in_pairs)
+    Py_ssize_t panels_of_double(Py_ssize_t width, bint in_pairs)
     Py_ssize_t panel_begin_float(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
     Py_ssize_t panel_begin_double(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
     void combine_float(const float* values, const int32_t* rows, const int32_t* starts, Py_ssize_t n, float scale,
@@ -27,6 +27,11 @@ cdef extern from "panels.h" nogil:
     void combine_double(const double* values, const int32_t* rows, const int32_t* starts, Py_ssize_t n, double scale,
                         const double* B, Py_ssize_t stride, double* out, Py_ssize_t out_stride, Py_ssize_t width,
                         bint in_order)
+    void combine_pairs_float(const char* entries, const int32_t* starts, Py_ssize_t n_rows, float scale,
+                             const float* B, Py_ssize_t stride, float* out, Py_ssize_t out_stride, Py_ssize_t width)
+    void combine_pairs_double(const char* entries, const int32_t* starts, Py_ssize_t n_rows, double scale,
+                              const double* B, Py_ssize_t stride, double* out, Py_ssize_t out_stride,
+                              Py_ssize_t width)
     void scatter_float(const float* values, const int32_t* rows, Py_ssize_t n, float scale, const float* d, float* B,
                        Py_ssize_t stride, Py_ssize_t width)
     void scatter_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* d,
@@ -44,29 +49,20 @@ cdef extern from *:
 
 
 class SortedBlocks(NamedTuple):
-    """Non-zeros of all rows, sorted by column within blocks of rows, as `sort_blocks` makes them."""
+    """Non-zeros of all rows, sorted by pairs of columns within blocks of rows, as `sort_blocks` makes them."""
 
-    data: object
-    rows: object
+    entries: object
     starts: object
     bounds: object
 
 
 cdef BlockStore open_blocks(object blocks, Py_ssize_t n_columns) except *:
     cdef BlockStore found
-    cdef int32_t[::1] rows = blocks.rows
+    cdef uint8_t[::1] entries = blocks.entries.view("u1")
     cdef int32_t[:, ::1] starts = blocks.starts
     cdef const int64_t[::1] bounds = blocks.bounds
-    cdef float[::1] singles
-    cdef double[::1] doubles
-    found.all.values = NULL
-    if blocks.data.dtype == "float32":
-        singles = blocks.data
-        found.all.values = &singles[0]
-    else:
-        doubles = blocks.data
-        found.all.values = &doubles[0]
-    found.all.rows, found.all.starts, found.all.n_columns = &rows[0], &starts[0, 0], n_columns
+    found.all.values, found.all.rows, found.all.starts = &entries[0], NULL, &starts[0, 0]
+    found.all.n_columns, found.all.in_pairs = n_columns, True
     found.bounds, found.n_blocks = &bounds[0], bounds.shape[0] - 1
     return found
 
@@ -82,18 +78,22 @@ cdef ColumnStore block_at(const BlockStore* blocks, const RowStore* store, Py_ss
             low = middle
         else:
             high = middle
-    found.values = <floating*> blocks.all.values + store.row_starts[first]
-    found.rows = blocks.all.rows + store.row_starts[first]
-    found.starts = blocks.all.starts + low * (blocks.all.n_columns + 2)
+    found.values = <char*> blocks.all.values + store.row_starts[first] * entry_size(number)
+    found.starts += low * ((blocks.all.n_columns + 1) // 2 + 2)
     return found
 
 
-cdef inline Py_ssize_t panels_of(Py_ssize_t width, const floating* number) noexcept nogil:
-    # The second argument is there for its type alone.
+cdef inline Py_ssize_t entry_size(const floating* number) noexcept nogil:
+    # Of two values and the number of a row.
+    return 2 * sizeof(floating) + sizeof(int32_t)
+
+
+cdef inline Py_ssize_t panels_of(Py_ssize_t width, bint in_pairs, const floating* number) noexcept nogil:
+    # The last argument is there for its type alone.
     if floating is float:
-        return panels_of_float(width)
+        return panels_of_float(width, in_pairs)
     else:
-        return panels_of_double(width)
+        return panels_of_double(width, in_pairs)
 
 
 cdef inline Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels,
@@ -114,6 +114,16 @@ cdef inline void combine(const floating* values, const int32_t* rows, const int3
         combine_double(values, rows, starts, n, scale, B, stride, out, out_stride, width, in_order)
 
 
+cdef inline void combine_pairs(const char* entries, const int32_t* starts, Py_ssize_t n_rows, floating scale,
+                               const floating* B, Py_ssize_t stride, floating* out, Py_ssize_t out_stride,
+                               Py_ssize_t width) noexcept nogil:
+    # The same for n_rows rows of out, two at once, whose values stand in pairs.
+    if floating is float:
+        combine_pairs_float(entries, starts, n_rows, scale, B, stride, out, out_stride, width)
+    else:
+        combine_pairs_double(entries, starts, n_rows, scale, B, stride, out, out_stride, width)
+
+
 cdef inline void scatter(const floating* values, const int32_t* rows, Py_ssize_t n, floating scale,
                          const floating* d, floating* B, Py_ssize_t stride, Py_ssize_t width) noexcept nogil:
     # B[rows[k]] (width,) += scale * values[k] * d
@@ -127,7 +137,7 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
                          const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), X the n rows at position first of the order
-    cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, W)
+    cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, False, W)
     cdef int64_t at
     cdef int32_t[2] starts
     cdef const floating* values = <const floating*> store.values
@@ -149,7 +159,7 @@ cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order,
                                  const floating* dZ, Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride,
                                  Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
-    cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, dZ)
+    cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, False, dZ)
     cdef int64_t at
     cdef const floating* values = <const floating*> store.values
     scale_rows(dW, w_stride, store.n_columns, n_out, beta)
@@ -183,7 +193,7 @@ cdef ColumnStore columns_in(floating* work, Py_ssize_t n_in, Py_ssize_t nonzeros
     columns.values = work
     columns.rows = <int32_t*> (work + nonzeros)
     columns.starts = <int32_t*> (work + 2 * nonzeros)
-    columns.n_columns = n_in
+    columns.n_columns, columns.in_pairs = n_in, False
     return columns
 
 
@@ -214,16 +224,67 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
             columns.rows[place] = row_offset + <int32_t> i
 
 
+cdef void sort_by_pair(const RowStore* store, Py_ssize_t first, Py_ssize_t n, const ColumnStore* columns,
+                       const floating* number) noexcept nogil:
+    # The non-zeros of n rows by pair of columns, and by row within it; rows are counted from first.  Two columns of a
+    # pair that follow each other in a row share an entry.  The last argument is there for its type alone.
+    cdef Py_ssize_t i, n_pairs = (columns.n_columns + 1) // 2
+    cdef int64_t at
+    cdef int32_t* starts = columns.starts
+    cdef int32_t column, row, before, place, place_before = 0
+    cdef bint odd, joins
+    cdef floating value, value_before = 0
+    cdef floating[2] pair
+    cdef char* entry
+    cdef const floating* values = <const floating*> store.values
+    memset(starts, 0, (n_pairs + 2) * sizeof(int32_t))
+    for i in range(first, first + n):
+        before = -2
+        for at in range(store.row_starts[i], store.row_starts[i + 1]):
+            column = store.columns[at]
+            starts[column // 2 + 2] += not (column % 2 and column == before + 1)
+            before = column
+    for i in range(2, n_pairs + 1):
+        starts[i + 1] += starts[i]
+    for i in range(first, first + n):
+        before = -2
+        row = <int32_t> (i - first)
+        for at in range(store.row_starts[i], store.row_starts[i + 1]):
+            column, value = store.columns[at], values[at]
+            odd = column % 2
+            joins = odd and column == before + 1
+            place = place_before if joins else starts[column // 2 + 1]
+            starts[column // 2 + 1] = place + 1
+            pair[0] = (value_before if joins else <floating> 0.0) if odd else value
+            pair[1] = value if odd else <floating> 0.0
+            entry = <char*> columns.values + place * entry_size(number)
+            memcpy(entry, pair, sizeof(pair))
+            memcpy(entry + sizeof(pair), &row, sizeof(row))
+            before, place_before, value_before = column, place, value
+
+
+cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    # So many columns from the first on, an even one.
+    cdef ColumnStore found = columns[0]
+    found.starts += first // 2 if columns.in_pairs else first
+    found.n_columns = n
+    return found
+
+
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
                                   Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha,
                                   bint in_order) noexcept nogil:
     # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); in_order: as `sparse_backward_weight`, bit for bit
-    cdef Py_ssize_t p, begin, width, n_panels = panels_of(n_out, dZ)
+    cdef Py_ssize_t p, begin, width, n_panels = panels_of(n_out, columns.in_pairs, dZ)
     for p in range(n_panels):
         begin = panel_begin(n_out, p, n_panels, dZ)
         width = panel_begin(n_out, p + 1, n_panels, dZ) - begin
-        combine(<const floating*> columns.values, columns.rows, columns.starts, columns.n_columns, alpha, dZ + begin,
-                z_stride, dW + begin, w_stride, width, in_order)
+        if columns.in_pairs:
+            combine_pairs(<const char*> columns.values, columns.starts, columns.n_columns, alpha, dZ + begin, z_stride,
+                          dW + begin, w_stride, width)
+        else:
+            combine(<const floating*> columns.values, columns.rows, columns.starts, columns.n_columns, alpha,
+                    dZ + begin, z_stride, dW + begin, w_stride, width, in_order)
 
 
 def sparse_affine(X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
@@ -245,25 +306,43 @@ def backprop_sparse_weight(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out
                                    <floating> beta)
 
 
-def sort_blocks(X, const int64_t[::1] bounds, floating[::1] data_out, int32_t[::1] rows_out,
-                int32_t[:, ::1] starts_out, int n_threads=1):
-    """Sort the non-zeros of each block of rows of X (CSRRows) by column: data_out, rows_out (nnz,).
+def sort_blocks(X, const int64_t[::1] bounds, entries_out, int32_t[:, ::1] starts_out, int n_threads=1):
+    """Sort the non-zeros of each block of rows of X (CSRRows) by pairs of columns.
+
+    Each block's entries begin at the place of its first non-zero.  An entry stands for a row in which one column of a
+    pair is not zero, or both, the even one first; columns out of order, and one that a row has twice, may have several.
 
     bounds : (n_blocks + 1,) first row of each block, and the number of rows
-    starts_out : (n_blocks, n_in + 2), where each column of a block begins, counted within the block; rows are too
+    entries_out : (nnz,), each two values and, as int32, the row, counted within its block
+    starts_out : (n_blocks, (n_in + 1) // 2 + 2), where each pair of a block begins, counted within the block
     """
     cdef RowStore store = open_rows(X)
-    cdef BlockStore blocks = open_blocks(SortedBlocks(data_out.base, rows_out.base, starts_out.base, bounds.base),
-                                         store.n_columns)
+    cdef BlockStore blocks = open_blocks(SortedBlocks(entries_out, starts_out.base, bounds.base), store.n_columns)
+    cdef bint is_single = X.dtype == "float32"
     cdef Py_ssize_t k
     for k in prange(blocks.n_blocks, nogil=True, num_threads=n_threads, schedule="static"):
-        sort_block(&store, &blocks, k, &data_out[0])
+        if is_single:
+            sort_block(&store, &blocks, k, <const float*> NULL)
+        else:
+            sort_block(&store, &blocks, k, <const double*> NULL)
 
 
 cdef void sort_block(const RowStore* store, const BlockStore* blocks, Py_ssize_t k,
                      const floating* number) noexcept nogil:
     cdef ColumnStore columns = block_at(blocks, store, blocks.bounds[k], number)
-    sort_by_column(store, NULL, blocks.bounds[k], blocks.bounds[k + 1] - blocks.bounds[k], 0, &columns, number)
+    sort_by_pair(store, blocks.bounds[k], blocks.bounds[k + 1] - blocks.bounds[k], &columns, number)
+
+
+def backprop_sparse_weight_by_block(X, blocks, const floating[:, ::1] dZ, floating[:, ::1] dW_out, double alpha=1.0,
+                                    double beta=0.0):
+    """Same as backprop_sparse_weight, for X sorted as SortedBlocks of one block."""
+    cdef RowStore store = open_rows(X)
+    cdef BlockStore block_store = open_blocks(blocks, store.n_columns)
+    cdef ColumnStore columns = block_at(&block_store, &store, 0, &dZ[0, 0])
+    with nogil:
+        scale_rows(&dW_out[0, 0], dW_out.shape[1], store.n_columns, dW_out.shape[1], <floating> beta)
+        columns_backward_weight(&columns, &dZ[0, 0], dZ.shape[1], &dW_out[0, 0], dW_out.shape[1], dW_out.shape[1],
+                                <floating> alpha, False)
 
 
 def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out, floating[::1] work,

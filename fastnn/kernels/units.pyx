@@ -26,8 +26,8 @@ from .losses cimport loss_rows, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now
 from .rows cimport CSR, dense_rows, fetch_rows, stand_as_numbers
 from .sparse cimport (
-    ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, scale_rows, sort_by_column,
-    sparse_backward_weight, sparse_forward)
+    ColumnStore, block_at, column_work_size, columns_backward_weight, columns_from, columns_in, scale_rows,
+    sort_by_column, sparse_backward_weight, sparse_forward)
 from .updates cimport Step, StepStore, clipped, limit_norms, penalty, step_at, sum_of_squares, update_range
 
 cdef extern from *:
@@ -186,8 +186,7 @@ cdef void climb_columns(const Model* model, const Batch* run, Py_ssize_t at, flo
     cdef ColumnStore columns
     for m in range(1 if model.blocks != NULL else n_members):
         columns = block_at(model.blocks, run.store, at, dZ) if model.blocks != NULL else columns_of(model, rows, m)
-        columns.starts += first
-        columns.n_columns = n_columns
+        columns = columns_from(&columns, first, n_columns)
         columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha, model.blocks == NULL)
 
 

@@ -45,14 +45,17 @@
 #endif
 #endif
 
+/* What is used twice is read once: compilers rather read it again, as an operand. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define IN_REGISTER(v) __asm__("" : "+w"(v))
+#else
+#define IN_REGISTER(v)
+#endif
+
 /* No product is fused with a sum beyond this: compilers do so in one tile and not in another, and the bits would
    depend on how the units are shared out.  */
-#if defined(__GNUC__) && defined(__x86_64__)
-#define ROUNDED(v) __asm__("" : "+v"(v))
-#elif defined(__GNUC__) && defined(__aarch64__)
-#define ROUNDED(v) __asm__("" : "+w"(v))
-#else
-#define ROUNDED(v)
-#endif
+#define ROUNDED(v) IN_REGISTER(v)
 
 #endif
