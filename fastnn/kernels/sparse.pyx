@@ -14,7 +14,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .affine cimport fill_rows
-from .rows cimport RowStore, convert, open_rows, stored
+from .rows cimport RowStore, convert, fetch_rows, open_rows, stored
 
 cdef extern from "panels.h" nogil:
     Py_ssize_t panels_of_float(Py_ssize_t width, bint in_pairs)
@@ -210,6 +210,8 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
     memset(starts, 0, (columns.n_columns + 2) * sizeof(int32_t))
     for i in range(n):
         row = order[first + i] if order != NULL else first + i
+        if i + 2 < n:
+            fetch_rows(store, order, first + i + 2, 1, sizeof(floating))
         for at in range(store.row_starts[row], store.row_starts[row + 1]):
             starts[store.columns[at] + 2] += 1
     for i in range(2, columns.n_columns + 1):
