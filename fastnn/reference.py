@@ -223,6 +223,11 @@ def inplace_log_softmax(Z: Array) -> None:
         Z -= np.log(np.exp(Z).sum(axis=1, keepdims=True))
 
 
+def inplace_backprop_softmax(P: Array, dP: Array) -> None:
+    """DP (n, n_classes), a gradient by P = softmax(Z), becomes that by Z: P * (dP - sum_j P_j dP_j)."""
+    dP[:] = P * (dP - (P * dP).sum(axis=1, keepdims=True))
+
+
 # --- kernels.losses ---------------------------------------------------------------------------------
 
 LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared": 2, "absolute": 3, "huber": 4}

@@ -175,6 +175,15 @@ def test_softmax(dtype, assert_close, rng, n, n_classes):
     assert_close(log_P, expected)
 
 
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n_classes", [1, 2, 10, 17])
+def test_backprop_through_softmax(dtype, assert_close, rng, n, n_classes):
+    P = special.softmax(draw(rng, n, n_classes, dtype=dtype), axis=1) if n else np.zeros((n, n_classes), dtype)
+    dP = draw(rng, n, n_classes, dtype=dtype)
+    (dZ,), (expected,) = call_both("inplace_backprop_softmax", lambda o: (P, *o), [dP])
+    assert_close(dZ, expected, 4)
+
+
 def test_log_softmax_does_not_overflow(dtype):
     limit = {"float32": 1e38, "float64": 1e300}[dtype]
     Z = np.array([[limit, 0.0, -limit], [-limit, -limit, -limit], [1e4, -1e4, 0.0]], dtype)

@@ -91,3 +91,16 @@ def inplace_log_softmax(floating[:, ::1] Z):
                 total += exp_(Z[i, j])
             for j in range(Z.shape[1]):
                 Z[i, j] = <floating> (Z[i, j] - log(total))
+
+
+def inplace_backprop_softmax(const floating[:, ::1] P, floating[:, ::1] dP):
+    """dP (n, n_classes), a gradient by P = softmax(Z), becomes that by Z: P * (dP - sum_j P_j dP_j)."""
+    cdef Py_ssize_t i, j
+    cdef floating total
+    with nogil:
+        for i in range(P.shape[0]):
+            total = 0
+            for j in range(P.shape[1]):
+                total += P[i, j] * dP[i, j]
+            for j in range(P.shape[1]):
+                dP[i, j] = P[i, j] * (dP[i, j] - total)
