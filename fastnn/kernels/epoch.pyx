@@ -325,7 +325,7 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
     cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], block, at, rows
     if k == 0 and columns != NULL:
         scale_rows(dW + begin, n_out, n_in, end - begin, beta)
-        columns_backward_weight(columns, dZ + begin, n_out, dW + begin, n_out, end - begin, alpha, False)
+        columns_backward_weight(columns, dZ + begin, n_out, dW + begin, n_out, end - begin, alpha)
         return
     if k == 0 and X == NULL:
         sparse_backward_weight(batch.store, batch.order, first, n, dZ + begin, n_out, dW + begin, n_out, end - begin,

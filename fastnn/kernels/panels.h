@@ -16,8 +16,8 @@
 #define PAIR_VECTORS 4
 #endif
 
-/* The distance of two entries, of two values and the number of a row. */
-#define ENTRY_BYTES(number) (2 * sizeof(number) + sizeof(int32_t))
+/* The distance of two entries, of so many values and the number of a row. */
+#define ENTRY_BYTES(number, n_values) ((n_values) * sizeof(number) + sizeof(int32_t))
 
 #define JOIN_(name, number, bytes) name##_##number##_##bytes
 #define JOIN(name, number, bytes) JOIN_(name, number, bytes)
@@ -81,43 +81,40 @@ FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
 #define TRY_16(call)
 #endif
 
-/* out[j] (width,) += scale * sum_k values[k] * B[rows[k]] (width,) for starts[j] <= k < starts[j + 1], for each j of n and
-   one panel; if in_order is set, one after the other, so that what is added in two calls has the same bits as in one.  */
-FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, const int32_t *starts, ptrdiff_t n,
-                                  NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
-                                  ptrdiff_t width, int in_order)
+/* out (width,) += sum_k values[k] * B[rows[k]] (width,), k < n, for one panel. */
+FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, const NUMBER *B,
+                                  ptrdiff_t stride, NUMBER *out, ptrdiff_t width)
 {
-    ptrdiff_t j, k, c;
-#define COMBINE(bytes) \
-    JOIN(combine, NUMBER, bytes)(values, rows, starts, n, scale, B, stride, out, out_stride, width, in_order)
+    ptrdiff_t k, c;
+#define COMBINE(bytes) JOIN(combine, NUMBER, bytes)(values, rows, n, B, stride, out, width)
     TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
 #undef COMBINE
-    for (j = 0; j < n; j++)
-        for (k = starts[j]; k < starts[j + 1]; k++)
-            for (c = 0; c < width; c++)
-                out[j * out_stride + c] += scale * values[k] * B[rows[k] * stride + c];
+    for (k = 0; k < n; k++)
+        for (c = 0; c < width; c++)
+            out[c] += values[k] * B[rows[k] * stride + c];
 }
 
-/* out[2 j] (width,) += scale * sum_k v[k, 0] * B[rows[k]] (width,), out[2 j + 1] the same with v[k, 1], for
-   starts[j] <= k < starts[j + 1] and one panel; out has n_rows rows, and an odd last one is without a second. */
-FUNCTION void OF(combine_pairs, NUMBER)(const char *entries, const int32_t *starts, ptrdiff_t n_rows, NUMBER scale,
-                                        const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
-                                        ptrdiff_t width)
+/* out[m j + i] (width,) += scale * sum_k v[k, i] * B[rows[k]] (width,) for i < m, starts[j] <= k < starts[j + 1] and one
+   panel, one k after the other, so that what is added in two calls has the same bits as in one.  m, 1 or 2, values and a
+   row make an entry; out has n_rows rows, and where they are odd in number the last of two is without a second. */
+FUNCTION void OF(combine_entries, NUMBER)(const char *entries, const int32_t *starts, int m, ptrdiff_t n_rows,
+                                          NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out,
+                                          ptrdiff_t out_stride, ptrdiff_t width)
 {
     ptrdiff_t j, k, c, i;
     NUMBER values[2];
     int32_t row;
-#define PAIRS(bytes) \
-    JOIN(combine_pairs, NUMBER, bytes)(entries, starts, n_rows, scale, B, stride, out, out_stride, width)
-    TRY_64(PAIRS) TRY_32(PAIRS) TRY_16(PAIRS)
-#undef PAIRS
-    for (j = 0; 2 * j < n_rows; j++)
+#define COMBINE(bytes) \
+    JOIN(combine_entries, NUMBER, bytes)(entries, starts, m, n_rows, scale, B, stride, out, out_stride, width)
+    TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
+#undef COMBINE
+    for (j = 0; m * j < n_rows; j++)
         for (k = starts[j]; k < starts[j + 1]; k++) {
-            memcpy(values, entries + k * ENTRY_BYTES(NUMBER), sizeof(values));
-            memcpy(&row, entries + k * ENTRY_BYTES(NUMBER) + sizeof(values), sizeof(row));
-            for (i = 0; i < 2 && 2 * j + i < n_rows; i++)
+            memcpy(values, entries + k * ENTRY_BYTES(NUMBER, m), m * sizeof(NUMBER));
+            memcpy(&row, entries + k * ENTRY_BYTES(NUMBER, m) + m * sizeof(NUMBER), sizeof(row));
+            for (i = 0; i < m && m * j + i < n_rows; i++)
                 for (c = 0; c < width; c++)
-                    out[(2 * j + i) * out_stride + c] += scale * values[i] * B[row * stride + c];
+                    out[(m * j + i) * out_stride + c] += scale * values[i] * B[row * stride + c];
         }
 }
 
@@ -155,8 +152,8 @@ typedef NUMBER half __attribute__((vector_size(BYTES / 2), aligned(sizeof(NUMBER
 #define PLACE(p) (p == vectors - 1 && !halved ? width - LANES : p * LANES)
 #define HALF_PLACE (width - LANES / 2)
 
-INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
-                                  const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t width, const int vectors,
+INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, const NUMBER *B,
+                                  ptrdiff_t stride, NUMBER *out, ptrdiff_t width, const int vectors,
                                   const int halved, const int chains)
 {
     const vector zero = {0};
@@ -176,7 +173,7 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
         last[0] = READ_HALF(out + HALF_PLACE);
     for (k = 0; k + chains <= n; k += chains)
         for (c = 0; c < chains; c++) {
-            value = scale * values[k + c];
+            value = values[k + c];
             b = B + rows[k + c] * stride;
             for (p = 0; p < vectors; p++)
                 sums[c][p] += value * READ(b + PLACE(p));
@@ -184,7 +181,7 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
                 last[c] += value * READ_HALF(b + HALF_PLACE);
         }
     if (k < n) {
-        value = scale * values[k];
+        value = values[k];
         b = B + rows[k] * stride;
         for (p = 0; p < vectors; p++)
             sums[0][p] += value * READ(b + PLACE(p));
@@ -203,9 +200,9 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
     }
 }
 
-INLINE void NAME(pair_vectors)(const char *entries, ptrdiff_t n, NUMBER scale, const NUMBER *B, ptrdiff_t stride,
-                               NUMBER *out, ptrdiff_t out_stride, ptrdiff_t width, const int vectors,
-                               const int halved, const int rows_at_once)
+INLINE void NAME(entry_vectors)(const char *entries, ptrdiff_t n, const int m, const int rows_at_once, NUMBER scale,
+                                const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
+                                ptrdiff_t width, const int vectors, const int halved)
 {
     const half half_zero = {0};
     vector sums[2][PANEL_VECTORS], read;
@@ -220,15 +217,16 @@ INLINE void NAME(pair_vectors)(const char *entries, ptrdiff_t n, NUMBER scale, c
             sums[i][p] = READ(out + i * out_stride + PLACE(p));
         last[i] = halved ? READ_HALF(out + i * out_stride + HALF_PLACE) : half_zero;
     }
-    for (k = 0; k < n; k++, entries += ENTRY_BYTES(NUMBER)) {
-        memcpy(values, entries, sizeof(values));
-        memcpy(&row, entries + sizeof(values), sizeof(row));
+    for (k = 0; k < n; k++, entries += ENTRY_BYTES(NUMBER, m)) {
+        memcpy(values, entries, m * sizeof(NUMBER));
+        memcpy(&row, entries + m * sizeof(NUMBER), sizeof(row));
         b = B + row * stride;
-        values[0] *= scale;
-        values[1] *= scale;
+        for (i = 0; i < rows_at_once; i++)
+            values[i] *= scale;
         for (p = 0; p < vectors; p++) {
             read = READ(b + PLACE(p));
-            IN_REGISTER(read);
+            if (rows_at_once > 1)
+                IN_REGISTER(read);
             for (i = 0; i < rows_at_once; i++)
                 sums[i][p] += values[i] * read;
         }
@@ -285,47 +283,41 @@ INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptr
 /* In halves of vectors: what is left over may need no more than one. */
 #define HALVES ((width + LANES / 2 - 1) / (LANES / 2))
 
-FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, const int32_t *starts, ptrdiff_t n,
-                            NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
-                            ptrdiff_t width, int in_order)
+FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, const NUMBER *B, ptrdiff_t stride,
+                            NUMBER *out, ptrdiff_t width)
 {
-    ptrdiff_t j;
-    /* Where sums are few, each may have two chains, so that no product waits for the one before. */
-#define LOOP(vectors, halved, chains) \
-    for (j = 0; j < n; j++) \
-        if (starts[j] < starts[j + 1]) \
-            NAME(combine_vectors)(values + starts[j], rows + starts[j], starts[j + 1] - starts[j], scale, B, stride, \
-                                  out + j * out_stride, width, vectors, halved, chains);
-#define CHAINS(vectors, halved) \
-        if (vectors * BYTES <= 128 && !in_order) { \
-            LOOP(vectors, halved, 2) \
-        } else { \
-            LOOP(vectors, halved, 1) \
-        } \
-        break;
+    /* Where sums are few, each has two chains, so that no product waits for the one before. */
+#define COMBINE(vectors, halved) \
+    NAME(combine_vectors)(values, rows, n, B, stride, out, width, vectors, halved, (vectors) * BYTES <= 128 ? 2 : 1); \
+    break;
 #define CASE(vectors) \
-    case 2 * vectors - 1: CHAINS(vectors - 1, 1) \
-    case 2 * vectors: CHAINS(vectors, 0)
+    case 2 * vectors - 1: COMBINE(vectors - 1, 1) \
+    case 2 * vectors: COMBINE(vectors, 0)
     switch (HALVES) { CASES }
-#undef CHAINS
 #undef CASE
-#undef LOOP
+#undef COMBINE
 }
 
-FUNCTION void NAME(combine_pairs)(const char *entries, const int32_t *starts, ptrdiff_t n_rows, NUMBER scale,
-                                  const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
-                                  ptrdiff_t width)
+FUNCTION void NAME(combine_entries)(const char *entries, const int32_t *starts, int m, ptrdiff_t n_rows, NUMBER scale,
+                                    const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
+                                    ptrdiff_t width)
 {
     ptrdiff_t j;
-#define PAIR(vectors, halved, rows_at_once) \
-    NAME(pair_vectors)(entries + starts[j] * ENTRY_BYTES(NUMBER), starts[j + 1] - starts[j], scale, B, stride, \
-                       out + 2 * j * out_stride, out_stride, width, vectors, halved, rows_at_once)
+#define COMBINE(m, rows_at_once, vectors, halved) \
+    NAME(entry_vectors)(entries + starts[j] * ENTRY_BYTES(NUMBER, m), starts[j + 1] - starts[j], m, rows_at_once, \
+                        scale, B, stride, out + m * j * out_stride, out_stride, width, vectors, halved)
 #define LOOP(vectors, halved) \
-        for (j = 0; j < n_rows / 2; j++) \
-            if (starts[j] < starts[j + 1]) \
-                PAIR(vectors, halved, 2); \
-        if (n_rows % 2) \
-            PAIR(vectors, halved, 1); \
+        if (m == 1) { \
+            for (j = 0; j < n_rows; j++) \
+                if (starts[j] < starts[j + 1]) \
+                    COMBINE(1, 1, vectors, halved); \
+        } else { \
+            for (j = 0; j < n_rows / 2; j++) \
+                if (starts[j] < starts[j + 1]) \
+                    COMBINE(2, 2, vectors, halved); \
+            if (n_rows % 2) \
+                COMBINE(2, 1, vectors, halved); \
+        } \
         break;
 #define CASE(vectors) \
     case 2 * vectors - 1: LOOP(vectors - 1, 1) \
@@ -333,7 +325,7 @@ FUNCTION void NAME(combine_pairs)(const char *entries, const int32_t *starts, pt
     switch (HALVES) { CASES }
 #undef CASE
 #undef LOOP
-#undef PAIR
+#undef COMBINE
 }
 
 FUNCTION void NAME(scatter)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale, const NUMBER *d,

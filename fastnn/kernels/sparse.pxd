@@ -3,13 +3,12 @@ from libc.stdint cimport int32_t, int64_t
 
 from .rows cimport RowStore
 
-# The non-zeros of some rows, sorted by column, or by pair of columns: then a value stands for each column of the pair.
+# The non-zeros of some rows, sorted by column, or by pair of columns.
 cdef struct ColumnStore:
-    void* values            # (nnz,) of the network's dtype; in pairs: entries of two values and a row
-    int32_t* rows           # (nnz,); in pairs: NULL
+    char* entries           # each n_values of the network's dtype, one for a column, and an int32, the row
     int32_t* starts         # where columns, or pairs, begin, and where the last one ends; one more while sorting
     Py_ssize_t n_columns
-    bint in_pairs
+    int n_values            # 1 or 2
 
 # The same for all rows, block by block.
 cdef struct BlockStore:
@@ -43,4 +42,4 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
 cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_ssize_t n) noexcept nogil
 
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
-                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha, bint in_order) noexcept nogil
+                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil

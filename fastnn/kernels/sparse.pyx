@@ -21,17 +21,16 @@ cdef extern from "panels.h" nogil:
     Py_ssize_t panels_of_double(Py_ssize_t width, bint in_pairs)
     Py_ssize_t panel_begin_float(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
     Py_ssize_t panel_begin_double(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
-    void combine_float(const float* values, const int32_t* rows, const int32_t* starts, Py_ssize_t n, float scale,
-                       const float* B, Py_ssize_t stride, float* out, Py_ssize_t out_stride, Py_ssize_t width,
-                       bint in_order)
-    void combine_double(const double* values, const int32_t* rows, const int32_t* starts, Py_ssize_t n, double scale,
-                        const double* B, Py_ssize_t stride, double* out, Py_ssize_t out_stride, Py_ssize_t width,
-                        bint in_order)
-    void combine_pairs_float(const char* entries, const int32_t* starts, Py_ssize_t n_rows, float scale,
-                             const float* B, Py_ssize_t stride, float* out, Py_ssize_t out_stride, Py_ssize_t width)
-    void combine_pairs_double(const char* entries, const int32_t* starts, Py_ssize_t n_rows, double scale,
-                              const double* B, Py_ssize_t stride, double* out, Py_ssize_t out_stride,
-                              Py_ssize_t width)
+    void combine_float(const float* values, const int32_t* rows, Py_ssize_t n, const float* B, Py_ssize_t stride,
+                       float* out, Py_ssize_t width)
+    void combine_double(const double* values, const int32_t* rows, Py_ssize_t n, const double* B, Py_ssize_t stride,
+                        double* out, Py_ssize_t width)
+    void combine_entries_float(const char* entries, const int32_t* starts, int m, Py_ssize_t n_rows, float scale,
+                               const float* B, Py_ssize_t stride, float* out, Py_ssize_t out_stride,
+                               Py_ssize_t width)
+    void combine_entries_double(const char* entries, const int32_t* starts, int m, Py_ssize_t n_rows, double scale,
+                                const double* B, Py_ssize_t stride, double* out, Py_ssize_t out_stride,
+                                Py_ssize_t width)
     void scatter_float(const float* values, const int32_t* rows, Py_ssize_t n, float scale, const float* d, float* B,
                        Py_ssize_t stride, Py_ssize_t width)
     void scatter_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* d,
@@ -61,8 +60,8 @@ cdef BlockStore open_blocks(object blocks, Py_ssize_t n_columns) except *:
     cdef uint8_t[::1] entries = blocks.entries.view("u1")
     cdef int32_t[:, ::1] starts = blocks.starts
     cdef const int64_t[::1] bounds = blocks.bounds
-    found.all.values, found.all.rows, found.all.starts = &entries[0], NULL, &starts[0, 0]
-    found.all.n_columns, found.all.in_pairs = n_columns, True
+    found.all.entries, found.all.starts = <char*> &entries[0], &starts[0, 0]
+    found.all.n_columns, found.all.n_values = n_columns, 2
     found.bounds, found.n_blocks = &bounds[0], bounds.shape[0] - 1
     return found
 
@@ -78,14 +77,14 @@ cdef ColumnStore block_at(const BlockStore* blocks, const RowStore* store, Py_ss
             low = middle
         else:
             high = middle
-    found.values = <char*> blocks.all.values + store.row_starts[first] * entry_size(number)
+    found.entries += store.row_starts[first] * entry_size(2, number)
     found.starts += low * ((blocks.all.n_columns + 1) // 2 + 2)
     return found
 
 
-cdef inline Py_ssize_t entry_size(const floating* number) noexcept nogil:
-    # Of two values and the number of a row.
-    return 2 * sizeof(floating) + sizeof(int32_t)
+cdef inline Py_ssize_t entry_size(int n_values, const floating* number) noexcept nogil:
+    # Bytes of so many values and the number of a row.  The last argument is there for its type alone.
+    return n_values * <Py_ssize_t> sizeof(floating) + <Py_ssize_t> sizeof(int32_t)
 
 
 cdef inline Py_ssize_t panels_of(Py_ssize_t width, bint in_pairs, const floating* number) noexcept nogil:
@@ -104,24 +103,24 @@ cdef inline Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_
         return panel_begin_double(width, p, n_panels)
 
 
-cdef inline void combine(const floating* values, const int32_t* rows, const int32_t* starts, Py_ssize_t n,
-                         floating scale, const floating* B, Py_ssize_t stride, floating* out, Py_ssize_t out_stride,
-                         Py_ssize_t width, bint in_order) noexcept nogil:
-    # out[j] (width,) += scale * sum_k values[k] * B[rows[k]], k from starts[j] to starts[j + 1], for each j of n
+cdef inline void combine(const floating* values, const int32_t* rows, Py_ssize_t n, const floating* B,
+                         Py_ssize_t stride, floating* out, Py_ssize_t width) noexcept nogil:
+    # out (width,) += sum_k values[k] * B[rows[k]]
     if floating is float:
-        combine_float(values, rows, starts, n, scale, B, stride, out, out_stride, width, in_order)
+        combine_float(values, rows, n, B, stride, out, width)
     else:
-        combine_double(values, rows, starts, n, scale, B, stride, out, out_stride, width, in_order)
+        combine_double(values, rows, n, B, stride, out, width)
 
 
-cdef inline void combine_pairs(const char* entries, const int32_t* starts, Py_ssize_t n_rows, floating scale,
-                               const floating* B, Py_ssize_t stride, floating* out, Py_ssize_t out_stride,
-                               Py_ssize_t width) noexcept nogil:
-    # The same for n_rows rows of out, two at once, whose values stand in pairs.
+cdef inline void combine_columns(const ColumnStore* columns, floating scale, const floating* B, Py_ssize_t stride,
+                                 floating* out, Py_ssize_t out_stride, Py_ssize_t width) noexcept nogil:
+    # out[j] (width,) += scale * sum_i X[i, j] * B[i] for the columns of X
     if floating is float:
-        combine_pairs_float(entries, starts, n_rows, scale, B, stride, out, out_stride, width)
+        combine_entries_float(columns.entries, columns.starts, columns.n_values, columns.n_columns, scale, B, stride,
+                              out, out_stride, width)
     else:
-        combine_pairs_double(entries, starts, n_rows, scale, B, stride, out, out_stride, width)
+        combine_entries_double(columns.entries, columns.starts, columns.n_values, columns.n_columns, scale, B, stride,
+                               out, out_stride, width)
 
 
 cdef inline void scatter(const floating* values, const int32_t* rows, Py_ssize_t n, floating scale,
@@ -139,9 +138,7 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), X the n rows at position first of the order
     cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, False, W)
     cdef int64_t at
-    cdef int32_t[2] starts
     cdef const floating* values = <const floating*> store.values
-    starts[0] = 0
     fill_rows(b, Z, z_stride, n, n_out)
     # One panel of W after the other, so that it stays in cache while the rows go by.
     for p in range(n_panels):
@@ -150,9 +147,8 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
         for i in range(n):
             row = order[first + i] if order != NULL else first + i
             at = store.row_starts[row]
-            starts[1] = <int32_t> (store.row_starts[row + 1] - at)
-            combine(values + at, store.columns + at, starts, 1, <floating> 1.0, W + begin, w_stride,
-                    Z + i * z_stride + begin, 0, width, False)
+            combine(values + at, store.columns + at, store.row_starts[row + 1] - at, W + begin, w_stride,
+                    Z + i * z_stride + begin, width)
 
 
 cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
@@ -184,16 +180,15 @@ cdef void scale_rows(floating* dW, Py_ssize_t w_stride, Py_ssize_t n_in, Py_ssiz
 
 
 cdef Py_ssize_t column_work_size(Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil:
-    # Values, rows and starts; an int32 finds room in the place of a number.
+    # Entries and starts; an int32 finds room in the place of a number.
     return 2 * nonzeros + n_in + 2
 
 
 cdef ColumnStore columns_in(floating* work, Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil:
     cdef ColumnStore columns
-    columns.values = work
-    columns.rows = <int32_t*> (work + nonzeros)
+    columns.entries = <char*> work
     columns.starts = <int32_t*> (work + 2 * nonzeros)
-    columns.n_columns, columns.in_pairs = n_in, False
+    columns.n_columns, columns.n_values = n_in, 1
     return columns
 
 
@@ -204,9 +199,9 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
     cdef Py_ssize_t i, row
     cdef int64_t at
     cdef int32_t* starts = columns.starts
-    cdef int32_t place
+    cdef int32_t place, counted
+    cdef char* entry
     cdef const floating* values = <const floating*> store.values
-    cdef floating* values_out = <floating*> columns.values
     memset(starts, 0, (columns.n_columns + 2) * sizeof(int32_t))
     for i in range(n):
         row = order[first + i] if order != NULL else first + i
@@ -218,12 +213,15 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
         starts[i + 1] += starts[i]
     for i in range(n):
         row = order[first + i] if order != NULL else first + i
+        counted = row_offset + <int32_t> i
         for at in range(store.row_starts[row], store.row_starts[row + 1]):
             # starts[c + 1] runs from the start of column c to its end, which is the start of the next.
             place = starts[store.columns[at] + 1]
             starts[store.columns[at] + 1] = place + 1
-            values_out[place] = values[at]
-            columns.rows[place] = row_offset + <int32_t> i
+            # Value and row lie in one line of the cache.
+            entry = columns.entries + place * entry_size(1, number)
+            memcpy(entry, values + at, sizeof(floating))
+            memcpy(entry + sizeof(floating), &counted, sizeof(counted))
 
 
 cdef void sort_by_pair(const RowStore* store, Py_ssize_t first, Py_ssize_t n, const ColumnStore* columns,
@@ -259,7 +257,7 @@ cdef void sort_by_pair(const RowStore* store, Py_ssize_t first, Py_ssize_t n, co
             starts[column // 2 + 1] = place + 1
             pair[0] = (value_before if joins else <floating> 0.0) if odd else value
             pair[1] = value if odd else <floating> 0.0
-            entry = <char*> columns.values + place * entry_size(number)
+            entry = columns.entries + place * entry_size(2, number)
             memcpy(entry, pair, sizeof(pair))
             memcpy(entry + sizeof(pair), &row, sizeof(row))
             before, place_before, value_before = column, place, value
@@ -268,25 +266,19 @@ cdef void sort_by_pair(const RowStore* store, Py_ssize_t first, Py_ssize_t n, co
 cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
     # So many columns from the first on, an even one.
     cdef ColumnStore found = columns[0]
-    found.starts += first // 2 if columns.in_pairs else first
+    found.starts += first // columns.n_values
     found.n_columns = n
     return found
 
 
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
-                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha,
-                                  bint in_order) noexcept nogil:
-    # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); in_order: as `sparse_backward_weight`, bit for bit
-    cdef Py_ssize_t p, begin, width, n_panels = panels_of(n_out, columns.in_pairs, dZ)
+                                  Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil:
+    # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); as `sparse_backward_weight`, bit for bit
+    cdef Py_ssize_t p, begin, n_panels = panels_of(n_out, columns.n_values == 2, dZ)
     for p in range(n_panels):
         begin = panel_begin(n_out, p, n_panels, dZ)
-        width = panel_begin(n_out, p + 1, n_panels, dZ) - begin
-        if columns.in_pairs:
-            combine_pairs(<const char*> columns.values, columns.starts, columns.n_columns, alpha, dZ + begin, z_stride,
-                          dW + begin, w_stride, width)
-        else:
-            combine(<const floating*> columns.values, columns.rows, columns.starts, columns.n_columns, alpha,
-                    dZ + begin, z_stride, dW + begin, w_stride, width, in_order)
+        combine_columns(columns, alpha, dZ + begin, z_stride, dW + begin, w_stride,
+                        panel_begin(n_out, p + 1, n_panels, dZ) - begin)
 
 
 def sparse_affine(X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
@@ -344,7 +336,7 @@ def backprop_sparse_weight_by_block(X, blocks, const floating[:, ::1] dZ, floati
     with nogil:
         scale_rows(&dW_out[0, 0], dW_out.shape[1], store.n_columns, dW_out.shape[1], <floating> beta)
         columns_backward_weight(&columns, &dZ[0, 0], dZ.shape[1], &dW_out[0, 0], dW_out.shape[1], dW_out.shape[1],
-                                <floating> alpha, False)
+                                <floating> alpha)
 
 
 def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out, floating[::1] work,
@@ -358,7 +350,7 @@ def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, :
             sort_by_column(&store, NULL, 0, store.n_rows, 0, &columns, &work[0])
             scale_rows(&dW_out[0, 0], dW_out.shape[1], store.n_columns, dW_out.shape[1], <floating> beta)
             columns_backward_weight(&columns, &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0, 0],
-                                    dW_out.shape[1], dW_out.shape[1], <floating> alpha, True)
+                                    dW_out.shape[1], dW_out.shape[1], <floating> alpha)
 
 
 def count_nonzeros(const stored[:, ::1] X, int64_t[::1] indptr_out):

@@ -187,7 +187,7 @@ cdef void climb_columns(const Model* model, const Batch* run, Py_ssize_t at, flo
     for m in range(1 if model.blocks != NULL else n_members):
         columns = block_at(model.blocks, run.store, at, dZ) if model.blocks != NULL else columns_of(model, rows, m)
         columns = columns_from(&columns, first, n_columns)
-        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha, model.blocks == NULL)
+        columns_backward_weight(&columns, dZ, z_stride, target, stride, n_units, alpha)
 
 
 cdef void step_sparse(const Model* model, const Batch* run, Py_ssize_t at, Py_ssize_t n, floating* rows,
