@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.kernels import blas, dense, epoch, sparse, touched, units
+from fastnn.kernels import rows as kernel_rows
 from fastnn.kernels.epoch import Architecture, Space
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
@@ -68,11 +69,14 @@ LINE_BYTES = 64
 
 # sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.
 SPARSE_DENSITY = 0.25
-DENSITY_SAMPLE = 1000
+DENSITY_SAMPLE = 300
 
 # A run of so few multiply-adds forward is left to one thread: waiting for others gains nothing where they are free, and
 # costs a time slice where they are not.
 SMALL_RUN = 2e6
+
+# Numbers of so many bytes are looked through by more than one thread.
+PARALLEL_BYTES = 1 << 22
 
 # Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
 FORWARD_PRODUCT = 1e9
@@ -176,10 +180,16 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
     """Dense rows as CSRRows of dtype."""
     n, n_in = X.shape
     indptr = np.empty(n + 1, np.int64)
-    sparse.count_nonzeros(X, indptr)
+    sparse.count_nonzeros(X, indptr, n_threads)
     data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
     sparse.fill_nonzeros(X, indptr, data, indices, n_threads)
     return CSRRows(data, indices, indptr, n_in)
+
+
+def all_finite(values: NDArray[Any], n_threads: int) -> bool:
+    """Whether float32 or float64 numbers are neither infinite nor NaN."""
+    n_threads = _forks.usable_threads(n_threads) if values.nbytes > PARALLEL_BYTES else 1
+    return bool(kernel_rows.all_finite(values.reshape(-1).view(f"u{values.itemsize}"), n_threads))
 
 
 def choose_storage(rows: Rows, dtype: np.dtype[Any], sparse: Any, n_threads: int) -> Rows:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastnn._engine import all_finite
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.blas import MAX_DIMENSION
 from fastnn.kernels.losses import LOSSES
@@ -113,7 +114,7 @@ def check_seed(seed: int | np.random.Generator | None) -> np.random.Generator:
         ) from None
 
 
-def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X") -> Rows:
+def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X", n_threads: int = 1) -> Rows:
     """Rows (n, n_in) of finite numbers, as a C-contiguous array or as CSRRows.
 
     uint8, float32 and float64 stay as they are: the engine converts a block at a time.  Other real types
@@ -126,7 +127,7 @@ def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X") -> Rows
         raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
     _check_width(array.shape, n_in, name)
     array = np.ascontiguousarray(array, dtype=None if array.dtype in STORED else dtype)
-    _check_finite(array, dtype, name)
+    _check_finite(array, dtype, name, n_threads)
     return array
 
 
@@ -138,11 +139,13 @@ def _check_width(shape: tuple[int, ...], n_in: int, name: str) -> None:
         raise ValueError(f"{name} must have {n_in} columns, as many as the network has inputs; its shape is {shape}")
 
 
-def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> None:
-    # The extremes tell all of it, and cost no array of flags: NaN propagates through both.  Block by block, the values
-    # come from memory, or from a disk, once.
+def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str, n_threads: int = 1) -> None:
     if values.dtype.kind != "f" or values.size == 0:
         return
+    if values.dtype in FLOATING and np.can_cast(values.dtype, dtype) and all_finite(values, n_threads):
+        return
+    # The extremes tell all of it, and cost no array of flags: NaN propagates through both.  Block by block, the values
+    # come from memory, or from a disk, once.
     step = max(1, CHECKED_AT_ONCE * len(values) // values.size)
     low, high = math.inf, -math.inf
     for begin in range(0, len(values), step):

@@ -323,10 +323,15 @@ class Network:
         return self.without_norm().engine(n_threads).forward(rows)
 
     def check_data(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, names: Sequence[str] = ("X", "y")
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        names: Sequence[str] = ("X", "y"),
+        n_threads: int = 1,
     ) -> tuple[Rows, Targets]:
         """Return rows and targets as the engine takes them, at least one row; names are for errors."""
-        rows = check_rows(X, self.n_in, self.dtype, names[0])
+        rows = check_rows(X, self.n_in, self.dtype, names[0], n_threads)
         n_rows = int(rows.shape[0])
         check_not_empty(n_rows, names[0])
         values = check_targets(y, n_rows, self.n_out, self.loss, self.dtype, names[1])

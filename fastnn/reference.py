@@ -313,6 +313,11 @@ def backprop_dense_weight(X: Array, dZ: Array, dW_out: Array, alpha: float = 1.0
 # --- kernels.sparse ---------------------------------------------------------------------------------
 
 
+def all_finite(values: Array, n_threads: int = 1) -> bool:
+    """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
+    return bool(np.isfinite(values.view(f"f{values.itemsize}")).all())
+
+
 def to_dense(X: CSRRows) -> Array:
     """Sparse rows as an array (n, n_in)."""
     dense = np.zeros(X.shape, X.dtype)
@@ -370,7 +375,7 @@ def backprop_sparse_weight_by_column(
     backprop_sparse_weight(X, dZ, dW_out, alpha, beta)
 
 
-def count_nonzeros(X: Array, indptr_out: Array) -> None:
+def count_nonzeros(X: Array, indptr_out: Array, n_threads: int = 1) -> None:
     """indptr_out (n + 1,) = where each row of the CSR of X (n, n_in) starts; its last entry is the count."""
     indptr_out[0] = 0
     np.cumsum(np.count_nonzero(X, axis=1), out=indptr_out[1:])

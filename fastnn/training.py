@@ -408,7 +408,7 @@ class Trainer:
 
     def _chunk(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None, again: bool) -> Chunk:
         # again: the same rows will be trained on in further epochs
-        rows, targets = self.network.check_data(X, y, sample_weight)
+        rows, targets = self.network.check_data(X, y, sample_weight, n_threads=self.n_threads)
         targets = targets._replace(smoothing=self.label_smoothing)
         rows = self._choose_storage(rows, X)
         engine = self.network.engine(self.n_threads, self.dropout if self.dropout.any() else None)

@@ -318,6 +318,19 @@ def test_to_csr_agrees_with_scipy(dtype, rng, n, stored):
     assert found.dtype == dtype
 
 
+@pytest.mark.parametrize("n", [0, 1, 4095, 4096, 9001])
+@pytest.mark.parametrize("bad", [None, np.nan, -np.nan, np.inf, -np.inf])
+def test_all_finite(dtype, rng, n, bad):
+    values = draw(rng, n, dtype=dtype)
+    values[: n // 2] *= np.finfo(dtype).max / 10
+    values[: n // 3] *= np.finfo(dtype).smallest_subnormal
+    for place in {0, n // 2, n - 1} if bad is not None and n else ():
+        kept, values[place] = values[place], bad
+        assert not any(kernel.all_finite(values.view(f"u{values.itemsize}"), 2) for kernel in (rows, reference))
+        values[place] = kept
+    assert all(kernel.all_finite(values.view(f"u{values.itemsize}"), 2) for kernel in (rows, reference))
+
+
 @pytest.mark.parametrize("stored", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("n", SIZES)
 def test_counting_and_filling_non_zeros(dtype, rng, n, stored):

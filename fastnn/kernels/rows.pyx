@@ -8,7 +8,8 @@ copy of the data exists.  Sparse rows are a CSR of three arrays and are never ma
 from typing import NamedTuple
 
 from cython cimport floating
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from cython.parallel cimport prange
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 cdef extern from "vectors.h" nogil:
@@ -134,3 +135,30 @@ cdef inline void fetch_bytes(const char* base, Py_ssize_t begin, Py_ssize_t end)
     cdef Py_ssize_t at
     for at in range(begin, end, 64):  # a line of the cache
         PREFETCH(base + at)
+
+
+ctypedef fused bits:
+    uint32_t
+    uint64_t
+
+cdef enum:
+    LOOKED_THROUGH = 4096  # numbers at once
+
+
+def all_finite(const bits[::1] values, int n_threads=1):
+    """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
+    cdef Py_ssize_t i, n = values.shape[0], n_parts = (n + LOOKED_THROUGH - 1) // LOOKED_THROUGH
+    cdef Py_ssize_t found = 0
+    for i in prange(n_parts, nogil=True, num_threads=n_threads, schedule="static"):
+        found += count_not_finite(&values[i * LOOKED_THROUGH], min(<Py_ssize_t> LOOKED_THROUGH, n - i * LOOKED_THROUGH))
+    return found == 0
+
+
+cdef Py_ssize_t count_not_finite(const bits* values, Py_ssize_t n) noexcept nogil:
+    # All bits of the exponent are set then.
+    cdef Py_ssize_t i
+    cdef bits mask = <bits> 0x7f800000 if bits is uint32_t else <bits> 0x7ff0000000000000
+    cdef bits count = 0
+    for i in range(n):
+        count += (values[i] & mask) == mask
+    return <Py_ssize_t> count

@@ -353,20 +353,23 @@ def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, :
                                     dW_out.shape[1], dW_out.shape[1], <floating> alpha)
 
 
-def count_nonzeros(const stored[:, ::1] X, int64_t[::1] indptr_out):
+def count_nonzeros(const stored[:, ::1] X, int64_t[::1] indptr_out, int n_threads=1):
     """indptr_out (n + 1,) = where each row of the CSR of X (n, n_in) starts; its last entry is the count."""
-    cdef Py_ssize_t i, j, n_columns = X.shape[1]
-    cdef int32_t in_row
-    cdef const stored* row
+    cdef Py_ssize_t i, n_columns = X.shape[1]
     indptr_out[0] = 0
+    for i in prange(X.shape[0], nogil=True, num_threads=n_threads, schedule="static"):
+        indptr_out[i + 1] = count_in_row(&X[i, 0], n_columns) if n_columns else 0
     with nogil:
         for i in range(X.shape[0]):
-            in_row = 0
-            if n_columns:
-                row = &X[i, 0]
-                for j in range(n_columns):
-                    in_row += row[j] != 0
-            indptr_out[i + 1] = indptr_out[i] + in_row
+            indptr_out[i + 1] += indptr_out[i]
+
+
+cdef int64_t count_in_row(const stored* row, Py_ssize_t n_columns) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef int32_t count = 0
+    for j in range(n_columns):
+        count += row[j] != 0
+    return count
 
 
 def fill_nonzeros(const stored[:, ::1] X, const int64_t[::1] indptr, floating[::1] data_out,
