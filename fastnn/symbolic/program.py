@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.execution import Instruction, Output, Plan, compute_of, execute, taken
+from fastnn.symbolic.execution import KEPT_BYTES, Instruction, Output, Plan, compute_of, execute, taken
 from fastnn.symbolic.graph import Constant, Shared, Variable, sort
 from fastnn.symbolic.ops import Count, Shape
 
@@ -16,7 +16,7 @@ from fastnn.symbolic.ops import Count, Shape
 Key: TypeAlias = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]]
 
 #: How many combinations of shapes a program remembers.
-N_REMEMBERED = 8
+N_REMEMBERED = 4
 
 
 class Program:
@@ -112,9 +112,10 @@ class Program:
         known, seen = self._blank.copy(), dict(zip(self._given, shapes, strict=True))
         for instruction in self._rest:
             execute([instruction], values)
-            if instruction.variable in self._foreseen:
-                known[instruction.target] = values[instruction.target]
-            seen[instruction.target] = np.shape(values[instruction.target])
+            value = values[instruction.target]
+            if instruction.variable in self._foreseen and value.nbytes <= KEPT_BYTES:
+                known[instruction.target] = value
+            seen[instruction.target] = value.shape
         plan = None
         if self._plans.pop(key, self) is None:
             outputs = self._outputs.copy()
