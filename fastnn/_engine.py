@@ -189,7 +189,8 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
 def all_finite(values: NDArray[Any], n_threads: int) -> bool:
     """Whether float32 or float64 numbers are neither infinite nor NaN."""
     n_threads = _forks.usable_threads(n_threads) if values.nbytes > PARALLEL_BYTES else 1
-    return bool(kernel_rows.all_finite(values.reshape(-1).view(f"u{values.itemsize}"), n_threads))
+    bits = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
+    return bool(kernel_rows.all_finite(bits, n_threads))
 
 
 def choose_storage(rows: Rows, dtype: np.dtype[Any], sparse: Any, n_threads: int) -> Rows:

@@ -330,3 +330,14 @@ def test_means_over_nothing_are_refused():
     for method in (network.error, network.log_likelihood, network.gradient, network.confusion_matrix):
         with pytest.raises(ValueError, match="X is empty"):
             method(np.empty((0, 7)), [])
+
+
+def test_targets_and_weights_may_be_columns_of_a_table(rng):
+    table = rng.random((20, 9))
+    network = fastnn.Network([7, 1], loss="squared")
+    columns, copies = (table[:, 7], table[:, 8]), (table[:, 7].copy(), table[:, 8].copy())
+    expected = network.log_likelihood(table[:, :7], copies[0], copies[1])
+    assert network.log_likelihood(table[:, :7], columns[0], columns[1]) == expected
+    table[3, 7] = np.inf
+    with pytest.raises(ValueError, match="y must be finite, but it holds infinity"):
+        network.log_likelihood(table[:, :7], *columns)
