@@ -18,7 +18,7 @@ cdef struct Model:
     bint output_transposed          # the last weight stands as (n_classes, n_in)
     Py_ssize_t first_size           # numbers that it takes then, n_in * n_out otherwise
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
-    const BlockStore* blocks        # all rows by column, for batches of all rows; NULL: none
+    const BlockStore* blocks        # all rows by pair of columns, for rows in order; NULL: none
     const double* dropout           # (n_layers - 1,) share of each hidden layer's units; NULL: none
     uint64_t key                    # of the epoch's masks
     bint has_slopes                 # the work space has room for slopes of hidden layers

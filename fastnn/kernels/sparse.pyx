@@ -3,7 +3,8 @@
 Forward, each row of Z is a combination of rows of W.  Backward there are two ways: scattering adds a multiple of a row
 of dZ to one row of dW a non-zero; with the non-zeros of a batch sorted by column, each row of dW is a combination of
 rows of dZ, and is read and written once.  The sorting pays where the layer is wide and most columns are met in each
-batch, and where it is done once for many epochs.
+batch, and where it is done once for many epochs: then by pairs of columns, so that each row of dZ is read once for two
+rows of dW.
 """
 
 from typing import NamedTuple
