@@ -75,8 +75,9 @@ DENSITY_SAMPLE = 300
 # costs a time slice where they are not.
 SMALL_RUN = 2e6
 
-# Numbers of so many bytes are looked through by more than one thread.
+# Numbers of so many bytes are looked through by more than one thread, so many at once.
 PARALLEL_BYTES = 1 << 22
+LOOKED_THROUGH = 1 << 22
 
 # Rows of a forward pass in one call are bounded by its multiply-adds, for the sake of Ctrl-C.
 FORWARD_PRODUCT = 1e9
@@ -190,7 +191,9 @@ def all_finite(values: NDArray[Any], n_threads: int) -> bool:
     """Whether float32 or float64 numbers are neither infinite nor NaN."""
     n_threads = _forks.usable_threads(n_threads) if values.nbytes > PARALLEL_BYTES else 1
     bits = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
-    return bool(kernel_rows.all_finite(bits, n_threads))
+    # Piece by piece, for Ctrl-C: they may come from a disk.
+    pieces = (bits[begin : begin + LOOKED_THROUGH] for begin in range(0, len(bits), LOOKED_THROUGH))
+    return all(kernel_rows.all_finite(piece, n_threads) for piece in pieces)
 
 
 def choose_storage(rows: Rows, dtype: np.dtype[Any], sparse: Any, n_threads: int) -> Rows:
