@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -128,13 +129,13 @@ def instruction_set(extension):
 
 def kernels(package, folder):
     """Extensions of all kernels, whose sources stand in a folder."""
-    macros = [("FASTNN_BLAS_INT", blas_integer())]
+    macros = [("FASTNN_BLAS_INT", blas_integer()), ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
     return [
         Extension(
             f"{package}.{name}",
             [f"{folder}/{name}.pyx"],
             define_macros=macros,
-            include_dirs=[SOURCE],
+            include_dirs=[SOURCE, np.get_include()],
             depends=sorted(str(path) for path in Path(SOURCE).glob("*.h")),
         )
         for name in sorted(path.stem for path in Path(SOURCE).glob("[!_]*.pyx"))

@@ -228,6 +228,15 @@ def inplace_backprop_softmax(P: Array, dP: Array) -> None:
     dP[:] = P * (dP - (P * dP).sum(axis=1, keepdims=True))
 
 
+# --- kernels.ufuncs ---------------------------------------------------------------------------------
+
+
+def sum_of_scaled(a: Array, x: Array, b: Array, y: Array) -> Array:
+    """Return a * x + b * y, broadcast as NumPy does it."""
+    total: Array = a * x + b * y
+    return total
+
+
 # --- kernels.losses ---------------------------------------------------------------------------------
 
 LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared": 2, "absolute": 3, "huber": 4}

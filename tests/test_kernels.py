@@ -23,6 +23,7 @@ from fastnn.kernels import (
     softmax,
     sparse,
     touched,
+    ufuncs,
     units,
     updates,
 )
@@ -77,6 +78,21 @@ def test_every_kernel_has_a_twin_with_its_signature():
         ours = inspect.signature(kernel).parameters.values()
         twins = inspect.signature(getattr(reference, name)).parameters.values()
         assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in twins], name
+
+
+@pytest.mark.parametrize("shapes", [((), (7, 5), (), (7, 5)), ((7, 1), (7, 5), (5,), ()), ((), (0,), (), (1,))])
+def test_sum_of_scaled(dtype, assert_close, rng, shapes):
+    operands = [draw(rng, *shape, dtype=dtype) for shape in shapes]
+    expected = reference.sum_of_scaled(*operands)
+    found = ufuncs.sum_of_scaled(*operands)
+    assert found.dtype == dtype
+    assert_close(found, expected, 4)
+    # in place, and with gaps and backwards
+    wide = np.zeros((*expected.shape[:-1], 2 * expected.shape[-1]), dtype)
+    for out in (np.broadcast_to(operands[1], expected.shape).copy(), wide[..., ::2], wide[..., ::-2]):
+        out[...] = operands[1]
+        ufuncs.sum_of_scaled(operands[0], out, *operands[2:], out=out)
+        assert_close(out, expected, 4)
 
 
 def test_constants_agree():

@@ -600,6 +600,64 @@ def test_updates_that_overwrite_old_values():
         np.testing.assert_allclose(array, value)
 
 
+def test_what_nobody_has_is_overwritten():
+    w, v = theano.shared(np.ones((3, 2)), "w"), theano.shared(np.zeros((3, 2)), "v")
+    moved = 0.5 * v - w
+    function = theano.function([], [], updates=[(v, moved), (w, w + moved)])
+    for _ in range(3):
+        function()
+    arrays, values = (w.array, v.array), (w.get_value(), v.get_value())
+    function()
+    assert w.array is arrays[0]
+    assert v.array is arrays[1]
+    np.testing.assert_array_equal(v.get_value(), 0.5 * values[1] - values[0])
+    np.testing.assert_array_equal(w.get_value(), values[0] + v.get_value())
+
+
+@pytest.mark.parametrize("often", [True, False])
+def test_shared_arrays_that_others_replace(often):
+    rng = np.random.default_rng(0)
+    x, w, rate = (
+        theano.shared(rng.normal(size=shape), name) for shape, name in (((6, 4), "x"), ((4, 3), "w"), ((), "r"))
+    )
+    cost = T.sqr(T.dot(x, w)).sum()
+    step = theano.function([], cost, updates=[(w, w - rate * T.grad(cost, w))])
+    probe = theano.function([], [w.T * 2, T.dot(x, w)])
+    X, W, r = (variable.get_value() for variable in (x, w, rate))
+    for n in range(80):
+        if often or n % 25 == 24:
+            variable = (x, w, rate)[rng.integers(3)]
+            value = 0.1 * rng.normal(size=variable.get_value().shape)
+            variable.set_value(value.copy(), borrow=n % 4 == 0)
+            X, W, r = (value if each is variable else old for each, old in ((x, X), (w, W), (rate, r)))
+        if n % 7 == 0:
+            x.get_value(borrow=True)[...] *= 0.5
+            X = X * 0.5
+        np.testing.assert_allclose(step(), np.square(X @ W).sum())
+        W = W - r * 2 * X.T @ (X @ W)
+        np.testing.assert_allclose(w.get_value(), W)
+        doubled, Z = probe()
+        np.testing.assert_allclose(doubled, 2 * W.T)
+        np.testing.assert_allclose(Z, X @ W)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "float16"])
+def test_sums_of_scaled_arrays(dtype):
+    x, y, s = T.matrix("x", dtype), T.matrix("y", dtype), T.scalar("s", dtype)
+    X, Y = np.arange(6).reshape(2, 3).astype(dtype), np.arange(-2, 4).reshape(3, 2).astype(dtype).T
+    twice = x * 2
+    function = theano.function(
+        [x, y, s],
+        [2 * x + y, x - y * s, s * x - 3 * y, -x - y, twice - y, twice, (x + s * y[:1]).sum(axis=0), s * 2 + s],
+    )
+    S = np.array(3, dtype)
+    expected = [2 * X + Y, X - Y * S, S * X - 3 * Y, -X - Y, 2 * X - Y, 2 * X, (X + S * Y[:1]).sum(axis=0), S * 2 + S]
+    for _ in range(4):
+        for found, wanted in zip(function(X, Y, S), expected, strict=True):
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, wanted)
+
+
 def test_an_error_in_a_plan_leaves_all_as_it_was():
     i, a, b = T.lvector("i"), theano.shared(np.ones(2), "a"), theano.shared(np.ones(2), "b")
     function = theano.function([i], [], updates=[(a, a + 1), (b, b + a[i])])

@@ -21,6 +21,13 @@ from fastnn.symbolic.printing import pprint
 #: A plan keeps arrays for results up to this size in all; others are made anew in each call.
 KEPT_BYTES = 64 * 2**20
 
+#: From so many calls on, binding arrays into operations costs less than it saves.
+BINDING_PAYS = 16
+
+
+#: What an operation can fail with.
+FAILURES = ValueError, IndexError, TypeError, ArithmeticError
+
 
 class Instruction(NamedTuple):
     """One operation.
@@ -58,6 +65,14 @@ class Instruction(NamedTuple):
         """Whether the operation can put its result into an array."""
         return self.op.takes_out and self.variable.ndim > 0
 
+    def can_be_bound(self, values: Sequence[Any]) -> bool:
+        """Whether all its arguments, and an array for its result, are among the values."""
+        return values[self.target] is not None and all([values[source] is not None for source in self.sources])
+
+    def bound(self, values: Sequence[Any]) -> list[Callable[[], Any]]:
+        """Return calls, one after the other, that compute the result, once these are known."""
+        return self.op.calls([values[source] for source in self.sources], values[self.target])
+
 
 class Output(NamedTuple):
     """An output.
@@ -82,25 +97,31 @@ def compute_of(op: Op) -> Callable[..., Any]:
     return op.function if isinstance(op, Elementwise) else op.compute
 
 
+def perform(instruction: Instruction, values: list[Any]) -> None:
+    """Run an operation that finds its arguments in a list and puts its result there."""
+    compute, sources, target, into, dying, _ = instruction
+    arrays = [values[i] for i in sources]
+    if into:
+        compute(*arrays, out=values[target])
+    else:
+        values[target] = compute(*arrays)
+    for i in dying:
+        values[i] = None
+
+
 def execute(instructions: Iterable[Instruction], values: list[Any]) -> None:
-    """Run operations that find their arguments in a list and put their results there."""
-    for compute, sources, target, into, dying, variable in instructions:
-        arrays = [values[i] for i in sources]
+    """Run operations one after the other."""
+    for instruction in instructions:
         try:
-            if into:
-                compute(*arrays, out=values[target])
-            else:
-                values[target] = compute(*arrays)
-        except (ValueError, IndexError, TypeError, ArithmeticError) as error:
-            raise _located(error, variable, arrays) from None
-        for i in dying:
-            values[i] = None
+            perform(instruction, values)
+        except FAILURES as error:
+            raise _located(error, instruction, values) from None
 
 
-def _located(error: Exception, variable: Variable, arrays: list[Any]) -> Exception:
-    shapes = f" from shapes {', '.join(str(np.shape(array)) for array in arrays)}" if arrays else ""
-    kind = next(kind for kind in (ValueError, IndexError, TypeError, ArithmeticError) if isinstance(error, kind))
-    return kind(f"{pprint(variable)} cannot be computed{shapes}: {error}")
+def _located(error: Exception, instruction: Instruction, values: list[Any]) -> Exception:
+    shapes = ", ".join(str(np.shape(values[i])) for i in instruction.sources)
+    kind = next(kind for kind in FAILURES if isinstance(error, kind))
+    return kind(f"{pprint(instruction.variable)} cannot be computed{f' from shapes {shapes}' * bool(shapes)}: {error}")
 
 
 def taken(values: Sequence[Any], outputs: Iterable[Output]) -> list[NDArray[Any]]:
@@ -130,7 +151,8 @@ class Plan:
     """Operations made ready for values of certain shapes.
 
     What the shapes alone decide is computed, operations that change nothing are left out, and results go to arrays that
-    are made once.  Only one thread at a time can use it: see `lock`.
+    are made once.  Values from outside that are the same arrays in every call are bound into the operations.  Only one
+    thread at a time can use a plan: see `lock`.
 
     Parameters
     ----------
@@ -141,6 +163,8 @@ class Plan:
         Of the values at all other places.
     given : sequence of int
         Where the values are that come from outside.
+    staying : set of int
+        Those of them that are likely to be the same arrays in the next call.
     outputs : sequence of Output
     kept : set of int
         Places of results whose arrays the caller will keep.
@@ -152,11 +176,12 @@ class Plan:
         values: list[Any],
         shapes: dict[int, tuple[int, ...]],
         given: Sequence[int],
+        staying: set[int],
         outputs: Sequence[Output],
         kept: set[int],
     ) -> None:
         self.lock = threading.Lock()
-        self._values, self._given = values, given
+        self._known, self._shapes, self._kept = values, shapes, kept
         known = {place for place, value in enumerate(values) if value is not None}
         same = _identities(instructions, shapes)
         self._outputs = [
@@ -169,14 +194,33 @@ class Plan:
         chains = _chains_of_updates(needed, shapes, self._outputs)
         last = {i for chain in chains.values() for i in chain}
         #: Where values from outside are overwritten, with the places of all results that go there.
-        self._overwritten = [(begin, [needed[i].target for i in chain]) for begin, chain in chains.items()]
+        self._overwritten = {begin: [needed[i].target for i in chain] for begin, chain in chains.items()}
         self._last = [needed[i] for i in sorted(last)]
-        needed = [each for i, each in enumerate(needed) if i not in last]
-        last_use, roots = _last_uses(needed + self._last, places)
-        ends = _ends_of_chains(needed, shapes, last_use, roots, kept)
-        store = _Store(kept)
-        self._instructions: list[Instruction] = []
-        for i, instruction in enumerate(needed):
+        self._needed = [each for i, each in enumerate(needed) if i not in last]
+        self._uses = _last_uses(self._needed + self._last, places)
+        replaced = {output.replaces for output in self._outputs} - set(chains)
+        self._given, self._staying = given, staying - replaced
+        self._bound: dict[int, Any] | None = None
+        self._n_calls = BINDING_PAYS
+
+    def _rebind(self, values: Sequence[Any]) -> None:
+        if self._bound is not None and self._n_calls < BINDING_PAYS:
+            self._staying -= {i for i, array in self._bound.items() if values[i] is not array}
+        self._bound = None  # in case that this is interrupted
+        self._bind({i: values[i] for i in self._staying})
+
+    def _bind(self, bound: dict[int, Any]) -> None:
+        # Makes arrays for results, and calls of operations whose arrays are all known then.
+        values = self._known.copy()
+        known = {place for place, value in enumerate(values) if value is not None}
+        for begin, array in bound.items():
+            for i in (begin, *self._overwritten.get(begin, ())):
+                values[i] = array
+        last_use, roots = self._uses
+        ends = _ends_of_chains(self._needed, self._shapes, last_use, roots, self._kept)
+        store = _Store(self._kept)
+        calls: list[tuple[Callable[[], Any], Instruction]] = []
+        for i, instruction in enumerate(self._needed):
             sources, target = instruction.sources, instruction.target
             if instruction.op.views and values[sources[0]] is not None and known.issuperset(sources[1:]):
                 view = instruction.compute(*(values[source] for source in sources))
@@ -185,41 +229,55 @@ class Plan:
                     continue
             into = False
             if target in ends:
-                into = store.has_array(ends[target], target, shapes[target], instruction.variable.type.dtype)
+                into = store.has_array(ends[target], target, self._shapes[target], instruction.variable.type.dtype)
                 values[target] = store.arrays.get(ends[target])
             store.put_back(roots[source] for source in sources if last_use[roots[source]] == i)
-            if values[target] is not None and all(values[source] is not None for source in sources):
-                arrays = (values[source] for source in sources)
-                compute = partial(instruction.compute, *arrays, out=values[target])
-                instruction = Instruction(compute, (), target, False, (), instruction.variable)
+            if instruction.can_be_bound(values):
+                calls += [(call, instruction) for call in instruction.bound(values)]
             else:
                 dying = (source for source in dict.fromkeys(sources) if last_use[source] == i)
                 let_go = tuple(source for source in dying if values[source] is None)
                 instruction = instruction._replace(into=into, dying=let_go)
-            self._instructions.append(instruction)
-        self._turns = store.turns
-
-    def __call__(self, values: Sequence[Any]) -> list[NDArray[Any]]:
-        """Return the values of the outputs, from a list with those that come from outside at their places."""
-        mine = self._values.copy()
-        for i in self._given:
-            mine[i] = values[i]
-        for turns, places in self._turns.values():
-            array = turns.next()
-            for i in places:
-                mine[i] = array
-        for begin, places in self._overwritten:
-            for i in places:
-                mine[i] = values[begin]
-        execute(self._instructions, mine)
-        # From here on nothing can fail, and no signal, such as Ctrl-C, is handled before all is done: no line of Python
-        # is run in between.
-        calls = [
-            partial(compute, *[mine[i] for i in sources], out=mine[target])
-            for compute, sources, target, _, _, _ in self._last
+                calls.append((partial(perform, instruction, values), instruction))
+        self._calls, self._turns = calls, store.turns
+        bindable = all([each.can_be_bound(values) for each in self._last])
+        self._updates = [call for each in self._last for call in each.bound(values)] if bindable else None
+        #: Places of values that come and go with a call.
+        self._passing = [place for place, value in enumerate(values) if value is None]
+        self._unbound = [place for place in self._given if place not in bound]
+        self._unbound_results = [
+            (i, begin) for begin, places in self._overwritten.items() if begin not in bound for i in places
         ]
-        deque(map(methodcaller("__call__"), calls), maxlen=0)
-        return taken(mine, self._outputs)
+        self._values, self._bound, self._n_calls = values, bound, 0
+
+    def __call__(self, given: Sequence[Any]) -> list[NDArray[Any]]:
+        """Return the values of the outputs, from a list with those that come from outside at their places."""
+        if self._bound is None or any([given[i] is not array for i, array in self._bound.items()]):
+            self._rebind(given)
+        self._n_calls += 1
+        values = self._values
+        try:
+            for i in self._unbound:
+                values[i] = given[i]
+            for turns, places in self._turns.values():
+                array = turns.next()
+                for i in places:
+                    values[i] = array
+            for i, begin in self._unbound_results:
+                values[i] = given[begin]
+            for call, instruction in self._calls:
+                try:
+                    call()
+                except FAILURES as error:
+                    raise _located(error, instruction, values) from None
+            # From here on nothing can fail, and no signal, such as Ctrl-C, is handled before all is done: no line of
+            # Python is run in between.
+            updates = self._updates or [call for each in self._last for call in each.bound(values)]
+            deque(map(methodcaller("__call__"), updates), maxlen=0)
+            return taken(values, self._outputs)
+        finally:
+            for i in self._passing:
+                values[i] = None
 
 
 class _Store:
@@ -350,7 +408,7 @@ def _ends_of_chains(
         if each.target not in types:
             continue
         end = ends.setdefault(each.target, each.target)
-        for source in each.sources if each.op.elementwise else ():
+        for source in each.sources[each.op.overwrites]:
             fits = types.get(source) == types[each.target] and roots[source] == source and source not in kept
             if fits and last_use[source] == i:
                 ends[source] = end

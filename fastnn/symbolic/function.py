@@ -90,8 +90,7 @@ class Function:
         """
         outputs, updated = self._computed(self._arguments(args, kwargs))
         for variable, value in updated.items():
-            variable.array = value
-            variable.exposed = False
+            variable.put(value)
         self._watch.called()
         return outputs[0] if self._single else outputs
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
@@ -46,17 +47,21 @@ class Op:
         Whether the result may share memory with the first input.
     takes_out : bool
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype to put it into.
-    elementwise : bool
-        Whether ``out`` may be one of the inputs.
+    overwrites : slice
+        Those of the inputs that ``out`` may be.
     """
 
     views = False
     takes_out = False
-    elementwise = False
+    overwrites = slice(0)
 
     def compute(self, *arrays: Any) -> Any:
         """Return the value from the inputs' values."""
         raise NotImplementedError
+
+    def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> list[Callable[[], Any]]:
+        """Return calls, one after the other, that put the result for what is then in the arrays into one."""
+        return [partial(self.compute, *arrays, out=out)]  # type: ignore[call-arg]  # some have it: takes_out
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
         """Return the gradients by the inputs, of the inputs' types, from that by the output; None: there is none."""
@@ -287,6 +292,8 @@ class Shared(Variable):
 
     Attributes
     ----------
+    array : array
+        The value itself.
     exposed : bool
     is_parameter : bool
         Whether a gradient by it was taken.
@@ -298,22 +305,18 @@ class Shared(Variable):
 
     def __init__(self, value: NDArray[Any], name: str | None, exposed: bool) -> None:
         super().__init__(Type(value.dtype, value.ndim), name=name)
-        self._array = value
+        self.array = value
         self.exposed = exposed
         self.is_parameter = False
         self.trained = 0
         self.home: Any = None
         self._prepared: dict[Any, Any] = {}
 
-    @property
-    def array(self) -> NDArray[Any]:
-        """The value itself."""
-        return self._array
-
-    @array.setter
-    def array(self, value: NDArray[Any]) -> None:
-        self._array = value
-        self.changed()
+    def put(self, array: NDArray[Any], exposed: bool = False) -> None:
+        """Make an array the value."""
+        self.array = array
+        self.exposed = exposed
+        self._prepared.clear()
 
     def changed(self) -> None:
         """Forget what was made of the value before it changed in place."""
@@ -347,8 +350,7 @@ class Shared(Variable):
             Whether an array of the right dtype may be kept as it is, rather than copied.
         """
         array = check_array(new_value, self.type.dtype, self.ndim, f"the new value of {self!r}")
-        self.array = array if borrow else array.copy()
-        self.exposed = borrow
+        self.put(array if borrow else array.copy(), exposed=borrow)
 
     def prepared(self, key: Any, prepare: Callable[[NDArray[Any]], Any]) -> Any:
         """Return what a function makes of the value, kept under a key until the value changes.

@@ -213,7 +213,7 @@ class EngineStep:
         for variable, view in zip(variables, self._views, strict=True):
             if variable.array is not view:
                 view[...] = variable.array
-                variable.array = view
+                variable.put(view, variable.exposed)
         return self._steps
 
     def _range(self, source: Source, n: int, values: Sequence[NDArray[Any]]) -> tuple[int, int]:

@@ -15,23 +15,28 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation, inplace_backprop_activation
 from fastnn.kernels.softmax import inplace_backprop_softmax, inplace_log_softmax, inplace_softmax
+from fastnn.kernels.ufuncs import sum_of_scaled
 from fastnn.symbolic.configuration import config
 from fastnn.symbolic.graph import Constant, Op, Operand, Parts, Type, Variable, apply, as_variable, constant
+from fastnn.symbolic.inplace import KERNEL_DTYPES, InPlace
 
 Gradients: TypeAlias = "list[Variable | None]"
+Calls: TypeAlias = list[Callable[[], Any]]
 
 # How tightly the parts of a text hold together.
 COMPARISON, SUM, PRODUCT, SIGN, POWER, ATOM = range(6)
 
-KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 INDEX = np.dtype(np.int64)
+
+#: A kernel reads its first arrays again after it has begun to write.
+KERNEL_OVERWRITES = slice(-1, None)
 
 
 def bracketed(part: tuple[str, int], level: int) -> str:
@@ -69,10 +74,19 @@ class Elementwise(Op):
     symbol: str | None = None
     level: int = ATOM
 
-    takes_out = elementwise = True
+    takes_out = True
+
+    @property
+    def overwrites(self) -> slice:  # type: ignore[override]
+        return KERNEL_OVERWRITES if isinstance(self.function, InPlace) else slice(None)
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         return self.function(*arrays) if out is None else self.function(*arrays, out=out)
+
+    def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
+        if isinstance(self.function, InPlace):
+            return self.function.calls(arrays, out)
+        return [partial(self.function, *arrays, out=out)]
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         if self.slopes is None:
@@ -137,39 +151,8 @@ def _switch(condition: Any, x: Any, y: Any, out: NDArray[Any] | None = None) -> 
     return out
 
 
-def _by_kernel(kernel: Callable[..., None], x: Any, out: NDArray[Any] | None, read: Sequence[Any] = ()) -> NDArray[Any]:
-    # The kernels work in place on C-contiguous matrices of floats, and read others of the same shape.
-    x = np.asarray(x)
-    dtype = x.dtype if x.dtype in KERNEL_DTYPES else np.dtype(np.float64)
-    others = [np.ascontiguousarray(other, dtype) for other in read]
-    is_read = out is not None and any(np.may_share_memory(out, other) for other in others)
-    if out is None or is_read or out.dtype != dtype or not out.flags.c_contiguous:
-        result = np.array(x, dtype, order="C")
-    else:
-        result = out
-        if out is not x:
-            result[...] = x
-    if result.size:
-        shape = -1, result.shape[-1] if result.ndim else 1
-        kernel(*(other.reshape(shape) for other in others), result.reshape(shape))
-    if out is not None and result is not out:
-        out[...] = result
-        return out
-    return result
-
-
-def _sigmoid(x: Any, out: NDArray[Any] | None = None) -> Any:
-    return _by_kernel(lambda Z: inplace_activation(ACTIVATIONS["sigmoid"], Z), x, out)
-
-
-def _tanh_slope(y: Any, g: Any, out: NDArray[Any] | None = None) -> Any:
-    if np.asarray(y).dtype not in KERNEL_DTYPES:
-        return np.multiply(g, 1 - y * y, out=out)
-    return _by_kernel(partial(inplace_backprop_activation, ACTIVATIONS["tanh"]), g, out, [y])
-
-
-def _sigmoid_slope(y: Any, g: Any, out: NDArray[Any] | None = None) -> Any:
-    return _by_kernel(partial(inplace_backprop_activation, ACTIVATIONS["sigmoid"]), g, out, [y])
+def _kernel_of(activation: str, kernel: Callable[..., None]) -> InPlace:
+    return InPlace(partial(kernel, ACTIVATIONS[activation]))
 
 
 def _power_slopes(x: Variable, y: Variable, z: Variable, g: Variable) -> Gradients:
@@ -208,16 +191,26 @@ log = Elementwise("log", np.log, lambda x, z, g: [g / x])
 sqrt = Elementwise("sqrt", np.sqrt, lambda x, z, g: [g * 0.5 / z])
 sqr = Elementwise("sqr", np.square, lambda x, z, g: [g * (2 * x)])
 # A gradient g by the output y of an activation, times its slope there.
-_by_tanh: Elementwise = Elementwise("tanh_slope", _tanh_slope, lambda y, g, z, h: [h * g * (-2 * y), _by_tanh(y, h)])
-_by_sigmoid: Elementwise = Elementwise(
-    "sigmoid_slope", _sigmoid_slope, lambda y, g, z, h: [h * g * (1 - 2 * y), _by_sigmoid(y, h)]
+_by_tanh: Elementwise = Elementwise(
+    "tanh_slope",
+    _kernel_of("tanh", inplace_backprop_activation),
+    lambda y, g, z, h: [h * g * (-2 * y), _by_tanh(y, h)],
 )
-tanh = Elementwise("tanh", np.tanh, lambda x, z, g: [_by_tanh(z, g)])
+_by_sigmoid: Elementwise = Elementwise(
+    "sigmoid_slope",
+    _kernel_of("sigmoid", inplace_backprop_activation),
+    lambda y, g, z, h: [h * g * (1 - 2 * y), _by_sigmoid(y, h)],
+)
+tanh = Elementwise(
+    "tanh", np.tanh, lambda x, z, g: [_by_tanh(z, g) if z.type.dtype in KERNEL_DTYPES else g * (1 - sqr(z))]
+)
 sgn: Elementwise = Elementwise("sgn", np.sign, None)
 abs_ = Elementwise("abs", np.abs, lambda x, z, g: [g * sgn(x)])
 maximum = Elementwise("maximum", np.maximum, _choice(ge))
 minimum = Elementwise("minimum", np.minimum, _choice(le))
-sigmoid = Elementwise("sigmoid", _sigmoid, lambda x, z, g: [_by_sigmoid(z, g)])
+sigmoid = Elementwise("sigmoid", _kernel_of("sigmoid", inplace_activation), lambda x, z, g: [_by_sigmoid(z, g)])
+# a * x + b * y
+scaled_sum = Elementwise("scaled_sum", sum_of_scaled, lambda a, x, b, y, z, g: [g * x, g * a, g * y, g * b])
 relu = Elementwise("relu", _relu, lambda x, z, g: [switch(z > 0, g, 0)])
 _clip = Elementwise(
     "clip",
@@ -516,10 +509,15 @@ def flatten(x: Operand, ndim: int = 1) -> Variable:
 
 def _sum(x: Any, axis: Any, out: NDArray[Any] | None = None, keepdims: bool = False) -> Any:
     # NumPy adds up short rows one by one; a product takes a fraction of the time.
-    if axis == 1 and x.ndim == 2 and 1 < x.shape[1] <= SHORT_ROW and x.dtype in KERNEL_DTYPES and x.flags.c_contiguous:
+    if _has_short_rows(x, axis):
         sums = np.dot(x, _ones(x.shape[1], x.dtype), None if out is None else out.reshape(-1))
         return out if out is not None else sums[:, None] if keepdims else sums
     return np.add.reduce(x, axis, out=out, keepdims=keepdims)  # type: ignore[arg-type]
+
+
+def _has_short_rows(x: NDArray[Any], axis: Any) -> bool:
+    fits = axis == 1 and x.ndim == 2 and 1 < x.shape[1] <= SHORT_ROW
+    return fits and x.dtype in KERNEL_DTYPES and x.flags.c_contiguous
 
 
 @cache
@@ -559,11 +557,23 @@ class Reduction(Op):
     takes_out = True
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
-        axis = self.axes[0] if self.axes is not None and len(self.axes) == 1 else self.axes
+        axis = self._axis
         if self.name == "mean":  # NumPy's own warns of empty arrays
-            total = _sum(np.asarray(arrays[0]), axis, keepdims=self.keepdims)
-            return np.true_divide(total, _n_elements(arrays[0], self.axes), out=out)
+            x = np.asarray(arrays[0])
+            if axis is None and not self.keepdims:
+                return np.add.reduce(x, None) / x.size
+            return np.true_divide(_sum(x, axis, keepdims=self.keepdims), _n_elements(x, self.axes), out=out)
         return REDUCE[self.name](np.asarray(arrays[0]), axis, out=out, keepdims=self.keepdims)
+
+    def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
+        if self.name == "sum" and _has_short_rows(arrays[0], self._axis):
+            ones = _ones(arrays[0].shape[1], out.dtype)
+            return [partial(np.dot, arrays[0], ones, out.reshape(-1))]
+        return super().calls(arrays, out)
+
+    @property
+    def _axis(self) -> Any:
+        return self.axes[0] if self.axes is not None and len(self.axes) == 1 else self.axes
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         (x,) = inputs
@@ -642,6 +652,11 @@ class Dot(Op):
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         return np.dot(*arrays, out=out)  # type: ignore[call-overload]
 
+    def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
+        # np.dot would fill out with zeros first, but brings rows and columns with gaps into order for BLAS.
+        function = np.matmul if all(array.flags.forc for array in arrays) else np.dot
+        return [partial(function, *arrays, out=out)]
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         x, y = inputs
         if x.ndim == y.ndim == 1:
@@ -669,14 +684,26 @@ def dot(x: Operand, y: Operand) -> Variable:
 # --- softmax ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Softmax(Op):
-    """Softmax of each row of a matrix."""
+class ByKernel(Op):
+    """What a kernel computes."""
 
-    takes_out = elementwise = True
+    kernel: ClassVar[InPlace]
+
+    takes_out = True
+    overwrites = KERNEL_OVERWRITES
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
-        return _by_kernel(inplace_softmax, arrays[0], out)
+        return self.kernel(*arrays, out=out)
+
+    def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
+        return self.kernel.calls(arrays, out)
+
+
+@dataclass(frozen=True)
+class Softmax(ByKernel):
+    """Softmax of each row of a matrix."""
+
+    kernel = InPlace(inplace_softmax)
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [apply(SoftmaxSlope(), output.type, output, g)]
@@ -686,13 +713,10 @@ class Softmax(Op):
 
 
 @dataclass(frozen=True)
-class SoftmaxSlope(Op):
+class SoftmaxSlope(ByKernel):
     """The gradient by the input of a softmax, from its output and the gradient by this."""
 
-    takes_out = elementwise = True
-
-    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
-        return _by_kernel(inplace_backprop_softmax, arrays[1], out, arrays[:1])
+    kernel = InPlace(inplace_backprop_softmax)
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         P, slope = inputs
@@ -704,13 +728,10 @@ class SoftmaxSlope(Op):
 
 
 @dataclass(frozen=True)
-class LogSoftmax(Op):
+class LogSoftmax(ByKernel):
     """Logarithm of the softmax of each row of a matrix, finite even where the softmax underflows."""
 
-    takes_out = elementwise = True
-
-    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
-        return _by_kernel(inplace_log_softmax, arrays[0], out)
+    kernel = InPlace(inplace_log_softmax)
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [g - softmax(inputs[0]) * sum_(g, axis=1, keepdims=True)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastnn.symbolic.execution import KEPT_BYTES, Instruction, Output, Plan, compute_of, execute, taken
 from fastnn.symbolic.graph import Constant, Shared, Variable, sort
 from fastnn.symbolic.ops import Count, Shape
+from fastnn.symbolic.simplify import with_scaled_sums
 
 # Shapes of what comes from outside, and which updated variables' values may be overwritten.
 Key: TypeAlias = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]]
@@ -44,6 +45,7 @@ class Program:
         n_borrowed: int = 0,
         updates: Sequence[Shared] = (),
     ) -> None:
+        outputs = with_scaled_sums(outputs)
         order = _shapes_early(_long_first(outputs))
         self._foreseen = _foreseen(order)
         first = set(sort(v for v in order if v.op and not self._foreseen.issuperset(v.op.shaping(v.inputs))))
@@ -78,6 +80,7 @@ class Program:
         self._given = [i for i in sorted(read - results) if self._blank[i] is None]
         self._plans: dict[Key, Plan | None] = {}
 
+    @np.errstate(all="ignore")
     def __call__(self, arguments: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the values of the outputs, none of which shares memory with anything else unless it may.
 
@@ -90,20 +93,19 @@ class Program:
         values[: self._n_inputs] = arguments
         for i, shared in self._shared:
             values[i] = shared.array
-        with np.errstate(all="ignore"):
-            execute(self._first, values)
-            shapes = tuple([values[i].shape for i in self._given])
-            free = tuple([not each.exposed and each.array.flags.writeable for each in self._updates])
-            plan = self._plans.get((shapes, free))
-            if plan is None:
-                self._run(values, (shapes, free))
-            elif plan.lock.acquire(blocking=False):
-                try:
-                    return plan(values)
-                finally:
-                    plan.lock.release()
-            else:  # another thread uses it
-                execute(self._rest, values)
+        execute(self._first, values)
+        shapes = tuple([values[i].shape for i in self._given])
+        free = tuple([not each.exposed and each.array.flags.writeable for each in self._updates])
+        plan = self._plans.get((shapes, free))
+        if plan is None:
+            self._run(values, (shapes, free))
+        elif plan.lock.acquire(blocking=False):
+            try:
+                return plan(values)
+            finally:
+                plan.lock.release()
+        else:  # another thread uses it
+            execute(self._rest, values)
         return taken(values, self._outputs)
 
     def _run(self, values: list[Any], key: Key) -> None:
@@ -121,7 +123,8 @@ class Program:
             outputs = self._outputs.copy()
             for i, is_free in enumerate(free, len(outputs) - len(free)):
                 outputs[i] = outputs[i] if is_free else outputs[i]._replace(replaces=None)
-            plan = Plan(self._rest, known, seen, self._given, outputs, self._kept)
+            staying = {i for i, _ in self._shared if i in seen}
+            plan = Plan(self._rest, known, seen, self._given, staying, outputs, self._kept)
         self._plans[key] = plan
         for old in list(self._plans)[:-N_REMEMBERED]:
             self._plans.pop(old, None)

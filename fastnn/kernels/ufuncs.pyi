@@ -1,0 +1,3 @@
+import numpy as np
+
+sum_of_scaled: np.ufunc
