@@ -113,20 +113,25 @@ cdef Py_ssize_t sliced_size(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number
 cdef Py_ssize_t rows_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
     # One batch's rows: gathered, or each member's share of them by column.
     if model.nonzeros:
-        return N_SLICES * column_work_size(model.sizes[0], model.nonzeros)
-    return batch_size * model.sizes[0]
+        return to_lines(N_SLICES * column_work_size(model.sizes[0], model.nonzeros), sizeof(float))
+    return to_lines(batch_size * model.sizes[0], sizeof(float))
+
+
+cdef Py_ssize_t hidden_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
+    # Outputs of the hidden layers for one batch, with room for each member's units in whole lines of the cache.
+    cdef Py_ssize_t k, hidden = N_SLICES * to_lines(1, sizeof(float))
+    for k in range(1, model.n_layers):
+        hidden += model.sizes[k]
+    return to_lines(batch_size * hidden, sizeof(float))
 
 
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
     # The rows of three batches (one that slow members still read, the current one, the next), outputs, gradients and
     # slopes of the hidden layers, parts of the logits of two batches, each member's gradient of the logits, twice, and
     # squares of gradients.
-    cdef Py_ssize_t k, hidden = 0
-    for k in range(1, model.n_layers):
-        hidden += model.sizes[k]
     return (3 * rows_work_size(model, batch_size)
-            + batch_size * ((3 if model.has_slopes else 2) * hidden + 4 * N_SLICES * model.sizes[model.n_layers])
-            + n_blocks(model))
+            + (3 if model.has_slopes else 2) * hidden_work_size(model, batch_size)
+            + batch_size * 4 * N_SLICES * model.sizes[model.n_layers] + n_blocks(model))
 
 
 cdef Py_ssize_t share_begin(const Model* model, Py_ssize_t n, int member, int n_members,
@@ -216,11 +221,16 @@ cdef void step_columns(const Model* model, const Batch* run, const Step* step, P
         first += n
 
 
+cdef inline bint make_up_rows(Py_ssize_t stride, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil:
+    # Whether so many units are a row; what fills up its line may be computed too, and is never read.
+    return stride == width or stride == to_lines(width, number_size)
+
+
 cdef inline void activate_slice(const Model* model, int k, floating* Z, floating* slopes, Py_ssize_t stride,
                                 Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first) noexcept nogil:
     # Units begin to end of hidden layer k, for n rows from position first on; slopes NULL: it needs none.
     cdef Py_ssize_t i
-    if stride == end - begin:
+    if make_up_rows(stride, end - begin, sizeof(floating)):
         activate(model.activations[k], Z, slopes, n * stride)
     else:
         for i in range(n):
@@ -234,8 +244,8 @@ cdef inline void activate_slice(const Model* model, int k, floating* Z, floating
 cdef inline void backprop_slice(int activation, const floating* Y, const floating* slopes, floating* dY,
                                 Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width) noexcept nogil:
     cdef Py_ssize_t i
-    if stride == width:
-        backprop_activation(activation, Y, slopes, dY, n * width)
+    if make_up_rows(stride, width, sizeof(floating)):
+        backprop_activation(activation, Y, slopes, dY, n * stride)
     else:
         for i in range(n):
             backprop_activation(activation, Y + i * stride, slopes + i * stride if slopes != NULL else slopes,
@@ -358,9 +368,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         model.sizes[n_hidden] + 1) * n_classes
     cdef Py_ssize_t weight, hidden = 0, before, own, sliced, row
     cdef floating* rows
-    cdef int s, _, parity = 0, third = 0
+    cdef int s, m, _, parity = 0, third = 0
     cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
-    cdef Py_ssize_t own_size, shift, stride
+    cdef Py_ssize_t own_stride, shift, stride
     cdef bint sparse = run.store.kind == CSR
     cdef bint by_slices = model.by_slices
     cdef bint in_place = not sparse and stand_as_numbers(run.store, work) and (by_slices or run.order == NULL)
@@ -390,12 +400,12 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef double sum_, total
     for k in range(1, model.n_layers):
         hidden += model.sizes[k]
-    deltas = outputs + batch_size * hidden
-    parts = deltas + batch_size * hidden
+    deltas = outputs + hidden_work_size(model, batch_size)
+    slopes = deltas + hidden_work_size(model, batch_size)  # there is room for them if model.has_slopes
+    parts = slopes + (hidden_work_size(model, batch_size) if model.has_slopes else 0)
     dZ = parts + (2 * N_SLICES + 2 * member) * batch_size * n_classes
     spare = dZ + batch_size * n_classes
     squares = parts + 4 * N_SLICES * batch_size * n_classes
-    slopes = squares + n_blocks(model)  # there is room for them if model.has_slopes
     if member == 0:  # there is not a block for each index
         for i in range(n_blocks(model)):
             squares[i] = 0
@@ -403,10 +413,15 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     width = model.sizes[1]
     own_begin = slice_begin(width, slices_of(width) * member // n_members)
     own_end = slice_begin(width, slices_of(width) * (member + 1) // n_members)
-    # Nobody else reads the outputs of a single hidden layer, so each member keeps its own together: unit u of row i
-    # stands at A[i * stride + u].
-    own_size = own_end - own_begin
-    shift = (batch_size - 1) * own_begin if n_hidden == 1 else 0
+    # Nobody else reads the outputs of a single hidden layer, so each member keeps its own together, in whole lines of
+    # the cache: unit u of row i stands at A[i * stride + u].
+    own_stride = to_lines(own_end - own_begin, sizeof(floating))
+    shift = 0
+    if n_hidden == 1:
+        for m in range(member):
+            shift += batch_size * to_lines(slice_begin(width, slices_of(width) * (m + 1) // n_members)
+                                           - slice_begin(width, slices_of(width) * m // n_members), sizeof(floating))
+        shift -= own_begin
     if prepares:
         prepare_rows(model, run, at, min(batch_size, run.n_rows - at), work, member, n_members)
         fastnn_barrier()
@@ -427,7 +442,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         before = 0
         Y = X
         width = model.sizes[1]
-        stride = own_size if n_hidden == 1 else width
+        stride = own_stride if n_hidden == 1 else width
         if by_slices and not sparse:
             dense_forward(X, order, n_in, parameters + own_begin * n_in, n_in,
                           parameters + model.first_size + own_begin, outputs + shift + own_begin, stride, n, n_in,
@@ -435,7 +450,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
             A = outputs + batch_size * before + shift
-            stride = own_size if n_hidden == 1 else width
+            stride = own_stride if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 own = weight + weight_size(model, k) + begin
@@ -499,7 +514,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             before -= width
             D = deltas + batch_size * before + shift
             A = outputs + batch_size * before + shift
-            stride = own_size if n_hidden == 1 else width
+            stride = own_stride if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 if k == n_hidden - 1 and model.output_transposed:
@@ -525,7 +540,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         # folded into it.
         width = model.sizes[1]
         if by_slices and not sparse:
-            stride = own_size if n_hidden == 1 else width
+            stride = own_stride if n_hidden == 1 else width
             dense_backward_weight(X, order, n_in, deltas + shift + own_begin, stride, target + own_begin * n_in, n_in,
                                   n, n_in, own_end - own_begin, alpha, weight_beta,
                                   in_place and at + 2 * n <= run.n_rows)
@@ -536,7 +551,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             below, width = model.sizes[k], model.sizes[k + 1]
             D = deltas + batch_size * before + shift
             A = outputs + batch_size * before + shift
-            stride = own_size if n_hidden == 1 else width
+            stride = own_stride if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 if k == 0 and sparse:
