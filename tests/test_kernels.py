@@ -612,6 +612,8 @@ def run_epoch(
         ((6, 5, 9, 4, 3), ("tanh", "identity", "relu"), 1500, 1100, 100),  # lanes
         ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
         ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
+        ((64, 210, 3), ("tanh",), 300, 110, 128),  # rows that are copied into lines of the cache
+        ((64, 200, 3), ("tanh",), 1300, 1200, 128),
         ((67, 53, 3), ("tanh",), 300, 110, 128),
         ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
         ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices

@@ -27,7 +27,7 @@ from .dropout cimport drop_units
 from .losses cimport TargetStore, loss_rows, open_targets, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now
 from .normalisation cimport backprop_normalise, move_statistics, normalise
-from .rows cimport CSR, RowStore, dense_rows, open_rows, stand_as_numbers
+from .rows cimport CSR, LINE_BYTES, RowStore, dense_rows, lie_ready, open_rows, straddle_lines
 from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
@@ -54,6 +54,7 @@ cdef enum:
     BLOCK_ROWS = 2 * MIN_LANE_ROWS  # rows that a product takes at a time
     BANDS = 4               # the most that the units of a layer are shared out to
     BAND_UNITS = 32         # of a band, at least
+    COPIED_UNITS = 200      # for so many it costs next to nothing to copy dense rows to where lines of the cache begin
 
 MAX_LANES = LANES
 
@@ -173,9 +174,12 @@ cdef Py_ssize_t normalised_begin(const Model* model, Py_ssize_t block_rows) noex
 
 
 cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexcept nogil:
-    # At the end sparse rows by column.
-    return (normalised_begin(model, block_rows) + (block_rows + 2) * (model.n_hidden_units if model.normalises else 0)
-            + (column_work_size(model.sizes[0], model.nonzeros) if model.nonzeros else 0))
+    # At the end sparse rows by column.  In whole lines of the cache.
+    cdef Py_ssize_t size = (
+        normalised_begin(model, block_rows) + (block_rows + 2) * (model.n_hidden_units if model.normalises else 0)
+        + (column_work_size(model.sizes[0], model.nonzeros) if model.nonzeros else 0))
+    cdef Py_ssize_t line = LINE_BYTES // sizeof(float)
+    return (size + line - 1) // line * line
 
 
 def work_shape(architecture, Py_ssize_t batch_size, Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0,
@@ -338,7 +342,7 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
             dense_backward_weight(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order,
                                   n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in, rows, n_in,
                                   end - begin, alpha, beta,
-                                  stand_as_numbers(batch.store, X) and first + at + 2 * rows <= batch.run_end)
+                                  lie_ready(batch.store, X) and first + at + 2 * rows <= batch.run_end)
         elif k == model.n_layers - 1 and model.output_transposed:
             dense_backward_weight(X + at * n_in, NULL, n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in,
                                   rows, n_in, end - begin, alpha, beta, False)
@@ -679,6 +683,7 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
     cdef double deadline = now() + seconds
     if position[0] >= targets.y.shape[0]:
         return
+    store.copied = model.sizes[1] >= COPIED_UNITS and straddle_lines(&store)
     run.store, run.targets = &store, &target_store
     if order is None:
         run.order = NULL

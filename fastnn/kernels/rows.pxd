@@ -7,6 +7,9 @@ ctypedef fused stored:
     float
     double
 
+cdef enum:
+    LINE_BYTES = 64     # of the cache
+
 cdef enum StorageKind:
     UINT8
     FLOAT32
@@ -20,6 +23,7 @@ cdef struct RowStore:
     const void* values          # dense (n_rows, n_columns); CSR: the non-zeros, of the network's dtype
     const int32_t* columns      # CSR only: the column of each non-zero
     const int64_t* row_starts   # CSR only: (n_rows + 1,)
+    bint copied                 # whether dense rows are not to be used where they lie
 
 cdef inline floating convert(stored value, floating target) noexcept nogil:
     # The second argument is there for its type alone.
@@ -30,7 +34,9 @@ cdef inline floating convert(stored value, floating target) noexcept nogil:
 
 cdef RowStore open_rows(object X) except *
 
-cdef bint stand_as_numbers(const RowStore* store, const floating* number) noexcept nogil
+cdef bint straddle_lines(const RowStore* store) noexcept nogil
+
+cdef bint lie_ready(const RowStore* store, const floating* number) noexcept nogil
 
 cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                                 floating* buffer, const Py_ssize_t** order_out) noexcept nogil

@@ -15,6 +15,11 @@
 #define OUTER_UNITS 6
 #endif
 
+/* Of a row's inputs so many bytes are taken at once: six such rows and the weights of four units stay in 32 KiB. */
+#define DOT_BYTES 3200
+/* Of weights that stay in the second cache, with as much of other things. */
+#define WEIGHT_BYTES 327680
+
 /* Lanes of two vectors side by side: those at i, i + 2, ... of both in turn, and pairs of them. */
 #define FOUR_OF_TWO(i) i, LANES + (i), (i) + 2, LANES + (i) + 2
 #define TWO_OF_TWO(i) i, (i) + 1, LANES + (i), LANES + (i) + 1
@@ -161,12 +166,12 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
     }
 }
 
-/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T */
-FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
+/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last alone. */
+INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
-                             ptrdiff_t n_out)
+                             ptrdiff_t first, ptrdiff_t last)
 {
-    ptrdiff_t i, s, t, c, r, n_rows, n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (n_out + 3) / 4;
+    ptrdiff_t i, s, t, c, r, n_rows, n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + 3) / 4;
     const NUMBER *rows[DOT_ROWS];
     for (s = 0; s < n_strips; s++) {
         i = n * s / n_strips;
@@ -175,7 +180,7 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         for (r = 0; r < DOT_ROWS; r++)
             rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), x_stride);
         for (t = 0; t < n_tiles; t++) {
-            c = n_out * t / n_tiles;
+            c = first + (last - first) * t / n_tiles;
 #define TILE(rows_, units) \
             NAME(dot_tile)(rows, W + c * w_stride, w_stride, Z + i * z_stride + c, z_stride, n_rows, rows_, units, n_in); \
             break;
@@ -187,10 +192,28 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
                 default: TILE(DOT_ROWS - 2, units) \
                 } \
                 break;
-            switch (n_out * (t + 1) / n_tiles - c) { CASES(4) CASES(3) CASES(2) CASES(1) }
+            switch (first + (last - first) * (t + 1) / n_tiles - c) { CASES(4) CASES(3) CASES(2) CASES(1) }
 #undef CASES
 #undef TILE
         }
+    }
+}
+
+/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, a part of the weights after the other: of the inputs so many that
+   a strip of rows stays in the first cache, of the units so many that their weights stay in the second. */
+FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
+                             ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
+                             ptrdiff_t n_out)
+{
+    ptrdiff_t b, g, j, end, n_blocks, n_groups, bytes = n_in * (ptrdiff_t)sizeof(NUMBER);
+    n_blocks = (bytes + DOT_BYTES - 1) / DOT_BYTES;
+    n_groups = n_blocks ? (n_out * (bytes / n_blocks) + WEIGHT_BYTES - 1) / WEIGHT_BYTES : 0;
+    for (b = 0; b < n_blocks; b++) {
+        j = n_in * b / n_blocks / LANES * LANES;
+        end = b + 1 < n_blocks ? n_in * (b + 1) / n_blocks / LANES * LANES : n_in;
+        for (g = 0; g < n_groups; g++)
+            NAME(dot_strips)(X + j, order, x_stride, W + j, w_stride, Z, z_stride, n, end - j, n_out * g / n_groups,
+                             n_out * (g + 1) / n_groups);
     }
 }
 

@@ -24,7 +24,7 @@ from .dense cimport dense_backward_input, dense_backward_weight, dense_forward, 
 from .dropout cimport drop_units
 from .losses cimport loss_rows, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now
-from .rows cimport CSR, dense_rows, fetch_rows, stand_as_numbers
+from .rows cimport CSR, LINE_BYTES, dense_rows, fetch_rows, lie_ready
 from .sparse cimport (
     ColumnStore, block_at, column_work_size, columns_backward_weight, columns_from, columns_in, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
@@ -56,7 +56,6 @@ cdef enum:
     PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
     ALIGNED_UNITS = 8   # slices of wide layers begin at multiples of this
     LONG_OUTPUT = 64    # inputs of an output layer from which on sums along them, and no BLAS, are faster
-    LINE_BYTES = 64     # of the cache
     SORT_LINES = 6      # Sorting a non-zero takes as long as multiplying it with so many lines of numbers.
     STEP_COLUMNS = 16   # of sparse rows, whose weights are stepped on together
 
@@ -373,7 +372,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef Py_ssize_t own_stride, shift, stride
     cdef bint sparse = run.store.kind == CSR
     cdef bint by_slices = model.by_slices
-    cdef bint in_place = not sparse and stand_as_numbers(run.store, work) and (by_slices or run.order == NULL)
+    cdef bint in_place = not sparse and lie_ready(run.store, work) and (by_slices or run.order == NULL)
     cdef bint prepares = model.nonzeros > 0 if sparse else not in_place
     cdef Step step
     cdef bint folds = steps.folds
