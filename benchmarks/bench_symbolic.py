@@ -167,12 +167,14 @@ def test_general_graph(benchmark: Any, dtype: str, rows: int, units: int) -> Non
     seconds: dict[str, list[float]] = {name: [] for name in steps}
 
     def turn() -> None:
-        for name, step in steps.items():
-            time.sleep(PAUSE)
-            for _ in range(max(3, 50_000 // rows)):
-                begin = time.perf_counter()
-                step()
-                seconds[name].append(time.perf_counter() - begin)
+        # A few milliseconds each: the machine's speed may change within a second.
+        time.sleep(PAUSE)
+        for _ in range(max(25, 10_000 // rows)):
+            for name, step in steps.items():
+                for _ in range(max(1, 2000 // rows)):
+                    begin = time.perf_counter()
+                    step()
+                    seconds[name].append(time.perf_counter() - begin)
 
     benchmark.pedantic(turn, rounds=ROUNDS, iterations=1)
     best = {name: min(times) for name, times in seconds.items()}
