@@ -93,7 +93,7 @@ cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t
 
 cdef bint straddle_lines(const RowStore* store) noexcept nogil:
     # Whether dense rows of numbers begin within lines of the cache, and copies of them would begin lines.  (Each vector
-    # of them is in two lines, at up to a third of a product's speed.)
+    # of them is in two lines then, which costs up to a third of a product's speed.)
     cdef Py_ssize_t size = sizeof(float) if store.kind == FLOAT32 else sizeof(double)
     return (store.kind in (FLOAT32, FLOAT64) and store.n_columns * size % LINE_BYTES == 0
             and <size_t> store.values % LINE_BYTES != 0)

@@ -24,7 +24,6 @@ KEPT_BYTES = 64 * 2**20
 #: From so many calls on, binding arrays into operations costs less than it saves.
 BINDING_PAYS = 16
 
-
 #: What an operation can fail with.
 FAILURES = ValueError, IndexError, TypeError, ArithmeticError
 
