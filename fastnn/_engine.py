@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -185,6 +185,33 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
     data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
     sparse.fill_nonzeros(X, indptr, data, indices, n_threads)
     return CSRRows(data, indices, indptr, n_in)
+
+
+def thin_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callable[[], None] | None:
+    """Return a call that puts A (m, k) @ B (k, n) into out (m, n) by the kernels, for few n; None if they cannot.
+
+    A and B are stored by rows or by columns.  The results do not depend on the number of threads.
+    """
+    m, n = out.shape
+    same = A.dtype == B.dtype == out.dtype and out.dtype in (np.float32, np.float64)
+    if not (same and A.flags.forc and B.flags.forc and out.flags.c_contiguous):
+        return None
+    n_threads = available_threads() if A.size * n >= SMALL_RUN else 1
+    if A.flags.c_contiguous:
+        W, b = np.empty((n, len(B)), B.dtype), np.zeros(n, B.dtype)
+
+        def forward() -> None:
+            np.copyto(W, B.T)
+            dense.dense_affine(A, W, b, out, _forks.usable_threads(n_threads))
+
+        return forward
+    G = np.empty((n, m), out.dtype)
+
+    def backward() -> None:
+        dense.backprop_dense_weight(A.T, np.ascontiguousarray(B), G, 1.0, 0.0, _forks.usable_threads(n_threads))
+        np.copyto(out, G.T)
+
+    return backward
 
 
 def all_finite(values: NDArray[Any], n_threads: int) -> bool:

@@ -303,7 +303,7 @@ def backprop_affine_bias(dZ: Array, db_out: Array, alpha: float = 1.0, beta: flo
 # --- kernels.dense ----------------------------------------------------------------------------------
 
 
-def dense_affine(X: Array, W: Array, b: Array, Z_out: Array) -> None:
+def dense_affine(X: Array, W: Array, b: Array, Z_out: Array, n_threads: int = 1) -> None:
     """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
     Z_out[:] = X @ W.T + b
 
@@ -314,7 +314,9 @@ def backprop_dense_input(dZ: Array, W: Array, dX_out: Array, work: Array) -> Non
     dX_out[:] = np.dot(dZ, W)
 
 
-def backprop_dense_weight(X: Array, dZ: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
+def backprop_dense_weight(
+    X: Array, dZ: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0, n_threads: int = 1
+) -> None:
     """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
     dW_out[:] = alpha * (dZ.T @ X) + (beta * dW_out if beta != 0 else 0)
 

@@ -253,6 +253,23 @@ def test_dense_layer(dtype, assert_close, rng, n, n_in, n_out):
     assert_close(ours[0], expected[0], 8)
 
 
+@pytest.mark.parametrize(("n", "n_in", "n_out"), [(0, 70, 3), (61, 64, 1), (200, 333, 10), (1000, 150, 7)])
+def test_dense_layer_by_threads(dtype, assert_close, rng, n, n_in, n_out):
+    X, W, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n_out, n_in, dtype=dtype), draw(rng, n_out, dtype=dtype)
+    dZ = draw(rng, n, n_out, dtype=dtype)
+    results = []
+    for n_threads in (1, 2, 3):
+        Z, dW = np.full((n, n_out), 7, dtype), W.copy()
+        dense.dense_affine(X, W, b, Z, n_threads)
+        dense.backprop_dense_weight(X, dZ, dW, 0.5, 2.0, n_threads)
+        results.append((Z, dW))
+    for Z, dW in results[1:]:
+        np.testing.assert_array_equal(Z, results[0][0])
+        np.testing.assert_array_equal(dW, results[0][1])
+    assert_close(results[0][0], X.astype(float) @ W.T + b, 16)
+    assert_close(results[0][1], 0.5 * dZ.T.astype(float) @ X + 2 * W, 16)
+
+
 @pytest.mark.parametrize("n", [1, 5, 20])
 @pytest.mark.parametrize("n_in", [7, 30, 83])
 def test_a_units_bits_do_not_depend_on_how_many_stand_beside_it(dtype, rng, n, n_in):

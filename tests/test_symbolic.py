@@ -10,7 +10,8 @@ from scipy.special import softmax
 
 import fastnn.symbolic as theano
 import fastnn.symbolic.tensor as T
-from fastnn.symbolic import execution
+from fastnn._engine import thin_product
+from fastnn.symbolic import execution, ops
 from fastnn.symbolic.graph import Type, sort
 
 # Central differences in float64: the error of the formula and that of the roundings are about equal at this step.
@@ -612,6 +613,33 @@ def test_what_nobody_has_is_overwritten():
     assert v.array is arrays[1]
     np.testing.assert_array_equal(v.get_value(), 0.5 * values[1] - values[0])
     np.testing.assert_array_equal(w.get_value(), values[0] + v.get_value())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("units", [4, 40])  # thin products alone, and one that is left to BLAS with all others
+@pytest.mark.parametrize("layout", ["C", "F", "gaps"])
+def test_thin_products(dtype, units, layout, monkeypatch):
+    used = []
+
+    def seen(*arrays):
+        used.append(arrays)
+        return thin_product(*arrays)
+
+    monkeypatch.setattr(ops, "thin_product", seen)
+    rng = np.random.default_rng(0)
+    X, W = rng.normal(size=(400, 200)).astype(dtype), rng.normal(size=(200, units)).astype(dtype)
+    D = rng.normal(size=(400, 4)).astype(dtype)
+    x, w, d = T.matrix("x", dtype), theano.shared(W, "w"), T.matrix("d", dtype)
+    f = theano.function([x, d], [T.dot(x, w), T.dot(x.T, d)])
+    for _ in range(4):
+        given = X
+        if layout == "gaps":
+            given = np.repeat(X, 2, axis=1)[:, ::2]
+        found = f(np.asarray(given, order="F" if layout == "F" else "K"), D)
+        for product, expected in zip(found, (X.astype(float) @ W, X.T.astype(float) @ D), strict=True):
+            np.testing.assert_allclose(product, expected, atol=1e-12 if dtype == "float64" else 3e-4)
+            assert product.dtype == dtype
+    assert bool(used) == (units == 4)
 
 
 @pytest.mark.parametrize("often", [True, False])

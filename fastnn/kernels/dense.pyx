@@ -6,6 +6,7 @@ are few and where the batch is small.  As in ``affine``, alpha and beta fold a p
 """
 
 from cython cimport floating
+from cython.parallel cimport prange
 
 from .affine cimport fill_rows
 
@@ -25,6 +26,9 @@ cdef extern from "tiles.h" nogil:
 
 cdef enum:
     CACHED_BYTES = 196608   # of rows that stay in the second cache together with weights and the rows to come
+    STRIP_ROWS = 60         # that a thread takes at once: tiles of several heights divide them
+    BAND_ROWS = 48
+    BAND_COLUMNS = 64       # of which each thread takes a multiple: no tile is cut in two
 
 #: So many bytes of rows stay in the cache from the forward to the backward pass, while the next ones are fetched.
 BLOCK_BYTES = CACHED_BYTES
@@ -84,12 +88,16 @@ cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py
                     A_out[j * m + i] = A[i * n + j]
 
 
-def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):
+def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out,
+                 int n_threads=1):
     """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
-    if Z_out.size:
-        with nogil:
-            dense_forward(&X[0, 0] if X.shape[1] else NULL, NULL, X.shape[1], &W[0, 0] if W.shape[1] else NULL,
-                          W.shape[1], &b[0], &Z_out[0, 0], W.shape[0], X.shape[0], W.shape[1], W.shape[0])
+    cdef Py_ssize_t n = X.shape[0], n_in = W.shape[1], n_strips = (n + STRIP_ROWS - 1) // STRIP_ROWS, strip
+    if not Z_out.size:
+        return
+    for strip in prange(n_strips, nogil=True, num_threads=n_threads, schedule="dynamic"):
+        dense_forward(&X[0, 0] + strip * STRIP_ROWS * n_in if n_in else NULL, NULL, n_in,
+                      &W[0, 0] if n_in else NULL, n_in, &b[0], &Z_out[strip * STRIP_ROWS, 0], Z_out.shape[1],
+                      min(<Py_ssize_t> STRIP_ROWS, n - strip * STRIP_ROWS), n_in, Z_out.shape[1])
 
 
 def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out,
@@ -102,12 +110,29 @@ def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, fl
                                  W.shape[1], W.shape[0])
 
 
+cdef void weight_band(const floating* X, const floating* dZ, floating* dW, Py_ssize_t n, Py_ssize_t n_in,
+                      Py_ssize_t n_out, floating alpha, floating beta, Py_ssize_t begin,
+                      Py_ssize_t end) noexcept nogil:
+    # Columns begin to end of dW (n_out, n_in) = alpha * dZ.T @ X + beta * dW, so few rows at once that they stay in the
+    # cache until all units have read them.
+    cdef Py_ssize_t first = 0, rows
+    while True:
+        rows = min(<Py_ssize_t> BAND_ROWS, n - first)
+        dense_backward_weight(X + first * n_in + begin, NULL, n_in, dZ + first * n_out, n_out, dW + begin, n_in, rows,
+                              end - begin, n_out, alpha, beta, first + 2 * rows <= n)
+        beta = <floating> 1.0
+        first += rows
+        if first >= n:
+            return
+
+
 def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, floating[:, ::1] dW_out,
-                          double alpha=1.0, double beta=0.0):
+                          double alpha=1.0, double beta=0.0, int n_threads=1):
     """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
-    if dW_out.size:
-        with nogil:
-            dense_backward_weight(&X[0, 0] if X.shape[0] else NULL, NULL, X.shape[1],
-                                  &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0, 0], dW_out.shape[1],
-                                  X.shape[0], dW_out.shape[1], dW_out.shape[0], <floating> alpha, <floating> beta,
-                                  False)
+    cdef Py_ssize_t n = X.shape[0], n_in = dW_out.shape[1], n_bands = (n_in + BAND_COLUMNS - 1) // BAND_COLUMNS, k
+    if not dW_out.size:
+        return
+    for k in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
+        weight_band(&X[0, 0] if n else NULL, &dZ[0, 0] if n else NULL, &dW_out[0, 0], n, n_in, dW_out.shape[0],
+                    <floating> alpha, <floating> beta, n_bands * k // n_threads * BAND_COLUMNS,
+                    min(n_in, n_bands * (k + 1) // n_threads * BAND_COLUMNS))

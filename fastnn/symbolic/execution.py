@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.symbolic.graph import Op, Variable
-from fastnn.symbolic.ops import BroadcastTo, Elementwise, Reshape, SumTo
+from fastnn.symbolic.ops import BroadcastTo, Dot, Elementwise, Reshape, SumTo
 from fastnn.symbolic.printing import pprint
 
 #: A plan keeps arrays for results up to this size in all; others are made anew in each call.
@@ -23,6 +23,13 @@ KEPT_BYTES = 64 * 2**20
 
 #: From so many calls on, binding arrays into operations costs less than it saves.
 BINDING_PAYS = 16
+
+#: BLAS starts threads for a product of about so many multiply-adds; where the second matrix has so few columns, it
+#: packs the first one, which takes longer than the product.
+THREADED_PRODUCT = 250_000
+THIN_COLUMNS = 20
+
+BY_KERNELS = Dot(by_kernels=True)
 
 #: What an operation can fail with.
 FAILURES = ValueError, IndexError, TypeError, ArithmeticError
@@ -33,7 +40,9 @@ class Instruction(NamedTuple):
 
     Attributes
     ----------
+    op : Op
     compute : callable
+        What computes its result.
     sources : tuple of int
         Where its arguments are.
     target : int
@@ -46,6 +55,7 @@ class Instruction(NamedTuple):
         The result.
     """
 
+    op: Op
     compute: Callable[..., Any]
     sources: tuple[int, ...]
     target: int
@@ -53,11 +63,11 @@ class Instruction(NamedTuple):
     dying: tuple[int, ...]
     variable: Variable
 
-    @property
-    def op(self) -> Op:
-        """The operation."""
-        assert self.variable.op is not None
-        return self.variable.op
+    @classmethod
+    def of(cls, variable: Variable, sources: tuple[int, ...], target: int, dying: tuple[int, ...]) -> Instruction:
+        """Return what computes a variable."""
+        assert variable.op is not None
+        return cls(variable.op, compute_of(variable.op), sources, target, False, dying, variable)
 
     @property
     def can_go_into(self) -> bool:
@@ -98,7 +108,7 @@ def compute_of(op: Op) -> Callable[..., Any]:
 
 def perform(instruction: Instruction, values: list[Any]) -> None:
     """Run an operation that finds its arguments in a list and puts its result there."""
-    compute, sources, target, into, dying, _ = instruction
+    _, compute, sources, target, into, dying, _ = instruction
     arrays = [values[i] for i in sources]
     if into:
         compute(*arrays, out=values[target])
@@ -189,7 +199,7 @@ class Plan:
             for place in [same.get(output.place, output.place)]
         ]
         places = [output.place for output in self._outputs]
-        needed = _needed(instructions, same, known, places)
+        needed = _thin_products_by_kernels(_needed(instructions, same, known, places), shapes)
         chains = _chains_of_updates(needed, shapes, self._outputs)
         last = {i for chain in chains.values() for i in chain}
         #: Where values from outside are overwritten, with the places of all results that go there.
@@ -344,6 +354,19 @@ def _needed(
             needed.update(sources)
             found.append(instruction._replace(sources=sources))
     return found[::-1]
+
+
+def _thin_products_by_kernels(instructions: list[Instruction], shapes: dict[int, tuple[int, ...]]) -> list[Instruction]:
+    # All or none: threads that BLAS has started are busy for a while after a product, and in the kernels' way.
+    large = {}
+    for i, each in enumerate(instructions):
+        if isinstance(each.op, Dot):
+            left, right = (shapes.get(source, ()) for source in each.sources)
+            if math.prod(left) * math.prod(right[1:]) >= THREADED_PRODUCT:
+                if each.variable.ndim < 2 or right[1] > THIN_COLUMNS:
+                    return instructions
+                large[i] = each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute)
+    return [large.get(i, each) for i, each in enumerate(instructions)]
 
 
 def _last_uses(instructions: Iterable[Instruction], outputs: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:

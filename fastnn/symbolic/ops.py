@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastnn._engine import thin_product
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation, inplace_backprop_activation
 from fastnn.kernels.softmax import inplace_backprop_softmax, inplace_log_softmax, inplace_softmax
 from fastnn.kernels.ufuncs import sum_of_scaled
@@ -645,14 +646,31 @@ def argmax(x: Operand, axis: int | None = None, keepdims: bool = False) -> Varia
 
 @dataclass(frozen=True)
 class Dot(Op):
-    """Product of matrices and vectors."""
+    """Product of matrices and vectors.
+
+    Parameters
+    ----------
+    by_kernels : bool, default False
+        Whether the second matrix has so few columns that the kernels do it, and not BLAS.
+    """
+
+    by_kernels: bool = False
 
     takes_out = True
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
+        if self.by_kernels:
+            x, y = arrays
+            out = np.empty((x.shape[0], y.shape[1]), x.dtype) if out is None else out
+            for each in self.calls(arrays, out):
+                each()
+            return out
         return np.dot(*arrays, out=out)  # type: ignore[call-overload]
 
     def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
+        by_kernels = thin_product(*arrays, out) if self.by_kernels else None  # type: ignore[call-arg]
+        if by_kernels is not None:
+            return [by_kernels]
         # np.dot would fill out with zeros first, but brings rows and columns with gaps into order for BLAS.
         function = np.matmul if all(array.flags.forc for array in arrays) else np.dot
         return [partial(function, *arrays, out=out)]

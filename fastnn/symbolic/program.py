@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.execution import KEPT_BYTES, Instruction, Output, Plan, compute_of, execute, taken
+from fastnn.symbolic.execution import KEPT_BYTES, Instruction, Output, Plan, execute, taken
 from fastnn.symbolic.graph import Constant, Shared, Variable, sort
 from fastnn.symbolic.ops import Count, Shape
 from fastnn.symbolic.simplify import with_scaled_sums
@@ -174,13 +174,11 @@ def _schedule(order: list[Variable], place: dict[Variable, int], outputs: Sequen
     last_use = {source: variable for variable in order for source in variable.inputs}
     kept = {variable for variable in order if isinstance(variable, Constant)} | set(outputs)
     return [
-        Instruction(
-            compute_of(variable.op),
+        Instruction.of(
+            variable,
             tuple(place[source] for source in variable.inputs),
             place[variable],
-            False,
             tuple(place[v] for v in set(variable.inputs) - kept if last_use[v] is variable),
-            variable,
         )
         for variable in order
         if variable.op is not None
