@@ -13,21 +13,41 @@ from fastnn import kernels
 HERE = Path(__file__).parent
 
 
+OTHERS = [name for name in kernels.AVAILABLE if name != kernels.INSTRUCTION_SET]
+
+
+def start(code, instruction_set, cwd, **variables):
+    environment = os.environ | {kernels.VARIABLE: instruction_set} | variables
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *code], env=environment, cwd=cwd, stdout=pipe, stderr=pipe, text=True)
+
+
 def run(code, instruction_set, cwd):
-    environment = os.environ | {kernels.VARIABLE: instruction_set}
-    return subprocess.run([sys.executable, *code], env=environment, cwd=cwd, capture_output=True, text=True)
+    process = start(code, instruction_set, cwd)
+    stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(code, process.returncode, stdout, stderr)
 
 
-@pytest.mark.parametrize("name", [name for name in kernels.AVAILABLE if name != kernels.INSTRUCTION_SET])
-def test_other_builds(name, tmp_path):
-    chosen = ["-c", "from fastnn import kernels; print(kernels.INSTRUCTION_SET, kernels.epoch.__name__)"]
-    folder = "fastnn.kernels.epoch" if name == "baseline" else f"fastnn.kernels.{name}.epoch"
-    assert run(chosen, name, tmp_path).stdout.split() == [name, folder]
+@pytest.fixture(scope="module")
+def tests_of_others(tmp_path_factory):
+    """The kernels' and the golden tests of all other builds, side by side, so that threads must not wait busily."""
     tests = [str(HERE / "test_kernels.py"), str(HERE / "test_golden.py")]
     # uint8 differs in the gathering of rows alone, and is left to the build that runs by itself: it takes a while.
     options = ["-q", "-p", "no:cacheprovider", "-c", str(HERE.parent / "pyproject.toml"), "-k", "not uint8"]
-    done = run(["-m", "pytest", *options, *tests], name, tmp_path)
-    assert done.returncode == 0, done.stdout[-3000:]
+    code, folder = ["-m", "pytest", *options, *tests], tmp_path_factory.mktemp("others")
+    processes = {name: start(code, name, folder, OMP_WAIT_POLICY="passive") for name in OTHERS}
+    yield processes
+    for process in processes.values():
+        process.kill()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_builds(name, tests_of_others, tmp_path):
+    chosen = ["-c", "from fastnn import kernels; print(kernels.INSTRUCTION_SET, kernels.epoch.__name__)"]
+    folder = "fastnn.kernels.epoch" if name == "baseline" else f"fastnn.kernels.{name}.epoch"
+    assert run(chosen, name, tmp_path).stdout.split() == [name, folder]
+    stdout, _ = tests_of_others[name].communicate()
+    assert tests_of_others[name].returncode == 0, stdout[-3000:]
 
 
 @pytest.mark.parametrize("name", ["nonsense", *sorted({"baseline", "avx2", "avx512"} - set(kernels.AVAILABLE))])
