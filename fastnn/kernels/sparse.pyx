@@ -15,7 +15,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .affine cimport fill_rows
-from .rows cimport RowStore, convert, fetch_rows, open_rows, stored
+from .rows cimport LINE_BYTES, RowStore, convert, fetch_rows, open_rows, stored
 
 cdef extern from "panels.h" nogil:
     Py_ssize_t panels_of_float(Py_ssize_t width, bint in_pairs)
@@ -36,6 +36,9 @@ cdef extern from "panels.h" nogil:
                        Py_ssize_t stride, Py_ssize_t width)
     void scatter_double(const double* values, const int32_t* rows, Py_ssize_t n, double scale, const double* d,
                         double* B, Py_ssize_t stride, Py_ssize_t width)
+
+cdef extern from "vectors.h" nogil:
+    void PREFETCH_WRITE(const void* address)
 
 cdef extern from *:
     """
@@ -148,6 +151,8 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
         for i in range(n):
             row = order[first + i] if order != NULL else first + i
             at = store.row_starts[row]
+            if p == 0 and i + 2 < n:
+                fetch_rows(store, order, first + i + 2, 1, sizeof(floating))
             combine(values + at, store.columns + at, store.row_starts[row + 1] - at, W + begin, w_stride,
                     Z + i * z_stride + begin, width)
 
@@ -206,8 +211,6 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
     memset(starts, 0, (columns.n_columns + 2) * sizeof(int32_t))
     for i in range(n):
         row = order[first + i] if order != NULL else first + i
-        if i + 2 < n:
-            fetch_rows(store, order, first + i + 2, 1, sizeof(floating))
         for at in range(store.row_starts[row], store.row_starts[row + 1]):
             starts[store.columns[at] + 2] += 1
     for i in range(2, columns.n_columns + 1):
@@ -221,6 +224,7 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
             starts[store.columns[at] + 1] = place + 1
             # Value and row lie in one line of the cache.
             entry = columns.entries + place * entry_size(1, number)
+            PREFETCH_WRITE(entry + LINE_BYTES)
             memcpy(entry, values + at, sizeof(floating))
             memcpy(entry + sizeof(floating), &counted, sizeof(counted))
 

@@ -24,7 +24,7 @@ from .dense cimport dense_backward_input, dense_backward_weight, dense_forward, 
 from .dropout cimport drop_units
 from .losses cimport loss_rows, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now
-from .rows cimport CSR, LINE_BYTES, dense_rows, fetch_rows, lie_ready
+from .rows cimport CSR, LINE_BYTES, dense_rows, lie_ready
 from .sparse cimport (
     ColumnStore, block_at, column_work_size, columns_backward_weight, columns_from, columns_in, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
@@ -125,7 +125,8 @@ cdef Py_ssize_t hidden_work_size(const Model* model, Py_ssize_t batch_size) noex
 
 
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
-    # The rows of three batches (one that slow members still read, the current one, the next), outputs, gradients and
+    # The rows of three batches (one that slow members still read, the current one, the next; sparse ones do without the
+    # next), outputs, gradients and
     # slopes of the hidden layers, parts of the logits of two batches, each member's gradient of the logits, twice, and
     # squares of gradients.
     return (3 * rows_work_size(model, batch_size)
@@ -163,14 +164,6 @@ cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, P
         sort_by_column(run.store, run.order, first + begin, end - begin, <int32_t> begin, &columns, work)
     else:
         dense_rows(run.store, run.order, first + begin, end - begin, work + begin * model.sizes[0], NULL)
-
-
-cdef void fetch_share(const Batch* run, Py_ssize_t first, Py_ssize_t batch_size, int member, int n_members,
-                      const floating* number) noexcept nogil:
-    # Begins to fetch the member's share of a batch's rows.  The last argument is there for its type alone.
-    cdef Py_ssize_t n = max(<Py_ssize_t> 0, min(batch_size, run.n_rows - first))
-    cdef Py_ssize_t begin = n * member // n_members
-    fetch_rows(run.store, run.order, first + begin, n * (member + 1) // n_members - begin, sizeof(floating))
 
 
 cdef inline ColumnStore columns_of(const Model* model, floating* work, int member) noexcept nogil:
@@ -373,11 +366,10 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef bint sparse = run.store.kind == CSR
     cdef bint by_slices = model.by_slices
     cdef bint in_place = not sparse and lie_ready(run.store, work) and (by_slices or run.order == NULL)
-    cdef bint prepares = model.nonzeros > 0 if sparse else not in_place
+    cdef bint gathers = not sparse and not in_place, sorts = sparse and model.nonzeros > 0
     cdef Step step
     cdef bint folds = steps.folds
-    cdef bint by_columns = (sparse and by_slices and (prepares or model.blocks != NULL) and not folds
-                            and steps.clip_norm == 0)
+    cdef bint by_columns = (by_slices and (sorts or model.blocks != NULL) and not folds and steps.clip_norm == 0)
     cdef floating alpha = <floating> 1.0, weight_beta = <floating> 0.0
     cdef floating bias_beta = <floating> 1.0 if folds else <floating> 0.0
     cdef floating* target = parameters if folds else gradient
@@ -421,7 +413,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             shift += batch_size * to_lines(slice_begin(width, slices_of(width) * (m + 1) // n_members)
                                            - slice_begin(width, slices_of(width) * m // n_members), sizeof(floating))
         shift -= own_begin
-    if prepares:
+    if gathers:
         prepare_rows(model, run, at, min(batch_size, run.n_rows - at), work, member, n_members)
         fastnn_barrier()
 
@@ -430,7 +422,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         step = step_at(steps, at // batch_size)
         if folds:
             alpha, weight_beta = <floating> step.hyperparameters[0], <floating> (1 - step.hyperparameters[0] * step.l2)
-        rows = work + third * rows_size
+        rows = work + (parity if sparse else third) * rows_size
         if in_place:
             X = dense_rows(run.store, run.order, at, n, rows, &order)
         else:
@@ -479,13 +471,13 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             Y = A
             before += width
             weight += weight_size(model, k) + width
-        if prepares:
+        if gathers:
             # The next batch's rows, so that they are there behind the barrier.
             next_n = max(<Py_ssize_t> 0, min(batch_size, run.n_rows - at - n))
             prepare_rows(model, run, at + n, next_n, work + (third + 1) % 3 * rows_size, member, n_members)
-            fetch_share(run, at + n + next_n, batch_size, member, n_members, work)
-        else:
-            fetch_share(run, at + n, batch_size, 0, 1, work)
+        elif sorts:
+            # This batch's: they are in the cache, and needed by column behind the barrier.
+            prepare_rows(model, run, at, n, rows, member, n_members)
         if member == 0:
             stop[parity] = at + n >= run.n_rows or now() >= deadline
         fastnn_barrier()

@@ -32,6 +32,7 @@
 #define FUNCTION static __attribute__((unused))
 #define APART static __attribute__((noinline, unused))
 #define PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#define PREFETCH_WRITE(address) __builtin_prefetch(address, 1, 3)
 #else
 #define INLINE static __inline
 #define FUNCTION static
