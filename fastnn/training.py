@@ -117,7 +117,8 @@ class Trainer:
 
     The objective is the weighted mean log-likelihood of a batch minus ``l2 / 2`` times the sum of squared weights and
     ``l1`` times the sum of their magnitudes, the biases left out.  The same seed and input give the same bits,
-    whatever the number of threads.
+    whatever the number of threads.  Numbers too small to be normal in the network's dtype, which x86 processors are
+    slow with, count as 0 there while training.
 
     Parameters
     ----------

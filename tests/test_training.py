@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import platform
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import fastnn
 from fastnn import _engine, training
 from fastnn._engine import available_threads
 from fastnn.callbacks import Callback
+from fastnn.kernels import dense
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.updates import UPDATES, Steps
 
@@ -572,3 +574,23 @@ def test_the_optimizer_can_be_replaced_between_fits(data):
         trainer.optimizer = optimizer
         before = trainer.fit(X, y, epochs=1).log_likelihood[0]
         assert network.log_likelihood(X, y) > before
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="done on x86 alone")
+@pytest.mark.parametrize("sizes", [[70, 3], [70, 40, 3]])  # by rows, by units
+@pytest.mark.parametrize("storage", [False, True])
+@pytest.mark.parametrize("optimizer", [fastnn.SGD(0.1, momentum=0.9), fastnn.Adam()])
+def test_numbers_too_small_to_be_normal_count_as_zero_while_training_alone(dtype, sizes, storage, optimizer):
+    tiny = np.finfo(dtype).smallest_subnormal * 100
+    rng = np.random.default_rng(0)
+    X, y = rng.random((400, 70)).astype(dtype), rng.integers(0, 3, 400)
+    X[:, 5] = 0
+    net = fastnn.Network(sizes, dtype=dtype, seed=0)
+    net.weights[0][5] = tiny
+    fastnn.Trainer(net, optimizer, batch_size=100, sparse=storage, n_threads=2).fit(X, y, epochs=1)
+    np.testing.assert_array_equal(net.weights[0][5], 0)
+    # All threads are as they were.
+    few, Z = np.full((200, 1), tiny, dtype), np.empty((200, 1), dtype)
+    dense.dense_affine(few, np.ones((1, 1), dtype), np.zeros(1, dtype), Z, 2)
+    np.testing.assert_array_equal(Z, few)
+    assert np.multiply(few, 2).min() == 2 * tiny
