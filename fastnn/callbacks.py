@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn._validation import check_choice, check_integer, check_number, check_path
+from fastnn.optimizers import LBFGS
 from fastnn.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -293,16 +294,18 @@ class Checkpoint(Callback):
     """Keeps a file from which a fit can be resumed after a crash, with the same bits as if nothing had happened.
 
     Give the same path to `Trainer.fit` as `resume`.  The file holds parameters, the optimizer's state, the state of
-    the random numbers, the history and the position within the epoch.  Of L-BFGS it holds no curvature, which SciPy
-    keeps to itself: a fit by it goes on from the same parameters, but not with the same bits.  The estimators of
-    `fastnn.sklearn` write checkpoints too, but cannot resume from them.
+    the random numbers, the history and the position within the epoch.  SciPy keeps to itself what L-BFGS knows, so
+    for it the file holds the start and the first 256 MB of gradients, from which the fit is repeated without computing
+    them again; what came later is computed again.  The estimators of `fastnn.sklearn` write checkpoints too, but cannot
+    resume from them.
 
     Parameters
     ----------
     path : path
         Replaced atomically.
     seconds : float, default 60.0
-        Time after which it is written anew within an epoch; it also is after each epoch.
+        Time after which it is written anew within an epoch; it also is after each epoch.  Iterations of L-BFGS count as
+        parts of an epoch.
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float = 60.0) -> None:
@@ -323,8 +326,10 @@ class Checkpoint(Callback):
             self._write(fit)
 
     def on_epoch(self, fit: Fit) -> None:
-        """Write the file."""
-        self._write(fit)
+        """Write the file; of L-BFGS, whose iterations are many and short, if it is time."""
+        short = isinstance(fit.trainer.optimizer, LBFGS) and len(fit.history) < fit.epochs and not fit.stop
+        if not short or time.monotonic() - self._written >= self.seconds:
+            self._write(fit)
 
 
 class LivePlot(Callback):

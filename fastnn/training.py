@@ -24,13 +24,16 @@ from fastnn._validation import (
     check_shares,
     check_threads,
 )
-from fastnn.callbacks import Callback, Fit, History, ProgressBar
+from fastnn.callbacks import Callback, Checkpoint, Fit, History, ProgressBar
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
 from fastnn.schedules import Schedule, rates_of
 from fastnn.storage import load_checkpoint, save_checkpoint
+
+# A checkpoint of L-BFGS holds so many bytes of gradients, the first ones of the fit; later ones are computed again.
+TOLD_BYTES = 1 << 28
 
 # Parameters no larger than this cannot overflow in any network of sensible depth and width.
 HARMLESS_PARAMETER = 1e4
@@ -218,6 +221,7 @@ class Trainer:
         self._n_steps = 0
         self._curve: list[float] = []
         self._run: Epoch | None = None  # the epoch under way
+        self._asked: _Asked | None = None  # the fit by L-BFGS under way
 
     def fit(
         self,
@@ -251,7 +255,7 @@ class Trainer:
         resume : path or None
             File of a `fastnn.callbacks.Checkpoint`.  Where it exists, the fit goes on from there, with the same bits as
             if it had never stopped, to the same number of epochs in all; data, network and settings must be those of
-            the fit that wrote it.  (L-BFGS goes on from its parameters, but has to learn the curvature again.)
+            the fit that wrote it.
 
         Returns
         -------
@@ -301,7 +305,7 @@ class Trainer:
             if checkpoint is not None:
                 self._restore_callbacks(checkpoint[1])
             if isinstance(self.optimizer, LBFGS):
-                self._minimize(fit, chunks, valid, callbacks)
+                self._minimize(fit, chunks, valid, callbacks, None if checkpoint is None else checkpoint[1])
             while len(fit.history) < epochs and not fit.stop and not isinstance(self.optimizer, LBFGS):
                 self._epoch(fit, chunks, valid, callbacks, checkpoint)
                 checkpoint = None
@@ -353,6 +357,8 @@ class Trainer:
             content["epoch"] = {name: value for name, value in vars(run).items() if isinstance(value, (int, float))}
             tensors |= {"epoch.parameters": run.parameters, "epoch.state": run.state}
             tensors |= {f"space.{name}": array for name, array in run.engine.progress().items()}
+        if self._asked is not None:
+            tensors |= self._asked.tensors()
         for i, callback in enumerate(self.callbacks):
             tensors |= {f"callbacks.{i}.{name}": array for name, array in callback.state().items()}
         content["generator"] = _as_json(content["generator"])
@@ -566,8 +572,10 @@ class Trainer:
         chunks: Callable[[], Iterator[Chunk]],
         valid: tuple[Rows, Targets] | None,
         callbacks: list[Callback],
+        restored: dict[str, NDArray[Any]] | None,
     ) -> None:
-        # L-BFGS; what SciPy minimises is minus the objective.
+        # L-BFGS; what SciPy minimises is minus the objective.  It keeps what it knows of the curvature to itself, so a
+        # fit is resumed from its start, and is told again what it had been told, as far as that was kept.
         from scipy.optimize import minimize
 
         chunk, *others = chunks()
@@ -584,21 +592,33 @@ class Trainer:
         total = float(len(targets.y) if targets.weights is None else targets.weights.sum())
         steps = Steps(UPDATES["none"], np.array([[self._l2(np.array([total]))[0], 0.0, 0.0]]))
         seen: tuple[float, float] = (0.0, 0.0)
-        accepted = network.parameters.astype(np.float64)
+        keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        asked = self._asked = _Asked(network.parameters, keeps, restored)
+        accepted = asked.start.astype(np.float64)
+        n_evaluations, n_iterations, n_restored = 0, 0, len(fit.history)
         started = time.perf_counter()
 
         def negative(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            nonlocal seen
-            network.parameters = x
-            gradient = self._gradient(chunk, steps)
-            log_likelihood = chunk.engine.log_likelihood / total
-            seen = log_likelihood, log_likelihood - chunk.engine.penalty / total
+            nonlocal seen, n_evaluations
+            if n_evaluations < len(asked.gradients):
+                seen, gradient = asked.seen[n_evaluations], asked.gradients[n_evaluations]
+            else:
+                network.parameters = x
+                gradient = self._gradient(chunk, steps)
+                log_likelihood = chunk.engine.log_likelihood / total
+                seen = log_likelihood, log_likelihood - chunk.engine.penalty / total
+                asked.keep(seen, gradient)
+            n_evaluations += 1
             return -seen[1], -gradient.astype(np.float64)
 
         def on_iteration(x: NDArray[np.float64]) -> None:
-            nonlocal accepted, started
+            nonlocal accepted, started, n_iterations
             # What was evaluated last is what was accepted.
             accepted = network.parameters = x
+            n_iterations += 1
+            if n_iterations <= n_restored:
+                started = time.perf_counter()
+                return
             validation = None if valid is None else network.score(*valid, self.n_threads)
             fit.history.record(time.perf_counter() - started, *seen, validation)
             self._curve.append(seen[0] if validation is None else validation[0])
@@ -610,7 +630,7 @@ class Trainer:
                 raise _Stopped
 
         options = {
-            "maxiter": fit.epochs - len(fit.history),
+            "maxiter": fit.epochs,
             "maxcor": optimizer.memory,
             "maxfun": optimizer.max_fun,
             "maxls": 50,
@@ -630,6 +650,7 @@ class Trainer:
             raise DivergenceError(len(fit.history) + 1, 1, fit.history) from None
         finally:
             network.parameters = accepted
+            self._asked = None
 
 
 def _as_json(value: Any) -> Any:
@@ -637,6 +658,40 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _as_json(item) for name, item in value.items()}
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+class _Asked:
+    """Where a fit by L-BFGS began, and what it was told since, as far as there is room for it."""
+
+    def __init__(self, parameters: NDArray[Any], keeps: bool, restored: dict[str, NDArray[Any]] | None) -> None:
+        self.start = parameters.copy()
+        self.seen: list[tuple[float, float]] = []
+        self.gradients: list[NDArray[Any]] = []
+        self._room = TOLD_BYTES if keeps else 0
+        if restored is not None:
+            start, seen, gradients = (restored.get(name, np.empty(0)) for name in self.NAMES)
+            if start.shape != parameters.shape or gradients.shape != (len(seen), len(start)) or seen.shape[1:] != (2,):
+                raise ValueError("the checkpoint does not hold what a fit by L-BFGS needs")
+            self.start = start
+            for pair, gradient in zip(seen.tolist(), gradients, strict=True):
+                self.seen.append(tuple(pair))
+                self.gradients.append(gradient)
+                self._room -= gradient.nbytes
+
+    NAMES = "lbfgs.start", "lbfgs.seen", "lbfgs.gradients"
+
+    def keep(self, seen: tuple[float, float], gradient: NDArray[Any]) -> None:
+        """Note log-likelihood, objective and gradient, if all before them have been noted too."""
+        self._room -= gradient.nbytes
+        if self._room >= 0:
+            self.seen.append(seen)
+            self.gradients.append(gradient.copy())
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return all this as arrays."""
+        shape = len(self.gradients), len(self.start)
+        gradients = np.array(self.gradients, self.start.dtype).reshape(shape)
+        return dict(zip(self.NAMES, (self.start, np.array(self.seen).reshape(-1, 2), gradients), strict=True))
 
 
 class _Stopped(Exception):

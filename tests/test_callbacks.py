@@ -108,6 +108,10 @@ SCRIPT = """
             if fit.rows_done:  # within an epoch
                 print("chunk", flush=True)
 
+        def on_epoch(self, fit):
+            if kind.startswith("lbfgs"):
+                print("iteration", flush=True)
+
     kind, path = sys.argv[1:]
     fastnn.training.CHUNK_SECONDS = 0.002 if kind == "large" else 0.0003  # several in an epoch
     rng = np.random.default_rng(0)
@@ -132,7 +136,11 @@ SCRIPT = """
         np.save(path + ".npy", X)
         X = np.load(path + ".npy", mmap_mode="r")
         fastnn._mapped.WINDOW_BYTES, fastnn._mapped.PIECE_BYTES = 1 << 18, 5000
-    epochs = 3 if kind == "text" else 6
+    elif kind.startswith("lbfgs"):
+        optimizer, batch_size = fastnn.LBFGS(), None
+        if kind == "lbfgs with little room":
+            fastnn.training.TOLD_BYTES = 100_000  # some ten gradients
+    epochs = 3 if kind == "text" else 30 if kind.startswith("lbfgs") else 6
     dtype, batch_norm = options.pop("dtype", "float32"), options.pop("batch_norm", False)
     network = fastnn.Network(sizes, "relu", dtype, batch_norm=batch_norm)
     callbacks = [Checkpoint(path, seconds=0), Pulse()]
@@ -148,7 +156,9 @@ SCRIPT = """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL there")
-@pytest.mark.parametrize("kind", ["momentum", "adam", "large", "text", "normalised", "chunks", "mapped"])
+@pytest.mark.parametrize(
+    "kind", ["momentum", "adam", "large", "text", "normalised", "chunks", "mapped", "lbfgs", "lbfgs with little room"]
+)
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kind):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
@@ -170,7 +180,7 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kind):
     for delay in (0, 0, 0.002, 0.005):
         run("killed", generator.randrange(1, 6), delay)
         if (tmp_path / "killed").exists():
-            within_epochs += "epoch" in load_checkpoint(str(tmp_path / "killed"))[0]
+            within_epochs += "epoch" in load_checkpoint(str(tmp_path / "killed"))[0] or kind.startswith("lbfgs")
     run("killed")
     assert within_epochs >= 1
     with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "killed.npz") as killed:

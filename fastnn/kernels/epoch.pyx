@@ -704,7 +704,7 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
     cdef floating* state_ = &state[0, 0] if state.shape[0] else NULL
     cdef int64_t* touched_ = NULL
     cdef BlockStore block_store
-    cdef double deadline = now() + seconds
+    cdef double deadline
     cdef unsigned int control
     if position[0] >= targets.y.shape[0]:
         return
@@ -727,6 +727,7 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
         model.first_size = sliced_size(model.sizes[0], model.sizes[1], sizeof(floating))
     with nogil:
         control = flush_denormals(float_control() | FLUSH_TO_ZERO, n_threads)
+        deadline = now() + seconds
         if touched_ == NULL and goes_by_units(&model, batch_size, step_store.update):
             climb_by_units(&model, &run, batch_size, &step_store, &parameters[0], state_, &gradients[0, 0],
                            &work[0, 0], &position[0], &log_likelihood[0], &penalties[0, 0], deadline, n_threads)
