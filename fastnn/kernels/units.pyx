@@ -126,9 +126,8 @@ cdef Py_ssize_t hidden_work_size(const Model* model, Py_ssize_t batch_size) noex
 
 cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
     # The rows of three batches (one that slow members still read, the current one, the next; sparse ones do without the
-    # next), outputs, gradients and
-    # slopes of the hidden layers, parts of the logits of two batches, each member's gradient of the logits, twice, and
-    # squares of gradients.
+    # next), outputs, gradients and slopes of the hidden layers, parts of the logits of two batches, each member's
+    # gradient of the logits, twice, and squares of gradients.
     return (3 * rows_work_size(model, batch_size)
             + (3 if model.has_slopes else 2) * hidden_work_size(model, batch_size)
             + batch_size * 4 * N_SLICES * model.sizes[model.n_layers] + n_blocks(model))
