@@ -663,6 +663,8 @@ def _as_json(value: Any) -> Any:
 class _Asked:
     """Where a fit by L-BFGS began, and what it was told since, as far as there is room for it."""
 
+    NAMES = "lbfgs.start", "lbfgs.seen", "lbfgs.gradients"
+
     def __init__(self, parameters: NDArray[Any], keeps: bool, restored: dict[str, NDArray[Any]] | None) -> None:
         self.start = parameters.copy()
         self.seen: list[tuple[float, float]] = []
@@ -677,8 +679,6 @@ class _Asked:
                 self.seen.append(tuple(pair))
                 self.gradients.append(gradient)
                 self._room -= gradient.nbytes
-
-    NAMES = "lbfgs.start", "lbfgs.seen", "lbfgs.gradients"
 
     def keep(self, seen: tuple[float, float], gradient: NDArray[Any]) -> None:
         """Note log-likelihood, objective and gradient, if all before them have been noted too."""

@@ -38,6 +38,7 @@
 #define FUNCTION static
 #define APART static
 #define PREFETCH(address)
+#define PREFETCH_WRITE(address)
 #endif
 
 #if defined(__has_builtin)
