@@ -50,9 +50,10 @@ FEWEST_BLOCK_ROWS = 16
 THIN_UNITS = 32
 TILED_ROWS = 12
 
-# With so many inputs or more, dense rows are trained on by kernels/dense.pyx.  With fewer, sums along the inputs are
-# too short to gain.
+# With so many inputs or more, narrow layers are trained on dense rows by kernels/dense.pyx.  With fewer, sums along the
+# inputs are too short to gain; and where a row of the first weight has so many bytes, sums along the units are faster.
 DENSE_INPUTS = 64
+WIDE_BYTES = 768
 
 # The gradient of sparse rows is taken by column (see kernels/sparse.pyx) from so many non-zeros a column on, fewer
 # where a row of the first weight has at least this size.  Where they must be sorted for each batch, it takes both.
@@ -341,26 +342,33 @@ class Engine:
         )
         n_lanes = shape[0]
         dtype, size = self.parameters.dtype, self.parameters.size
-        by_slices = by_units if isinstance(X, CSRRows) else n_in >= DENSE_INPUTS
-        if by_slices:
-            size = units.vector_size(self.sizes, isinstance(X, CSRRows), dtype.itemsize) + self._n_norms
+        layout = "stored"
+        if isinstance(X, CSRRows):
+            layout = "slices" if by_units else "stored"
+        elif n_in >= DENSE_INPUTS and n_units * dtype.itemsize < WIDE_BYTES:
+            layout = "transposed"
+        elif n_in >= DENSE_INPUTS:
+            layout = "slices" if by_units else "lines"
+        self._rearranges = layout != "stored"
+        if self._rearranges:
+            size = units.vector_size(self.sizes, units.LAYOUTS[layout], dtype.itemsize) + self._n_norms
         self.space = Space(
-            gradients=aligned((n_lanes, size), dtype),
+            gradients=aligned((n_lanes, -(-size // LINE_BYTES) * LINE_BYTES), dtype),
             work=aligned(shape, dtype),
             block_rows=self.block_rows,
             position=np.zeros(1 + n_lanes, np.intp),
             log_likelihood=np.zeros(1 + n_lanes),
             penalties=np.zeros((len(self.sizes) - 1, epoch.N_PENALTIES)),
-            by_slices=by_slices,
+            layout=units.LAYOUTS[layout],
             nonzeros=nonzeros,
             # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
             touched=np.zeros(1 + 2 * n_in, np.int64) if touches else None,
             blocks=blocks,
         )
         _touch_buffers(self.parameters.dtype, self.n_threads)
-        # What the kernels move: the parameters and the state themselves, or these with the first weight by slices.
+        # What the kernels move: the parameters and the state themselves, or these in another layout.
         self.moved = (self.parameters, self.state)
-        if by_slices:
+        if self._rearranges:
             self.moved = (aligned(size, dtype), aligned((len(self.state), size), dtype))
 
     def _touches(self, X: Rows, lazy: bool, direct: bool) -> bool:
@@ -409,13 +417,13 @@ class Engine:
         for counts in (self.space.position, self.space.log_likelihood, self.space.penalties, self.space.touched):
             if counts is not None:
                 counts[...] = 0
-        if self.space.by_slices:
+        if self._rearranges:
             for current, moved in zip((self.parameters, self.state), self.moved, strict=True):
                 self._rearrange(current, moved)
 
     def store(self) -> None:
         """Bring parameters and state up to the last finished step, as far as they are kept elsewhere meanwhile."""
-        if self.space.by_slices:
+        if self._rearranges:
             for current, moved in zip((self.parameters, self.state), self.moved, strict=True):
                 self._rearrange(moved, current, back=True)
 
@@ -436,17 +444,18 @@ class Engine:
         self.restart(steps)
         while self.advance(targets, None, CHUNK_SECONDS):
             pass
-        gradient: NDArray[Any] = self.space.gradients[0]
-        if self.space.by_slices:
-            gradient = np.empty_like(self.parameters)
-            self._rearrange(self.space.gradients[0], gradient, back=True)
+        found: NDArray[Any] = self.space.gradients[0, : len(self.moved[0])]
+        if not self._rearranges:
+            return found
+        gradient = np.empty_like(self.parameters)
+        self._rearrange(found, gradient, back=True)
         return gradient
 
     def _rearrange(self, vectors: NDArray[Any], vectors_out: NDArray[Any], back: bool = False) -> None:
-        is_sparse, n_norms = isinstance(self.X, CSRRows), self._n_norms
+        n_norms = self._n_norms
         for vector, out in zip(np.atleast_2d(vectors), np.atleast_2d(vectors_out), strict=True):
             layers, layers_out = vector[: len(vector) - n_norms], out[: len(out) - n_norms]
-            units.rearrange(self.sizes, is_sparse, back, layers, layers_out, self.n_threads)
+            units.rearrange(self.sizes, self.space.layout, back, layers, layers_out, self.n_threads)
             out[len(out) - n_norms :] = vector[len(vector) - n_norms :]
 
     def advance(self, targets: Targets, order: NDArray[np.intp] | None, seconds: float) -> bool:

@@ -21,7 +21,7 @@ from fastnn.kernels.epoch import Architecture, Space
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
-from fastnn.kernels.units import slice_bounds, transposes_output
+from fastnn.kernels.units import LAYOUTS, slice_bounds, transposes_output
 from fastnn.kernels.updates import Steps
 
 Array: TypeAlias = NDArray[Any]
@@ -482,21 +482,21 @@ def bring_up_to_date(steps: Steps, W: Array, state: Array, touched: Array, n_ste
 # --- kernels.units ----------------------------------------------------------------------------------
 
 
-def rearrange(sizes: Array, sparse: bool, back: bool, vector: Array, vector_out: Array, n_threads: int = 1) -> None:
-    """vector_out = vector (n_parameters,) with the first weight by slices of units, for sparse or dense rows.
+def rearrange(sizes: Array, layout: int, back: bool, vector: Array, vector_out: Array, n_threads: int = 1) -> None:
+    """vector_out = vector (n_parameters,) with the weights in one of LAYOUTS.
 
-    The output layer's weight is transposed where `transposes_output` says so.
-
-    back : vector has the first weight by slices, vector_out as (n_in, n_out)
+    back : vector has them in that layout, vector_out as they are stored
     """
     n_in, n_out = sizes[:2]
     plain, sliced = (vector_out, vector) if back else (vector, vector_out)
     W, first = plain[: n_in * n_out].reshape(n_in, n_out), 0
-    line = 64 // vector.itemsize  # of the cache: rows of a slice begin there
-    for begin, end in itertools.pairwise(slice_bounds(n_out)):
-        width = -(-(end - begin) // line) * line if sparse else end - begin
+    line = 64 // vector.itemsize  # of the cache
+    in_lines = layout in (LAYOUTS["lines"], LAYOUTS["slices"])
+    for begin, end in itertools.pairwise(slice_bounds(n_out) if layout == LAYOUTS["slices"] else [0, n_out]):
+        width = -(-(end - begin) // line) * line if in_lines else end - begin
         part = sliced[first : first + n_in * width]
-        part = part.reshape(n_in, width)[:, : end - begin] if sparse else part.reshape(width, n_in).T
+        transposed = layout == LAYOUTS["transposed"]
+        part = part.reshape(width, n_in).T if transposed else part.reshape(n_in, width)[:, : end - begin]
         first += n_in * width
         if back:
             W[:, begin:end] = part
@@ -506,7 +506,7 @@ def rearrange(sizes: Array, sparse: bool, back: bool, vector: Array, vector_out:
         (vector[first:], vector_out[n_in * n_out :]) if back else (vector[n_in * n_out :], vector_out[first:])
     )
     rest_out[:] = rest
-    if transposes_output(sizes):
+    if layout != LAYOUTS["stored"] and transposes_output(sizes):
         n_last, n_classes = sizes[-2:]
         output = slice(-n_classes * (n_last + 1), -n_classes)
         W = rest[output].reshape((n_classes, n_last) if back else (n_last, n_classes))
@@ -614,18 +614,18 @@ def train(
     fast it is done but not what is done, are left out here.
     """
     sizes = architecture.sizes
-    if space.by_slices:
-        vectors = [parameters, *state, space.gradients[0]]
+    if space.layout != LAYOUTS["stored"]:
+        vectors = [parameters, *state, space.gradients[0, : len(parameters)]]
         n_norms = 3 * sum(sizes[1:-1]) if architecture.batch_norm else 0  # these stand behind the layers as ever
         n_parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
         plain = np.empty((len(vectors), n_parameters + n_norms), parameters.dtype)
         for vector, other in zip(vectors, plain, strict=True):
-            rearrange(sizes, isinstance(X, CSRRows), True, vector[: len(vector) - n_norms], other[:n_parameters])
+            rearrange(sizes, space.layout, True, vector[: len(vector) - n_norms], other[:n_parameters])
             other[n_parameters:] = vector[len(vector) - n_norms :]
         train(X, targets, order, batch_size, architecture, plain[0], plain[1:-1], steps,
-              space._replace(gradients=plain[-1:], by_slices=False), seconds, n_threads)  # fmt: skip
+              space._replace(gradients=plain[-1:], layout=LAYOUTS["stored"]), seconds, n_threads)  # fmt: skip
         for vector, other in zip(vectors, plain, strict=True):
-            rearrange(sizes, isinstance(X, CSRRows), False, other[:n_parameters], vector[: len(vector) - n_norms])
+            rearrange(sizes, space.layout, False, other[:n_parameters], vector[: len(vector) - n_norms])
             vector[len(vector) - n_norms :] = other[n_parameters:]
         return
     deadline = time.monotonic() + seconds

@@ -237,6 +237,18 @@ def test_affine(dtype, assert_close, rng, n, n_in, n_out):
             assert_close(ours[0], expected[0], 4)
 
 
+@pytest.mark.parametrize(("n", "n_in"), [(0, 5), (5, 0), (1, 1), (3, 300), (15, 9), (20, 131), (131, 64), (2500, 7)])
+@pytest.mark.parametrize("n_out", [64, 65, 131, 250])
+def test_wide_affine(dtype, assert_close, rng, n, n_in, n_out):
+    X, W, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n_in, n_out, dtype=dtype), draw(rng, n_out, dtype=dtype)
+    dZ = draw(rng, n, n_out, dtype=dtype)
+    ours, expected = call_both("affine", lambda o: (X, W, b, *o), [np.full((n, n_out), np.nan, dtype)])
+    assert_close(ours[0], expected[0], 20)
+    for scale, dW in (((), np.full_like(W, np.nan)), ((0.5, 1.0), W), ((2.0, 0.25), W)):
+        ours, expected = call_both("backprop_affine_weight", lambda o, s=scale: (X, dZ, *o, *s), [dW])
+        assert_close(ours[0], expected[0], 60)
+
+
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("n_in", [0, 1, 13, 32, 71])
 @pytest.mark.parametrize("n_out", [0, 1, 2, 5, 6, 20])
@@ -288,20 +300,20 @@ def test_a_units_bits_do_not_depend_on_how_many_stand_beside_it(dtype, rng, n, n
             np.testing.assert_array_equal(few_units, all_units[few])
 
 
-@pytest.mark.parametrize("sparse_rows", [False, True])
+@pytest.mark.parametrize("layout", units.LAYOUTS)
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (17, 20, 2), (70, 53, 3), (33, 210, 4), (600, 250, 2)])
-def test_rearrange(dtype, rng, sizes, sparse_rows):
-    sizes = np.array(sizes, np.intp)
+def test_rearrange(dtype, rng, sizes, layout):
+    sizes, layout = np.array(sizes, np.intp), units.LAYOUTS[layout]
     vector = draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
-    sliced_size = units.vector_size(sizes, sparse_rows, vector.itemsize)
+    size = units.vector_size(sizes, layout, vector.itemsize)
     for n_threads in (1, 2):
         results = []
         for back in (False, True):
             given = results[0] if back else vector
             ours, expected = call_both(
                 "rearrange",
-                lambda o, b=back, g=given, n=n_threads: (sizes, sparse_rows, b, g, *o, n),
-                [np.full(vector.size if back else sliced_size, 7, dtype)],
+                lambda o, b=back, g=given, n=n_threads: (sizes, layout, b, g, *o, n),
+                [np.full(vector.size if back else size, 7, dtype)],
             )
             np.testing.assert_array_equal(ours[0], expected[0])
             results.append(ours[0])
@@ -566,7 +578,7 @@ def run_epoch(
     steps,
     block_rows,
     n_threads=2,
-    by_slices=False,
+    layout=0,
     nonzeros=0,
     touches=False,
     in_blocks=False,
@@ -588,7 +600,7 @@ def run_epoch(
         position=np.zeros(1 + lanes, np.intp),
         log_likelihood=np.zeros(1 + lanes),
         penalties=np.zeros((len(sizes) - 1, epoch.N_PENALTIES)),
-        by_slices=by_slices,
+        layout=layout,
         nonzeros=nonzeros,
         touched=np.zeros(1 + 2 * sizes[0], np.int64) if touches else None,
         blocks=sort_blocks(X, np.array(bounds, np.int64)) if in_blocks else None,
@@ -609,9 +621,11 @@ def run_epoch(
     "kind",
     [
         "dense",
-        "dense, by slices",
+        "dense, transposed",
+        "dense, lines",
         "other dtype",
-        "uint8, by slices",
+        "uint8, transposed",
+        "uint8, lines",
         "sparse",
         "sparse, sorted",
         "sparse, blocks",
@@ -647,7 +661,8 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     dropped = others.get("dropout", 0.0)
     shares = np.full(len(codes), dropped) if dropped else None
     architecture = Architecture(sizes, codes, shares, 2**62 + 3, others.get("batch_norm", False))
-    by_slices, nonzeros = "slices" in kind, n * int(sizes[0]) if "sorted" in kind else 0
+    layout, nonzeros = "transposed" if "transposed" in kind else "stored", n * int(sizes[0]) if "sorted" in kind else 0
+    lines = "lines" in kind
     touches = "touched" in kind
     full_kind, kind = kind, kind.split(",")[0]
     X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < (0.02 if touches else 0.5))
@@ -668,22 +683,20 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
         table[:, 3] *= np.linspace(1, 0.8, n_batches)  # learning rates may change from step to step
     clip_norm, max_norm = others.get("clip_norm", 0.0), others.get("max_norm", 0.0)
     steps = Steps(updates.UPDATES[update], table, clip_norm, max_norm)
-    if kind == "sparse" and not touches:
-        by_slices = epoch.go_by_units(architecture, batch_size, steps.update)
-    size = sum((i + 1) * o for i, o in itertools.pairwise(sizes))
-    if by_slices:
-        size = units.vector_size(sizes, kind == "sparse", np.dtype(dtype).itemsize)
-    parameters = 0.5 * draw(rng, size, dtype=dtype)
-    if by_slices:  # what fills up lines of a slice is 0
-        plain = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
-        parameters = np.zeros_like(parameters)
-        units.rearrange(sizes, kind == "sparse", False, plain, parameters)
+    if lines or (kind == "sparse" and not touches):
+        by_units = epoch.go_by_units(architecture, batch_size, steps.update)
+        layout = "slices" if by_units else "lines" if lines else "stored"
+    layout = units.LAYOUTS[layout]
+    plain = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
+    # What fills up lines of a slice is 0.
+    parameters = np.zeros(units.vector_size(sizes, layout, plain.itemsize), dtype)
+    units.rearrange(sizes, layout, False, plain, parameters)
     if architecture.batch_norm:
         parameters = np.concatenate([parameters, 0.5 + rng.random(3 * sizes[1:-1].sum()).astype(dtype)])
         block_rows = batch_size
     arguments = (X, targets, order, batch_size, architecture, parameters, steps, block_rows)
     in_blocks = "blocks" in full_kind and order is None
-    options = (by_slices, nonzeros, touches, in_blocks)
+    options = (layout, nonzeros, touches, in_blocks)
     ours, expected = (run_epoch(module, *arguments, 2, *options) for module in (epoch, reference))
     for i, (found, wanted) in enumerate(zip(ours[:4], expected[:4], strict=True)):
         # Roundings add up over the steps of an epoch; touched columns leave a penalty out.
@@ -699,27 +712,9 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
             np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize("update", ["sgd", "adam"])
-@pytest.mark.parametrize(("sizes", "n", "batch_size"), [((64, 210, 3), 300, 110), ((64, 200, 3), 1300, 1200)])
-def test_epoch_on_rows_that_are_copied(dtype, assert_close, rng, update, sizes, n, batch_size):
-    # Wide layers copy rows that straddle lines of the cache, as most of NumPy's arrays do.
-    check_epoch(
-        dtype,
-        assert_close,
-        rng,
-        update,
-        NUMBERS[update][0],
-        0.01,
-        "dense, by slices",
-        sizes,
-        ("tanh",),
-        n,
-        batch_size,
-        128,
-    )
-
-
-@pytest.mark.parametrize("kind", ["dense", "dense, by slices", "uint8, by slices", "sparse", "sparse, sorted"])
+@pytest.mark.parametrize(
+    "kind", ["dense", "dense, transposed", "dense, lines", "uint8, transposed", "sparse", "sparse, sorted"]
+)
 @pytest.mark.parametrize(
     ("sizes", "names", "n", "batch_size", "block_rows"),
     [
@@ -757,7 +752,9 @@ def test_epoch_with_other_losses_and_more_regularisation(
 
 
 @pytest.mark.parametrize("update", list(updates.UPDATES))
-@pytest.mark.parametrize("kind", ["dense", "dense, by slices", "uint8, by slices", "sparse, sorted", "sparse, blocks"])
+@pytest.mark.parametrize(
+    "kind", ["dense", "dense, transposed", "dense, lines", "uint8, transposed", "sparse, sorted", "sparse, blocks"]
+)
 @pytest.mark.parametrize(
     ("sizes", "names", "n", "batch_size"),
     [

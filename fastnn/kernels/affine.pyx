@@ -2,12 +2,32 @@
 
 The backward pass scales and adds (alpha, beta) as BLAS does, so that a plain gradient step can be
 folded into the product: with alpha = learning_rate and beta = 1 it writes the new weights themselves.
+Products are BLAS's where the layer is narrow, and for the gradient of X.
 """
 
 from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from .blas cimport gemm_
+
+cdef extern from "tiles.h" nogil:
+    const int VECTOR_BYTES
+    void wide_rows_float(const float* X, Py_ssize_t x_stride, const float* W, Py_ssize_t w_stride, float* Z,
+                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
+    void wide_rows_double(const double* X, Py_ssize_t x_stride, const double* W, Py_ssize_t w_stride, double* Z,
+                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
+    void wide_outer_float(const float* X, Py_ssize_t x_stride, const float* D, Py_ssize_t d_stride, float* G,
+                          Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, float alpha, float beta)
+    void wide_outer_double(const double* X, Py_ssize_t x_stride, const double* D, Py_ssize_t d_stride, double* G,
+                           Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, double alpha,
+                           double beta)
+
+cdef enum:
+    TILED_BYTES = 256   # of a row of weights, from which on our own tiles are faster than BLAS
+
+
+cdef inline bint is_tiled(Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
+    return VECTOR_BYTES > 0 and n_out * number_size >= TILED_BYTES
 
 
 cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
@@ -26,6 +46,12 @@ cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating*
                          Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     fill_rows(b, Z, z_stride, n, n_out)
     # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
+    if is_tiled(n_out, sizeof(floating)):
+        if floating is float:
+            wide_rows_float(X, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out)
+        else:
+            wide_rows_double(X, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out)
+        return
     gemm_[floating](False, False, n, n_out, n_in, 1, X, x_stride, W, w_stride, 1, Z, z_stride)
 
 
@@ -40,6 +66,12 @@ cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const f
                                  floating* dW, Py_ssize_t w_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
                                  floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
+    if is_tiled(n_out, sizeof(floating)):
+        if floating is float:
+            wide_outer_float(X, x_stride, dZ, z_stride, dW, w_stride, n, n_in, n_out, alpha, beta)
+        else:
+            wide_outer_double(X, x_stride, dZ, z_stride, dW, w_stride, n, n_in, n_out, alpha, beta)
+        return
     gemm_[floating](True, False, n_in, n_out, n, alpha, X, x_stride, dZ, z_stride, beta, dW, w_stride)
 
 

@@ -27,7 +27,7 @@ class Space(NamedTuple):
     position: NDArray[np.intp]
     log_likelihood: NDArray[np.float64]
     penalties: NDArray[np.float64]
-    by_slices: bool = False
+    layout: int = 0
     nonzeros: int = 0
     touched: NDArray[np.int64] | None = None
     blocks: SortedBlocks | None = None

@@ -6,8 +6,8 @@ gradients are added up in order and the parameters move.  How a batch is cut dep
 lane's blocks are taken in order, and BLAS must run single-threaded: so the bits are the same whatever the
 number of threads, and wherever the clock interrupts the run.  The parameters stand in one vector: W (n_in,
 n_out) and b (n_out,) of the first layer, then of the next; behind them, where there is batch normalisation, scale,
-running mean and running variance (n_out,) of each hidden layer.  For training the first W may stand by slices of units:
-see units.pyx.
+running mean and running variance (n_out,) of each hidden layer.  For training the weights may stand otherwise: see
+units.pyx.
 
 Batch normalisation couples the rows of a batch, so that it is one block in one lane.  Its layers are shared out by
 bands of units instead, which depend on the widths and the number of rows alone.
@@ -25,14 +25,15 @@ from .affine cimport affine_backward_bias, affine_backward_input, affine_backwar
 from .dense cimport dense_backward_input, dense_backward_weight, dense_forward
 from .dropout cimport drop_units
 from .losses cimport TargetStore, loss_rows, open_targets, sum_of_weights
-from .model cimport Batch, Model, leaves_slopes, now
+from .model cimport Batch, Model, leaves_slopes, now, weight_size
 from .normalisation cimport backprop_normalise, move_statistics, normalise
-from .rows cimport CSR, LINE_BYTES, RowStore, dense_rows, lie_ready, open_rows, straddle_lines
+from .rows cimport CSR, LINE_BYTES, RowStore, dense_rows, lie_ready, open_rows
 from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
 from .touched cimport step_touched, touch_columns
-from .units cimport N_SLICES, climb_by_units, sliced_size, slices_at_most, transposes_output, units_work_size
+from .units cimport (
+    N_SLICES, STORED, TRANSPOSED, arrange, climb_by_units, slices_at_most, transposes_output, units_work_size)
 from .updates cimport (
     NO_UPDATE, Step, StepStore, clipped, limit_norms, open_steps, penalty, step_at, sum_of_squares, update_range)
 
@@ -67,7 +68,6 @@ cdef enum:
     BLOCK_ROWS = 2 * MIN_LANE_ROWS  # rows that a product takes at a time
     BANDS = 4               # the most that the units of a layer are shared out to
     BAND_UNITS = 32         # of a band, at least
-    COPIED_UNITS = 200      # for so many it costs next to nothing to copy dense rows to where lines of the cache begin
 
 MAX_LANES = LANES
 
@@ -102,7 +102,7 @@ class Architecture(NamedTuple):
 class Space(NamedTuple):
     """Work space of `train`, and how far it has come.
 
-    gradients : (n_lanes, n_parameters), zeros; with update "none" the gradient is left in its first row
+    gradients : (n_lanes, n_parameters or more), zeros; with update "none" the gradient is left in its first row
     work : of `work_shape`
     block_rows : rows that go forward and backward at a time; with batch normalisation a whole batch's
     position : (1 + n_lanes,), zeros at the start of an epoch: first row of the current batch, rows done by each lane
@@ -111,8 +111,9 @@ class Space(NamedTuple):
         its step was not taken.
     penalties : (n_layers, N_PENALTIES), zeros at the start of an epoch: sum over the finished batches of what the
         penalties take off the objective, times the weight of the batch; to be added up
-    by_slices : whether parameters, state and gradients are as `units.rearrange` makes them, as long as
-        `units.vector_size` says; sparse rows must then go by units
+    layout : of `units.LAYOUTS`; parameters, state and gradients are as `units.rearrange` makes them, as long as
+        `units.vector_size` says.  "slices" are for batches alone that are shared out by units, and sparse rows know
+        nothing but these and "stored".
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: not sorted
     touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
         touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True,
@@ -127,13 +128,13 @@ class Space(NamedTuple):
     position: object
     log_likelihood: object
     penalties: object
-    by_slices: bool = False
+    layout: int = STORED
     nonzeros: int = 0
     touched: object = None
     blocks: object = None
 
 
-cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices=False,
+cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, int layout=STORED,
                       bint is_sparse=False) except *:
     # The caller keeps the architecture alive.
     cdef Model model
@@ -154,9 +155,10 @@ cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, bint by_slices
     model.row_size = 0 if is_sparse else sizes[0]
     model.activations = &activations[0] if activations.shape[0] else NULL
     model.nonzeros = nonzeros
-    model.by_slices = by_slices
-    model.output_transposed = by_slices and transposes_output(sizes)
+    model.layout = layout
+    model.output_transposed = layout != STORED and transposes_output(sizes)
     model.first_size = sizes[0] * sizes[1]
+    model.first_stride = sizes[1]
     model.blocks = NULL
     model.dropout = NULL
     if architecture.dropout is not None and activations.shape[0]:
@@ -198,7 +200,7 @@ cdef Py_ssize_t block_work_size(const Model* model, Py_ssize_t block_rows) noexc
 def work_shape(architecture, Py_ssize_t batch_size, Py_ssize_t block_rows, int update, Py_ssize_t nonzeros=0,
                bint touches=False, bint is_sparse=False):
     """Shape of the work space that batches of this size want: (n_lanes, numbers for each)."""
-    cdef Model model = open_model(architecture, nonzeros, False, is_sparse)
+    cdef Model model = open_model(architecture, nonzeros, STORED, is_sparse)
     if touches or model.normalises:
         return 1, block_work_size(&model, block_rows)
     if goes_by_units(&model, batch_size, update):
@@ -227,7 +229,7 @@ def block_bounds(Py_ssize_t n_rows, Py_ssize_t batch_size, Py_ssize_t block_rows
 
 def forward_work_size(architecture, Py_ssize_t block_rows, bint is_sparse):
     """Numbers of work space that each lane of `forward` wants."""
-    cdef Model model = open_model(architecture, 0, False, is_sparse)
+    cdef Model model = open_model(architecture, 0, STORED, is_sparse)
     return block_work_size(&model, block_rows)
 
 
@@ -250,7 +252,8 @@ cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py
     # Units begin to end of layer k, whose parameters are W and norm, for n rows from position first on.  X is NULL
     # where they are sparse, slopes and X_hat where the layer has none.
     cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], block, at, rows, i
-    cdef const floating* b = W + n_in * n_out + begin
+    cdef Py_ssize_t stride = model.first_stride if k == 0 else n_out
+    cdef const floating* b = W + weight_size(model, k) + begin
     cdef const floating* added = b
     if X_hat != NULL:  # the mean would take a constant off again
         added = NULL
@@ -260,14 +263,14 @@ cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py
         if k == 0 and X == NULL:
             sparse_forward(batch.store, batch.order, first + at, rows, W + begin, n_out, added,
                            Z + at * n_out + begin, n_out, end - begin)
-        elif k == 0 and model.by_slices:
+        elif k == 0 and model.layout == TRANSPOSED:
             dense_forward(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order, n_in,
                           W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out, rows, n_in, end - begin)
         elif k == model.n_layers - 1 and model.output_transposed:
             dense_forward(X + at * n_in, NULL, n_in, W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out,
                           rows, n_in, end - begin)
         else:
-            affine_forward(X + at * n_in, n_in, W + begin, n_out, added, Z + at * n_out + begin, n_out, rows, n_in,
+            affine_forward(X + at * n_in, n_in, W + begin, stride, added, Z + at * n_out + begin, n_out, rows, n_in,
                            end - begin)
     if k == model.n_layers - 1:
         return
@@ -292,7 +295,7 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
     # Leaves the output of each hidden layer in work, behind the rows themselves, and those of the last in Z_out.
     # Training gives a place for slopes, and has units dropped; and one for X_hat, and has them normalised.
     # Returns the dense rows and their order as `dense_rows` does, NULL if they are sparse.
-    cdef Py_ssize_t k, n_in, n_out
+    cdef Py_ssize_t k, n_out
     cdef int band, n_bands
     cdef const floating* W = parameters
     cdef const floating* norm = parameters + model.norms
@@ -303,11 +306,11 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
     cdef floating* S
     cdef floating* statistics = X_hat + block_rows * model.n_hidden_units if X_hat != NULL else X_hat
     if batch.store.kind != CSR:
-        X = dense_rows(batch.store, batch.order, first, n, work, order_out if model.by_slices else NULL)
-        order = order_out[0] if model.by_slices else NULL
+        X = dense_rows(batch.store, batch.order, first, n, work, order_out if model.layout == TRANSPOSED else NULL)
+        order = order_out[0] if model.layout == TRANSPOSED else NULL
     Y = X
     for k in range(model.n_layers):
-        n_in, n_out = model.sizes[k], model.sizes[k + 1]
+        n_out = model.sizes[k + 1]
         S = slopes
         if k == model.n_layers - 1:
             Z = Z_out
@@ -329,7 +332,7 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
             norm += 3 * n_out
         Y = Z
         Z += block_rows * n_out
-        W += (n_in + 1) * n_out
+        W += weight_size(model, k) + n_out
     return X
 
 
@@ -340,6 +343,7 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
     # dW of layer k = alpha * gradient + beta * dW, for its units begin to end; X and order as for `forward_units`,
     # columns NULL where sparse rows were not sorted.
     cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], block, at, rows
+    cdef Py_ssize_t stride = model.first_stride if k == 0 else n_out
     if k == 0 and columns != NULL:
         scale_rows(dW + begin, n_out, n_in, end - begin, beta)
         columns_backward_weight(columns, dZ + begin, n_out, dW + begin, n_out, end - begin, alpha)
@@ -351,7 +355,7 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
     for block in range((n + BLOCK_ROWS - 1) // BLOCK_ROWS):
         at = block * BLOCK_ROWS
         rows = min(<Py_ssize_t> BLOCK_ROWS, n - at)
-        if k == 0 and model.by_slices:
+        if k == 0 and model.layout == TRANSPOSED:
             dense_backward_weight(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order,
                                   n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in, rows, n_in,
                                   end - begin, alpha, beta,
@@ -360,7 +364,7 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
             dense_backward_weight(X + at * n_in, NULL, n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in,
                                   rows, n_in, end - begin, alpha, beta, False)
         else:
-            affine_backward_weight(X + at * n_in, n_in, dZ + at * n_out + begin, n_out, dW + begin, n_out, rows, n_in,
+            affine_backward_weight(X + at * n_in, n_in, dZ + at * n_out + begin, n_out, dW + begin, stride, rows, n_in,
                                    end - begin, alpha, beta)
         beta = 1
 
@@ -442,7 +446,7 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
         sorted_rows = &columns
     for k in range(last, -1, -1):
         n_in, n_out = model.sizes[k], model.sizes[k + 1]
-        offset -= (n_in + 1) * n_out
+        offset -= weight_size(model, k) + n_out
         if k > 0:
             # The old weights carry the gradient down, so this stands before their update.
             Y -= block_rows * n_in
@@ -478,7 +482,7 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
                                band_begin(n_out, band, n_bands), band_begin(n_out, band + 1, n_bands),
                                <floating> alpha, <floating> beta)
         if k == last or not model.normalises:
-            affine_backward_bias(dZ, n_out, target + offset + n_in * n_out, n, n_out,
+            affine_backward_bias(dZ, n_out, target + offset + weight_size(model, k), n, n_out,
                                  <floating> alpha, <floating> bias_beta)
         if k == last:
             dZ, dY = dY, spare
@@ -505,27 +509,27 @@ cdef void climb_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py
 
 
 cdef void update_chunk(const Step* step, bint is_weight, floating* parameters, floating* gradients,
-                       Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
+                       Py_ssize_t n_lanes, Py_ssize_t lane_size, floating* state,
                        Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Py_ssize_t lane, i
     cdef const floating* other
     for lane in range(1, n_lanes):
-        other = gradients + lane * n_parameters
+        other = gradients + lane * lane_size
         for i in range(begin, end):
             gradients[i] += other[i]
     update_range(step, is_weight, parameters, gradients, state, begin, end)
 
 
 cdef void update_span(const Step* step, bint is_weight, floating* parameters, floating* gradients,
-                      Py_ssize_t n_lanes, Py_ssize_t n_parameters, floating* state,
+                      Py_ssize_t n_lanes, Py_ssize_t lane_size, floating* state,
                       Py_ssize_t begin, Py_ssize_t end, int n_threads) noexcept nogil:
     # Adds the lanes' gradients up, in order, into the first; moves the parameters.
     cdef Py_ssize_t chunk, n_chunks = (end - begin + UPDATE_CHUNK - 1) // UPDATE_CHUNK
     if n_chunks == 1:
-        update_chunk(step, is_weight, parameters, gradients, n_lanes, n_parameters, state, begin, end)
+        update_chunk(step, is_weight, parameters, gradients, n_lanes, lane_size, state, begin, end)
         return
     for chunk in prange(n_chunks, num_threads=min(n_threads, n_chunks), schedule="static"):
-        update_chunk(step, is_weight, parameters, gradients, n_lanes, n_parameters, state,
+        update_chunk(step, is_weight, parameters, gradients, n_lanes, lane_size, state,
                      begin + chunk * UPDATE_CHUNK, min(end, begin + (chunk + 1) * UPDATE_CHUNK))
 
 
@@ -534,7 +538,7 @@ cdef void add_penalties(const Model* model, const Step* step, const floating* pa
     # Those of all weights before a step; rows of the first that a batch does not touch may not be up to date.
     cdef Py_ssize_t k, size, begin = 0
     for k in range(model.n_layers):
-        size = model.sizes[k] * model.sizes[k + 1]
+        size = weight_size(model, k)
         if k > 0 or not touches:
             penalties[k * N_SLICES] += weight * penalty(step, parameters + begin, size)
         begin += size + model.sizes[k + 1]
@@ -545,37 +549,37 @@ cdef void limit_hidden_norms(const Model* model, double limit, floating* paramet
     cdef Py_ssize_t k, n_in, n_out, begin = 0
     for k in range(model.n_layers - 1):
         n_in, n_out = model.sizes[k], model.sizes[k + 1]
-        if k == 0 and model.by_slices:
+        if k == 0 and model.layout == TRANSPOSED:
             limit_norms(parameters, n_in, n_out, n_in, True, scratch, limit)
         else:
-            limit_norms(parameters + begin, n_out, n_in, n_out, False, scratch, limit)
-        begin += (n_in + 1) * n_out
+            limit_norms(parameters + begin, model.first_stride if k == 0 else n_out, n_in, n_out, False, scratch, limit)
+        begin += weight_size(model, k) + n_out
 
 
 cdef void take_step(const Model* model, const StepStore* steps, Step* step, floating* parameters, floating* state,
-                    floating* gradients, Py_ssize_t n_lanes, Py_ssize_t batch, int64_t* touched,
-                    int n_threads) noexcept nogil:
+                    floating* gradients, Py_ssize_t lane_size, Py_ssize_t n_lanes, Py_ssize_t batch,
+                    int64_t* touched, int n_threads) noexcept nogil:
     # From the gradients of all lanes.
     cdef Py_ssize_t k, n_weights, begin = 0
     if steps.clip_norm > 0:
         step.update = NO_UPDATE  # the gradients are only added up
-        update_span(step, False, parameters, gradients, n_lanes, model.n_parameters, state, 0, model.n_parameters,
+        update_span(step, False, parameters, gradients, n_lanes, lane_size, state, 0, model.n_parameters,
                     n_threads)
         n_lanes = 1
         step.update, step.scale = steps.update, clipped(sum_of_squares(gradients, model.n_parameters), steps.clip_norm)
     for k in range(model.n_layers):
-        n_weights = model.sizes[k] * model.sizes[k + 1]
+        n_weights = weight_size(model, k)
         if k == 0 and touched != NULL:
             step_touched(step, parameters, state, gradients, model.sizes[0], model.sizes[1], touched, batch)
         else:
-            update_span(step, True, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+            update_span(step, True, parameters, gradients, n_lanes, lane_size, state, begin,
                         begin + n_weights, n_threads)
         begin += n_weights
-        update_span(step, False, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+        update_span(step, False, parameters, gradients, n_lanes, lane_size, state, begin,
                     begin + model.sizes[k + 1], n_threads)
         begin += model.sizes[k + 1]
     for k in range(model.n_layers - 1 if model.normalises else 0):
-        update_span(step, False, parameters, gradients, n_lanes, model.n_parameters, state, begin,
+        update_span(step, False, parameters, gradients, n_lanes, lane_size, state, begin,
                     begin + model.sizes[k + 1], n_threads)
         begin += 3 * model.sizes[k + 1]
 
@@ -594,9 +598,10 @@ cdef void move_running_statistics(const Model* model, floating* parameters, Py_s
 
 
 cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_size, const StepStore* steps,
-                        floating* parameters, floating* state, floating* gradients, floating* work,
-                        Py_ssize_t work_size, Py_ssize_t block_rows, Py_ssize_t* position, double* log_likelihood,
-                        double* penalties, double deadline, int n_threads, int64_t* touched) noexcept nogil:
+                        floating* parameters, floating* state, floating* gradients, Py_ssize_t lane_size,
+                        floating* work, Py_ssize_t work_size, Py_ssize_t block_rows, Py_ssize_t* position,
+                        double* log_likelihood, double* penalties, double deadline, int n_threads,
+                        int64_t* touched) noexcept nogil:
     # Batch after batch, from position[0] on, until the rows end, a log-likelihood is not finite or time is up.
     # run.n_rows counts all rows.
     cdef Batch batch = run[0]
@@ -623,7 +628,7 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
             if model.normalises:
                 move_running_statistics(model, parameters, block_rows, work, batch.n_rows)
             if steps.max_norm > 0:
-                limit_hidden_norms(model, steps.max_norm, parameters, gradients)
+                limit_hidden_norms(model, steps.max_norm, parameters, work)
             position[0] += batch.n_rows
             if now() >= deadline:
                 return
@@ -638,7 +643,7 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
         else:
             for lane in prange(n_lanes, num_threads=min(n_threads, n_lanes), schedule="dynamic", chunksize=1):
                 climb_lane(model, &batch, lane, n_lanes, parameters, block_rows, work + lane * work_size,
-                           gradients + lane * model.n_parameters, &position[1 + lane], &log_likelihood[1 + lane],
+                           gradients + lane * lane_size, &position[1 + lane], &log_likelihood[1 + lane],
                            deadline, False)
         total_done = 0
         sum_ = 0
@@ -652,12 +657,12 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
             return
         if steps.penalised:
             add_penalties(model, &step, parameters, batch.total, penalties, touched != NULL)
-        take_step(model, steps, &step, parameters, state, gradients, n_lanes, batch.first // batch_size, touched,
-                  n_threads)
+        take_step(model, steps, &step, parameters, state, gradients, lane_size, n_lanes, batch.first // batch_size,
+                  touched, n_threads)
         if model.normalises and steps.update != NO_UPDATE:
             move_running_statistics(model, parameters, block_rows, work, batch.n_rows)
         if steps.max_norm > 0:
-            limit_hidden_norms(model, steps.max_norm, parameters, gradients)
+            limit_hidden_norms(model, steps.max_norm, parameters, work)
         log_likelihood[0] += sum_
         position[0] += batch.n_rows
         for lane in range(n_lanes):
@@ -692,7 +697,7 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
     """
     cdef RowStore store = open_rows(X)
     cdef TargetStore target_store = open_targets(targets)
-    cdef Model model = open_model(architecture, space.nonzeros, space.by_slices, store.kind == CSR)
+    cdef Model model = open_model(architecture, space.nonzeros, space.layout, store.kind == CSR)
     cdef StepStore step_store = open_steps(steps, state.shape[1])
     cdef Batch run
     cdef floating[:, ::1] gradients = space.gradients, work = space.work
@@ -704,11 +709,11 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
     cdef floating* state_ = &state[0, 0] if state.shape[0] else NULL
     cdef int64_t* touched_ = NULL
     cdef BlockStore block_store
+    cdef bint by_units
     cdef double deadline
     cdef unsigned int control
     if position[0] >= targets.y.shape[0]:
         return
-    store.copied = model.sizes[1] >= COPIED_UNITS and straddle_lines(&store)
     run.store, run.targets = &store, &target_store
     if order is None:
         run.order = NULL
@@ -723,18 +728,18 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
         block_store = open_blocks(space.blocks, store.n_columns)
         model.blocks = &block_store
     model.n_threads = n_threads
-    if model.by_slices and store.kind == CSR:
-        model.first_size = sliced_size(model.sizes[0], model.sizes[1], sizeof(floating))
+    by_units = touched_ == NULL and goes_by_units(&model, batch_size, step_store.update)
+    arrange(&model, sizeof(floating))
     with nogil:
         control = flush_denormals(float_control() | FLUSH_TO_ZERO, n_threads)
         deadline = now() + seconds
-        if touched_ == NULL and goes_by_units(&model, batch_size, step_store.update):
+        if by_units:
             climb_by_units(&model, &run, batch_size, &step_store, &parameters[0], state_, &gradients[0, 0],
                            &work[0, 0], &position[0], &log_likelihood[0], &penalties[0, 0], deadline, n_threads)
         else:
             climb_by_rows(&model, &run, batch_size, &step_store, &parameters[0], state_, &gradients[0, 0],
-                          &work[0, 0], work.shape[1], block_rows, &position[0], &log_likelihood[0], &penalties[0, 0],
-                          deadline, n_threads, touched_)
+                          gradients.shape[1], &work[0, 0], work.shape[1], block_rows, &position[0], &log_likelihood[0],
+                          &penalties[0, 0], deadline, n_threads, touched_)
         flush_denormals(control, n_threads)
 
 
@@ -742,7 +747,7 @@ def forward(X, Py_ssize_t first, architecture, const floating[::1] parameters, f
             Py_ssize_t block_rows, floating[:, ::1] Z_out, int n_threads):
     """Z_out (n, n_out) = last layer of the n rows of X that begin at first; work and block_rows as for train."""
     cdef RowStore store = open_rows(X)
-    cdef Model model = open_model(architecture, 0, False, store.kind == CSR)
+    cdef Model model = open_model(architecture, 0, STORED, store.kind == CSR)
     cdef Batch batch
     cdef Py_ssize_t n_rows = Z_out.shape[0], lane, n_lanes = work.shape[0]
     batch.store = &store

@@ -14,9 +14,9 @@ cdef struct Model:
     const Py_ssize_t* sizes         # (n_layers + 1,)
     Py_ssize_t row_size             # numbers of a row that the work space has room for; 0: rows are sparse
     const int* activations          # (n_layers - 1,), one a hidden layer
-    bint by_slices                  # the first weight stands by slices of units: see units.pyx
+    int layout                      # how the weights stand: see units.pyx
     bint output_transposed          # the last weight stands as (n_classes, n_in)
-    Py_ssize_t first_size           # numbers that it takes then, n_in * n_out otherwise
+    Py_ssize_t first_size, first_stride     # of the first weight: numbers that it takes, distance of two rows
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
     const BlockStore* blocks        # all rows by pair of columns, for rows in order; NULL: none
     const double* dropout           # (n_layers - 1,) share of each hidden layer's units; NULL: none
@@ -36,6 +36,10 @@ cdef struct Batch:
     Py_ssize_t n_rows
     double total                    # of the batch's weights
     Py_ssize_t run_end              # position behind the last batch
+
+
+cdef inline Py_ssize_t weight_size(const Model* model, Py_ssize_t k) noexcept nogil:
+    return model.first_size if k == 0 else model.sizes[k] * model.sizes[k + 1]
 
 
 cdef inline bint leaves_slopes(const Model* model, Py_ssize_t k) noexcept nogil:

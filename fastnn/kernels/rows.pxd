@@ -23,7 +23,6 @@ cdef struct RowStore:
     const void* values          # dense (n_rows, n_columns); CSR: the non-zeros, of the network's dtype
     const int32_t* columns      # CSR only: the column of each non-zero
     const int64_t* row_starts   # CSR only: (n_rows + 1,)
-    bint copied                 # whether dense rows are not to be used where they lie
 
 cdef inline floating convert(stored value, floating target) noexcept nogil:
     # The second argument is there for its type alone.
@@ -33,8 +32,6 @@ cdef inline floating convert(stored value, floating target) noexcept nogil:
         return <floating> value
 
 cdef RowStore open_rows(object X) except *
-
-cdef bint straddle_lines(const RowStore* store) noexcept nogil
 
 cdef bint lie_ready(const RowStore* store, const floating* number) noexcept nogil
 

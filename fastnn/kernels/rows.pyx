@@ -50,7 +50,6 @@ cdef RowStore open_rows(object X) except *:
     cdef const int64_t[::1] row_starts
     store.n_rows, store.n_columns = X.shape
     store.values = store.columns = store.row_starts = NULL
-    store.copied = False
     if isinstance(X, CSRRows):
         store.kind = CSR
         columns, row_starts = X.indices, X.indptr
@@ -91,18 +90,10 @@ cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t
                 buffer[i * n_columns + j] = convert(row[j], buffer[0])
 
 
-cdef bint straddle_lines(const RowStore* store) noexcept nogil:
-    # Whether dense rows of numbers begin within lines of the cache, and copies of them would begin lines.  (Each vector
-    # of them is in two lines then, which costs up to a third of a product's speed.)
-    cdef Py_ssize_t size = sizeof(float) if store.kind == FLOAT32 else sizeof(double)
-    return (store.kind in (FLOAT32, FLOAT64) and store.n_columns * size % LINE_BYTES == 0
-            and <size_t> store.values % LINE_BYTES != 0)
-
-
 cdef bint lie_ready(const RowStore* store, const floating* number) noexcept nogil:
     # Whether dense rows are of the network's dtype, and used where they lie.  The last argument is there for its type
     # alone.
-    return not store.copied and store.kind == (FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64)
+    return store.kind == (FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64)
 
 
 cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,

@@ -1,4 +1,8 @@
-/* The inner loops of the first layer on dense rows: tiles of sums held in registers.
+/* The inner loops of products on dense rows: tiles of sums held in registers.
+
+   Of narrow layers the first ones, dot_rows and outer_rows, read both operands where they lie, and their vectors run along
+   the inputs, which are many.  Of wide layers, wide_rows and wide_outer, vectors run along the units, so that a number of
+   X is used for a whole panel of them, which is copied together first.
 
    The text below is compiled once for each number type: names end in _float or _double.  */
 
@@ -19,6 +23,19 @@
 #define DOT_BYTES 3200
 /* Of weights that stay in the second cache, with as much of other things. */
 #define WEIGHT_BYTES 327680
+
+/* A panel of so many vectors of units, and so many rows or inputs at once, make a tile of a wide layer. */
+#define WIDE_VECTORS 3
+#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#define WIDE_ROWS 8
+#else
+#define WIDE_ROWS 4
+#endif
+/* So many inputs, or rows backward, of a panel stay in the first cache, with what is multiplied by them. */
+#define WIDE_INPUTS 128
+#define WIDE_SAMPLES 64
+/* Of rows that stay in the second cache while all panels pass. */
+#define BAND_BYTES 131072
 
 /* Lanes of two vectors side by side: those at i, i + 2, ... of both in turn, and pairs of them. */
 #define FOUR_OF_TWO(i) i, LANES + (i), (i) + 2, LANES + (i) + 2
@@ -307,6 +324,196 @@ FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_
     }
 }
 
+/* The first n of a vector's numbers go to address. */
+INLINE void NAME(write_part)(NUMBER *address, const vector v, ptrdiff_t n)
+{
+#if VECTOR_BYTES == 64 && NUMBER_BYTES == 4
+    _mm512_mask_storeu_ps(address, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif VECTOR_BYTES == 64
+    _mm512_mask_storeu_pd(address, (__mmask8)((1u << n) - 1), (__m512d)v);
+#else
+    memcpy(address, &v, n * sizeof(NUMBER));
+#endif
+}
+
+/* P (n, vectors * LANES), without gaps, = the first width columns of W, and zeros. */
+INLINE void NAME(copy_panel)(const NUMBER *W, ptrdiff_t w_stride, ptrdiff_t n, int vectors, ptrdiff_t width, NUMBER *P)
+{
+    const ptrdiff_t last = width - (vectors - 1) * LANES;
+    ptrdiff_t i;
+    int v;
+    for (i = 0; i < n; i++, W += w_stride, P += vectors * LANES) {
+        for (v = 0; v < vectors - 1; v++)
+            AT(P + v * LANES) = READ(W + v * LANES);
+        AT(P + v * LANES) = last < LANES ? NAME(read_part)(W + v * LANES, last) : READ(W + v * LANES);
+    }
+}
+
+/* C (rows, width) = alpha * sums + beta * C, rounded after each of them. */
+INLINE void NAME(add_tile)(const vector sums[WIDE_ROWS][WIDE_VECTORS], NUMBER *C, ptrdiff_t c_stride, const int rows,
+                           const int vectors, ptrdiff_t width, NUMBER alpha, NUMBER beta)
+{
+    const ptrdiff_t last = width - (vectors - 1) * LANES;
+    vector sum, old;
+    NUMBER *place;
+    int r, v, whole;
+    for (r = 0; r < rows; r++)
+        for (v = 0; v < vectors; v++) {
+            place = C + r * c_stride + v * LANES;
+            whole = v < vectors - 1 || last >= LANES;
+            sum = alpha * sums[r][v];
+            ROUNDED(sum);
+            if (beta != 0) {
+                old = whole ? READ(place) : NAME(read_part)(place, last);
+                if (beta != 1)
+                    old = beta * old;
+                ROUNDED(old);
+                sum += old;
+            }
+            if (whole)
+                AT(place) = sum;
+            else
+                NAME(write_part)(place, sum, last);
+        }
+}
+
+/* For one panel P (n_in, vectors * LANES) of weights: Z (rows, width) += X (rows, n_in) @ P.  Meanwhile a line of each of
+   n_in rows from next on is fetched. */
+INLINE void NAME(rows_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P, NUMBER *Z, ptrdiff_t z_stride,
+                            ptrdiff_t n_in, ptrdiff_t width, const int rows, const int vectors, const NUMBER *next,
+                            ptrdiff_t next_stride)
+{
+    const vector zero = {0};
+    vector sums[WIDE_ROWS][WIDE_VECTORS], w[WIDE_VECTORS];
+    NUMBER x;
+    ptrdiff_t j;
+    int r, v;
+    for (r = 0; r < rows; r++)
+        for (v = 0; v < vectors; v++)
+            sums[r][v] = zero;
+    for (j = 0; j < n_in; j++, P += vectors * LANES, next += next_stride) {
+        for (v = 0; v < vectors; v++)
+            w[v] = READ(P + v * LANES);
+        PREFETCH(next);
+        for (r = 0; r < rows; r++) {
+            x = X[r * x_stride + j];
+            for (v = 0; v < vectors; v++)
+                sums[r][v] += x * w[v];
+        }
+    }
+    NAME(add_tile)((const vector(*)[WIDE_VECTORS])sums, Z, z_stride, rows, vectors, width, 1, 1);
+}
+
+/* For one panel P (n, vectors * LANES) of gradients: G (inputs, width) = alpha * X (n, inputs).T @ P + beta * G. */
+INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P, NUMBER *G, ptrdiff_t g_stride,
+                              ptrdiff_t n, ptrdiff_t width, const int inputs, const int vectors, NUMBER alpha,
+                              NUMBER beta)
+{
+    const vector zero = {0};
+    vector sums[WIDE_ROWS][WIDE_VECTORS], d[WIDE_VECTORS];
+    ptrdiff_t i;
+    int j, v;
+    for (j = 0; j < inputs; j++)
+        for (v = 0; v < vectors; v++)
+            sums[j][v] = zero;
+    for (i = 0; i < n; i++, X += x_stride, P += vectors * LANES) {
+        for (v = 0; v < vectors; v++)
+            d[v] = READ(P + v * LANES);
+        /* For the next tile. */
+        PREFETCH_NEAR((const char *)X + LINE_BYTES);
+        if (i < inputs)
+            for (v = 0; v < vectors; v++)
+                PREFETCH_WRITE(G + (inputs + i) * g_stride + v * LANES);
+        for (j = 0; j < inputs; j++)
+            for (v = 0; v < vectors; v++)
+                sums[j][v] += X[j] * d[v];
+    }
+    NAME(add_tile)((const vector(*)[WIDE_VECTORS])sums, G, g_stride, inputs, vectors, width, alpha, beta);
+}
+
+/* TILE(rows, vectors) for so many rows, of which there are tiles of 8, 4, 2 and 1, from i to end. */
+#define TILES(vectors) \
+    case vectors: \
+        if (WIDE_ROWS == 8) \
+            for (; i + 8 <= end; i += 8) \
+                TILE(WIDE_ROWS, vectors); \
+        for (; i + 4 <= end; i += 4) \
+            TILE(4, vectors); \
+        for (; i + 2 <= end; i += 2) \
+            TILE(2, vectors); \
+        if (i < end) \
+            TILE(1, vectors); \
+        break;
+
+/* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs after the other, panel by panel. */
+FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
+                              ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, ptrdiff_t n_out)
+{
+    vector panel[WIDE_INPUTS * WIDE_VECTORS] ALIGNED;
+    NUMBER *P = (NUMBER *)panel;
+    const NUMBER *next;
+    ptrdiff_t b, p, i, j, u, width, inputs, fetched, end = n;
+    ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
+    ptrdiff_t n_vectors = (n_out + LANES - 1) / LANES, n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS;
+    int vectors;
+    for (b = 0; b < n_blocks; b++) {
+        j = n_in * b / n_blocks;
+        inputs = n_in * (b + 1) / n_blocks - j;
+        for (p = 0; p < n_panels; p++) {
+            u = n_vectors * p / n_panels * LANES;
+            vectors = (int)(n_vectors * (p + 1) / n_panels - u / LANES);
+            width = n_out - u < vectors * LANES ? n_out - u : vectors * LANES;
+            NAME(copy_panel)(W + j * w_stride + u, w_stride, inputs, vectors, width, P);
+            /* What is copied next is fetched meanwhile, by each tile a line of each row. */
+            next = p + 1 < n_panels ? W + j * w_stride + u + width : W + (j + inputs) * w_stride;
+            fetched = p + 1 < n_panels || b + 1 < n_blocks ? WIDE_VECTORS * WIDE_ROWS : 0;
+            i = 0;
+#define TILE(rows, vectors) \
+            NAME(rows_tile)(X + i * x_stride + j, x_stride, P, Z + i * z_stride + u, z_stride, inputs, width, rows, \
+                            vectors, i < fetched ? next + i / WIDE_ROWS * LANES : P, i < fetched ? w_stride : 0)
+            switch (vectors) { TILES(1) TILES(2) TILES(3) }
+#undef TILE
+        }
+    }
+}
+
+/* G (n_in, n_out) = alpha * X (n, n_in).T @ D (n, n_out) + beta * G: a band of inputs after the other, and of it a few
+   rows after the other, panel by panel. */
+FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *D, ptrdiff_t d_stride, NUMBER *G,
+                               ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in, ptrdiff_t n_out, NUMBER alpha,
+                               NUMBER beta)
+{
+    vector panel[WIDE_SAMPLES * WIDE_VECTORS] ALIGNED;
+    NUMBER *P = (NUMBER *)panel;
+    ptrdiff_t band, b, p, i, first, end, r, u, width, rows;
+    ptrdiff_t inputs = BAND_BYTES / LINE_BYTES / (n > 0 ? n : 1) * (LINE_BYTES / (ptrdiff_t)sizeof(NUMBER));
+    ptrdiff_t n_bands = (n_in + (inputs > 0 ? inputs : LANES) - 1) / (inputs > 0 ? inputs : LANES);
+    ptrdiff_t n_blocks = n > 0 ? (n + WIDE_SAMPLES - 1) / WIDE_SAMPLES : 1;
+    ptrdiff_t n_vectors = (n_out + LANES - 1) / LANES, n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS;
+    int vectors;
+    for (band = 0; band < n_bands; band++) {
+        first = n_in * band / n_bands / LANES * LANES;
+        end = band + 1 < n_bands ? n_in * (band + 1) / n_bands / LANES * LANES : n_in;
+        for (b = 0; b < n_blocks; b++) {
+            r = n * b / n_blocks;
+            rows = n * (b + 1) / n_blocks - r;
+            for (p = 0; p < n_panels; p++) {
+                u = n_vectors * p / n_panels * LANES;
+                vectors = (int)(n_vectors * (p + 1) / n_panels - u / LANES);
+                width = n_out - u < vectors * LANES ? n_out - u : vectors * LANES;
+                NAME(copy_panel)(D + r * d_stride + u, d_stride, rows, vectors, width, P);
+                i = first;
+#define TILE(inputs, vectors) \
+                NAME(inputs_tile)(X + r * x_stride + i, x_stride, P, G + i * g_stride + u, g_stride, rows, width, inputs, \
+                                  vectors, alpha, b == 0 ? beta : 1)
+                switch (vectors) { TILES(1) TILES(2) TILES(3) }
+#undef TILE
+            }
+        }
+    }
+}
+
+#undef TILES
 #undef ROW
 #undef PAIRS
 #undef FOURS

@@ -6,9 +6,9 @@ logits for itself, and from there on touches only its own columns of the first w
 the second.  Deeper networks wait once more a layer and direction.  The slices depend on the widths of the
 layers alone and their parts are added up in order, so the bits do not depend on the number of threads.
 
-The first weight may stand by slices, so that no two members write to the same line of the cache: that of a
-slice as (units, n_in) for dense rows, which makes up the transposed weight, and as (n_in, units) for sparse
-ones, where each row begins a line of the cache.  The output layer's weight, if it is long, then stands transposed.
+No two members should write to the same line of the cache.  So the first weight may stand by slices, in each of which a
+row begins a line; that is for sparse rows and for wide layers on dense ones.  For narrow layers on dense rows it may
+stand transposed: then a member's units are neighbours.
 """
 
 from cython cimport floating
@@ -23,7 +23,7 @@ from .blas cimport gemm_
 from .dense cimport dense_backward_input, dense_backward_weight, dense_forward, transpose_columns
 from .dropout cimport drop_units
 from .losses cimport loss_rows, sum_of_weights
-from .model cimport Batch, Model, leaves_slopes, now
+from .model cimport Batch, Model, leaves_slopes, now, weight_size
 from .rows cimport CSR, LINE_BYTES, dense_rows, lie_ready
 from .sparse cimport (
     ColumnStore, block_at, column_work_size, columns_backward_weight, columns_from, columns_in, scale_rows,
@@ -66,8 +66,12 @@ cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
     return 2 if width >= 2 * SLICE_UNITS else 1
 
 
+#: How weights may stand while training.
+LAYOUTS = {"stored": STORED, "transposed": TRANSPOSED, "lines": LINES, "slices": SLICES}
+
+
 cpdef bint transposes_output(const Py_ssize_t[::1] sizes) noexcept:
-    """Whether the output layer's weight is transposed where the first one stands by slices."""
+    """Whether the output layer's weight is transposed in all layouts but "stored"."""
     cdef Py_ssize_t n_layers = sizes.shape[0] - 1
     return n_layers > 1 and sizes[n_layers - 1] >= LONG_OUTPUT
 
@@ -92,12 +96,12 @@ cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept n
 
 
 cdef inline Py_ssize_t sliced_row(Py_ssize_t width, int s, Py_ssize_t number_size) noexcept nogil:
-    # Distance of two rows of the first weight within slice s, for sparse rows.
+    # Distance of two rows of the first weight within slice s.
     return to_lines(slice_begin(width, s + 1) - slice_begin(width, s), number_size)
 
 
 cdef Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, Py_ssize_t number_size) noexcept nogil:
-    # Where slice s of the first weight begins, for sparse rows.
+    # Where slice s of the first weight begins.
     cdef Py_ssize_t total = 0
     cdef int t
     for t in range(s):
@@ -105,8 +109,22 @@ cdef Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, Py_ssize_
     return total
 
 
-cdef Py_ssize_t sliced_size(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
-    return sliced_begin(n_in, n_out, slices_of(n_out), number_size)
+cdef Py_ssize_t first_size(Py_ssize_t n_in, Py_ssize_t n_out, int layout, Py_ssize_t number_size) noexcept nogil:
+    # Numbers that the first weight takes.
+    if layout == SLICES:
+        return sliced_begin(n_in, n_out, slices_of(n_out), number_size)
+    return n_in * (to_lines(n_out, number_size) if layout == LINES else n_out)
+
+
+cdef void arrange(Model* model, Py_ssize_t number_size) noexcept nogil:
+    # Tells a model whose weights stand as they are stored how long they are in its layout.
+    cdef Py_ssize_t n_in = model.sizes[0], n_out = model.sizes[1]
+    cdef Py_ssize_t longer = first_size(n_in, n_out, model.layout, number_size) - n_in * n_out
+    model.first_size += longer
+    model.norms += longer
+    model.n_parameters += longer
+    if model.layout == LINES:
+        model.first_stride = to_lines(n_out, number_size)
 
 
 cdef Py_ssize_t rows_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
@@ -168,10 +186,6 @@ cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, P
 cdef inline ColumnStore columns_of(const Model* model, floating* work, int member) noexcept nogil:
     return columns_in(work + member * column_work_size(model.sizes[0], model.nonzeros), model.sizes[0],
                       model.nonzeros)
-
-
-cdef inline Py_ssize_t weight_size(const Model* model, Py_ssize_t k) noexcept nogil:
-    return model.first_size if k == 0 else model.sizes[k] * model.sizes[k + 1]
 
 
 cdef void climb_columns(const Model* model, const Batch* run, Py_ssize_t at, floating* rows, const floating* dZ,
@@ -254,7 +268,7 @@ cdef inline Py_ssize_t n_blocks(const Model* model) noexcept nogil:
     return 2 * model.n_layers * N_SLICES
 
 
-cdef bint own_block(const Model* model, Py_ssize_t index, bint sparse, Py_ssize_t number_size, int member,
+cdef bint own_block(const Model* model, Py_ssize_t index, Py_ssize_t number_size, int member,
                     int n_members, Block* block) noexcept nogil:
     # Whether there is a block of this index, from 0 to n_blocks, and the member owns it.  Hidden layers go by their
     # units, the output layer by those below it; its bias is the first member's.
@@ -279,11 +293,11 @@ cdef bint own_block(const Model* model, Py_ssize_t index, bint sparse, Py_ssize_
         block.begin, block.stride, block.n_rows, block.n_columns = layer + begin, width, n_out, end - begin
     elif k == last:
         block.begin, block.stride, block.n_rows, block.n_columns = layer + begin * n_out, n_out, end - begin, n_out
-    elif k == 0 and model.by_slices and sparse:
+    elif k == 0 and model.layout == SLICES:
         # What fills up a line is 0 and stays so.
         block.begin, block.n_rows = sliced_begin(model.sizes[0], width, s, number_size), model.sizes[0]
         block.stride = block.n_columns = sliced_row(width, s, number_size)
-    elif k == 0 and model.by_slices:
+    elif k == 0 and model.layout == TRANSPOSED:
         block.by_units = True
         block.begin, block.n_rows = begin * model.sizes[0], end - begin
         block.stride = block.n_columns = model.sizes[0]
@@ -293,8 +307,7 @@ cdef bint own_block(const Model* model, Py_ssize_t index, bint sparse, Py_ssize_
 
 
 cdef void step_own(const Model* model, const StepStore* steps, Step* step, floating* parameters, floating* gradient,
-                   floating* state, floating* squares, bint sparse, bint after_first, int member,
-                   int n_members) noexcept nogil:
+                   floating* state, floating* squares, bint after_first, int member, int n_members) noexcept nogil:
     # The member's part of an optimizer's step from the gradient, or all of it after the first weight; squares
     # (n_blocks,) are everyone's.
     cdef Py_ssize_t index, i, begin
@@ -302,7 +315,7 @@ cdef void step_own(const Model* model, const StepStore* steps, Step* step, float
     cdef double total = 0
     if steps.clip_norm > 0:
         for index in range(n_blocks(model)):
-            if own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
+            if own_block(model, index, sizeof(floating), member, n_members, &block):
                 total = 0
                 for i in range(block.n_rows):
                     total += sum_of_squares(gradient + block.begin + i * block.stride, block.n_columns)
@@ -315,7 +328,7 @@ cdef void step_own(const Model* model, const StepStore* steps, Step* step, float
     for index in range(n_blocks(model)):
         if after_first and index < 2 * N_SLICES and index % 2 == 0:
             continue
-        if not own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
+        if not own_block(model, index, sizeof(floating), member, n_members, &block):
             continue
         if block.stride == block.n_columns:
             update_range(step, block.is_weight, parameters, gradient, state, block.begin,
@@ -327,24 +340,24 @@ cdef void step_own(const Model* model, const StepStore* steps, Step* step, float
 
 
 cdef void add_own_penalties(const Model* model, const Step* step, const floating* parameters, double weight,
-                            double* penalties, bint sparse, int member, int n_members) noexcept nogil:
+                            double* penalties, int member, int n_members) noexcept nogil:
     cdef Py_ssize_t index, i
     cdef Block block
     cdef double total
     for index in range(0, n_blocks(model), 2):
-        if own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
+        if own_block(model, index, sizeof(floating), member, n_members, &block):
             total = 0
             for i in range(block.n_rows):
                 total += penalty(step, parameters + block.begin + i * block.stride, block.n_columns)
             penalties[index // 2] += weight * total
 
 
-cdef void limit_own_norms(const Model* model, double limit, floating* parameters, floating* scratch, bint sparse,
-                          int member, int n_members) noexcept nogil:
+cdef void limit_own_norms(const Model* model, double limit, floating* parameters, floating* scratch, int member,
+                          int n_members) noexcept nogil:
     cdef Py_ssize_t index
     cdef Block block
     for index in range(0, n_blocks(model) - 2 * N_SLICES, 2):
-        if own_block(model, index, sparse, sizeof(floating), member, n_members, &block):
+        if own_block(model, index, sizeof(floating), member, n_members, &block):
             limit_norms(parameters + block.begin, block.stride, block.n_rows, block.n_columns, block.by_units,
                         scratch + block.begin, limit)
 
@@ -355,20 +368,19 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                           bint* stop, int member, int n_members) noexcept nogil:
     cdef Py_ssize_t n_hidden = model.n_layers - 1, n_in = model.sizes[0], n_classes = model.sizes[model.n_layers]
     cdef Py_ssize_t at = position[0], n, next_n, k, i, width, below, begin, end
-    cdef Py_ssize_t output = model.first_size + model.n_parameters - n_in * model.sizes[1] - (
-        model.sizes[n_hidden] + 1) * n_classes
+    cdef Py_ssize_t output = model.n_parameters - (model.sizes[n_hidden] + 1) * n_classes
     cdef Py_ssize_t weight, hidden = 0, before, own, sliced, row
     cdef floating* rows
     cdef int s, m, _, parity = 0, third = 0
     cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
     cdef Py_ssize_t own_stride, shift, stride
     cdef bint sparse = run.store.kind == CSR
-    cdef bint by_slices = model.by_slices
-    cdef bint in_place = not sparse and lie_ready(run.store, work) and (by_slices or run.order == NULL)
+    cdef bint by_slices = model.layout == SLICES, transposed = model.layout == TRANSPOSED
+    cdef bint in_place = not sparse and lie_ready(run.store, work) and (transposed or run.order == NULL)
     cdef bint gathers = not sparse and not in_place, sorts = sparse and model.nonzeros > 0
     cdef Step step
     cdef bint folds = steps.folds
-    cdef bint by_columns = (by_slices and (sorts or model.blocks != NULL) and not folds and steps.clip_norm == 0)
+    cdef bint by_columns = by_slices and (sorts or model.blocks != NULL) and not folds and steps.clip_norm == 0
     cdef floating alpha = <floating> 1.0, weight_beta = <floating> 0.0
     cdef floating bias_beta = <floating> 1.0 if folds else <floating> 0.0
     cdef floating* target = parameters if folds else gradient
@@ -433,7 +445,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         Y = X
         width = model.sizes[1]
         stride = own_stride if n_hidden == 1 else width
-        if by_slices and not sparse:
+        if transposed:
             dense_forward(X, order, n_in, parameters + own_begin * n_in, n_in,
                           parameters + model.first_size + own_begin, outputs + shift + own_begin, stride, n, n_in,
                           own_end - own_begin)
@@ -444,14 +456,15 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 own = weight + weight_size(model, k) + begin
+                sliced, row = weight + begin, width
+                if k == 0 and by_slices:
+                    sliced, row = sliced_begin(n_in, width, s, sizeof(floating)), sliced_row(width, s, sizeof(floating))
                 if k == 0 and sparse:
-                    sliced = sliced_begin(n_in, width, s, sizeof(floating)) if by_slices else begin
-                    row = sliced_row(width, s, sizeof(floating)) if by_slices else width
                     sparse_forward(run.store, run.order, at, n, parameters + sliced, row, parameters + own, A + begin,
                                    stride, end - begin)
-                elif k > 0 or not by_slices:
-                    affine_forward(Y, below, parameters + weight + begin, width, parameters + own, A + begin, stride,
-                                   n, below, end - begin)
+                elif k > 0 or not transposed:
+                    affine_forward(Y, below, parameters + sliced, row, parameters + own, A + begin, stride, n, below,
+                                   end - begin)
                 S = slopes + batch_size * before + shift + begin if leaves_slopes(model, k) else NULL
                 activate_slice(model, <int> k, A + begin, S, stride, n, begin, end, at)
                 if k == n_hidden - 1:
@@ -524,12 +537,12 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 fastnn_barrier()
 
         if steps.penalised:
-            add_own_penalties(model, &step, parameters, total, penalties, sparse, member, n_members)
+            add_own_penalties(model, &step, parameters, total, penalties, member, n_members)
 
         # The gradient: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.  A plain step is
         # folded into it.
         width = model.sizes[1]
-        if by_slices and not sparse:
+        if transposed:
             stride = own_stride if n_hidden == 1 else width
             dense_backward_weight(X, order, n_in, deltas + shift + own_begin, stride, target + own_begin * n_in, n_in,
                                   n, n_in, own_end - own_begin, alpha, weight_beta,
@@ -544,18 +557,18 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             stride = own_stride if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                if k == 0 and sparse:
-                    sliced = sliced_begin(n_in, width, s, sizeof(floating)) if by_slices else begin
-                    row = sliced_row(width, s, sizeof(floating)) if by_slices else width
-                    if by_columns:
-                        step_columns(model, run, &step, at, rows, D + begin, stride, parameters + sliced,
-                                     gradient + sliced, state + sliced, row, end - begin, n_members)
-                    else:
-                        step_sparse(model, run, at, n, rows, D + begin, stride, target + sliced, row,
-                                    end - begin, n_members, alpha, weight_beta)
-                elif k > 0 or not by_slices:
-                    affine_backward_weight(Y, below, D + begin, stride, target + weight + begin, width,
-                                           n, below, end - begin, alpha, weight_beta)
+                sliced, row = weight + begin, width
+                if k == 0 and by_slices:
+                    sliced, row = sliced_begin(n_in, width, s, sizeof(floating)), sliced_row(width, s, sizeof(floating))
+                if k == 0 and by_columns:
+                    step_columns(model, run, &step, at, rows, D + begin, stride, parameters + sliced,
+                                 gradient + sliced, state + sliced, row, end - begin, n_members)
+                elif k == 0 and sparse:
+                    step_sparse(model, run, at, n, rows, D + begin, stride, target + sliced, row, end - begin,
+                                n_members, alpha, weight_beta)
+                elif k > 0 or not transposed:
+                    affine_backward_weight(Y, below, D + begin, stride, target + sliced, row, n, below, end - begin,
+                                           alpha, weight_beta)
                 own = weight + weight_size(model, k) + begin
                 affine_backward_bias(D + begin, stride, target + own, n, end - begin, alpha, bias_beta)
                 if k == n_hidden - 1 and model.output_transposed:
@@ -577,9 +590,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             affine_backward_bias(dZ, n_classes, target + own, n, n_classes, alpha, bias_beta)
             position[0] = at
         if not folds:
-            step_own(model, steps, &step, parameters, gradient, state, squares, sparse, by_columns, member, n_members)
+            step_own(model, steps, &step, parameters, gradient, state, squares, by_columns, member, n_members)
         if steps.max_norm > 0:
-            limit_own_norms(model, steps.max_norm, parameters, gradient, sparse, member, n_members)
+            limit_own_norms(model, steps.max_norm, parameters, gradient, member, n_members)
         if stop[parity]:
             return
         parity = 1 - parity
@@ -601,29 +614,26 @@ cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_
                         penalties, deadline, stop_, fastnn_member(), fastnn_members())
 
 
-def vector_size(const Py_ssize_t[::1] sizes, bint sparse, Py_ssize_t number_size):
-    """Numbers of a vector that has the first weight by slices, for sparse or dense rows."""
-    cdef Py_ssize_t k, total = sliced_size(sizes[0], sizes[1], number_size) if sparse else sizes[0] * sizes[1]
-    total += sizes[1]
+def vector_size(const Py_ssize_t[::1] sizes, int layout, Py_ssize_t number_size):
+    """Numbers of a vector that has the weights in one of LAYOUTS."""
+    cdef Py_ssize_t k, total = first_size(sizes[0], sizes[1], layout, number_size) + sizes[1]
     for k in range(1, sizes.shape[0] - 1):
         total += (sizes[k] + 1) * sizes[k + 1]
     return total
 
 
-def rearrange(const Py_ssize_t[::1] sizes, bint sparse, bint back, const floating[::1] vector,
+def rearrange(const Py_ssize_t[::1] sizes, int layout, bint back, const floating[::1] vector,
               floating[::1] vector_out, int n_threads=1):
-    """vector_out = vector (n_parameters,) with the first weight by slices of units, for sparse or dense rows.
+    """vector_out = vector (n_parameters,) with the weights in one of LAYOUTS.
 
-    The output layer's weight is transposed where `transposes_output` says so.
-
-    back : vector has the first weight by slices, vector_out as (n_in, n_out)
+    back : vector has them in that layout, vector_out as they are stored
     """
     cdef Py_ssize_t n_in = sizes[0], n_out = sizes[1], size = n_in * n_out, begin, width, row, rest, sliced, i
     cdef Py_ssize_t n_layers = sizes.shape[0] - 1, n_last = sizes[n_layers - 1], n_classes = sizes[n_layers]
     cdef int s, part, n_parts = 1 if size < PARALLEL_COPY else n_threads
-    cdef bint transposes = transposes_output(sizes)
+    cdef bint transposes = layout != STORED and transposes_output(sizes)
     with nogil:
-        sliced = sliced_size(n_in, n_out, sizeof(floating)) if sparse else size
+        sliced = first_size(n_in, n_out, layout, sizeof(floating))
         rest = min(vector.shape[0], vector_out.shape[0]) - size
         if transposes:
             rest -= (sizes[n_layers - 1] + 1) * sizes[n_layers]
@@ -637,7 +647,7 @@ def rearrange(const Py_ssize_t[::1] sizes, bint sparse, bint back, const floatin
                 transpose_columns(&vector[i], &vector_out[begin], n_last, n_classes, 0, n_classes)
             memcpy(&vector_out[begin + n_last * n_classes], &vector[i + n_last * n_classes],
                    n_classes * sizeof(floating))
-        if not sparse:
+        if layout == TRANSPOSED:
             for part in prange(n_parts, num_threads=n_parts, schedule="static"):
                 if back:
                     transpose_columns(&vector[0], &vector_out[0], n_out, n_in, n_in * part // n_parts,
@@ -645,11 +655,12 @@ def rearrange(const Py_ssize_t[::1] sizes, bint sparse, bint back, const floatin
                 else:
                     transpose_columns(&vector[0], &vector_out[0], n_in, n_out, n_out * part // n_parts,
                                       n_out * (part + 1) // n_parts)
-        for s in range(slices_of(n_out) if sparse else 0):
-            begin = slice_begin(n_out, s)
-            width = slice_begin(n_out, s + 1) - begin
-            row = sliced_row(n_out, s, sizeof(floating))
-            sliced = sliced_begin(n_in, n_out, s, sizeof(floating))
+        for s in range(slices_of(n_out) if layout == SLICES else layout != TRANSPOSED):
+            begin, width, row, sliced = 0, n_out, first_size(1, n_out, layout, sizeof(floating)), 0
+            if layout == SLICES:
+                begin, row = slice_begin(n_out, s), sliced_row(n_out, s, sizeof(floating))
+                width = slice_begin(n_out, s + 1) - begin
+                sliced = sliced_begin(n_in, n_out, s, sizeof(floating))
             for i in range(n_in):
                 if back:
                     memcpy(&vector_out[i * n_out + begin], &vector[sliced + i * row], width * sizeof(floating))

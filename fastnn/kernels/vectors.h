@@ -31,13 +31,17 @@
 #define INLINE static inline __attribute__((always_inline, unused))
 #define FUNCTION static __attribute__((unused))
 #define APART static __attribute__((noinline, unused))
+#define ALIGNED __attribute__((aligned(LINE_BYTES)))
 #define PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#define PREFETCH_NEAR(address) __builtin_prefetch(address, 0, 3)
 #define PREFETCH_WRITE(address) __builtin_prefetch(address, 1, 3)
 #else
 #define INLINE static __inline
 #define FUNCTION static
 #define APART static
+#define ALIGNED
 #define PREFETCH(address)
+#define PREFETCH_NEAR(address)
 #define PREFETCH_WRITE(address)
 #endif
 
