@@ -21,6 +21,8 @@ import fastnn
 from fastnn import sklearn as ours
 
 ROUNDS = 5
+# Of a few milliseconds each, on small tables: a machine may be slow for a second or two.
+SMALL_ROUNDS = 15
 # Fits in a row, and for so many seconds: after a pause the first may wait for memory that the system took back.
 IN_A_ROW = 2
 TURN = 0.1
@@ -115,4 +117,4 @@ def test_small_tables(benchmark, table, kind, dtype):
             "fastnn": lambda: ours.MLPClassifier(random_state=0).fit(X, y),
             "scikit-learn": lambda: MLPClassifier(random_state=0).fit(X, y),
         }
-    in_turn(benchmark, fits, rounds=5)
+    in_turn(benchmark, fits, SMALL_ROUNDS)

@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -131,19 +130,17 @@ class _BlasLimit:
         self._users = 0
         self._limit: Any = None
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         with self._lock:
             if self._users == 0:
                 self._limit = _controller().limit(limits=1, user_api="blas")
             self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._limit.restore_original_limits()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
 
 
 @cache
@@ -167,7 +164,7 @@ single_threaded_blas = _BlasLimit()
 def _touch_buffers(dtype: np.dtype[Any], n_threads: int) -> None:
     # Once a process, a few milliseconds; the shape fills the buffers further than a narrow product does.
     A, B = np.zeros((128, 784), dtype), np.zeros((784, 768), dtype)
-    with single_threaded_blas():
+    with single_threaded_blas:
         blas.touch_buffers(A, B, np.empty((n_threads, 128, 768), dtype), n_threads)
 
 
@@ -285,7 +282,7 @@ class Engine:
         logits = np.empty((min(run, n), self.sizes[-1]), self.parameters.dtype)
         for first in range(0, n, run):
             Z = logits[: min(run, n - first)]
-            with single_threaded_blas():
+            with single_threaded_blas:
                 epoch.forward(X, first, self.architecture, self.parameters, work, block_rows, Z, n_threads)
             yield slice(first, first + len(Z)), Z
 
@@ -413,7 +410,8 @@ class Engine:
     def restart(self, steps: Steps, key: int = 0) -> None:
         """Go to the start of an epoch, with its steps; key chooses what is dropped."""
         self.steps = steps
-        self.architecture = self.architecture._replace(key=key)
+        if key != self.architecture.key:
+            self.architecture = self.architecture._replace(key=key)
         for counts in (self.space.position, self.space.log_likelihood, self.space.penalties, self.space.touched):
             if counts is not None:
                 counts[...] = 0
@@ -467,7 +465,7 @@ class Engine:
         measures = self._in_team and self.n_threads > 1
         if measures:
             started = time.perf_counter(), time.process_time()
-        with single_threaded_blas():
+        with single_threaded_blas:
             epoch.train(
                 self.X,
                 targets,

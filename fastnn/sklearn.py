@@ -736,7 +736,7 @@ class SoftmaxClassifier(_Classifier):
 
     def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
         n_out, loss = self._outputs(targets)
-        return Network([n_in, n_out], dtype=dtype, loss=loss)
+        return Network._empty((n_in, n_out), (), loss, False, np.dtype(dtype))
 
     def _fit(self, *args: Any, **options: Any) -> Any:
         super()._fit(*args, **options)

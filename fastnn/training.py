@@ -638,7 +638,7 @@ class Trainer:
             "ftol": np.finfo(np.float64).eps,
         }
         try:
-            with single_threaded_blas():  # SciPy's own part of an iteration is small
+            with single_threaded_blas:  # SciPy's own part of an iteration is small
                 found = minimize(
                     negative, accepted, method="L-BFGS-B", jac=True, callback=on_iteration, options=options
                 )
