@@ -350,6 +350,7 @@ class Engine:
         if self._rearranges:
             size = units.vector_size(self.sizes, units.LAYOUTS[layout], dtype.itemsize) + self._n_norms
         self.space = Space(
+            # In whole lines of the cache, so that each lane's begins one.
             gradients=aligned((n_lanes, -(-size // LINE_BYTES) * LINE_BYTES), dtype),
             work=aligned(shape, dtype),
             block_rows=self.block_rows,

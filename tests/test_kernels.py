@@ -644,6 +644,7 @@ def run_epoch(
         ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
         ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
         ((67, 53, 3), ("tanh",), 300, 110, 128),
+        ((64, 70, 3), ("tanh",), 1300, 1200, 128),  # lanes of a wide layer
         ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
         ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices
     ],
