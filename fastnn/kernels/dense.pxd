@@ -1,15 +1,16 @@
 from cython cimport floating
 
 # W (n_out, n_in) stands transposed here; a stride is the distance of two rows.  Row i of X stands at order[i], or at i
-# where order is NULL.
+# where order is NULL.  Of the n rows that follow, the first `ahead` are brought into the cache during the forward pass,
+# the last `ahead` during the backward one.
 
 cdef void dense_forward(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* W,
                         Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
-                        Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil
+                        Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t ahead) noexcept nogil
 
 cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* dZ,
                                 Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride, Py_ssize_t n, Py_ssize_t n_in,
-                                Py_ssize_t n_out, floating alpha, floating beta, bint ahead) noexcept nogil
+                                Py_ssize_t n_out, floating alpha, floating beta, Py_ssize_t ahead) noexcept nogil
 
 cdef void dense_backward_input(const floating* dZ, const floating* W, Py_ssize_t w_stride, floating* dX,
                                Py_ssize_t x_stride, floating* work, Py_ssize_t n, Py_ssize_t n_in,

@@ -13,16 +13,16 @@ from .affine cimport fill_rows
 cdef extern from "tiles.h" nogil:
     void dot_rows_float(const float* X, const Py_ssize_t* order, Py_ssize_t x_stride, const float* W,
                         Py_ssize_t w_stride, float* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in,
-                        Py_ssize_t n_out)
+                        Py_ssize_t n_out, Py_ssize_t ahead)
     void dot_rows_double(const double* X, const Py_ssize_t* order, Py_ssize_t x_stride, const double* W,
                          Py_ssize_t w_stride, double* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in,
-                         Py_ssize_t n_out)
+                         Py_ssize_t n_out, Py_ssize_t ahead)
     void outer_rows_float(const float* X, const Py_ssize_t* order, Py_ssize_t x_stride, const float* D,
                           Py_ssize_t d_stride, float* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
-                          Py_ssize_t n_out, float alpha, float beta, bint ahead)
+                          Py_ssize_t n_out, float alpha, float beta, Py_ssize_t ahead)
     void outer_rows_double(const double* X, const Py_ssize_t* order, Py_ssize_t x_stride, const double* D,
                            Py_ssize_t d_stride, double* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
-                           Py_ssize_t n_out, double alpha, double beta, bint ahead)
+                           Py_ssize_t n_out, double alpha, double beta, Py_ssize_t ahead)
 
 cdef enum:
     CACHED_BYTES = 196608   # of rows that stay in the second cache together with weights and the rows to come
@@ -36,20 +36,19 @@ BLOCK_BYTES = CACHED_BYTES
 
 cdef void dense_forward(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* W,
                         Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
-                        Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+                        Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t ahead) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,)
     fill_rows(b, Z, z_stride, n, n_out)
     if floating is float:
-        dot_rows_float(X, order, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out)
+        dot_rows_float(X, order, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out, ahead)
     else:
-        dot_rows_double(X, order, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out)
+        dot_rows_double(X, order, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out, ahead)
 
 
 cdef void outer_rows(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* D,
                      Py_ssize_t d_stride, floating* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
-                     Py_ssize_t n_out, floating alpha, floating beta, bint ahead) noexcept nogil:
-    # G (n_out, n_in) = alpha * D.T (n_out, n) @ X (n, n_in) + beta * G; if ahead is set, the n rows that follow in the
-    # same order are brought into the cache meanwhile
+                     Py_ssize_t n_out, floating alpha, floating beta, Py_ssize_t ahead) noexcept nogil:
+    # G (n_out, n_in) = alpha * D.T (n_out, n) @ X (n, n_in) + beta * G
     if floating is float:
         outer_rows_float(X, order, x_stride, D, d_stride, G, g_stride, n, n_in, n_out, alpha, beta, ahead)
     else:
@@ -58,11 +57,13 @@ cdef void outer_rows(const floating* X, const Py_ssize_t* order, Py_ssize_t x_st
 
 cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* dZ,
                                 Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride, Py_ssize_t n, Py_ssize_t n_in,
-                                Py_ssize_t n_out, floating alpha, floating beta, bint ahead) noexcept nogil:
-    # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW; ahead as in outer_rows
+                                Py_ssize_t n_out, floating alpha, floating beta,
+                                Py_ssize_t ahead) noexcept nogil:
+    # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW
     cdef Py_ssize_t cached = CACHED_BYTES // <Py_ssize_t> (max(n, 1) * sizeof(floating))
     cdef Py_ssize_t begin = 0, columns = n_in if n_in <= cached else max(<Py_ssize_t> 64, cached // 64 * 64)
-    ahead = ahead and n_in <= cached
+    if n_in > cached:
+        ahead = 0
     while begin < n_in:
         outer_rows(X + begin, order, x_stride, dZ, z_stride, dW + begin, w_stride, n, min(columns, n_in - begin), n_out,
                    alpha, beta, ahead)
@@ -74,7 +75,7 @@ cdef void dense_backward_input(const floating* dZ, const floating* W, Py_ssize_t
                                Py_ssize_t n_out) noexcept nogil:
     # dX (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has n * n_out numbers of space
     transpose_columns(dZ, work, n, n_out, 0, n_out)
-    outer_rows(W, NULL, w_stride, work, n, dX, x_stride, n_out, n_in, n, <floating> 1.0, <floating> 0.0, False)
+    outer_rows(W, NULL, w_stride, work, n, dX, x_stride, n_out, n_in, n, <floating> 1.0, <floating> 0.0, 0)
 
 
 cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
@@ -97,7 +98,7 @@ def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const float
     for strip in prange(n_strips, nogil=True, num_threads=n_threads, schedule="dynamic"):
         dense_forward(&X[0, 0] + strip * STRIP_ROWS * n_in if n_in else NULL, NULL, n_in,
                       &W[0, 0] if n_in else NULL, n_in, &b[0], &Z_out[strip * STRIP_ROWS, 0], Z_out.shape[1],
-                      min(<Py_ssize_t> STRIP_ROWS, n - strip * STRIP_ROWS), n_in, Z_out.shape[1])
+                      min(<Py_ssize_t> STRIP_ROWS, n - strip * STRIP_ROWS), n_in, Z_out.shape[1], 0)
 
 
 def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out,
@@ -119,7 +120,7 @@ cdef void weight_band(const floating* X, const floating* dZ, floating* dW, Py_ss
     while True:
         rows = min(<Py_ssize_t> BAND_ROWS, n - first)
         dense_backward_weight(X + first * n_in + begin, NULL, n_in, dZ + first * n_out, n_out, dW + begin, n_in, rows,
-                              end - begin, n_out, alpha, beta, first + 2 * rows <= n)
+                              end - begin, n_out, alpha, beta, rows if first + 2 * rows <= n else 0)
         beta = <floating> 1.0
         first += rows
         if first >= n:

@@ -245,6 +245,12 @@ cdef inline Py_ssize_t band_begin(Py_ssize_t width, int band, int n_bands) noexc
     return begin if band == n_bands else begin // 16 * 16
 
 
+cdef inline Py_ssize_t rows_ahead(const Batch* batch, const floating* X, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    # How many rows to fetch while n rows from position first on are used: half of them in each pass, so that neither
+    # waits for the memory.
+    return n if lie_ready(batch.store, X) and first + 2 * n <= batch.run_end else 0
+
+
 cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
                         const floating* X, const Py_ssize_t* order, const floating* W, const floating* norm,
                         floating* Z, floating* slopes, floating* X_hat, floating* statistics, Py_ssize_t begin,
@@ -265,10 +271,11 @@ cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py
                            Z + at * n_out + begin, n_out, end - begin)
         elif k == 0 and model.layout == TRANSPOSED:
             dense_forward(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order, n_in,
-                          W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out, rows, n_in, end - begin)
+                          W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out, rows, n_in, end - begin,
+                          (rows_ahead(batch, X, first + at, rows) + 1) // 2)
         elif k == model.n_layers - 1 and model.output_transposed:
             dense_forward(X + at * n_in, NULL, n_in, W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out,
-                          rows, n_in, end - begin)
+                          rows, n_in, end - begin, 0)
         else:
             affine_forward(X + at * n_in, n_in, W + begin, stride, added, Z + at * n_out + begin, n_out, rows, n_in,
                            end - begin)
@@ -358,11 +365,10 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
         if k == 0 and model.layout == TRANSPOSED:
             dense_backward_weight(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order,
                                   n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in, rows, n_in,
-                                  end - begin, alpha, beta,
-                                  lie_ready(batch.store, X) and first + at + 2 * rows <= batch.run_end)
+                                  end - begin, alpha, beta, rows_ahead(batch, X, first + at, rows) // 2)
         elif k == model.n_layers - 1 and model.output_transposed:
             dense_backward_weight(X + at * n_in, NULL, n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in,
-                                  rows, n_in, end - begin, alpha, beta, False)
+                                  rows, n_in, end - begin, alpha, beta, 0)
         else:
             affine_backward_weight(X + at * n_in, n_in, dZ + at * n_out + begin, n_out, dW + begin, stride, rows, n_in,
                                    end - begin, alpha, beta)

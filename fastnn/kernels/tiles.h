@@ -145,9 +145,11 @@ APART vector NAME(read_part)(const NUMBER *address, ptrdiff_t n)
 #endif
 }
 
-/* Z (rows, units) += X (rows, n) @ W (units, n).T: rows * units sums along the inputs, for at most four units. */
+/* Z (rows, units) += X (rows, n) @ W (units, n).T: rows * units sums along the inputs, for at most four units.  Meanwhile
+   n numbers from next on are fetched. */
 INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
-                           ptrdiff_t z_stride, ptrdiff_t n_rows, const int rows, const int units, ptrdiff_t n)
+                           ptrdiff_t z_stride, ptrdiff_t n_rows, const int rows, const int units, ptrdiff_t n,
+                           const NUMBER *next)
 {
     const vector zero = {0};
     vector sums[DOT_ROWS][4], x[DOT_ROWS], w;
@@ -158,6 +160,7 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
         for (c = 0; c < 4; c++)
             sums[r][c] = zero;
     for (j = 0; j + LANES <= n; j += LANES) {
+        PREFETCH(next + j);
         for (r = 0; r < rows; r++)
             x[r] = READ(X[r] + j);
         for (c = 0; c < units; c++) {
@@ -183,13 +186,15 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
     }
 }
 
-/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last alone. */
+/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last alone.  Of the rows that follow, so many as
+   ahead says are fetched, one by a tile. */
 INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
-                             ptrdiff_t first, ptrdiff_t last)
+                             ptrdiff_t first, ptrdiff_t last, ptrdiff_t ahead)
 {
     ptrdiff_t i, s, t, c, r, n_rows, n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + 3) / 4;
-    const NUMBER *rows[DOT_ROWS];
+    ptrdiff_t tile = 0, fetched = 0, n_fetched;
+    const NUMBER *rows[DOT_ROWS], *next;
     for (s = 0; s < n_strips; s++) {
         i = n * s / n_strips;
         n_rows = n * (s + 1) / n_strips - i;
@@ -198,8 +203,12 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
             rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), x_stride);
         for (t = 0; t < n_tiles; t++) {
             c = first + (last - first) * t / n_tiles;
+            n_fetched = ahead * ++tile / (n_strips * n_tiles);
+            next = fetched < n_fetched ? ROW(X, order, n + fetched, x_stride) : W;
+            fetched = n_fetched;
 #define TILE(rows_, units) \
-            NAME(dot_tile)(rows, W + c * w_stride, w_stride, Z + i * z_stride + c, z_stride, n_rows, rows_, units, n_in); \
+            NAME(dot_tile)(rows, W + c * w_stride, w_stride, Z + i * z_stride + c, z_stride, n_rows, rows_, units, n_in, \
+                           next); \
             break;
 #define CASES(units) \
             case units: \
@@ -217,10 +226,11 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
 }
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, a part of the weights after the other: of the inputs so many that
-   a strip of rows stays in the first cache, of the units so many that their weights stay in the second. */
+   a strip of rows stays in the first cache, of the units so many that their weights stay in the second.  Meanwhile the
+   first `ahead` rows of those that follow are fetched. */
 FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
-                             ptrdiff_t n_out)
+                             ptrdiff_t n_out, ptrdiff_t ahead)
 {
     ptrdiff_t b, g, j, end, n_blocks, n_groups, bytes = n_in * (ptrdiff_t)sizeof(NUMBER);
     n_blocks = (bytes + DOT_BYTES - 1) / DOT_BYTES;
@@ -230,7 +240,7 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         end = b + 1 < n_blocks ? n_in * (b + 1) / n_blocks / LANES * LANES : n_in;
         for (g = 0; g < n_groups; g++)
             NAME(dot_strips)(X + j, order, x_stride, W + j, w_stride, Z, z_stride, n, end - j, n_out * g / n_groups,
-                             n_out * (g + 1) / n_groups);
+                             n_out * (g + 1) / n_groups, g == 0 ? ahead : 0);
     }
 }
 
@@ -238,7 +248,8 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
    G (units, vectors) = alpha * D (n, units).T @ X (n, vectors) + beta * G: sums along the rows. */
 INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                              ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, const int units,
-                             const int vectors, ptrdiff_t columns, NUMBER alpha, NUMBER beta, const int ahead)
+                             const int vectors, ptrdiff_t columns, NUMBER alpha, NUMBER beta, const int fetches,
+                             ptrdiff_t ahead)
 {
     const vector zero = {0};
     const int whole = columns >= LANES;
@@ -256,7 +267,7 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         row = ROW(X, order, i, x_stride);
         for (k = 0; k < vectors; k++)
             x[k] = whole ? READ(row + k * LANES) : NAME(read_part)(row, columns);
-        if (ahead)
+        if (fetches && i >= n - ahead)
             for (k = 0; k < vectors * VECTOR_BYTES; k += LINE_BYTES)
                 PREFETCH((const char *)ROW(X, order, n + i, x_stride) + k);
         for (c = 0; c < units; c++) {
@@ -284,31 +295,31 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         }
 }
 
-/* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile, if ahead is set, the n rows that follow
-   are fetched into the cache.  */
+/* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile the last `ahead` rows of the n that follow
+   are fetched into the cache. */
 FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                                ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in,
-                               ptrdiff_t n_out, NUMBER alpha, NUMBER beta, int ahead)
+                               ptrdiff_t n_out, NUMBER alpha, NUMBER beta, ptrdiff_t ahead)
 {
     ptrdiff_t j, t, c, units, n_tiles = (n_out + OUTER_UNITS - 1) / OUTER_UNITS;
     for (t = 0; t < n_tiles; t++) {
         c = n_out * t / n_tiles;
         units = n_out * (t + 1) / n_tiles - c;
         j = 0;
-#define TILE(units, vectors, columns, ahead) \
+#define TILE(units, vectors, columns, fetches) \
         case units: \
             NAME(outer_tile)(X + j, order, x_stride, D + c, d_stride, G + c * g_stride + j, g_stride, n, units, \
-                             vectors, columns, alpha, beta, ahead); \
+                             vectors, columns, alpha, beta, fetches, ahead); \
             break;
 #if OUTER_UNITS > 6
-#define TILES(vectors, columns, ahead) \
-        TILE(12, vectors, columns, ahead) TILE(11, vectors, columns, ahead) TILE(10, vectors, columns, ahead) TILE(9, vectors, columns, ahead) \
-        TILE(8, vectors, columns, ahead) TILE(7, vectors, columns, ahead) TILE(6, vectors, columns, ahead) TILE(5, vectors, columns, ahead) \
-        TILE(4, vectors, columns, ahead) TILE(3, vectors, columns, ahead) TILE(2, vectors, columns, ahead) TILE(1, vectors, columns, ahead)
+#define TILES(vectors, columns, fetches) \
+        TILE(12, vectors, columns, fetches) TILE(11, vectors, columns, fetches) TILE(10, vectors, columns, fetches) TILE(9, vectors, columns, fetches) \
+        TILE(8, vectors, columns, fetches) TILE(7, vectors, columns, fetches) TILE(6, vectors, columns, fetches) TILE(5, vectors, columns, fetches) \
+        TILE(4, vectors, columns, fetches) TILE(3, vectors, columns, fetches) TILE(2, vectors, columns, fetches) TILE(1, vectors, columns, fetches)
 #else
-#define TILES(vectors, columns, ahead) \
-        TILE(6, vectors, columns, ahead) TILE(5, vectors, columns, ahead) TILE(4, vectors, columns, ahead) \
-        TILE(3, vectors, columns, ahead) TILE(2, vectors, columns, ahead) TILE(1, vectors, columns, ahead)
+#define TILES(vectors, columns, fetches) \
+        TILE(6, vectors, columns, fetches) TILE(5, vectors, columns, fetches) TILE(4, vectors, columns, fetches) \
+        TILE(3, vectors, columns, fetches) TILE(2, vectors, columns, fetches) TILE(1, vectors, columns, fetches)
 #endif
         if (ahead && t == 0)
             for (; j + 2 * LANES <= n_in; j += 2 * LANES)

@@ -367,7 +367,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                           Py_ssize_t* position, double* log_likelihood, double* penalties, double deadline,
                           bint* stop, int member, int n_members) noexcept nogil:
     cdef Py_ssize_t n_hidden = model.n_layers - 1, n_in = model.sizes[0], n_classes = model.sizes[model.n_layers]
-    cdef Py_ssize_t at = position[0], n, next_n, k, i, width, below, begin, end
+    cdef Py_ssize_t at = position[0], n, next_n, ahead = 0, k, i, width, below, begin, end
     cdef Py_ssize_t output = model.n_parameters - (model.sizes[n_hidden] + 1) * n_classes
     cdef Py_ssize_t weight, hidden = 0, before, own, sliced, row
     cdef floating* rows
@@ -446,9 +446,11 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         width = model.sizes[1]
         stride = own_stride if n_hidden == 1 else width
         if transposed:
+            # Both passes fetch a half of the next batch, so that neither waits for the memory.
+            ahead = n if in_place and at + 2 * n <= run.n_rows else 0
             dense_forward(X, order, n_in, parameters + own_begin * n_in, n_in,
                           parameters + model.first_size + own_begin, outputs + shift + own_begin, stride, n, n_in,
-                          own_end - own_begin)
+                          own_end - own_begin, ahead - ahead // 2)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
             A = outputs + batch_size * before + shift
@@ -473,7 +475,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                     bias = parameters + output + width * n_classes if s == 0 else NULL
                     if model.output_transposed:
                         dense_forward(A + begin, NULL, stride, parameters + output + begin, width, bias, parts + own,
-                                      n_classes, n, end - begin, n_classes)
+                                      n_classes, n, end - begin, n_classes, 0)
                     else:
                         fill_rows(bias, parts + own, n_classes, n, n_classes)
                         gemm_[floating](False, False, n, n_classes, end - begin, 1, A + begin, stride,
@@ -545,8 +547,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         if transposed:
             stride = own_stride if n_hidden == 1 else width
             dense_backward_weight(X, order, n_in, deltas + shift + own_begin, stride, target + own_begin * n_in, n_in,
-                                  n, n_in, own_end - own_begin, alpha, weight_beta,
-                                  in_place and at + 2 * n <= run.n_rows)
+                                  n, n_in, own_end - own_begin, alpha, weight_beta, ahead // 2)
         weight = 0
         before = 0
         Y = X
@@ -574,7 +575,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 if k == n_hidden - 1 and model.output_transposed:
                     own = output + begin
                     dense_backward_weight(A + begin, NULL, stride, dZ, n_classes, target + own, width, n, end - begin,
-                                          n_classes, alpha, weight_beta, False)
+                                          n_classes, alpha, weight_beta, 0)
                 elif k == n_hidden - 1:
                     own = output + begin * n_classes
                     affine_backward_weight(A + begin, stride, dZ, n_classes, target + own, n_classes,
