@@ -133,7 +133,7 @@ class _BlasLimit:
     def __enter__(self) -> None:
         with self._lock:
             if self._users == 0:
-                self._limit = _controller().limit(limits=1, user_api="blas")
+                self._limit = _blas().limit(limits=1)
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
@@ -144,16 +144,20 @@ class _BlasLimit:
 
 
 @cache
-def _controller() -> Any:
+def _blas() -> Any:
+    # threadpoolctl's controller of the BLAS that SciPy calls, or of all where it cannot be told.
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    found = ThreadpoolController().select(user_api="blas")
+    paths = [library["filepath"] for library in found.info()]
+    scipys = [path for path in paths if "scipy" in os.path.basename(os.path.dirname(path))]
+    return found.select(filepath=scipys) if scipys else found
 
 
 def blas_libraries() -> list[dict[str, Any]]:
     """Return what threadpoolctl knows of the BLAS that SciPy calls, or of all where it cannot be told."""
-    found = [library for library in _controller().info() if library["user_api"] == "blas"]
-    return [library for library in found if "scipy" in os.path.basename(os.path.dirname(library["filepath"]))] or found
+    libraries: list[dict[str, Any]] = _blas().info()
+    return libraries
 
 
 #: Context manager within which BLAS uses one thread; the caller's setting comes back afterwards.
@@ -451,11 +455,11 @@ class Engine:
         return gradient
 
     def _rearrange(self, vectors: NDArray[Any], vectors_out: NDArray[Any], back: bool = False) -> None:
-        n_norms = self._n_norms
-        for vector, out in zip(np.atleast_2d(vectors), np.atleast_2d(vectors_out), strict=True):
-            layers, layers_out = vector[: len(vector) - n_norms], out[: len(out) - n_norms]
+        pairs = [(vectors, vectors_out)] if vectors.ndim == 1 else zip(vectors, vectors_out, strict=True)
+        for vector, out in pairs:
+            layers, layers_out = vector[: len(vector) - self._n_norms], out[: len(out) - self._n_norms]
             units.rearrange(self.sizes, self.space.layout, back, layers, layers_out, self.n_threads)
-            out[len(out) - n_norms :] = vector[len(vector) - n_norms :]
+            out[len(layers_out) :] = vector[len(layers) :]
 
     def advance(self, targets: Targets, order: NDArray[np.intp] | None, seconds: float) -> bool:
         """Train for about so many seconds; return whether the epoch goes on.

@@ -266,4 +266,7 @@ class LBFGS:
 def step_table(optimizer: Optimizer, rates: Times, n_steps: int, l2: Times, l1: float) -> NDArray[np.float64]:
     """Return the table of `kernels.updates.Steps` for steps with these learning rates, after n_steps others."""
     columns = [l2, l1, rates * optimizer.decay, *optimizer.numbers(rates, n_steps)]
-    return np.stack([np.broadcast_to(column, rates.shape) for column in columns], axis=1)
+    table = np.empty((len(rates), len(columns)))
+    for k, column in enumerate(columns):
+        table[:, k] = column
+    return table

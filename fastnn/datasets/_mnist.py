@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastnn._engine import aligned
 from fastnn._validation import STORED, check_choice, check_path
 from fastnn.datasets._idx import MAX_BYTES, open_maybe_gzip, read_idx
 from fastnn.datasets._pickle import load_arrays
@@ -89,7 +90,9 @@ def load_mnist(
 def _scale(pixels: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype == np.uint8:
         return pixels
-    scaled: NDArray[Any] = np.multiply(pixels, dtype.type(UINT8_SCALE), dtype=dtype)
+    # Some products are a tenth faster where rows begin lines of the cache, as NumPy's own large arrays do not.
+    scaled = aligned(pixels.shape, dtype)
+    np.multiply(pixels, dtype.type(UINT8_SCALE), out=scaled)
     return scaled
 
 
