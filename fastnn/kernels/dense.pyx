@@ -7,6 +7,7 @@ are few and where the batch is small.  As in ``affine``, alpha and beta fold a p
 
 from cython cimport floating
 from cython.parallel cimport prange
+from libc.stdlib cimport free, malloc
 
 from .affine cimport fill_rows
 
@@ -27,8 +28,9 @@ cdef extern from "tiles.h" nogil:
 cdef enum:
     CACHED_BYTES = 196608   # of rows that stay in the second cache together with weights and the rows to come
     STRIP_ROWS = 60         # that a thread takes at once: tiles of several heights divide them
-    BAND_ROWS = 48
-    BAND_COLUMNS = 64       # of which each thread takes a multiple: no tile is cut in two
+    GRADIENT_ROWS = 16      # whose gradient, taken alone, is added at once: the next ones are fetched meanwhile
+    LANES = 8               # the most that the rows of a gradient are cut into
+    LANE_ROWS = 128         # of a lane, at least
 
 #: So many bytes of rows stay in the cache from the forward to the backward pass, while the next ones are fetched.
 BLOCK_BYTES = CACHED_BYTES
@@ -92,13 +94,14 @@ cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py
 def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out,
                  int n_threads=1):
     """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
-    cdef Py_ssize_t n = X.shape[0], n_in = W.shape[1], n_strips = (n + STRIP_ROWS - 1) // STRIP_ROWS, strip
+    cdef Py_ssize_t n = X.shape[0], n_in = W.shape[1], n_strips = (n + STRIP_ROWS - 1) // STRIP_ROWS, strip, rows
     if not Z_out.size:
         return
-    for strip in prange(n_strips, nogil=True, num_threads=n_threads, schedule="dynamic"):
+    for strip in prange(n_strips, nogil=True, num_threads=n_threads, schedule="static"):
+        rows = min(<Py_ssize_t> STRIP_ROWS, n - strip * STRIP_ROWS)
         dense_forward(&X[0, 0] + strip * STRIP_ROWS * n_in if n_in else NULL, NULL, n_in,
                       &W[0, 0] if n_in else NULL, n_in, &b[0], &Z_out[strip * STRIP_ROWS, 0], Z_out.shape[1],
-                      min(<Py_ssize_t> STRIP_ROWS, n - strip * STRIP_ROWS), n_in, Z_out.shape[1], 0)
+                      rows, n_in, Z_out.shape[1], rows if strip * STRIP_ROWS + 2 * rows <= n else 0)
 
 
 def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out,
@@ -111,29 +114,39 @@ def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, fl
                                  W.shape[1], W.shape[0])
 
 
-cdef void weight_band(const floating* X, const floating* dZ, floating* dW, Py_ssize_t n, Py_ssize_t n_in,
-                      Py_ssize_t n_out, floating alpha, floating beta, Py_ssize_t begin,
-                      Py_ssize_t end) noexcept nogil:
-    # Columns begin to end of dW (n_out, n_in) = alpha * dZ.T @ X + beta * dW, so few rows at once that they stay in the
-    # cache until all units have read them.
-    cdef Py_ssize_t first = 0, rows
+cdef void weight_lane(const floating* X, const floating* dZ, floating* dW, Py_ssize_t first, Py_ssize_t end,
+                      Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil:
+    # dW (n_out, n_in) = alpha * dZ.T @ X + beta * dW for rows first to end of n, a few after the other.
+    cdef Py_ssize_t rows
     while True:
-        rows = min(<Py_ssize_t> BAND_ROWS, n - first)
-        dense_backward_weight(X + first * n_in + begin, NULL, n_in, dZ + first * n_out, n_out, dW + begin, n_in, rows,
-                              end - begin, n_out, alpha, beta, rows if first + 2 * rows <= n else 0)
+        rows = min(<Py_ssize_t> GRADIENT_ROWS, end - first)
+        dense_backward_weight(X + first * n_in, NULL, n_in, dZ + first * n_out, n_out, dW, n_in, rows, n_in, n_out,
+                              alpha, beta, rows if first + 2 * rows <= n else 0)
         beta = <floating> 1.0
         first += rows
-        if first >= n:
+        if first >= end:
             return
 
 
 def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, floating[:, ::1] dW_out,
                           double alpha=1.0, double beta=0.0, int n_threads=1):
     """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
-    cdef Py_ssize_t n = X.shape[0], n_in = dW_out.shape[1], n_bands = (n_in + BAND_COLUMNS - 1) // BAND_COLUMNS, k
-    if not dW_out.size:
+    cdef Py_ssize_t n = X.shape[0], n_in = dW_out.shape[1], n_out = dW_out.shape[0], size = n_in * n_out, i
+    cdef Py_ssize_t lane, n_lanes = max(<Py_ssize_t> 1, min(<Py_ssize_t> LANES, n // LANE_ROWS))
+    cdef floating* others = NULL
+    if not size:
         return
-    for k in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static"):
-        weight_band(&X[0, 0] if n else NULL, &dZ[0, 0] if n else NULL, &dW_out[0, 0], n, n_in, dW_out.shape[0],
-                    <floating> alpha, <floating> beta, n_bands * k // n_threads * BAND_COLUMNS,
-                    min(n_in, n_bands * (k + 1) // n_threads * BAND_COLUMNS))
+    if n_lanes > 1:  # all but the first have room of their own
+        others = <floating*> malloc((n_lanes - 1) * size * sizeof(floating))
+        if others == NULL:
+            raise MemoryError
+    for lane in prange(n_lanes, nogil=True, num_threads=min(<Py_ssize_t> n_threads, n_lanes), schedule="static"):
+        weight_lane(&X[0, 0] if n else NULL, &dZ[0, 0] if n else NULL,
+                    &dW_out[0, 0] if lane == 0 else others + (lane - 1) * size, n * lane // n_lanes,
+                    n * (lane + 1) // n_lanes, n, n_in, n_out, <floating> alpha,
+                    <floating> (beta if lane == 0 else 0))
+    with nogil:
+        for lane in range(n_lanes - 1):
+            for i in range(size):
+                (&dW_out[0, 0])[i] += others[lane * size + i]
+        free(others)
