@@ -327,7 +327,9 @@ class Engine:
         if batch_norm:  # couples the rows of a batch
             self.block_rows = self.batch_size
         touches = not batch_norm and self._touches(X, lazy, direct)
-        by_units = not touches and epoch.go_by_units(self.architecture, self.batch_size, self.update)
+        by_units = not touches and epoch.go_by_units(
+            self.architecture, self.batch_size, self.update, isinstance(X, CSRRows)
+        )
         # Whether threads share out each batch, and it is one block.
         self._in_team = by_units or batch_norm
         blocks = self._sorted_blocks(X) if in_order and not touches else None
@@ -391,13 +393,13 @@ class Engine:
         n, n_in = X.shape
         if not isinstance(X, CSRRows):
             return None
-        rows_at_once = self.batch_size if self._in_team else min(self.block_rows, self.batch_size)
+        rows_at_once = epoch.rows_at_once(self.architecture, self.batch_size, self.block_rows, self.update)
         if rows_at_once > epoch.MAX_BLOCK_ROWS:
             return None
         wide = int(self.sizes[1]) * self.parameters.itemsize >= SORTED_BYTES
         if len(X.data) * rows_at_once < (SORTED_NONZEROS_WIDE if wide else SORTED_NONZEROS) * n * n_in:
             return None
-        bounds = np.array(epoch.block_bounds(n, self.batch_size, self.block_rows, self._in_team), np.int64)
+        bounds = np.array(epoch.block_bounds(n, self.batch_size, rows_at_once, not self._in_team), np.int64)
         return sort_blocks(X, bounds, self.n_threads)
 
     def _nonzeros_at_once(self, X: Rows) -> int:

@@ -54,7 +54,16 @@ KERNELS = {
     for name, kernel in vars(module).items()
     if type(kernel).__name__ in ("cython_function_or_method", "fused_cython_function")
     and not name.endswith(
-        ("work_shape", "work_size", "go_by_units", "slice_bounds", "vector_size", "transposes_output", "block_bounds")
+        (
+            "work_shape",
+            "work_size",
+            "go_by_units",
+            "slice_bounds",
+            "vector_size",
+            "transposes_output",
+            "block_bounds",
+            "rows_at_once",
+        )
     )  # they plan for these kernels, the twins need no space
 }
 SIZES = (0, 1, 3, 10, 33)
@@ -560,7 +569,7 @@ def test_sort_blocks(dtype, rng, n):
     X = to_csr((draw(rng, n, 13, dtype=dtype) * (rng.random((n, 13)) < 0.4)).astype(dtype), np.dtype(dtype))
     if n == 33:  # columns out of order, and some twice
         X.indices[:50] = rng.integers(0, 13, 50)
-    bounds = np.array(epoch.block_bounds(n, n, 10, False), np.int64)
+    bounds = np.array(epoch.block_bounds(n, n, 10, True), np.int64)
     outputs = [np.zeros_like(each) for each in sort_blocks(X, bounds)[:2]]
     ours, expected = call_both("sort_blocks", lambda o: (X, bounds, *o, 2), outputs)
     for found, wanted in zip(ours, expected, strict=True):
@@ -588,9 +597,10 @@ def run_epoch(
     parameters = parameters.copy()
     is_sparse = isinstance(X, CSRRows)
     shape = epoch.work_shape(architecture, batch_size, block_rows, steps.update, nonzeros, touches, is_sparse)
-    in_team = architecture.batch_norm or epoch.go_by_units(architecture, batch_size, steps.update)
+    in_team = architecture.batch_norm or epoch.go_by_units(architecture, batch_size, steps.update, is_sparse)
     lanes = shape[0]
-    bounds = epoch.block_bounds(n, batch_size, block_rows, in_team)
+    rows_at_once = epoch.rows_at_once(architecture, batch_size, block_rows, steps.update)
+    bounds = epoch.block_bounds(n, batch_size, rows_at_once, not in_team)
     n_slots = NUMBERS[list(updates.UPDATES)[steps.update]][1]
     state = np.zeros((n_slots, parameters.size), parameters.dtype)
     space = epoch.Space(
@@ -647,6 +657,8 @@ def run_epoch(
         ((64, 70, 3), ("tanh",), 1300, 1200, 128),  # lanes of a wide layer
         ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
         ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices
+        ((9, 200, 3), ("tanh",), 1301, 700, 100),  # sparse rows: a large batch, four slices
+        ((9, 203, 20, 3), ("tanh", "relu"), 1300, 600, 100),  # and two hidden layers, and a short last batch
     ],
 )
 def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size, block_rows):
@@ -685,7 +697,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     clip_norm, max_norm = others.get("clip_norm", 0.0), others.get("max_norm", 0.0)
     steps = Steps(updates.UPDATES[update], table, clip_norm, max_norm)
     if lines or (kind == "sparse" and not touches):
-        by_units = epoch.go_by_units(architecture, batch_size, steps.update)
+        by_units = epoch.go_by_units(architecture, batch_size, steps.update, kind == "sparse")
         layout = "slices" if by_units else "lines" if lines else "stored"
     layout = units.LAYOUTS[layout]
     plain = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
@@ -725,6 +737,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
         ((40, 51, 3), ("silu",), 901, 150, 128),  # two slices of units
         ((30, 60, 20, 210, 3), ("tanh", "softplus", "sigmoid"), 500, 120, 128),
         ((67, 53, 70, 2), ("elu", "relu"), 300, 110, 128),
+        ((9, 200, 3), ("silu",), 901, 600, 100),  # sparse rows: a large batch, four slices
     ],
 )
 @pytest.mark.parametrize(

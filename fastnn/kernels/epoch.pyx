@@ -66,6 +66,7 @@ cdef enum:
     UPDATE_CHUNK = 16384    # parameters that one thread updates at a time
     UNITS_PRODUCT = 300000  # multiply-adds forward below which a batch is not worth a barrier
     BLOCK_ROWS = 2 * MIN_LANE_ROWS  # rows that a product takes at a time
+    TEAM_ROWS = 128         # that are taken at a time where a large batch is shared out by units
     BANDS = 4               # the most that the units of a layer are shared out to
     BAND_UNITS = 32         # of a band, at least
 
@@ -118,8 +119,8 @@ class Space(NamedTuple):
     touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
         touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True,
         all steps are alike, and the first weight's penalty is left out of penalties
-    blocks : SortedBlocks of X, for rows as they are stored, with bounds of block_bounds(n, batch_size, block_rows,
-        by_units), where by_units is what go_by_units says
+    blocks : SortedBlocks of X, for rows as they are stored, with bounds of block_bounds(n, batch_size, rows, in_lanes),
+        where rows is what rows_at_once says, and batches are in lanes unless they go by units or are normalised
     """
 
     gradients: object
@@ -176,8 +177,17 @@ cdef Py_ssize_t lanes_of(Py_ssize_t n_rows) noexcept nogil:
 
 
 cdef bint goes_by_units(const Model* model, Py_ssize_t batch_size, int update) noexcept nogil:
-    return (update != NO_UPDATE and not model.normalises and lanes_of(batch_size) == 1 and slices_at_most(model) > 1
+    # Large batches of sparse rows do where layers are wide: a lane's gradient would be too large for the cache.  Dense
+    # ones gain less than they lose by waiting for each other.
+    cdef int n_slices = slices_at_most(model)
+    return (update != NO_UPDATE and not model.normalises and n_slices > 1
+            and (lanes_of(batch_size) == 1 or (n_slices == N_SLICES and model.row_size == 0))
             and batch_size * model.n_parameters >= UNITS_PRODUCT)
+
+
+cdef Py_ssize_t rows_by_units(Py_ssize_t batch_size) noexcept nogil:
+    # Of a batch that is shared out by units, so many are taken at a time.
+    return batch_size if lanes_of(batch_size) == 1 else TEAM_ROWS
 
 
 cdef Py_ssize_t normalised_begin(const Model* model, Py_ssize_t block_rows) noexcept nogil:
@@ -204,26 +214,33 @@ def work_shape(architecture, Py_ssize_t batch_size, Py_ssize_t block_rows, int u
     if touches or model.normalises:
         return 1, block_work_size(&model, block_rows)
     if goes_by_units(&model, batch_size, update):
-        return 1, units_work_size(&model, batch_size)
+        return 1, units_work_size(&model, rows_by_units(batch_size))
     return lanes_of(batch_size), block_work_size(&model, block_rows)
 
 
-def go_by_units(architecture, Py_ssize_t batch_size, int update):
+def go_by_units(architecture, Py_ssize_t batch_size, int update, bint is_sparse=False):
     """Whether batches of this size are shared out by units."""
-    cdef Model model = open_model(architecture)
+    cdef Model model = open_model(architecture, 0, STORED, is_sparse)
     return goes_by_units(&model, batch_size, update)
 
 
-def block_bounds(Py_ssize_t n_rows, Py_ssize_t batch_size, Py_ssize_t block_rows, bint by_units):
-    """First row of each block of all batches, and the number of rows; a batch shared out by units is one block."""
+def rows_at_once(architecture, Py_ssize_t batch_size, Py_ssize_t block_rows, int update):
+    """How many sparse rows of a batch go forward and backward at a time."""
+    cdef Model model = open_model(architecture, 0, STORED, True)
+    if model.normalises:
+        return batch_size
+    return rows_by_units(batch_size) if goes_by_units(&model, batch_size, update) else min(block_rows, batch_size)
+
+
+def block_bounds(Py_ssize_t n_rows, Py_ssize_t batch_size, Py_ssize_t block_rows, bint in_lanes):
+    """First row of each block of all batches, and the number of rows; large batches may be cut into lanes first."""
     cdef Py_ssize_t begin, n, n_lanes, lane
     bounds = []
     for begin in range(0, n_rows, batch_size):
         n = min(batch_size, n_rows - begin)
-        n_lanes = 1 if by_units else lanes_of(n)
+        n_lanes = lanes_of(n) if in_lanes else 1
         for lane in range(n_lanes):
-            bounds += range(begin + n * lane // n_lanes, begin + n * (lane + 1) // n_lanes,
-                            batch_size if by_units else block_rows)
+            bounds += range(begin + n * lane // n_lanes, begin + n * (lane + 1) // n_lanes, block_rows)
     return [*bounds, n_rows]
 
 
@@ -740,8 +757,9 @@ def train(X, targets, const Py_ssize_t[::1] order, Py_ssize_t batch_size, archit
         control = flush_denormals(float_control() | FLUSH_TO_ZERO, n_threads)
         deadline = now() + seconds
         if by_units:
-            climb_by_units(&model, &run, batch_size, &step_store, &parameters[0], state_, &gradients[0, 0],
-                           &work[0, 0], &position[0], &log_likelihood[0], &penalties[0, 0], deadline, n_threads)
+            climb_by_units(&model, &run, batch_size, rows_by_units(batch_size), &step_store, &parameters[0], state_,
+                           &gradients[0, 0], &work[0, 0], &position[0], &log_likelihood[0], &penalties[0, 0], deadline,
+                           n_threads)
         else:
             climb_by_rows(&model, &run, batch_size, &step_store, &parameters[0], state_, &gradients[0, 0],
                           gradients.shape[1], &work[0, 0], work.shape[1], block_rows, &position[0], &log_likelihood[0],

@@ -15,7 +15,7 @@ from cython cimport floating
 from cython.parallel cimport parallel, prange
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows
@@ -360,14 +360,23 @@ cdef void limit_own_norms(const Model* model, double limit, floating* parameters
         if own_block(model, index, sizeof(floating), member, n_members, &block):
             limit_norms(parameters + block.begin, block.stride, block.n_rows, block.n_columns, block.by_units,
                         scratch + block.begin, limit)
+            # The gradient of what fills up lines stays 0.
+            memset(scratch + block.begin, 0, block.n_columns * sizeof(floating))
 
 
-cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch_size, const StepStore* steps,
-                          floating* parameters, floating* state, floating* gradient, floating* work,
-                          Py_ssize_t* position, double* log_likelihood, double* penalties, double deadline,
-                          bint* stop, int member, int n_members) noexcept nogil:
+cdef inline Py_ssize_t rows_of_block(const Batch* run, Py_ssize_t batch_size, Py_ssize_t block_rows,
+                                     Py_ssize_t at) noexcept nogil:
+    # How many rows the block has that begins at this position: it ends with its batch, and with the run.
+    return min(block_rows, min(batch_size - at % batch_size, run.n_rows - at))
+
+
+cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch_size, Py_ssize_t block_rows,
+                          const StepStore* steps, floating* parameters, floating* state, floating* gradient,
+                          floating* work, Py_ssize_t* position, double* log_likelihood, double* penalties,
+                          double deadline, bint* stop, int member, int n_members) noexcept nogil:
     cdef Py_ssize_t n_hidden = model.n_layers - 1, n_in = model.sizes[0], n_classes = model.sizes[model.n_layers]
-    cdef Py_ssize_t at = position[0], n, next_n, ahead = 0, k, i, width, below, begin, end
+    cdef Py_ssize_t at = position[0] + position[1], batch_begin, batch_end = 0, n, next_n, ahead = 0, k, i, width, below
+    cdef Py_ssize_t begin, end
     cdef Py_ssize_t output = model.n_parameters - (model.sizes[n_hidden] + 1) * n_classes
     cdef Py_ssize_t weight, hidden = 0, before, own, sliced, row
     cdef floating* rows
@@ -379,12 +388,14 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef bint in_place = not sparse and lie_ready(run.store, work) and (transposed or run.order == NULL)
     cdef bint gathers = not sparse and not in_place, sorts = sparse and model.nonzeros > 0
     cdef Step step
-    cdef bint folds = steps.folds
+    cdef bint whole = batch_size <= block_rows  # a batch is one block
+    cdef bint folds = steps.folds and whole, begins, ends
     cdef bint by_columns = by_slices and (sorts or model.blocks != NULL) and not folds and steps.clip_norm == 0
+    by_columns = by_columns and whole
     cdef floating alpha = <floating> 1.0, weight_beta = <floating> 0.0
     cdef floating bias_beta = <floating> 1.0 if folds else <floating> 0.0
     cdef floating* target = parameters if folds else gradient
-    cdef Py_ssize_t rows_size = rows_work_size(model, batch_size)
+    cdef Py_ssize_t rows_size = rows_work_size(model, block_rows)
     cdef floating* outputs = work + 3 * rows_size
     cdef floating* deltas
     cdef floating* parts
@@ -399,15 +410,15 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef floating* S
     cdef floating* slopes
     cdef floating* squares
-    cdef double sum_, total
+    cdef double sum_, total = 0
     for k in range(1, model.n_layers):
         hidden += model.sizes[k]
-    deltas = outputs + hidden_work_size(model, batch_size)
-    slopes = deltas + hidden_work_size(model, batch_size)  # there is room for them if model.has_slopes
-    parts = slopes + (hidden_work_size(model, batch_size) if model.has_slopes else 0)
-    dZ = parts + (2 * N_SLICES + 2 * member) * batch_size * n_classes
-    spare = dZ + batch_size * n_classes
-    squares = parts + 4 * N_SLICES * batch_size * n_classes
+    deltas = outputs + hidden_work_size(model, block_rows)
+    slopes = deltas + hidden_work_size(model, block_rows)  # there is room for them if model.has_slopes
+    parts = slopes + (hidden_work_size(model, block_rows) if model.has_slopes else 0)
+    dZ = parts + (2 * N_SLICES + 2 * member) * block_rows * n_classes
+    spare = dZ + block_rows * n_classes
+    squares = parts + 4 * N_SLICES * block_rows * n_classes
     if member == 0:  # there is not a block for each index
         for i in range(n_blocks(model)):
             squares[i] = 0
@@ -421,17 +432,24 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     shift = 0
     if n_hidden == 1:
         for m in range(member):
-            shift += batch_size * to_lines(slice_begin(width, slices_of(width) * (m + 1) // n_members)
+            shift += block_rows * to_lines(slice_begin(width, slices_of(width) * (m + 1) // n_members)
                                            - slice_begin(width, slices_of(width) * m // n_members), sizeof(floating))
         shift -= own_begin
     if gathers:
-        prepare_rows(model, run, at, min(batch_size, run.n_rows - at), work, member, n_members)
+        prepare_rows(model, run, at, rows_of_block(run, batch_size, block_rows, at), work, member, n_members)
         fastnn_barrier()
 
     while True:
-        n = min(batch_size, run.n_rows - at)
+        n = rows_of_block(run, batch_size, block_rows, at)
+        if at >= batch_end:
+            batch_begin = at // batch_size * batch_size
+            batch_end = min(batch_begin + batch_size, run.n_rows)
+            total = sum_of_weights(run.targets, batch_begin, batch_end - batch_begin)
+        begins, ends = at % batch_size == 0, at + n == batch_end
         step = step_at(steps, at // batch_size)
-        if folds:
+        if not folds:
+            weight_beta = bias_beta = <floating> (0.0 if begins else 1.0)
+        else:
             alpha, weight_beta = <floating> step.hyperparameters[0], <floating> (1 - step.hyperparameters[0] * step.l2)
         rows = work + (parity if sparse else third) * rows_size
         if in_place:
@@ -453,7 +471,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                           own_end - own_begin, ahead - ahead // 2)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
-            A = outputs + batch_size * before + shift
+            A = outputs + block_rows * before + shift
             stride = own_stride if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
@@ -467,11 +485,11 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 elif k > 0 or not transposed:
                     affine_forward(Y, below, parameters + sliced, row, parameters + own, A + begin, stride, n, below,
                                    end - begin)
-                S = slopes + batch_size * before + shift + begin if leaves_slopes(model, k) else NULL
+                S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
                 activate_slice(model, <int> k, A + begin, S, stride, n, begin, end, at)
                 if k == n_hidden - 1:
                     # part of the logits (n, n_classes) = Y (n, own) @ W (own, n_classes); the first has b too
-                    own = (parity * N_SLICES + s) * batch_size * n_classes
+                    own = (parity * N_SLICES + s) * block_rows * n_classes
                     bias = parameters + output + width * n_classes if s == 0 else NULL
                     if model.output_transposed:
                         dense_forward(A + begin, NULL, stride, parameters + output + begin, width, bias, parts + own,
@@ -487,7 +505,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             weight += weight_size(model, k) + width
         if gathers:
             # The next batch's rows, so that they are there behind the barrier.
-            next_n = max(<Py_ssize_t> 0, min(batch_size, run.n_rows - at - n))
+            next_n = rows_of_block(run, batch_size, block_rows, at + n)
             prepare_rows(model, run, at + n, next_n, work + (third + 1) % 3 * rows_size, member, n_members)
         elif sorts:
             # This batch's: they are in the cache, and needed by column behind the barrier.
@@ -497,19 +515,23 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         fastnn_barrier()
 
         # The output layer, each member for itself: dZ (n, n_classes) is the gradient of the logits.
-        own = parity * N_SLICES * batch_size * n_classes
+        own = parity * N_SLICES * block_rows * n_classes
         for i in range(n * n_classes):
             dZ[i] = parts[own + i]
         for _ in range(1, slices_of(model.sizes[n_hidden])):
-            own += batch_size * n_classes
+            own += block_rows * n_classes
             for i in range(n * n_classes):
                 dZ[i] += parts[own + i]
-        total = sum_of_weights(run.targets, at, n)
         sum_ = loss_rows(run.targets, at, dZ, n, n_classes, total)
-        if member == 0:
-            log_likelihood[0] += sum_
         if not isfinite(sum_):
+            if member == 0:
+                log_likelihood[0] = sum_
             return
+        if member == 0:
+            log_likelihood[1] += sum_
+            if ends:
+                log_likelihood[0] += log_likelihood[1]
+                log_likelihood[1] = 0
 
         # Backward: dY (n, width) = dZ (n, above) @ W.T (above, width), own columns, by the old weights.
         weight = output
@@ -517,8 +539,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         for k in range(n_hidden - 1, -1, -1):
             width = model.sizes[k + 1]
             before -= width
-            D = deltas + batch_size * before + shift
-            A = outputs + batch_size * before + shift
+            D = deltas + block_rows * before + shift
+            A = outputs + block_rows * before + shift
             stride = own_stride if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
@@ -529,16 +551,16 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                     affine_backward_input(dZ, n_classes, parameters + output + begin * n_classes, n_classes,
                                           D + begin, stride, n, end - begin, n_classes)
                 else:
-                    affine_backward_input(deltas + batch_size * (before + width), model.sizes[k + 2],
+                    affine_backward_input(deltas + block_rows * (before + width), model.sizes[k + 2],
                                           parameters + weight + begin * model.sizes[k + 2], model.sizes[k + 2],
                                           D + begin, stride, n, end - begin, model.sizes[k + 2])
-                S = slopes + batch_size * before + shift + begin if leaves_slopes(model, k) else NULL
+                S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
                 backprop_slice(model.activations[k], A + begin, S, D + begin, stride, n, end - begin)
             weight -= weight_size(model, k) + width
             if n_hidden > 1:
                 fastnn_barrier()
 
-        if steps.penalised:
+        if steps.penalised and ends:
             add_own_penalties(model, &step, parameters, total, penalties, member, n_members)
 
         # The gradient: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.  A plain step is
@@ -553,8 +575,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         Y = X
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
-            D = deltas + batch_size * before + shift
-            A = outputs + batch_size * before + shift
+            D = deltas + block_rows * before + shift
+            A = outputs + block_rows * before + shift
             stride = own_stride if n_hidden == 1 else width
             for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
@@ -589,10 +611,12 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             # reads it; in deeper networks another may, behind the barrier below.
             own = output + model.sizes[n_hidden] * n_classes
             affine_backward_bias(dZ, n_classes, target + own, n, n_classes, alpha, bias_beta)
-            position[0] = at
-        if not folds:
+            position[1] = 0 if ends else position[1] + n
+            if ends:
+                position[0] = at
+        if ends and not folds:
             step_own(model, steps, &step, parameters, gradient, state, squares, by_columns, member, n_members)
-        if steps.max_norm > 0:
+        if ends and steps.max_norm > 0:
             limit_own_norms(model, steps.max_norm, parameters, gradient, member, n_members)
         if stop[parity]:
             return
@@ -602,17 +626,17 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             fastnn_barrier()
 
 
-cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, const StepStore* steps,
-                         floating* parameters, floating* state, floating* gradient, floating* work,
-                         Py_ssize_t* position, double* log_likelihood, double* penalties, double deadline,
-                         int n_threads) noexcept nogil:
+cdef void climb_by_units(const Model* model, const Batch* run, Py_ssize_t batch_size, Py_ssize_t block_rows,
+                         const StepStore* steps, floating* parameters, floating* state, floating* gradient,
+                         floating* work, Py_ssize_t* position, double* log_likelihood, double* penalties,
+                         double deadline, int n_threads) noexcept nogil:
     # Batch after batch, from position[0] on, until the rows end, a log-likelihood is not finite or time is up.
-    # run.n_rows counts all rows.
+    # run.n_rows counts all rows.  Of larger batches block_rows are taken at a time, and a step follows the last ones.
     cdef bint[2] stop
     cdef bint* stop_ = &stop[0]
     with parallel(num_threads=min(n_threads, slices_at_most(model))):
-        climb_as_member(model, run, batch_size, steps, parameters, state, gradient, work, position, log_likelihood,
-                        penalties, deadline, stop_, fastnn_member(), fastnn_members())
+        climb_as_member(model, run, batch_size, block_rows, steps, parameters, state, gradient, work, position,
+                        log_likelihood, penalties, deadline, stop_, fastnn_member(), fastnn_members())
 
 
 def vector_size(const Py_ssize_t[::1] sizes, int layout, Py_ssize_t number_size):
