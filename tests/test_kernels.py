@@ -751,7 +751,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
         {"dropout": 0.4},
         {"dropout": 0.2, "max_norm": 0.9, "weighted": True},
         {"clip_norm": 0.02, "decay": 0.01, "update": "adam"},
-        {"l1": 0.01, "dropout": 0.3, "update": "nesterov", "clip_norm": 1e9},
+        {"l1": 0.01, "dropout": 0.3, "update": "nesterov", "clip_norm": 1e9, "max_norm": 0.9},
     ],
 )
 def test_epoch_with_other_losses_and_more_regularisation(

@@ -1,6 +1,7 @@
 """The engine: runs of batches without the GIL, and the forward pass over many rows.
 
-A large batch is cut into lanes, a lane into blocks of rows; small ones are shared out by units.pyx.  A block
+A large batch is cut into lanes, a lane into blocks of rows; small ones, and those of sparse rows with wide layers, are
+shared out by units.pyx.  A block
 goes forward and backward while it is in cache and adds to its lane's gradient; when all lanes are done, their
 gradients are added up in order and the parameters move.  How a batch is cut depends on its size alone, a
 lane's blocks are taken in order, and BLAS must run single-threaded: so the bits are the same whatever the
@@ -75,7 +76,7 @@ MAX_LANES = LANES
 #: What each layer has in `Space.penalties`.
 N_PENALTIES = N_SLICES
 
-#: A block, and a batch that is shared out by units, has no more rows than this; without batch normalisation.
+#: A block, also where units are shared out, has no more rows than this; without batch normalisation.
 MAX_BLOCK_ROWS = BLOCK_ROWS
 
 #: Whether the kernels were compiled with OpenMP; without it everything runs on one thread.

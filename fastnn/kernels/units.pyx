@@ -1,4 +1,6 @@
-"""Batches too small to be cut by rows: every thread takes all rows, and owns slices of the hidden units.
+"""Batches that are not cut by rows: every thread takes all rows, and owns slices of the hidden units.
+
+Most are too small for it, and are one block.  Large ones of sparse rows go block by block, and the step follows.
 
 With one hidden layer a step needs a single barrier.  A member of the team computes its own units and what
 they add to the logits; behind the barrier each member adds these parts up and finds the gradient of the
