@@ -85,14 +85,14 @@ typedef NUMBER vector;
 
 #define ROW(X, order, i, stride) ((X) + ((order) ? (order)[i] : (i)) * (stride))
 
-/* z[k] = the sum of all lanes of v[k], for four vectors. */
-INLINE void NAME(sum_lanes)(const vector v[4], NUMBER z[4])
+/* z[k] = the sum of all lanes of vk, for four vectors. */
+INLINE void NAME(sum_lanes)(const vector v0, const vector v1, const vector v2, const vector v3, NUMBER z[4])
 {
 #if LANES > 1 && HAS_SHUFFLE
     /* Neighbours are added while two vectors become one, and again; then halves. */
     const vector pairs[2] = {
-        __builtin_shufflevector(v[0], v[1], PAIRS(0)) + __builtin_shufflevector(v[0], v[1], PAIRS(1)),
-        __builtin_shufflevector(v[2], v[3], PAIRS(0)) + __builtin_shufflevector(v[2], v[3], PAIRS(1))};
+        __builtin_shufflevector(v0, v1, PAIRS(0)) + __builtin_shufflevector(v0, v1, PAIRS(1)),
+        __builtin_shufflevector(v2, v3, PAIRS(0)) + __builtin_shufflevector(v2, v3, PAIRS(1))};
 #if LANES == 2
     memcpy(z, pairs, 4 * sizeof(NUMBER));
 #else
@@ -115,6 +115,7 @@ INLINE void NAME(sum_lanes)(const vector v[4], NUMBER z[4])
     memcpy(z, &sums, 4 * sizeof(NUMBER));
 #endif
 #else
+    const vector v[4] = {v0, v1, v2, v3};
     NUMBER lanes[LANES];
     int k, l;
     for (k = 0; k < 4; k++) {
@@ -152,39 +153,56 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
                            const NUMBER *next)
 {
     const vector zero = {0};
-    vector sums[DOT_ROWS][4], x[DOT_ROWS], w;
+    vector sums[DOT_ROWS * 4], x[DOT_ROWS], w = zero;
     NUMBER z[4];
     ptrdiff_t j;
-    int r, c;
-    for (r = 0; r < rows; r++)
-        for (c = 0; c < 4; c++)
-            sums[r][c] = zero;
+    int r, c, k;
+    UNROLLED for (k = 0; k < rows * 4; k++)
+        sums[k] = zero;
     for (j = 0; j + LANES <= n; j += LANES) {
         PREFETCH(next + j);
-        for (r = 0; r < rows; r++)
-            x[r] = READ(X[r] + j);
-        for (c = 0; c < units; c++) {
-            w = READ(W + c * w_stride + j);
-            for (r = 0; r < rows; r++)
-                sums[r][c] += x[r] * w;
+        UNROLLED for (r = 0; r < rows; r++) {
+            vector v = READ(X[r] + j);
+            IN_REGISTER(v);
+            x[r] = v;
+        }
+        UNROLLED for (k = 0; k < rows * units; k++) {
+            if (k % rows == 0)
+                w = READ(W + k / rows * w_stride + j);
+            sums[k % rows * 4 + k / rows] += x[k % rows] * w;
         }
     }
     if (j < n) {
-        for (r = 0; r < rows; r++)
-            x[r] = NAME(read_part)(X[r] + j, n - j);
-        for (c = 0; c < units; c++) {
-            w = NAME(read_part)(W + c * w_stride + j, n - j);
-            for (r = 0; r < rows; r++)
-                sums[r][c] += x[r] * w;
+        vector part[DOT_ROWS];  /* x is in use above; shared, it would be kept in memory */
+        UNROLLED for (r = 0; r < rows; r++)
+            part[r] = NAME(read_part)(X[r] + j, n - j);
+        UNROLLED for (k = 0; k < rows * units; k++) {
+            if (k % rows == 0)
+                w = NAME(read_part)(W + k / rows * w_stride + j, n - j);
+            sums[k % rows * 4 + k / rows] += part[k % rows] * w;
         }
     }
-    for (r = 0; r < rows; r++) {
-        NAME(sum_lanes)(sums[r], z);
+    UNROLLED for (r = 0; r < rows; r++) {
+        NAME(sum_lanes)(sums[r * 4], sums[r * 4 + 1], sums[r * 4 + 2], sums[r * 4 + 3], z);
         if (r < n_rows)
             for (c = 0; c < units; c++)
                 Z[r * z_stride + c] += z[c];
     }
 }
+
+/* A function for each shape of a tile, which has all registers for itself.  The rows are those of the highest but for so
+   many as are missing. */
+#define SHAPE(missing, units) \
+    APART void NAME(dot_##missing##_##units)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, \
+                                             NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n_rows, ptrdiff_t n, \
+                                             const NUMBER *next) \
+    { \
+        NAME(dot_tile)(X, W, w_stride, Z, z_stride, n_rows, DOT_ROWS - missing, units, n, next); \
+    }
+SHAPE(0, 4) SHAPE(0, 3) SHAPE(0, 2) SHAPE(0, 1)
+SHAPE(1, 4) SHAPE(1, 3) SHAPE(1, 2) SHAPE(1, 1)
+SHAPE(2, 4) SHAPE(2, 3) SHAPE(2, 2) SHAPE(2, 1)
+#undef SHAPE
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last alone.  Of the rows that follow, so many as
    ahead says are fetched, one by a tile. */
@@ -192,33 +210,39 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
                              ptrdiff_t first, ptrdiff_t last, ptrdiff_t ahead)
 {
-    ptrdiff_t i, s, t, c, r, n_rows, n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + 3) / 4;
-    ptrdiff_t tile = 0, fetched = 0, n_fetched;
+    /* No division within the loops: it may take as long as dozens of products. */
+    const ptrdiff_t n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + 3) / 4;
+    const ptrdiff_t rows_each = n_strips ? n / n_strips : 0, units_each = n_tiles ? (last - first) / n_tiles : 0;
+    const ptrdiff_t n_higher = n - rows_each * n_strips, n_wider = last - first - units_each * n_tiles;
+    ptrdiff_t i = 0, s, t, c, r, n_rows, n_units, due = 0, fetched = 0;
     const NUMBER *rows[DOT_ROWS], *next;
-    for (s = 0; s < n_strips; s++) {
-        i = n * s / n_strips;
-        n_rows = n * (s + 1) / n_strips - i;
+    for (s = 0; s < n_strips; s++, i += n_rows) {
+        n_rows = rows_each + (s < n_higher);
         /* Where fewer rows are left than a tile has, the last is taken again and its sums are dropped. */
         for (r = 0; r < DOT_ROWS; r++)
             rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), x_stride);
-        for (t = 0; t < n_tiles; t++) {
-            c = first + (last - first) * t / n_tiles;
-            n_fetched = ahead * ++tile / (n_strips * n_tiles);
-            next = fetched < n_fetched ? ROW(X, order, n + fetched, x_stride) : W;
-            fetched = n_fetched;
-#define TILE(rows_, units) \
-            NAME(dot_tile)(rows, W + c * w_stride, w_stride, Z + i * z_stride + c, z_stride, n_rows, rows_, units, n_in, \
-                           next); \
+        for (t = 0, c = first; t < n_tiles; t++, c += n_units) {
+            n_units = units_each + (t < n_wider);
+            next = W;
+            due += ahead;
+            if (due >= n_strips * n_tiles) {
+                due -= n_strips * n_tiles;
+                next = ROW(X, order, n + fetched, x_stride);
+                fetched++;
+            }
+#define TILE(missing, units) \
+            NAME(dot_##missing##_##units)(rows, W + c * w_stride, w_stride, Z + i * z_stride + c, z_stride, n_rows, n_in, \
+                                          next); \
             break;
 #define CASES(units) \
             case units: \
                 switch (n_rows) { \
-                case DOT_ROWS: TILE(DOT_ROWS, units) \
-                case DOT_ROWS - 1: TILE(DOT_ROWS - 1, units) \
-                default: TILE(DOT_ROWS - 2, units) \
+                case DOT_ROWS: TILE(0, units) \
+                case DOT_ROWS - 1: TILE(1, units) \
+                default: TILE(2, units) \
                 } \
                 break;
-            switch (first + (last - first) * (t + 1) / n_tiles - c) { CASES(4) CASES(3) CASES(2) CASES(1) }
+            switch (n_units) { CASES(4) CASES(3) CASES(2) CASES(1) }
 #undef CASES
 #undef TILE
         }
@@ -253,47 +277,79 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
 {
     const vector zero = {0};
     const int whole = columns >= LANES;
-    vector sums[OUTER_UNITS][2], x[2], g, old;
+    vector sums[OUTER_UNITS * 2], x[2];
     const NUMBER *row;
-    NUMBER *place, d;
+    NUMBER *place;
     ptrdiff_t i;
     int c, k;
-    for (c = 0; c < units; c++)
-        for (k = 0; k < vectors; k++)
-            sums[c][k] = zero;
-    for (c = 0; c < units; c++)
+    UNROLLED for (c = 0; c < units; c++)
         PREFETCH(G + c * g_stride);
+    UNROLLED for (k = 0; k < units * vectors; k++)
+        sums[k] = zero;
     for (i = 0; i < n; i++) {
         row = ROW(X, order, i, x_stride);
-        for (k = 0; k < vectors; k++)
+        UNROLLED for (k = 0; k < vectors; k++)
             x[k] = whole ? READ(row + k * LANES) : NAME(read_part)(row, columns);
         if (fetches && i >= n - ahead)
             for (k = 0; k < vectors * VECTOR_BYTES; k += LINE_BYTES)
                 PREFETCH((const char *)ROW(X, order, n + i, x_stride) + k);
-        for (c = 0; c < units; c++) {
-            d = D[i * d_stride + c];
-            for (k = 0; k < vectors; k++)
-                sums[c][k] += x[k] * d;
-        }
+        UNROLLED for (k = 0; k < units * vectors; k++)
+            sums[k] += x[k % vectors] * D[i * d_stride + k / vectors];
     }
-    for (c = 0; c < units; c++)
-        for (k = 0; k < vectors; k++) {
-            place = G + c * g_stride + k * LANES;
-            g = alpha * sums[c][k];
-            ROUNDED(g);
-            if (beta != 0) {
-                old = whole ? READ(place) : NAME(read_part)(place, columns);
-                if (beta != 1)
-                    old = beta * old;
-                ROUNDED(old);
-                g += old;
-            }
-            if (whole)
-                AT(place) = g;
-            else
-                memcpy(place, &g, columns * sizeof(NUMBER));
+    UNROLLED for (k = 0; k < units * vectors; k++) {
+        vector g = alpha * sums[k], old;
+        ROUNDED(g);
+        place = G + k / vectors * g_stride + k % vectors * LANES;
+        if (beta != 0) {
+            old = whole ? READ(place) : NAME(read_part)(place, columns);
+            if (beta != 1)
+                old = beta * old;
+            ROUNDED(old);
+            g += old;
         }
+        if (whole)
+            AT(place) = g;
+        else
+            memcpy(place, &g, columns * sizeof(NUMBER));
+    }
 }
+
+/* The same for all n_in columns, a tile after the other. */
+INLINE void NAME(outer_units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
+                              ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in,
+                              const int units, NUMBER alpha, NUMBER beta, ptrdiff_t ahead)
+{
+    ptrdiff_t j = 0;
+#define TILE(vectors, columns, fetches) \
+    NAME(outer_tile)(X + j, order, x_stride, D, d_stride, G + j, g_stride, n, units, vectors, columns, alpha, beta, fetches, \
+                     ahead)
+    if (ahead)
+        for (; j + 2 * LANES <= n_in; j += 2 * LANES)
+            TILE(2, LANES, 1);
+    for (; j + 2 * LANES <= n_in; j += 2 * LANES)
+        TILE(2, LANES, 0);
+    for (; j + LANES <= n_in; j += LANES)
+        TILE(1, LANES, 0);
+    if (j < n_in)
+        TILE(1, n_in - j, 0);
+#undef TILE
+}
+
+/* A function for each number of units. */
+#if OUTER_UNITS > 6
+#define FOR_EACH_SHAPE(DO) DO(12) DO(11) DO(10) DO(9) DO(8) DO(7) DO(6) DO(5) DO(4) DO(3) DO(2) DO(1)
+#else
+#define FOR_EACH_SHAPE(DO) DO(6) DO(5) DO(4) DO(3) DO(2) DO(1)
+#endif
+#define SHAPE(units) \
+    APART void NAME(outer_##units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D, \
+                                   ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in, \
+                                   NUMBER alpha, NUMBER beta, ptrdiff_t ahead) \
+    { \
+        NAME(outer_units)(X, order, x_stride, D, d_stride, G, g_stride, n, n_in, units, alpha, beta, ahead); \
+    }
+FOR_EACH_SHAPE(SHAPE)
+#undef SHAPE
 
 /* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile the last `ahead` rows of the n that follow
    are fetched into the cache. */
@@ -301,39 +357,20 @@ FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_
                                ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in,
                                ptrdiff_t n_out, NUMBER alpha, NUMBER beta, ptrdiff_t ahead)
 {
-    ptrdiff_t j, t, c, units, n_tiles = (n_out + OUTER_UNITS - 1) / OUTER_UNITS;
+    ptrdiff_t t, c, units, n_tiles = (n_out + OUTER_UNITS - 1) / OUTER_UNITS;
     for (t = 0; t < n_tiles; t++) {
         c = n_out * t / n_tiles;
         units = n_out * (t + 1) / n_tiles - c;
-        j = 0;
-#define TILE(units, vectors, columns, fetches) \
+#define SHAPE(units) \
         case units: \
-            NAME(outer_tile)(X + j, order, x_stride, D + c, d_stride, G + c * g_stride + j, g_stride, n, units, \
-                             vectors, columns, alpha, beta, fetches, ahead); \
+            NAME(outer_##units)(X, order, x_stride, D + c, d_stride, G + c * g_stride, g_stride, n, n_in, alpha, beta, \
+                                t == 0 ? ahead : 0); \
             break;
-#if OUTER_UNITS > 6
-#define TILES(vectors, columns, fetches) \
-        TILE(12, vectors, columns, fetches) TILE(11, vectors, columns, fetches) TILE(10, vectors, columns, fetches) TILE(9, vectors, columns, fetches) \
-        TILE(8, vectors, columns, fetches) TILE(7, vectors, columns, fetches) TILE(6, vectors, columns, fetches) TILE(5, vectors, columns, fetches) \
-        TILE(4, vectors, columns, fetches) TILE(3, vectors, columns, fetches) TILE(2, vectors, columns, fetches) TILE(1, vectors, columns, fetches)
-#else
-#define TILES(vectors, columns, fetches) \
-        TILE(6, vectors, columns, fetches) TILE(5, vectors, columns, fetches) TILE(4, vectors, columns, fetches) \
-        TILE(3, vectors, columns, fetches) TILE(2, vectors, columns, fetches) TILE(1, vectors, columns, fetches)
-#endif
-        if (ahead && t == 0)
-            for (; j + 2 * LANES <= n_in; j += 2 * LANES)
-                switch (units) { TILES(2, LANES, 1) }
-        for (; j + 2 * LANES <= n_in; j += 2 * LANES)
-            switch (units) { TILES(2, LANES, 0) }
-        for (; j + LANES <= n_in; j += LANES)
-            switch (units) { TILES(1, LANES, 0) }
-        if (j < n_in)
-            switch (units) { TILES(1, n_in - j, 0) }
-#undef TILES
-#undef TILE
+        switch (units) { FOR_EACH_SHAPE(SHAPE) }
+#undef SHAPE
     }
 }
+#undef FOR_EACH_SHAPE
 
 /* The first n of a vector's numbers go to address. */
 INLINE void NAME(write_part)(NUMBER *address, const vector v, ptrdiff_t n)
@@ -361,31 +398,31 @@ INLINE void NAME(copy_panel)(const NUMBER *W, ptrdiff_t w_stride, ptrdiff_t n, i
 }
 
 /* C (rows, width) = alpha * sums + beta * C, rounded after each of them. */
-INLINE void NAME(add_tile)(const vector sums[WIDE_ROWS][WIDE_VECTORS], NUMBER *C, ptrdiff_t c_stride, const int rows,
+INLINE void NAME(add_tile)(const vector sums[WIDE_ROWS * WIDE_VECTORS], NUMBER *C, ptrdiff_t c_stride, const int rows,
                            const int vectors, ptrdiff_t width, NUMBER alpha, NUMBER beta)
 {
     const ptrdiff_t last = width - (vectors - 1) * LANES;
-    vector sum, old;
+    vector old;
     NUMBER *place;
-    int r, v, whole;
-    for (r = 0; r < rows; r++)
-        for (v = 0; v < vectors; v++) {
-            place = C + r * c_stride + v * LANES;
-            whole = v < vectors - 1 || last >= LANES;
-            sum = alpha * sums[r][v];
-            ROUNDED(sum);
-            if (beta != 0) {
-                old = whole ? READ(place) : NAME(read_part)(place, last);
-                if (beta != 1)
-                    old = beta * old;
-                ROUNDED(old);
-                sum += old;
-            }
-            if (whole)
-                AT(place) = sum;
-            else
-                NAME(write_part)(place, sum, last);
+    int k, v, whole;
+    UNROLLED for (k = 0; k < rows * vectors; k++) {
+        vector sum = alpha * sums[k];
+        ROUNDED(sum);
+        v = k % vectors;
+        place = C + k / vectors * c_stride + v * LANES;
+        whole = v < vectors - 1 || last >= LANES;
+        if (beta != 0) {
+            old = whole ? READ(place) : NAME(read_part)(place, last);
+            if (beta != 1)
+                old = beta * old;
+            ROUNDED(old);
+            sum += old;
         }
+        if (whole)
+            AT(place) = sum;
+        else
+            NAME(write_part)(place, sum, last);
+    }
 }
 
 /* For one panel P (n_in, vectors * LANES) of weights: Z (rows, width) += X (rows, n_in) @ P.  Meanwhile a line of each of
@@ -395,24 +432,19 @@ INLINE void NAME(rows_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P
                             ptrdiff_t next_stride)
 {
     const vector zero = {0};
-    vector sums[WIDE_ROWS][WIDE_VECTORS], w[WIDE_VECTORS];
-    NUMBER x;
+    vector sums[WIDE_ROWS * WIDE_VECTORS], w[WIDE_VECTORS];
     ptrdiff_t j;
-    int r, v;
-    for (r = 0; r < rows; r++)
-        for (v = 0; v < vectors; v++)
-            sums[r][v] = zero;
+    int k, v;
+    UNROLLED for (k = 0; k < rows * vectors; k++)
+        sums[k] = zero;
     for (j = 0; j < n_in; j++, P += vectors * LANES, next += next_stride) {
-        for (v = 0; v < vectors; v++)
+        UNROLLED for (v = 0; v < vectors; v++)
             w[v] = READ(P + v * LANES);
         PREFETCH(next);
-        for (r = 0; r < rows; r++) {
-            x = X[r * x_stride + j];
-            for (v = 0; v < vectors; v++)
-                sums[r][v] += x * w[v];
-        }
+        UNROLLED for (k = 0; k < rows * vectors; k++)
+            sums[k] += X[k / vectors * x_stride + j] * w[k % vectors];
     }
-    NAME(add_tile)((const vector(*)[WIDE_VECTORS])sums, Z, z_stride, rows, vectors, width, 1, 1);
+    NAME(add_tile)(sums, Z, z_stride, rows, vectors, width, 1, 1);
 }
 
 /* For one panel P (n, vectors * LANES) of gradients: G (inputs, width) = alpha * X (n, inputs).T @ P + beta * G. */
@@ -421,25 +453,23 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
                               NUMBER beta)
 {
     const vector zero = {0};
-    vector sums[WIDE_ROWS][WIDE_VECTORS], d[WIDE_VECTORS];
+    vector sums[WIDE_ROWS * WIDE_VECTORS], d[WIDE_VECTORS];
     ptrdiff_t i;
-    int j, v;
-    for (j = 0; j < inputs; j++)
-        for (v = 0; v < vectors; v++)
-            sums[j][v] = zero;
+    int k, v;
+    UNROLLED for (k = 0; k < inputs * vectors; k++)
+        sums[k] = zero;
     for (i = 0; i < n; i++, X += x_stride, P += vectors * LANES) {
-        for (v = 0; v < vectors; v++)
+        UNROLLED for (v = 0; v < vectors; v++)
             d[v] = READ(P + v * LANES);
         /* For the next tile. */
         PREFETCH_NEAR((const char *)X + LINE_BYTES);
         if (i < inputs)
-            for (v = 0; v < vectors; v++)
+            UNROLLED for (v = 0; v < vectors; v++)
                 PREFETCH_WRITE(G + (inputs + i) * g_stride + v * LANES);
-        for (j = 0; j < inputs; j++)
-            for (v = 0; v < vectors; v++)
-                sums[j][v] += X[j] * d[v];
+        UNROLLED for (k = 0; k < inputs * vectors; k++)
+            sums[k] += X[k / vectors] * d[k % vectors];
     }
-    NAME(add_tile)((const vector(*)[WIDE_VECTORS])sums, G, g_stride, inputs, vectors, width, alpha, beta);
+    NAME(add_tile)(sums, G, g_stride, inputs, vectors, width, alpha, beta);
 }
 
 /* TILE(rows, vectors) for so many rows, of which there are tiles of 8, 4, 2 and 1, from i to end. */

@@ -60,6 +60,13 @@
 #define IN_REGISTER(v)
 #endif
 
+/* Arrays of vectors stay in registers if the loops over them are unrolled early: GCC does so with innermost ones. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define UNROLLED _Pragma("GCC unroll 32")
+#else
+#define UNROLLED
+#endif
+
 /* No product is fused with a sum beyond this: compilers do so in one tile and not in another, and the bits would
    depend on how the units are shared out.  */
 #define ROUNDED(v) IN_REGISTER(v)
