@@ -1,10 +1,14 @@
 """Shared by all tests: the one table of tolerances, the embedded data and the golden runs."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Read when OpenMP is loaded.  Tests ask for more threads than there are processors, which must not wait busily.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import fastnn
 

@@ -496,13 +496,13 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
     ptrdiff_t b, p, i, j, u, width, inputs, fetched, end = n;
     ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
     ptrdiff_t n_vectors = (n_out + LANES - 1) / LANES, n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS;
+    ptrdiff_t vectors_each = n_panels ? n_vectors / n_panels : 0, n_wider = n_vectors - vectors_each * n_panels;
     int vectors;
     for (b = 0; b < n_blocks; b++) {
         j = n_in * b / n_blocks;
         inputs = n_in * (b + 1) / n_blocks - j;
-        for (p = 0; p < n_panels; p++) {
-            u = n_vectors * p / n_panels * LANES;
-            vectors = (int)(n_vectors * (p + 1) / n_panels - u / LANES);
+        for (p = 0, u = 0; p < n_panels; p++, u += vectors * LANES) {
+            vectors = (int)vectors_each + (p < n_wider);
             width = n_out - u < vectors * LANES ? n_out - u : vectors * LANES;
             NAME(copy_panel)(W + j * w_stride + u, w_stride, inputs, vectors, width, P);
             /* What is copied next is fetched meanwhile, by each tile a line of each row. */
@@ -531,6 +531,7 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
     ptrdiff_t n_bands = (n_in + (inputs > 0 ? inputs : LANES) - 1) / (inputs > 0 ? inputs : LANES);
     ptrdiff_t n_blocks = n > 0 ? (n + WIDE_SAMPLES - 1) / WIDE_SAMPLES : 1;
     ptrdiff_t n_vectors = (n_out + LANES - 1) / LANES, n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS;
+    ptrdiff_t vectors_each = n_panels ? n_vectors / n_panels : 0, n_wider = n_vectors - vectors_each * n_panels;
     int vectors;
     for (band = 0; band < n_bands; band++) {
         first = n_in * band / n_bands / LANES * LANES;
@@ -538,9 +539,8 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
         for (b = 0; b < n_blocks; b++) {
             r = n * b / n_blocks;
             rows = n * (b + 1) / n_blocks - r;
-            for (p = 0; p < n_panels; p++) {
-                u = n_vectors * p / n_panels * LANES;
-                vectors = (int)(n_vectors * (p + 1) / n_panels - u / LANES);
+            for (p = 0, u = 0; p < n_panels; p++, u += vectors * LANES) {
+                vectors = (int)vectors_each + (p < n_wider);
                 width = n_out - u < vectors * LANES ? n_out - u : vectors * LANES;
                 NAME(copy_panel)(D + r * d_stride + u, d_stride, rows, vectors, width, P);
                 i = first;

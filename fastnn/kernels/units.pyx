@@ -62,10 +62,15 @@ cdef enum:
     STEP_COLUMNS = 16   # of sparse rows, whose weights are stepped on together
 
 
-cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
+cdef inline int slice_bits(Py_ssize_t width) noexcept nogil:
+    # A layer has 2 ** slice_bits slices.
     if width >= MANY_UNITS:
-        return N_SLICES
-    return 2 if width >= 2 * SLICE_UNITS else 1
+        return 2
+    return 1 if width >= 2 * SLICE_UNITS else 0
+
+
+cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
+    return 1 << slice_bits(width)
 
 
 #: How weights may stand while training.
@@ -87,7 +92,7 @@ cdef int slices_at_most(const Model* model) noexcept nogil:
 
 
 cdef inline Py_ssize_t slice_begin(Py_ssize_t width, int index) noexcept nogil:
-    cdef Py_ssize_t begin = width * index // slices_of(width)
+    cdef Py_ssize_t begin = (width * index) >> slice_bits(width)
     return (begin + ALIGNED_UNITS // 2) // ALIGNED_UNITS * ALIGNED_UNITS if begin < width and width >= 64 else begin
 
 
