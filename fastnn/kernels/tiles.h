@@ -173,7 +173,7 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
         }
     }
     if (j < n) {
-        vector part[DOT_ROWS];  /* x is in use above; shared, it would be kept in memory */
+        vector part[DOT_ROWS];  /* not x, which would be kept in memory for both */
         UNROLLED for (r = 0; r < rows; r++)
             part[r] = NAME(read_part)(X[r] + j, n - j);
         UNROLLED for (k = 0; k < rows * units; k++) {
@@ -190,8 +190,7 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
     }
 }
 
-/* A function for each shape of a tile, which has all registers for itself.  The rows are those of the highest but for so
-   many as are missing. */
+/* A function for each shape of a tile, which has all registers for itself: so many rows less than DOT_ROWS, and units. */
 #define SHAPE(missing, units) \
     APART void NAME(dot_##missing##_##units)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, \
                                              NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n_rows, ptrdiff_t n, \
