@@ -2,7 +2,8 @@
 
    The text below is compiled for each number type and for vectors of several widths, since a narrow layer does not fill
    wide ones: names end in _float_64, the bytes of a vector.  The last vector of a panel ends where the panel ends, so it
-   may overlap the one before: all are read before any is written.  */
+   may overlap the one before: all are read before any is written.  One vector of AVX-512 also takes fewer sums, by a
+   mask.  */
 
 #ifndef NUMBER
 
@@ -16,6 +17,12 @@
 #define PAIR_VECTORS 4
 #endif
 
+/* So many chains of sums, at most, so that no product waits for the one before. */
+#define MOST_CHAINS 4
+
+/* Sorted entries are fetched so many bytes ahead. */
+#define ENTRIES_AHEAD 2048
+
 /* The distance of two entries, of so many values and the number of a row. */
 #define ENTRY_BYTES(number, n_values) ((n_values) * sizeof(number) + sizeof(int32_t))
 
@@ -24,11 +31,15 @@
 #define NAME(name) JOIN(name, NUMBER, BYTES)
 
 #define NUMBER float
+#define NUMBER_BYTES 4
 #include "panels.h"
 #undef NUMBER
+#undef NUMBER_BYTES
 #define NUMBER double
+#define NUMBER_BYTES 8
 #include "panels.h"
 #undef NUMBER
+#undef NUMBER_BYTES
 
 #elif !defined(BYTES)
 
@@ -67,8 +78,11 @@ FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
 /* Two overlapping vectors of 64 bytes would do more than three or four of 32. */
 #if VECTOR_BYTES >= 64
 #define TRY_64(call) if (width * sizeof(NUMBER) >= 128) { call(64); return; }
+/* Not for what is read again soon: the processor takes a row for overlapping its neighbours, and waits for them. */
+#define TRY_MASKED(call) if (width * sizeof(NUMBER) > 32 && width * sizeof(NUMBER) <= 64) { call(64); return; }
 #else
 #define TRY_64(call)
+#define TRY_MASKED(call)
 #endif
 #if VECTOR_BYTES >= 32
 #define TRY_32(call) if (width * sizeof(NUMBER) >= 32) { call(32); return; }
@@ -87,7 +101,7 @@ FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, ptr
 {
     ptrdiff_t k, c;
 #define COMBINE(bytes) JOIN(combine, NUMBER, bytes)(values, rows, n, B, stride, out, width)
-    TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
+    TRY_MASKED(COMBINE) TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
 #undef COMBINE
     for (k = 0; k < n; k++)
         for (c = 0; c < width; c++)
@@ -106,7 +120,7 @@ FUNCTION void OF(combine_entries, NUMBER)(const char *entries, const int32_t *st
     int32_t row;
 #define COMBINE(bytes) \
     JOIN(combine_entries, NUMBER, bytes)(entries, starts, m, n_rows, scale, B, stride, out, out_stride, width)
-    TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
+    TRY_MASKED(COMBINE) TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
 #undef COMBINE
     for (j = 0; m * j < n_rows; j++)
         for (k = starts[j]; k < starts[j + 1]; k++) {
@@ -132,6 +146,7 @@ FUNCTION void OF(scatter, NUMBER)(const NUMBER *values, const int32_t *rows, ptr
 }
 
 #undef TRY_64
+#undef TRY_MASKED
 #undef TRY_32
 #undef TRY_16
 #undef WIDEST
@@ -144,12 +159,34 @@ FUNCTION void OF(scatter, NUMBER)(const NUMBER *values, const int32_t *rows, ptr
 #define half NAME(half)
 typedef NUMBER vector __attribute__((vector_size(BYTES), aligned(sizeof(NUMBER)), may_alias));
 typedef NUMBER half __attribute__((vector_size(BYTES / 2), aligned(sizeof(NUMBER)), may_alias));
+#if BYTES == 64
+#define MASKED(vectors, halved) ((vectors) == 1 && !(halved))
+#define MASK ((1u << width) - 1)
+#if NUMBER_BYTES == 4
+#define READ_MASKED(address) (vector)_mm512_maskz_loadu_ps((__mmask16)MASK, address)
+#define WRITE_MASKED(address, v) _mm512_mask_storeu_ps(address, (__mmask16)MASK, (__m512)(v))
+#else
+#define READ_MASKED(address) (vector)_mm512_maskz_loadu_pd((__mmask8)MASK, address)
+#define WRITE_MASKED(address, v) _mm512_mask_storeu_pd(address, (__mmask8)MASK, (__m512d)(v))
+#endif
+#else
+#define MASKED(vectors, halved) 0
+#define READ_MASKED(address) (vector){0}
+#define WRITE_MASKED(address, v) (void)0
+#endif
 #define AT(address) (*(vector *)(address))
-#define READ(address) (*(const vector *)(address))
+#define READ(address) (MASKED(vectors, halved) ? READ_MASKED(address) : *(const vector *)(address))
+#define WRITE(address, v) \
+    do { \
+        if (MASKED(vectors, halved)) \
+            WRITE_MASKED(address, v); \
+        else \
+            AT(address) = v; \
+    } while (0)
 #define HALF_AT(address) (*(half *)(address))
 #define READ_HALF(address) (*(const half *)(address))
 #define LANES (BYTES / (ptrdiff_t)sizeof(NUMBER))
-#define PLACE(p) (p == vectors - 1 && !halved ? width - LANES : p * LANES)
+#define PLACE(p) (p == vectors - 1 && !halved && !MASKED(vectors, halved) ? width - LANES : p * LANES)
 #define HALF_PLACE (width - LANES / 2)
 
 INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, const NUMBER *B,
@@ -158,19 +195,17 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
 {
     const vector zero = {0};
     const half half_zero = {0};
-    vector sums[2][PANEL_VECTORS];
-    half last[2];
+    vector sums[MOST_CHAINS][PANEL_VECTORS];
+    half last[MOST_CHAINS];
     const NUMBER *b;
     NUMBER value;
     ptrdiff_t k;
     int p, c;
-    for (p = 0; p < vectors; p++) {
-        sums[0][p] = READ(out + PLACE(p));
-        sums[1][p] = zero;
+    for (c = 0; c < chains; c++) {
+        for (p = 0; p < vectors; p++)
+            sums[c][p] = c == 0 ? READ(out + PLACE(p)) : zero;
+        last[c] = c == 0 && halved ? READ_HALF(out + HALF_PLACE) : half_zero;
     }
-    last[0] = last[1] = half_zero;
-    if (halved)
-        last[0] = READ_HALF(out + HALF_PLACE);
     for (k = 0; k + chains <= n; k += chains)
         for (c = 0; c < chains; c++) {
             value = values[k + c];
@@ -180,7 +215,7 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
             if (halved)
                 last[c] += value * READ_HALF(b + HALF_PLACE);
         }
-    if (k < n) {
+    for (; k < n; k++) {
         value = values[k];
         b = B + rows[k] * stride;
         for (p = 0; p < vectors; p++)
@@ -189,13 +224,13 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
             last[0] += value * READ_HALF(b + HALF_PLACE);
     }
     for (p = 0; p < vectors; p++) {
-        if (chains > 1)
-            sums[0][p] += sums[1][p];
-        AT(out + PLACE(p)) = sums[0][p];
+        for (c = 1; c < chains; c++)
+            sums[0][p] += sums[c][p];
+        WRITE(out + PLACE(p), sums[0][p]);
     }
     if (halved) {
-        if (chains > 1)
-            last[0] += last[1];
+        for (c = 1; c < chains; c++)
+            last[0] += last[c];
         HALF_AT(out + HALF_PLACE) = last[0];
     }
 }
@@ -218,6 +253,7 @@ INLINE void NAME(entry_vectors)(const char *entries, ptrdiff_t n, const int m, c
         last[i] = halved ? READ_HALF(out + i * out_stride + HALF_PLACE) : half_zero;
     }
     for (k = 0; k < n; k++, entries += ENTRY_BYTES(NUMBER, m)) {
+        PREFETCH(entries + ENTRIES_AHEAD);
         memcpy(values, entries, m * sizeof(NUMBER));
         memcpy(&row, entries + m * sizeof(NUMBER), sizeof(row));
         b = B + row * stride;
@@ -238,7 +274,7 @@ INLINE void NAME(entry_vectors)(const char *entries, ptrdiff_t n, const int m, c
     }
     for (i = 0; i < rows_at_once; i++) {
         for (p = 0; p < vectors; p++)
-            AT(out + i * out_stride + PLACE(p)) = sums[i][p];
+            WRITE(out + i * out_stride + PLACE(p), sums[i][p]);
         if (halved)
             HALF_AT(out + i * out_stride + HALF_PLACE) = last[i];
     }
@@ -286,9 +322,10 @@ INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptr
 FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, const NUMBER *B, ptrdiff_t stride,
                             NUMBER *out, ptrdiff_t width)
 {
-    /* Where sums are few, each has two chains, so that no product waits for the one before. */
+    /* Where sums are few, each has several chains, so that no product waits for the one before. */
 #define COMBINE(vectors, halved) \
-    NAME(combine_vectors)(values, rows, n, B, stride, out, width, vectors, halved, (vectors) * BYTES <= 128 ? 2 : 1); \
+    NAME(combine_vectors)(values, rows, n, B, stride, out, width, vectors, halved, \
+                          (vectors) * BYTES > 128 ? 1 : MASKED(vectors, halved) ? MOST_CHAINS : 2); \
     break;
 #define CASE(vectors) \
     case 2 * vectors - 1: COMBINE(vectors - 1, 1) \
@@ -340,6 +377,13 @@ FUNCTION void NAME(scatter)(const NUMBER *values, const int32_t *rows, ptrdiff_t
 
 #undef CASES
 #undef HALVES
+#undef MASKED
+#undef READ_MASKED
+#undef WRITE_MASKED
+#if BYTES == 64
+#undef MASK
+#endif
+#undef WRITE
 #undef PLACE
 #undef HALF_PLACE
 #undef LANES
