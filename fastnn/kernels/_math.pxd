@@ -3,7 +3,7 @@
 Method: range reduction x = n ln 2 + r with |r| <= ln(2) / 2, the Taylor polynomial of expm1 at r, and
 2**n put together from bits; tanh(x) = -e / (e + 2) with e = expm1(-2 |x|).  See J.-M. Muller,
 "Elementary Functions", 3rd edition, sections 6.2 and 11.  The constants are those of the number
-format, so here the code branches on dtype.
+format, so here the code branches on dtype; small ones are cast, since a product with a bare 2 would be one of doubles.
 """
 
 from cython cimport floating
@@ -91,7 +91,7 @@ cdef inline floating expm1_(floating x) noexcept nogil:
     # For x <= 0 only; a NaN passes through.
     cdef floating power, e, low = lowest(x)
     e = reduced_expm1(low if x < low else x, &power)
-    return power * e + (power - 1)
+    return power * e + (power - <floating> 1.0)
 
 
 cdef inline floating tanh_(floating x) noexcept nogil:
@@ -104,9 +104,9 @@ cdef inline floating tanh_(floating x) noexcept nogil:
         limit = 20.0
         magnitude = fabs(x)
     magnitude = limit if magnitude > limit else magnitude
-    e = reduced_expm1(-2 * magnitude, &power)
-    e = power * e + (power - 1)
-    e = -e / (e + 2)
+    e = reduced_expm1(<floating> -2.0 * magnitude, &power)
+    e = power * e + (power - <floating> 1.0)
+    e = -e / (e + <floating> 2.0)
     if floating is float:
         return copysignf(e, x)
     else:

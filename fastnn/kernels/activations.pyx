@@ -36,7 +36,7 @@ cdef double DENSITY_AT_0 = 0.3989422804014327   # 1 / sqrt(2 pi)
 cdef inline floating sigmoid_(floating z) noexcept nogil:
     # 1 / (1 + exp(-z)), without exp of a positive number.
     cdef floating e = exp_(-z if z > 0 else z)
-    return (e if z < 0 else <floating> 1.0) / (1 + e)
+    return (e if z < 0 else <floating> 1.0) / (<floating> 1.0 + e)
 
 
 cdef inline floating gelu_(floating z, floating* slope) noexcept nogil:
@@ -54,7 +54,7 @@ cdef inline floating silu_(floating z, floating* slope) noexcept nogil:
     if z < -1000:
         slope[0] = 0
         return 0
-    slope[0] = s * (1 + z * (1 - s)) if z < 1000 else s
+    slope[0] = s * (<floating> 1.0 + z * (<floating> 1.0 - s)) if z < 1000 else s
     return z * s
 
 
@@ -102,10 +102,10 @@ cdef void backprop_activation(int activation, const floating* Y, const floating*
             dY[i] = dY[i] * slopes[i]
     elif activation == TANH:
         for i in range(n):
-            dY[i] = dY[i] * (1 - Y[i] * Y[i])
+            dY[i] = dY[i] * (<floating> 1.0 - Y[i] * Y[i])
     elif activation == SIGMOID:
         for i in range(n):
-            dY[i] = dY[i] * (Y[i] * (1 - Y[i]))
+            dY[i] = dY[i] * (Y[i] * (<floating> 1.0 - Y[i]))
     elif activation == RELU:
         for i in range(n):
             dY[i] = dY[i] if Y[i] > 0 else <floating> 0.0
@@ -114,7 +114,7 @@ cdef void backprop_activation(int activation, const floating* Y, const floating*
             dY[i] = dY[i] if Y[i] > 0 else <floating> LEAK * dY[i]
     elif activation == ELU:
         for i in range(n):
-            dY[i] = dY[i] * (Y[i] + 1) if Y[i] < 0 else dY[i]
+            dY[i] = dY[i] * (Y[i] + <floating> 1.0) if Y[i] < 0 else dY[i]
     elif activation == SOFTPLUS:
         # 1 - exp(-softplus(z)) = sigmoid(z)
         for i in range(n):

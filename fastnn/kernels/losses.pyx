@@ -104,6 +104,7 @@ cdef double weighted_cross_entropy(const TargetStore* targets, Py_ssize_t first,
         linear = own * z[y] + (targets.smoothing / n_out * all_ if targets.smoothing != 0 else 0.0)
         for j in range(n_out):
             z[j] = exp_(z[j])
+        for j in range(n_out):
             total += z[j]
         log_likelihood += weight * (linear - log(total))
         for j in range(n_out):
@@ -131,7 +132,7 @@ cdef double binary_rows(const floating* values, const TargetStore* targets, Py_s
             if not product < LARGE_PRODUCT:
                 sum_ -= log(product)
                 product = 1
-            Z[i * n_out + j] = <floating> (weight * scale) * (y - (e if z < 0 else <floating> 1.0) / (1 + e))
+            Z[i * n_out + j] = <floating> (weight * scale) * (y - (e if z < 0 else <floating> 1.0) / (<floating> 1.0 + e))
         log_likelihood += weight * (sum_ - log(product))
     return log_likelihood
 
