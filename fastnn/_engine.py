@@ -350,8 +350,8 @@ class Engine:
             layout = "slices" if by_units else "stored"
         elif n_in >= DENSE_INPUTS and n_units * dtype.itemsize < WIDE_BYTES:
             layout = "transposed"
-        elif n_in >= DENSE_INPUTS:
-            layout = "slices" if by_units else "lines"
+        elif n_in >= DENSE_INPUTS and "panels" in units.LAYOUTS:
+            layout = "panels"
         self._rearranges = layout != "stored"
         if self._rearranges:
             size = units.vector_size(self.sizes, units.LAYOUTS[layout], dtype.itemsize) + self._n_norms

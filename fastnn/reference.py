@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, expit
 
+from fastnn.kernels.affine import panel_bounds
 from fastnn.kernels.epoch import Architecture, Space
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
@@ -285,6 +286,27 @@ def affine(X: Array, W: Array, b: Array, Z_out: Array) -> None:
     Z_out[:] = X @ W + b
 
 
+def panels(W: Array, n_in: int, bounds: Array | list[int]) -> list[Array]:
+    """Views (n_in, n_units) of the panels of W, a vector of them, for slices of units that begin at bounds."""
+    found, first, line = [], 0, 64 // W.itemsize  # of the cache
+    for n_units in np.diff(bounds):
+        begins = panel_bounds(n_units, W.itemsize)
+        for begin, end in itertools.pairwise(begins):
+            panel = W[first + n_in * begin : first + n_in * end].reshape(n_in, end - begin)
+            found.append(panel[:, : n_units - begin])
+        first += -(-n_in * begins[-1] // line) * line
+    return found
+
+
+def panels_affine(X: Array, W: Array, b: Array, bounds: Array, Z_out: Array) -> None:
+    """Z_out (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,) for W in panels.
+
+    W : vector of them, of `panel_bounds`, slice by slice
+    bounds : (n_slices + 1,) where the slices of units begin, and n_out
+    """
+    affine(X, np.hstack(panels(W, X.shape[1], bounds)), b, Z_out)
+
+
 def backprop_affine_input(dZ: Array, W: Array, dX_out: Array) -> None:
     """dX_out (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in)."""
     dX_out[:] = dZ @ W.T
@@ -293,6 +315,17 @@ def backprop_affine_input(dZ: Array, W: Array, dX_out: Array) -> None:
 def backprop_affine_weight(X: Array, dZ: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
     """dW_out (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW_out."""
     dW_out[:] = alpha * (X.T @ dZ) + (beta * dW_out if beta != 0 else 0)
+
+
+def backprop_panels_weight(
+    X: Array, dZ: Array, bounds: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0
+) -> None:
+    """dW_out (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW_out, in panels as for panels_affine."""
+    begin = 0
+    for dW in panels(dW_out, X.shape[1], bounds):
+        end = begin + dW.shape[1]
+        backprop_affine_weight(X, dZ[:, begin:end], dW, alpha, beta)
+        begin = end
 
 
 def backprop_affine_bias(dZ: Array, db_out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
@@ -488,23 +521,28 @@ def rearrange(sizes: Array, layout: int, back: bool, vector: Array, vector_out: 
     back : vector has them in that layout, vector_out as they are stored
     """
     n_in, n_out = sizes[:2]
-    plain, sliced = (vector_out, vector) if back else (vector, vector_out)
-    W, first = plain[: n_in * n_out].reshape(n_in, n_out), 0
-    line = 64 // vector.itemsize  # of the cache
-    in_lines = layout in (LAYOUTS["lines"], LAYOUTS["slices"])
-    for begin, end in itertools.pairwise(slice_bounds(n_out) if layout == LAYOUTS["slices"] else [0, n_out]):
-        width = -(-(end - begin) // line) * line if in_lines else end - begin
-        part = sliced[first : first + n_in * width]
-        transposed = layout == LAYOUTS["transposed"]
-        part = part.reshape(width, n_in).T if transposed else part.reshape(n_in, width)[:, : end - begin]
-        first += n_in * width
+    plain, arranged = (vector_out, vector) if back else (vector, vector_out)
+    size = n_in * n_out
+    first_size = len(arranged) - len(plain) + size
+    first, W = arranged[:first_size], plain[:size].reshape(n_in, n_out)
+    if layout == LAYOUTS["slices"]:
+        parts, line, begin = [], 64 // vector.itemsize, 0  # of the cache
+        for n_units in np.diff(slice_bounds(n_out)):
+            width = -(-n_units // line) * line
+            parts.append(first[begin : begin + n_in * width].reshape(n_in, width)[:, :n_units])
+            begin += n_in * width
+    elif layout == LAYOUTS["transposed"]:
+        parts = [first.reshape(n_out, n_in).T]
+    elif layout == LAYOUTS["stored"]:
+        parts = [first.reshape(n_in, n_out)]
+    else:
+        parts = panels(first, n_in, slice_bounds(n_out))
+    for part, columns in zip(parts, np.hsplit(W, np.cumsum([part.shape[1] for part in parts])[:-1]), strict=True):
         if back:
-            W[:, begin:end] = part
+            columns[:] = part
         else:
-            part[:] = W[:, begin:end]
-    rest, rest_out = (
-        (vector[first:], vector_out[n_in * n_out :]) if back else (vector[n_in * n_out :], vector_out[first:])
-    )
+            part[:] = columns
+    rest, rest_out = vector[first_size if back else size :], vector_out[size if back else first_size :]
     rest_out[:] = rest
     if layout != LAYOUTS["stored"] and transposes_output(sizes):
         n_last, n_classes = sizes[-2:]

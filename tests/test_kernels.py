@@ -59,6 +59,7 @@ KERNELS = {
             "work_size",
             "go_by_units",
             "slice_bounds",
+            "panel_bounds",
             "vector_size",
             "transposes_output",
             "block_bounds",
@@ -307,6 +308,24 @@ def test_a_units_bits_do_not_depend_on_how_many_stand_beside_it(dtype, rng, n, n
             dense.backprop_dense_weight(X, dZ, all_units, 0.1, beta)
             dense.backprop_dense_weight(X, np.ascontiguousarray(dZ[:, few]), few_units, 0.1, beta)
             np.testing.assert_array_equal(few_units, all_units[few])
+
+
+@pytest.mark.parametrize("n", [*SIZES, 70])
+@pytest.mark.parametrize("n_in", [0, 1, 131])
+@pytest.mark.parametrize("bounds", [(0, 1), (0, 7), (0, 50), (0, 33, 66), (0, 128, 248, 376, 500)])
+def test_layer_in_panels(dtype, assert_close, rng, n, n_in, bounds):
+    bounds = np.array(bounds, np.intp)
+    n_out, size = bounds[-1], sum(affine.panel_bounds(width, 4)[-1] for width in np.diff(bounds))
+    X, dZ, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n, n_out, dtype=dtype), draw(rng, n_out, dtype=dtype)
+    # What fills panels up is left alone, and what is behind them.
+    W = np.full((n_in + 1) * (size + 64), 7, dtype)
+    for panel in reference.panels(W, n_in, bounds):
+        panel[...] = draw(rng, *panel.shape, dtype=dtype)
+    ours, expected = call_both("panels_affine", lambda o: (X, W, b, bounds, *o), [np.full((n, n_out), np.nan, dtype)])
+    assert_close(ours[0], expected[0], 4)
+    for alpha, beta in ((1.0, 0.0), (0.1, 1.0), (-2.0, 0.75)):
+        ours, expected = call_both("backprop_panels_weight", lambda o, s=(alpha, beta): (X, dZ, bounds, *o, *s), [W])
+        assert_close(ours[0], expected[0], 4)
 
 
 @pytest.mark.parametrize("layout", units.LAYOUTS)
@@ -632,10 +651,10 @@ def run_epoch(
     [
         "dense",
         "dense, transposed",
-        "dense, lines",
+        "dense, panels",
         "other dtype",
         "uint8, transposed",
-        "uint8, lines",
+        "uint8, panels",
         "sparse",
         "sparse, sorted",
         "sparse, blocks",
@@ -674,8 +693,8 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     dropped = others.get("dropout", 0.0)
     shares = np.full(len(codes), dropped) if dropped else None
     architecture = Architecture(sizes, codes, shares, 2**62 + 3, others.get("batch_norm", False))
-    layout, nonzeros = "transposed" if "transposed" in kind else "stored", n * int(sizes[0]) if "sorted" in kind else 0
-    lines = "lines" in kind
+    layout = next((name for name in units.LAYOUTS if name in kind), "stored")
+    nonzeros = n * int(sizes[0]) if "sorted" in kind else 0
     touches = "touched" in kind
     full_kind, kind = kind, kind.split(",")[0]
     X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < (0.02 if touches else 0.5))
@@ -696,12 +715,11 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
         table[:, 3] *= np.linspace(1, 0.8, n_batches)  # learning rates may change from step to step
     clip_norm, max_norm = others.get("clip_norm", 0.0), others.get("max_norm", 0.0)
     steps = Steps(updates.UPDATES[update], table, clip_norm, max_norm)
-    if lines or (kind == "sparse" and not touches):
-        by_units = epoch.go_by_units(architecture, batch_size, steps.update, kind == "sparse")
-        layout = "slices" if by_units else "lines" if lines else "stored"
+    if kind == "sparse" and not touches and epoch.go_by_units(architecture, batch_size, steps.update, True):
+        layout = "slices"
     layout = units.LAYOUTS[layout]
     plain = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
-    # What fills up lines of a slice is 0.
+    # What fills up the lines of a slice, or the vectors of a panel, is 0.
     parameters = np.zeros(units.vector_size(sizes, layout, plain.itemsize), dtype)
     units.rearrange(sizes, layout, False, plain, parameters)
     if architecture.batch_norm:
@@ -726,7 +744,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
 
 
 @pytest.mark.parametrize(
-    "kind", ["dense", "dense, transposed", "dense, lines", "uint8, transposed", "sparse", "sparse, sorted"]
+    "kind", ["dense", "dense, transposed", "dense, panels", "uint8, transposed", "sparse", "sparse, sorted"]
 )
 @pytest.mark.parametrize(
     ("sizes", "names", "n", "batch_size", "block_rows"),
@@ -767,7 +785,7 @@ def test_epoch_with_other_losses_and_more_regularisation(
 
 @pytest.mark.parametrize("update", list(updates.UPDATES))
 @pytest.mark.parametrize(
-    "kind", ["dense", "dense, transposed", "dense, lines", "uint8, transposed", "sparse, sorted", "sparse, blocks"]
+    "kind", ["dense", "dense, transposed", "dense, panels", "uint8, transposed", "sparse, sorted", "sparse, blocks"]
 )
 @pytest.mark.parametrize(
     ("sizes", "names", "n", "batch_size"),

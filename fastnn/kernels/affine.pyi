@@ -1,10 +1,23 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 def affine(X: NDArray[Any], W: NDArray[Any], b: NDArray[Any], Z_out: NDArray[Any]) -> None: ...
+def panels_affine(
+    X: NDArray[Any], W: NDArray[Any], b: NDArray[Any], bounds: NDArray[np.intp], Z_out: NDArray[Any]
+) -> None: ...
+def panel_bounds(width: int, number_size: int) -> list[int]: ...
 def backprop_affine_input(dZ: NDArray[Any], W: NDArray[Any], dX_out: NDArray[Any]) -> None: ...
 def backprop_affine_weight(
     X: NDArray[Any], dZ: NDArray[Any], dW_out: NDArray[Any], alpha: float = 1.0, beta: float = 0.0
+) -> None: ...
+def backprop_panels_weight(
+    X: NDArray[Any],
+    dZ: NDArray[Any],
+    bounds: NDArray[np.intp],
+    dW_out: NDArray[Any],
+    alpha: float = 1.0,
+    beta: float = 0.0,
 ) -> None: ...
 def backprop_affine_bias(dZ: NDArray[Any], db_out: NDArray[Any], alpha: float = 1.0, beta: float = 0.0) -> None: ...

@@ -3,24 +3,32 @@
 The backward pass scales and adds (alpha, beta) as BLAS does, so that a plain gradient step can be
 folded into the product: with alpha = learning_rate and beta = 1 it writes the new weights themselves.
 Products are BLAS's where the layer is narrow, and for the gradient of X.
+
+A wide layer's weight may also stand in panels.  Its units are cut into slices, those of a slice into panels of at most
+three vectors of the processor, and the weights of a panel stand together: a row for each input, with zeros behind the
+last unit.  The products read and write it there, from one end to the other; where it stands as (n_in, n_out), they must
+copy what they need of a panel together for each few inputs.
 """
 
 from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from .blas cimport gemm_
+from .rows cimport LINE_BYTES
 
 cdef extern from "tiles.h" nogil:
     const int VECTOR_BYTES
+    const int WIDE_VECTORS
     void wide_rows_float(const float* X, Py_ssize_t x_stride, const float* W, Py_ssize_t w_stride, float* Z,
-                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
+                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices)
     void wide_rows_double(const double* X, Py_ssize_t x_stride, const double* W, Py_ssize_t w_stride, double* Z,
-                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out)
+                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices)
     void wide_outer_float(const float* X, Py_ssize_t x_stride, const float* D, Py_ssize_t d_stride, float* G,
-                          Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, float alpha, float beta)
+                          Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                          float alpha, float beta)
     void wide_outer_double(const double* X, Py_ssize_t x_stride, const double* D, Py_ssize_t d_stride, double* G,
-                           Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, double alpha,
-                           double beta)
+                           Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                           double alpha, double beta)
 
 cdef enum:
     TILED_BYTES = 256   # of a row of weights, from which on our own tiles are faster than BLAS
@@ -28,6 +36,49 @@ cdef enum:
 
 cdef inline bint is_tiled(Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
     return VECTOR_BYTES > 0 and n_out * number_size >= TILED_BYTES
+
+
+cdef bint has_panels() noexcept nogil:
+    # Whether weights may stand in panels: where the compiler has vectors.
+    return VECTOR_BYTES > 0
+
+
+cdef inline Py_ssize_t panels_of(Py_ssize_t width, Py_ssize_t number_size) noexcept nogil:
+    # How many panels the units of a slice make.
+    cdef Py_ssize_t lanes = max(1, VECTOR_BYTES // <int> number_size)
+    return ((width + lanes - 1) // lanes + WIDE_VECTORS - 1) // WIDE_VECTORS
+
+
+cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_size) noexcept nogil:
+    # The first unit of panel p; the last panel ends with a whole vector, which may be behind the last unit.  Panel p's
+    # weights begin at n_in times that number, and a row of them has the difference of two.
+    cdef Py_ssize_t lanes = max(1, VECTOR_BYTES // <int> number_size)
+    cdef Py_ssize_t n_vectors = (width + lanes - 1) // lanes, n_panels = panels_of(width, number_size)
+    return lanes * (n_vectors // n_panels * p + min(p, n_vectors % n_panels))
+
+
+cdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil:
+    # Numbers that the weights of a slice of units take, in whole lines of the cache.
+    cdef Py_ssize_t line = LINE_BYTES // number_size
+    return (n_in * panel_begin(width, panels_of(width, number_size), number_size) + line - 1) // line * line
+
+
+cdef void wide_rows(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride, floating* Z,
+                    Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds,
+                    int n_slices) noexcept nogil:
+    if floating is float:
+        wide_rows_float(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, n_slices)
+    else:
+        wide_rows_double(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, n_slices)
+
+
+cdef void wide_outer(const floating* X, Py_ssize_t x_stride, const floating* D, Py_ssize_t d_stride, floating* G,
+                     Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                     floating alpha, floating beta) noexcept nogil:
+    if floating is float:
+        wide_outer_float(X, x_stride, D, d_stride, G, g_stride, n, n_in, bounds, n_slices, alpha, beta)
+    else:
+        wide_outer_double(X, x_stride, D, d_stride, G, g_stride, n, n_in, bounds, n_slices, alpha, beta)
 
 
 cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
@@ -44,15 +95,22 @@ cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssiz
 cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride,
                          const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    cdef Py_ssize_t[2] bounds
     fill_rows(b, Z, z_stride, n, n_out)
     # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
     if is_tiled(n_out, sizeof(floating)):
-        if floating is float:
-            wide_rows_float(X, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out)
-        else:
-            wide_rows_double(X, x_stride, W, w_stride, Z, z_stride, n, n_in, n_out)
+        bounds[0], bounds[1] = 0, n_out
+        wide_rows(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, 1)
         return
     gemm_[floating](False, False, n, n_out, n_in, 1, X, x_stride, W, w_stride, 1, Z, z_stride)
+
+
+cdef void panels_forward(const floating* X, Py_ssize_t x_stride, const floating* W, const floating* b, floating* Z,
+                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds,
+                         int n_slices) noexcept nogil:
+    # The same for W in panels
+    fill_rows(b, Z, z_stride, n, bounds[n_slices])
+    wide_rows(X, x_stride, W, 0, Z, z_stride, n, n_in, bounds, n_slices)
 
 
 cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const floating* W, Py_ssize_t w_stride,
@@ -66,13 +124,19 @@ cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const f
                                  floating* dW, Py_ssize_t w_stride, Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out,
                                  floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
+    cdef Py_ssize_t[2] bounds
     if is_tiled(n_out, sizeof(floating)):
-        if floating is float:
-            wide_outer_float(X, x_stride, dZ, z_stride, dW, w_stride, n, n_in, n_out, alpha, beta)
-        else:
-            wide_outer_double(X, x_stride, dZ, z_stride, dW, w_stride, n, n_in, n_out, alpha, beta)
+        bounds[0], bounds[1] = 0, n_out
+        wide_outer(X, x_stride, dZ, z_stride, dW, w_stride, n, n_in, bounds, 1, alpha, beta)
         return
     gemm_[floating](True, False, n_in, n_out, n, alpha, X, x_stride, dZ, z_stride, beta, dW, w_stride)
+
+
+cdef void panels_backward_weight(const floating* X, Py_ssize_t x_stride, const floating* dZ, Py_ssize_t z_stride,
+                                 floating* dW, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                                 floating alpha, floating beta) noexcept nogil:
+    # The same for dW in panels
+    wide_outer(X, x_stride, dZ, z_stride, dW, 0, n, n_in, bounds, n_slices, alpha, beta)
 
 
 cdef void affine_backward_bias(const floating* dZ, Py_ssize_t z_stride, floating* db, Py_ssize_t n, Py_ssize_t n_out,
@@ -94,6 +158,29 @@ def affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::
                            &b[0], &Z_out[0, 0], W.shape[1], Z_out.shape[0], W.shape[0], W.shape[1])
 
 
+def panels_affine(const floating[:, ::1] X, const floating[::1] W, const floating[::1] b,
+                  const Py_ssize_t[::1] bounds, floating[:, ::1] Z_out):
+    """Z_out (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,) for W in panels.
+
+    W : vector of them, of `panel_bounds`, slice by slice
+    bounds : (n_slices + 1,) where the slices of units begin, and n_out
+    """
+    if Z_out.size:
+        with nogil:
+            panels_forward(&X[0, 0] if X.shape[1] else NULL, X.shape[1], &W[0] if W.shape[0] else NULL, &b[0],
+                           &Z_out[0, 0], Z_out.shape[1], X.shape[0], X.shape[1], &bounds[0],
+                           <int> bounds.shape[0] - 1)
+
+
+def panel_bounds(Py_ssize_t width, Py_ssize_t number_size):
+    """Where the panels of a slice of units begin, and where the last ends, with a whole vector.
+
+    Panel p's weights begin at n_in * bounds[p] of the slice's, a row of bounds[p + 1] - bounds[p] numbers for each
+    input; a slice begins a line of the cache.
+    """
+    return [panel_begin(width, p, number_size) for p in range(panels_of(width, number_size) + 1)]
+
+
 def backprop_affine_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out):
     """dX_out (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in)."""
     if dX_out.size:
@@ -111,6 +198,17 @@ def backprop_affine_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, 
             affine_backward_weight(&X[0, 0] if X.shape[0] else NULL, X.shape[1],
                                    &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0, 0], dW_out.shape[1],
                                    X.shape[0], dW_out.shape[0], dW_out.shape[1], <floating> alpha, <floating> beta)
+
+
+def backprop_panels_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, const Py_ssize_t[::1] bounds,
+                           floating[::1] dW_out, double alpha=1.0, double beta=0.0):
+    """dW_out (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW_out, in panels as for panels_affine."""
+    if dW_out.size:
+        with nogil:
+            panels_backward_weight(&X[0, 0] if X.shape[0] else NULL, X.shape[1],
+                                   &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0], X.shape[0],
+                                   X.shape[1], &bounds[0], <int> bounds.shape[0] - 1, <floating> alpha,
+                                   <floating> beta)
 
 
 def backprop_affine_bias(const floating[:, ::1] dZ, floating[::1] db_out, double alpha=1.0, double beta=0.0):

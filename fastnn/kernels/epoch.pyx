@@ -11,7 +11,7 @@ running mean and running variance (n_out,) of each hidden layer.  For training t
 units.pyx.
 
 Batch normalisation couples the rows of a batch, so that it is one block in one lane.  Its layers are shared out by
-bands of units instead, which depend on the widths and the number of rows alone.
+slices of units instead, which depend on the widths and the number of rows alone.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,8 @@ from .sparse cimport (
     sort_by_column, sparse_backward_weight, sparse_forward)
 from .touched cimport step_touched, touch_columns
 from .units cimport (
-    N_SLICES, STORED, TRANSPOSED, arrange, climb_by_units, slices_at_most, transposes_output, units_work_size)
+    N_SLICES, PANELS, STORED, TRANSPOSED, arrange, climb_by_units, limit_panels, slice_begin, slices_at_most,
+    slices_backward, slices_forward, slices_of, transposes_output, units_work_size)
 from .updates cimport (
     NO_UPDATE, Step, StepStore, clipped, limit_norms, open_steps, penalty, step_at, sum_of_squares, update_range)
 
@@ -68,8 +69,6 @@ cdef enum:
     UNITS_PRODUCT = 300000  # multiply-adds forward below which a batch is not worth a barrier
     BLOCK_ROWS = 2 * MIN_LANE_ROWS  # rows that a product takes at a time
     TEAM_ROWS = 128         # that are taken at a time where a large batch is shared out by units
-    BANDS = 4               # the most that the units of a layer are shared out to
-    BAND_UNITS = 32         # of a band, at least
 
 MAX_LANES = LANES
 
@@ -114,8 +113,8 @@ class Space(NamedTuple):
     penalties : (n_layers, N_PENALTIES), zeros at the start of an epoch: sum over the finished batches of what the
         penalties take off the objective, times the weight of the batch; to be added up
     layout : of `units.LAYOUTS`; parameters, state and gradients are as `units.rearrange` makes them, as long as
-        `units.vector_size` says.  "slices" are for batches alone that are shared out by units, and sparse rows know
-        nothing but these and "stored".
+        `units.vector_size` says.  "slices" are for batches alone of sparse rows that are shared out by units; other sparse
+        rows know nothing but "stored".
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: not sorted
     touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
         touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True,
@@ -160,7 +159,6 @@ cdef Model open_model(object architecture, Py_ssize_t nonzeros=0, int layout=STO
     model.layout = layout
     model.output_transposed = layout != STORED and transposes_output(sizes)
     model.first_size = sizes[0] * sizes[1]
-    model.first_stride = sizes[1]
     model.blocks = NULL
     model.dropout = NULL
     if architecture.dropout is not None and activations.shape[0]:
@@ -251,16 +249,11 @@ def forward_work_size(architecture, Py_ssize_t block_rows, bint is_sparse):
     return block_work_size(&model, block_rows)
 
 
-cdef int bands_of(const Model* model, Py_ssize_t k, Py_ssize_t n, Py_ssize_t width) noexcept nogil:
-    # How many bands the units of a layer, or of that below, are shared out to in layer k's products on n rows.
+cdef int shares_of(const Model* model, Py_ssize_t k, Py_ssize_t n, Py_ssize_t width) noexcept nogil:
+    # To how many threads the slices of a layer, or of that below, are shared out in layer k's products on n rows.
     if not model.normalises or n * model.sizes[k] * model.sizes[k + 1] < UNITS_PRODUCT:
         return 1
-    return <int> max(<Py_ssize_t> 1, min(<Py_ssize_t> BANDS, width // BAND_UNITS))
-
-
-cdef inline Py_ssize_t band_begin(Py_ssize_t width, int band, int n_bands) noexcept nogil:
-    cdef Py_ssize_t begin = width * band // n_bands
-    return begin if band == n_bands else begin // 16 * 16
+    return slices_of(width)
 
 
 cdef inline Py_ssize_t rows_ahead(const Batch* batch, const floating* X, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
@@ -271,12 +264,12 @@ cdef inline Py_ssize_t rows_ahead(const Batch* batch, const floating* X, Py_ssiz
 
 cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
                         const floating* X, const Py_ssize_t* order, const floating* W, const floating* norm,
-                        floating* Z, floating* slopes, floating* X_hat, floating* statistics, Py_ssize_t begin,
-                        Py_ssize_t end) noexcept nogil:
-    # Units begin to end of layer k, whose parameters are W and norm, for n rows from position first on.  X is NULL
-    # where they are sparse, slopes and X_hat where the layer has none.
+                        floating* Z, floating* slopes, floating* X_hat, floating* statistics, int first_slice,
+                        int end_slice) noexcept nogil:
+    # Some slices of layer k, whose parameters are W and norm, for n rows from position first on.  X is NULL where they
+    # are sparse, slopes and X_hat where the layer has none.
     cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], block, at, rows, i
-    cdef Py_ssize_t stride = model.first_stride if k == 0 else n_out
+    cdef Py_ssize_t begin = slice_begin(n_out, first_slice), end = slice_begin(n_out, end_slice)
     cdef const floating* b = W + weight_size(model, k) + begin
     cdef const floating* added = b
     if X_hat != NULL:  # the mean would take a constant off again
@@ -291,11 +284,13 @@ cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py
             dense_forward(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order, n_in,
                           W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out, rows, n_in, end - begin,
                           (rows_ahead(batch, X, first + at, rows) + 1) // 2)
+        elif k == 0 and model.layout == PANELS:
+            slices_forward(model, first_slice, end_slice, X + at * n_in, W, added, Z + at * n_out + begin, n_out, rows)
         elif k == model.n_layers - 1 and model.output_transposed:
             dense_forward(X + at * n_in, NULL, n_in, W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out,
                           rows, n_in, end - begin, 0)
         else:
-            affine_forward(X + at * n_in, n_in, W + begin, stride, added, Z + at * n_out + begin, n_out, rows, n_in,
+            affine_forward(X + at * n_in, n_in, W + begin, n_out, added, Z + at * n_out + begin, n_out, rows, n_in,
                            end - begin)
     if k == model.n_layers - 1:
         return
@@ -321,7 +316,7 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
     # Training gives a place for slopes, and has units dropped; and one for X_hat, and has them normalised.
     # Returns the dense rows and their order as `dense_rows` does, NULL if they are sparse.
     cdef Py_ssize_t k, n_out
-    cdef int band, n_bands
+    cdef int share, n_shares
     cdef const floating* W = parameters
     cdef const floating* norm = parameters + model.norms
     cdef const floating* X = NULL
@@ -342,13 +337,12 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
             S = X_hat = NULL
         elif not leaves_slopes(model, k):
             S = NULL
-        n_bands = bands_of(model, k, n, n_out)
-        if n_bands == 1:
-            forward_units(model, batch, k, first, n, Y, order, W, norm, Z, S, X_hat, statistics, 0, n_out)
+        n_shares = shares_of(model, k, n, n_out)
+        if n_shares == 1:
+            forward_units(model, batch, k, first, n, Y, order, W, norm, Z, S, X_hat, statistics, 0, slices_of(n_out))
         else:
-            for band in prange(n_bands, num_threads=min(model.n_threads, n_bands), schedule="static"):
-                forward_units(model, batch, k, first, n, Y, order, W, norm, Z, S, X_hat, statistics,
-                              band_begin(n_out, band, n_bands), band_begin(n_out, band + 1, n_bands))
+            for share in prange(n_shares, num_threads=min(model.n_threads, n_shares), schedule="static"):
+                forward_units(model, batch, k, first, n, Y, order, W, norm, Z, S, X_hat, statistics, share, share + 1)
         if slopes != NULL:
             slopes += block_rows * n_out
         if X_hat != NULL:
@@ -363,12 +357,12 @@ cdef const floating* forward_block(const Model* model, const Batch* batch, Py_ss
 
 cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
                          const floating* X, const Py_ssize_t* order, const ColumnStore* columns, const floating* dZ,
-                         floating* dW, Py_ssize_t begin, Py_ssize_t end, floating alpha,
+                         floating* dW, int first_slice, int end_slice, floating alpha,
                          floating beta) noexcept nogil:
-    # dW of layer k = alpha * gradient + beta * dW, for its units begin to end; X and order as for `forward_units`,
-    # columns NULL where sparse rows were not sorted.
+    # dW of layer k = alpha * gradient + beta * dW, for some of its slices; X and order as for `forward_units`, columns
+    # NULL where sparse rows were not sorted.
     cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], block, at, rows
-    cdef Py_ssize_t stride = model.first_stride if k == 0 else n_out
+    cdef Py_ssize_t begin = slice_begin(n_out, first_slice), end = slice_begin(n_out, end_slice)
     if k == 0 and columns != NULL:
         scale_rows(dW + begin, n_out, n_in, end - begin, beta)
         columns_backward_weight(columns, dZ + begin, n_out, dW + begin, n_out, end - begin, alpha)
@@ -384,11 +378,14 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
             dense_backward_weight(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order,
                                   n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in, rows, n_in,
                                   end - begin, alpha, beta, rows_ahead(batch, X, first + at, rows) // 2)
+        elif k == 0 and model.layout == PANELS:
+            slices_backward(model, first_slice, end_slice, X + at * n_in, dZ + at * n_out + begin, n_out, dW, rows,
+                            alpha, beta)
         elif k == model.n_layers - 1 and model.output_transposed:
             dense_backward_weight(X + at * n_in, NULL, n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in,
                                   rows, n_in, end - begin, alpha, beta, 0)
         else:
-            affine_backward_weight(X + at * n_in, n_in, dZ + at * n_out + begin, n_out, dW + begin, stride, rows, n_in,
+            affine_backward_weight(X + at * n_in, n_in, dZ + at * n_out + begin, n_out, dW + begin, n_out, rows, n_in,
                                    end - begin, alpha, beta)
         beta = 1
 
@@ -426,7 +423,7 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
     # first weight, the other weights, and biases and scales.
     cdef Py_ssize_t k, n_in, n_out, last = model.n_layers - 1
     cdef Py_ssize_t offset = model.norms, norm = model.n_parameters
-    cdef int band, n_bands
+    cdef int share, n_shares
     cdef floating* dZ = work + block_rows * model.row_size
     cdef floating* Y
     cdef floating* dY
@@ -483,28 +480,27 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
             S = slopes if leaves_slopes(model, k - 1) else NULL
             if k == last and model.output_transposed:
                 dense_backward_input(dZ, parameters + offset, n_in, dY, n_in, spare, n, n_in, n_out)
-            n_bands = bands_of(model, k, n, n_in)
-            if n_bands == 1:
+            n_shares = shares_of(model, k, n, n_in)
+            if n_shares == 1:
                 backward_below(model, k, n, dZ, parameters + offset, Y, S, X_hat, statistics, parameters + norm, dY,
                                target + offset - n_in, target + norm, 0, n_in, <floating> alpha, <floating> bias_beta)
             else:
-                for band in prange(n_bands, num_threads=min(model.n_threads, n_bands), schedule="static"):
+                for share in prange(n_shares, num_threads=min(model.n_threads, n_shares), schedule="static"):
                     backward_below(model, k, n, dZ, parameters + offset, Y, S, X_hat, statistics, parameters + norm,
-                                   dY, target + offset - n_in, target + norm, band_begin(n_in, band, n_bands),
-                                   band_begin(n_in, band + 1, n_bands), <floating> alpha, <floating> bias_beta)
+                                   dY, target + offset - n_in, target + norm, slice_begin(n_in, share),
+                                   slice_begin(n_in, share + 1), <floating> alpha, <floating> bias_beta)
         inputs = X
         if k > 0:
             inputs = Y
         beta = weight_beta if k > 0 else first_beta
-        n_bands = bands_of(model, k, n, n_out)
-        if n_bands == 1:
-            backward_units(model, batch, k, first, n, inputs, order, sorted_rows, dZ, target + offset, 0, n_out,
-                           <floating> alpha, <floating> beta)
+        n_shares = shares_of(model, k, n, n_out)
+        if n_shares == 1:
+            backward_units(model, batch, k, first, n, inputs, order, sorted_rows, dZ, target + offset, 0,
+                           slices_of(n_out), <floating> alpha, <floating> beta)
         else:
-            for band in prange(n_bands, num_threads=min(model.n_threads, n_bands), schedule="static"):
-                backward_units(model, batch, k, first, n, inputs, order, sorted_rows, dZ, target + offset,
-                               band_begin(n_out, band, n_bands), band_begin(n_out, band + 1, n_bands),
-                               <floating> alpha, <floating> beta)
+            for share in prange(n_shares, num_threads=min(model.n_threads, n_shares), schedule="static"):
+                backward_units(model, batch, k, first, n, inputs, order, sorted_rows, dZ, target + offset, share,
+                               share + 1, <floating> alpha, <floating> beta)
         if k == last or not model.normalises:
             affine_backward_bias(dZ, n_out, target + offset + weight_size(model, k), n, n_out,
                                  <floating> alpha, <floating> bias_beta)
@@ -575,8 +571,10 @@ cdef void limit_hidden_norms(const Model* model, double limit, floating* paramet
         n_in, n_out = model.sizes[k], model.sizes[k + 1]
         if k == 0 and model.layout == TRANSPOSED:
             limit_norms(parameters, n_in, n_out, n_in, True, scratch, limit)
+        elif k == 0 and model.layout == PANELS:
+            limit_panels(model, 0, slices_of(n_out), limit, parameters, scratch)
         else:
-            limit_norms(parameters + begin, model.first_stride if k == 0 else n_out, n_in, n_out, False, scratch, limit)
+            limit_norms(parameters + begin, n_out, n_in, n_out, False, scratch, limit)
         begin += weight_size(model, k) + n_out
 
 

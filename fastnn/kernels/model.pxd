@@ -16,7 +16,7 @@ cdef struct Model:
     const int* activations          # (n_layers - 1,), one a hidden layer
     int layout                      # how the weights stand: see units.pyx
     bint output_transposed          # the last weight stands as (n_classes, n_in)
-    Py_ssize_t first_size, first_stride     # of the first weight: numbers that it takes, distance of two rows
+    Py_ssize_t first_size           # numbers that the first weight takes
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
     const BlockStore* blocks        # all rows by pair of columns, for rows in order; NULL: none
     const double* dropout           # (n_layers - 1,) share of each hidden layer's units; NULL: none

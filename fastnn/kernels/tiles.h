@@ -2,7 +2,8 @@
 
    Of narrow layers the first ones, dot_rows and outer_rows, read both operands where they lie, and their vectors run along
    the inputs, which are many.  Of wide layers, wide_rows and wide_outer, vectors run along the units, so that a number of
-   X is used for a whole panel of them, which is copied together first.
+   X is used for a whole panel of them.  Weights may stand in panels, see affine.pyx; otherwise what is needed of one is
+   copied together first.
 
    The text below is compiled once for each number type: names end in _float or _double.  */
 
@@ -31,6 +32,10 @@
 #else
 #define WIDE_ROWS 4
 #endif
+/* Numbers that the weights of n_in inputs and so many vectors of units take, in whole lines of the cache. */
+#define PANELS_SIZE(n_in, n_vectors) \
+    (((n_in) * (n_vectors) * LANES * (ptrdiff_t)sizeof(NUMBER) + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES \
+     / (ptrdiff_t)sizeof(NUMBER))
 /* So many inputs, or rows backward, of a panel stay in the first cache, with what is multiplied by them. */
 #define WIDE_INPUTS 128
 #define WIDE_SAMPLES 64
@@ -485,74 +490,103 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
             TILE(1, vectors); \
         break;
 
-/* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs after the other, panel by panel. */
+/* So many units are cut into panels of at most WIDE_VECTORS vectors; the first n_wider have one more than the others. */
+#define CUT_INTO_PANELS(units) \
+    n_vectors = ((units) + LANES - 1) / LANES; \
+    n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS; \
+    vectors_each = n_panels ? (int)n_vectors / (int)n_panels : 0; \
+    n_wider = n_vectors - vectors_each * n_panels
+
+/* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs after the other, panel by panel.  n_slices slices of units
+   begin at bounds[0] = 0 to bounds[n_slices] = n_out, of which each is cut into panels; W stands in these where w_stride
+   is 0. */
 FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
-                              ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, ptrdiff_t n_out)
+                              ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices)
 {
     vector panel[WIDE_INPUTS * WIDE_VECTORS] ALIGNED;
-    NUMBER *P = (NUMBER *)panel;
-    const NUMBER *next;
+    const NUMBER *P, *next, *slice;
+    ptrdiff_t n_vectors, n_panels, vectors_each, n_wider, next_stride;
     ptrdiff_t b, p, i, j, u, width, inputs, fetched, end = n;
     ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
-    ptrdiff_t n_vectors = (n_out + LANES - 1) / LANES, n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS;
-    ptrdiff_t vectors_each = n_panels ? n_vectors / n_panels : 0, n_wider = n_vectors - vectors_each * n_panels;
-    int vectors;
+    int vectors, s, is_last;
     for (b = 0; b < n_blocks; b++) {
         j = n_in * b / n_blocks;
         inputs = n_in * (b + 1) / n_blocks - j;
-        for (p = 0, u = 0; p < n_panels; p++, u += vectors * LANES) {
-            vectors = (int)vectors_each + (p < n_wider);
-            width = n_out - u < vectors * LANES ? n_out - u : vectors * LANES;
-            NAME(copy_panel)(W + j * w_stride + u, w_stride, inputs, vectors, width, P);
-            /* What is copied next is fetched meanwhile, by each tile a line of each row. */
-            next = p + 1 < n_panels ? W + j * w_stride + u + width : W + (j + inputs) * w_stride;
-            fetched = p + 1 < n_panels || b + 1 < n_blocks ? WIDE_VECTORS * WIDE_ROWS : 0;
-            i = 0;
+        slice = W;
+        for (s = 0; s < n_slices; s++) {
+            CUT_INTO_PANELS(bounds[s + 1] - bounds[s]);
+            for (p = 0, u = bounds[s]; p < n_panels; p++, u += vectors * LANES) {
+                vectors = (int)vectors_each + (p < n_wider);
+                width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
+                /* What comes next is fetched meanwhile, by each tile a line of each row. */
+                is_last = p + 1 == n_panels && s + 1 == n_slices;
+                if (w_stride == 0) {
+                    P = slice + (u - bounds[s]) * n_in + j * vectors * LANES;
+                    next = P + n_in * vectors * LANES;
+                    next_stride = vectors * LANES;
+                } else {
+                    NAME(copy_panel)(W + j * w_stride + u, w_stride, inputs, vectors, width, (NUMBER *)panel);
+                    P = (const NUMBER *)panel;
+                    next = is_last ? W + (j + inputs) * w_stride : W + j * w_stride + u + width;
+                    next_stride = w_stride;
+                    is_last = is_last && b + 1 == n_blocks;
+                }
+                fetched = is_last ? 0 : WIDE_VECTORS * WIDE_ROWS;
+                i = 0;
 #define TILE(rows, vectors) \
-            NAME(rows_tile)(X + i * x_stride + j, x_stride, P, Z + i * z_stride + u, z_stride, inputs, width, rows, \
-                            vectors, i < fetched ? next + i / WIDE_ROWS * LANES : P, i < fetched ? w_stride : 0)
-            switch (vectors) { TILES(1) TILES(2) TILES(3) }
+                NAME(rows_tile)(X + i * x_stride + j, x_stride, P, Z + i * z_stride + u, z_stride, inputs, width, rows, \
+                                vectors, i < fetched ? next + i / WIDE_ROWS * LANES : P, i < fetched ? next_stride : 0)
+                switch (vectors) { TILES(1) TILES(2) TILES(3) }
 #undef TILE
+            }
+            slice += PANELS_SIZE(n_in, n_vectors);
         }
     }
 }
 
 /* G (n_in, n_out) = alpha * X (n, n_in).T @ D (n, n_out) + beta * G: a band of inputs after the other, and of it a few
-   rows after the other, panel by panel. */
+   rows after the other, panel by panel; slices and panels as for wide_rows. */
 FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *D, ptrdiff_t d_stride, NUMBER *G,
-                               ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in, ptrdiff_t n_out, NUMBER alpha,
-                               NUMBER beta)
+                               ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices,
+                               NUMBER alpha, NUMBER beta)
 {
     vector panel[WIDE_SAMPLES * WIDE_VECTORS] ALIGNED;
-    NUMBER *P = (NUMBER *)panel;
+    NUMBER *P = (NUMBER *)panel, *slice, *place;
+    ptrdiff_t n_vectors, n_panels, vectors_each, n_wider, stride;
     ptrdiff_t band, b, p, i, first, end, r, u, width, rows;
     ptrdiff_t inputs = BAND_BYTES / LINE_BYTES / (n > 0 ? n : 1) * (LINE_BYTES / (ptrdiff_t)sizeof(NUMBER));
     ptrdiff_t n_bands = (n_in + (inputs > 0 ? inputs : LANES) - 1) / (inputs > 0 ? inputs : LANES);
     ptrdiff_t n_blocks = n > 0 ? (n + WIDE_SAMPLES - 1) / WIDE_SAMPLES : 1;
-    ptrdiff_t n_vectors = (n_out + LANES - 1) / LANES, n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS;
-    ptrdiff_t vectors_each = n_panels ? n_vectors / n_panels : 0, n_wider = n_vectors - vectors_each * n_panels;
-    int vectors;
+    int vectors, s;
     for (band = 0; band < n_bands; band++) {
         first = n_in * band / n_bands / LANES * LANES;
         end = band + 1 < n_bands ? n_in * (band + 1) / n_bands / LANES * LANES : n_in;
         for (b = 0; b < n_blocks; b++) {
             r = n * b / n_blocks;
             rows = n * (b + 1) / n_blocks - r;
-            for (p = 0, u = 0; p < n_panels; p++, u += vectors * LANES) {
-                vectors = (int)vectors_each + (p < n_wider);
-                width = n_out - u < vectors * LANES ? n_out - u : vectors * LANES;
-                NAME(copy_panel)(D + r * d_stride + u, d_stride, rows, vectors, width, P);
-                i = first;
+            slice = G;
+            for (s = 0; s < n_slices; s++) {
+                CUT_INTO_PANELS(bounds[s + 1] - bounds[s]);
+                for (p = 0, u = bounds[s]; p < n_panels; p++, u += vectors * LANES) {
+                    vectors = (int)vectors_each + (p < n_wider);
+                    width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
+                    NAME(copy_panel)(D + r * d_stride + u, d_stride, rows, vectors, width, P);
+                    place = g_stride == 0 ? slice + (u - bounds[s]) * n_in : G + u;
+                    stride = g_stride == 0 ? vectors * LANES : g_stride;
+                    i = first;
 #define TILE(inputs, vectors) \
-                NAME(inputs_tile)(X + r * x_stride + i, x_stride, P, G + i * g_stride + u, g_stride, rows, width, inputs, \
-                                  vectors, alpha, b == 0 ? beta : 1)
-                switch (vectors) { TILES(1) TILES(2) TILES(3) }
+                    NAME(inputs_tile)(X + r * x_stride + i, x_stride, P, place + i * stride, stride, rows, width, inputs, \
+                                      vectors, alpha, b == 0 ? beta : 1)
+                    switch (vectors) { TILES(1) TILES(2) TILES(3) }
 #undef TILE
+                }
+                slice += PANELS_SIZE(n_in, n_vectors);
             }
         }
     }
 }
 
+#undef CUT_INTO_PANELS
 #undef TILES
 #undef ROW
 #undef PAIRS

@@ -9,8 +9,8 @@ the second.  Deeper networks wait once more a layer and direction.  The slices d
 layers alone and their parts are added up in order, so the bits do not depend on the number of threads.
 
 No two members should write to the same line of the cache.  So the first weight may stand by slices, in each of which a
-row begins a line; that is for sparse rows and for wide layers on dense ones.  For narrow layers on dense rows it may
-stand transposed: then a member's units are neighbours.
+row begins a line, for sparse rows; for wide layers on dense rows each slice is in panels, and for narrow ones the
+weight may stand transposed: then a member's units are neighbours.
 """
 
 from cython cimport floating
@@ -20,7 +20,9 @@ from libc.stdint cimport int32_t
 from libc.string cimport memcpy, memset
 
 from .activations cimport activate, backprop_activation
-from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows
+from .affine cimport (
+    affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows, has_panels,
+    panel_begin, panels_backward_weight, panels_forward, panels_size)
 from .blas cimport gemm_
 from .dense cimport dense_backward_input, dense_backward_weight, dense_forward, transpose_columns
 from .dropout cimport drop_units
@@ -53,28 +55,16 @@ cdef extern from *:
     void fastnn_barrier() noexcept nogil
 
 cdef enum:
-    MANY_UNITS = 200    # of a layer that has so many slices
-    SLICE_UNITS = 10    # a narrower slice loses more in its products than a thread gains
     PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
-    ALIGNED_UNITS = 8   # slices of wide layers begin at multiples of this
     LONG_OUTPUT = 64    # inputs of an output layer from which on sums along them, and no BLAS, are faster
     SORT_LINES = 6      # Sorting a non-zero takes as long as multiplying it with so many lines of numbers.
     STEP_COLUMNS = 16   # of sparse rows, whose weights are stepped on together
 
 
-cdef inline int slice_bits(Py_ssize_t width) noexcept nogil:
-    # A layer has 2 ** slice_bits slices.
-    if width >= MANY_UNITS:
-        return 2
-    return 1 if width >= 2 * SLICE_UNITS else 0
-
-
-cdef inline int slices_of(Py_ssize_t width) noexcept nogil:
-    return 1 << slice_bits(width)
-
-
 #: How weights may stand while training.
-LAYOUTS = {"stored": STORED, "transposed": TRANSPOSED, "lines": LINES, "slices": SLICES}
+LAYOUTS = {"stored": STORED, "transposed": TRANSPOSED, "slices": SLICES}
+if has_panels():
+    LAYOUTS["panels"] = PANELS
 
 
 cpdef bint transposes_output(const Py_ssize_t[::1] sizes) noexcept:
@@ -91,11 +81,6 @@ cdef int slices_at_most(const Model* model) noexcept nogil:
     return most
 
 
-cdef inline Py_ssize_t slice_begin(Py_ssize_t width, int index) noexcept nogil:
-    cdef Py_ssize_t begin = (width * index) >> slice_bits(width)
-    return (begin + ALIGNED_UNITS // 2) // ALIGNED_UNITS * ALIGNED_UNITS if begin < width and width >= 64 else begin
-
-
 cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept nogil:
     # So many numbers in whole lines of the cache.
     cdef Py_ssize_t line = LINE_BYTES // number_size
@@ -107,20 +92,28 @@ cdef inline Py_ssize_t sliced_row(Py_ssize_t width, int s, Py_ssize_t number_siz
     return to_lines(slice_begin(width, s + 1) - slice_begin(width, s), number_size)
 
 
-cdef Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, Py_ssize_t number_size) noexcept nogil:
-    # Where slice s of the first weight begins.
+cdef inline bint stands_by_slices(int layout) noexcept nogil:
+    return layout == SLICES or layout == PANELS
+
+
+cdef Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, int layout,
+                             Py_ssize_t number_size) noexcept nogil:
+    # Where slice s of the first weight begins, in a layout by slices.
     cdef Py_ssize_t total = 0
     cdef int t
     for t in range(s):
-        total += n_in * sliced_row(width, t, number_size)
+        if layout == PANELS:
+            total += panels_size(n_in, slice_begin(width, t + 1) - slice_begin(width, t), number_size)
+        else:
+            total += n_in * sliced_row(width, t, number_size)
     return total
 
 
 cdef Py_ssize_t first_size(Py_ssize_t n_in, Py_ssize_t n_out, int layout, Py_ssize_t number_size) noexcept nogil:
     # Numbers that the first weight takes.
-    if layout == SLICES:
-        return sliced_begin(n_in, n_out, slices_of(n_out), number_size)
-    return n_in * (to_lines(n_out, number_size) if layout == LINES else n_out)
+    if stands_by_slices(layout):
+        return sliced_begin(n_in, n_out, slices_of(n_out), layout, number_size)
+    return n_in * n_out
 
 
 cdef void arrange(Model* model, Py_ssize_t number_size) noexcept nogil:
@@ -130,8 +123,50 @@ cdef void arrange(Model* model, Py_ssize_t number_size) noexcept nogil:
     model.first_size += longer
     model.norms += longer
     model.n_parameters += longer
-    if model.layout == LINES:
-        model.first_stride = to_lines(n_out, number_size)
+
+
+cdef inline Py_ssize_t* bounds_of(Py_ssize_t width, int first, int end, Py_ssize_t* bounds) noexcept nogil:
+    # Where slices first to end begin, counted from the first.
+    cdef int s
+    for s in range(first, end + 1):
+        bounds[s - first] = slice_begin(width, s) - slice_begin(width, first)
+    return bounds
+
+
+cdef void slices_forward(const Model* model, int first, int end, const floating* X, const floating* W,
+                         const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n) noexcept nogil:
+    # Slices first to end of the first layer, in panels: Z = X (n, n_in) @ W + b, where Z and b begin with these slices
+    cdef Py_ssize_t[N_SLICES + 1] bounds
+    cdef Py_ssize_t n_in = model.sizes[0], width = model.sizes[1]
+    panels_forward(X, n_in, W + sliced_begin(n_in, width, first, PANELS, sizeof(floating)), b, Z, z_stride, n, n_in,
+                   bounds_of(width, first, end, bounds), end - first)
+
+
+cdef void slices_backward(const Model* model, int first, int end, const floating* X, const floating* dZ,
+                          Py_ssize_t z_stride, floating* dW, Py_ssize_t n, floating alpha,
+                          floating beta) noexcept nogil:
+    # The same slices of dW = alpha * X.T (n_in, n) @ dZ + beta * dW, where dZ begins with them
+    cdef Py_ssize_t[N_SLICES + 1] bounds
+    cdef Py_ssize_t n_in = model.sizes[0], width = model.sizes[1]
+    panels_backward_weight(X, n_in, dZ, z_stride, dW + sliced_begin(n_in, width, first, PANELS, sizeof(floating)), n,
+                           n_in, bounds_of(width, first, end, bounds), end - first, alpha, beta)
+
+
+cdef void limit_panels(const Model* model, int first, int end, double limit, floating* parameters,
+                       floating* scratch) noexcept nogil:
+    # Of slices first to end of the first weight, in panels; scratch has room for a panel's row, and is 0 again.
+    cdef Py_ssize_t n_in = model.sizes[0], width = model.sizes[1], units, unit, row, p
+    cdef floating* slice_
+    cdef int s
+    for s in range(first, end):
+        units = slice_begin(width, s + 1) - slice_begin(width, s)
+        slice_ = parameters + sliced_begin(n_in, width, s, PANELS, sizeof(floating))
+        p = unit = 0
+        while unit < units:
+            row = panel_begin(units, p + 1, sizeof(floating)) - unit
+            limit_norms(slice_ + n_in * unit, row, n_in, min(row, units - unit), False, scratch, limit)
+            memset(scratch, 0, row * sizeof(floating))
+            p, unit = p + 1, unit + row
 
 
 cdef Py_ssize_t rows_work_size(const Model* model, Py_ssize_t batch_size) noexcept nogil:
@@ -302,8 +337,12 @@ cdef bint own_block(const Model* model, Py_ssize_t index, Py_ssize_t number_size
         block.begin, block.stride, block.n_rows, block.n_columns = layer + begin * n_out, n_out, end - begin, n_out
     elif k == 0 and model.layout == SLICES:
         # What fills up a line is 0 and stays so.
-        block.begin, block.n_rows = sliced_begin(model.sizes[0], width, s, number_size), model.sizes[0]
+        block.begin, block.n_rows = sliced_begin(model.sizes[0], width, s, SLICES, number_size), model.sizes[0]
         block.stride = block.n_columns = sliced_row(width, s, number_size)
+    elif k == 0 and model.layout == PANELS:
+        # And so is what fills up a panel.
+        block.begin, block.n_rows = sliced_begin(model.sizes[0], width, s, PANELS, number_size), 1
+        block.stride = block.n_columns = panels_size(model.sizes[0], end - begin, number_size)
     elif k == 0 and model.layout == TRANSPOSED:
         block.by_units = True
         block.begin, block.n_rows = begin * model.sizes[0], end - begin
@@ -363,8 +402,14 @@ cdef void limit_own_norms(const Model* model, double limit, floating* parameters
                           int n_members) noexcept nogil:
     cdef Py_ssize_t index
     cdef Block block
+    cdef int s
     for index in range(0, n_blocks(model) - 2 * N_SLICES, 2):
-        if own_block(model, index, sizeof(floating), member, n_members, &block):
+        s = <int> (index // 2)
+        if not own_block(model, index, sizeof(floating), member, n_members, &block):
+            continue
+        if s < N_SLICES and model.layout == PANELS:
+            limit_panels(model, s, s + 1, limit, parameters, scratch + block.begin)
+        else:
             limit_norms(parameters + block.begin, block.stride, block.n_rows, block.n_columns, block.by_units,
                         scratch + block.begin, limit)
             # The gradient of what fills up lines stays 0.
@@ -389,9 +434,11 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef floating* rows
     cdef int s, m, _, parity = 0, third = 0
     cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
+    cdef int first_slice, end_slice
     cdef Py_ssize_t own_stride, shift, stride
     cdef bint sparse = run.store.kind == CSR
     cdef bint by_slices = model.layout == SLICES, transposed = model.layout == TRANSPOSED
+    cdef bint in_panels = model.layout == PANELS
     cdef bint in_place = not sparse and lie_ready(run.store, work) and (transposed or run.order == NULL)
     cdef bint gathers = not sparse and not in_place, sorts = sparse and model.nonzeros > 0
     cdef Step step
@@ -431,8 +478,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             squares[i] = 0
 
     width = model.sizes[1]
-    own_begin = slice_begin(width, slices_of(width) * member // n_members)
-    own_end = slice_begin(width, slices_of(width) * (member + 1) // n_members)
+    first_slice, end_slice = slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members
+    own_begin, own_end = slice_begin(width, first_slice), slice_begin(width, end_slice)
     # Nobody else reads the outputs of a single hidden layer, so each member keeps its own together, in whole lines of
     # the cache: unit u of row i stands at A[i * stride + u].
     own_stride = to_lines(own_end - own_begin, sizeof(floating))
@@ -476,6 +523,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             dense_forward(X, order, n_in, parameters + own_begin * n_in, n_in,
                           parameters + model.first_size + own_begin, outputs + shift + own_begin, stride, n, n_in,
                           own_end - own_begin, ahead - ahead // 2)
+        elif in_panels:
+            slices_forward(model, first_slice, end_slice, X, parameters, parameters + model.first_size + own_begin,
+                           outputs + shift + own_begin, stride, n)
         for k in range(n_hidden):
             below, width = model.sizes[k], model.sizes[k + 1]
             A = outputs + block_rows * before + shift
@@ -485,11 +535,12 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 own = weight + weight_size(model, k) + begin
                 sliced, row = weight + begin, width
                 if k == 0 and by_slices:
-                    sliced, row = sliced_begin(n_in, width, s, sizeof(floating)), sliced_row(width, s, sizeof(floating))
+                    sliced = sliced_begin(n_in, width, s, SLICES, sizeof(floating))
+                    row = sliced_row(width, s, sizeof(floating))
                 if k == 0 and sparse:
                     sparse_forward(run.store, run.order, at, n, parameters + sliced, row, parameters + own, A + begin,
                                    stride, end - begin)
-                elif k > 0 or not transposed:
+                elif k > 0 or not (transposed or in_panels):
                     affine_forward(Y, below, parameters + sliced, row, parameters + own, A + begin, stride, n, below,
                                    end - begin)
                 S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
@@ -573,10 +624,13 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         # The gradient: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.  A plain step is
         # folded into it.
         width = model.sizes[1]
+        stride = own_stride if n_hidden == 1 else width
         if transposed:
-            stride = own_stride if n_hidden == 1 else width
             dense_backward_weight(X, order, n_in, deltas + shift + own_begin, stride, target + own_begin * n_in, n_in,
                                   n, n_in, own_end - own_begin, alpha, weight_beta, ahead // 2)
+        elif in_panels:
+            slices_backward(model, first_slice, end_slice, X, deltas + shift + own_begin, stride, target, n, alpha,
+                            weight_beta)
         weight = 0
         before = 0
         Y = X
@@ -589,14 +643,15 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 sliced, row = weight + begin, width
                 if k == 0 and by_slices:
-                    sliced, row = sliced_begin(n_in, width, s, sizeof(floating)), sliced_row(width, s, sizeof(floating))
+                    sliced = sliced_begin(n_in, width, s, SLICES, sizeof(floating))
+                    row = sliced_row(width, s, sizeof(floating))
                 if k == 0 and by_columns:
                     step_columns(model, run, &step, at, rows, D + begin, stride, parameters + sliced,
                                  gradient + sliced, state + sliced, row, end - begin, n_members)
                 elif k == 0 and sparse:
                     step_sparse(model, run, at, n, rows, D + begin, stride, target + sliced, row, end - begin,
                                 n_members, alpha, weight_beta)
-                elif k > 0 or not transposed:
+                elif k > 0 or not (transposed or in_panels):
                     affine_backward_weight(Y, below, D + begin, stride, target + sliced, row, n, below, end - begin,
                                            alpha, weight_beta)
                 own = weight + weight_size(model, k) + begin
@@ -654,13 +709,20 @@ def vector_size(const Py_ssize_t[::1] sizes, int layout, Py_ssize_t number_size)
     return total
 
 
+cdef void copy_rows(const floating* A, Py_ssize_t stride, floating* A_out, Py_ssize_t stride_out, Py_ssize_t n,
+                    Py_ssize_t width) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        memcpy(A_out + i * stride_out, A + i * stride, width * sizeof(floating))
+
+
 def rearrange(const Py_ssize_t[::1] sizes, int layout, bint back, const floating[::1] vector,
               floating[::1] vector_out, int n_threads=1):
     """vector_out = vector (n_parameters,) with the weights in one of LAYOUTS.
 
     back : vector has them in that layout, vector_out as they are stored
     """
-    cdef Py_ssize_t n_in = sizes[0], n_out = sizes[1], size = n_in * n_out, begin, width, row, rest, sliced, i
+    cdef Py_ssize_t n_in = sizes[0], n_out = sizes[1], size = n_in * n_out, begin, end, units, p, row, rest, sliced, i
     cdef Py_ssize_t n_layers = sizes.shape[0] - 1, n_last = sizes[n_layers - 1], n_classes = sizes[n_layers]
     cdef int s, part, n_parts = 1 if size < PARALLEL_COPY else n_threads
     cdef bint transposes = layout != STORED and transposes_output(sizes)
@@ -687,17 +749,21 @@ def rearrange(const Py_ssize_t[::1] sizes, int layout, bint back, const floating
                 else:
                     transpose_columns(&vector[0], &vector_out[0], n_in, n_out, n_out * part // n_parts,
                                       n_out * (part + 1) // n_parts)
-        for s in range(slices_of(n_out) if layout == SLICES else layout != TRANSPOSED):
-            begin, width, row, sliced = 0, n_out, first_size(1, n_out, layout, sizeof(floating)), 0
-            if layout == SLICES:
-                begin, row = slice_begin(n_out, s), sliced_row(n_out, s, sizeof(floating))
-                width = slice_begin(n_out, s + 1) - begin
-                sliced = sliced_begin(n_in, n_out, s, sizeof(floating))
-            for i in range(n_in):
-                if back:
-                    memcpy(&vector_out[i * n_out + begin], &vector[sliced + i * row], width * sizeof(floating))
-                else:
-                    memcpy(&vector_out[sliced + i * row], &vector[i * n_out + begin], width * sizeof(floating))
+        elif layout == STORED:
+            memcpy(&vector_out[0], &vector[0], size * sizeof(floating))
+        else:
+            for s in range(slices_of(n_out)):
+                begin, end = slice_begin(n_out, s), slice_begin(n_out, s + 1)
+                sliced, units, p = sliced_begin(n_in, n_out, s, layout, sizeof(floating)), end - begin, 0
+                # A slice is a panel where it has no others.
+                while begin < end:
+                    row = sliced_row(n_out, s, sizeof(floating))
+                    if layout == PANELS:
+                        row = (panel_begin(units, p + 1, sizeof(floating)) - panel_begin(units, p, sizeof(floating)))
+                    copy_rows(&vector[sliced if back else begin], row if back else n_out,
+                              &vector_out[begin if back else sliced], n_out if back else row, n_in,
+                              min(row, end - begin))
+                    begin, sliced, p = begin + row, sliced + n_in * row, p + 1
 
 
 def slice_bounds(Py_ssize_t width):
