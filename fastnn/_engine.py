@@ -49,10 +49,10 @@ FEWEST_BLOCK_ROWS = 16
 THIN_UNITS = 32
 TILED_ROWS = 12
 
-# With so many inputs or more, narrow layers are trained on dense rows by kernels/dense.pyx.  With fewer, sums along the
-# inputs are too short to gain; and where a row of the first weight has so many bytes, sums along the units are faster.
+# With so many inputs or more, the first layer is trained on dense rows by sums along the inputs (kernels/dense.pyx), or,
+# from so many units on, in panels (kernels/affine.pyx).  With fewer inputs both are too short to gain.
 DENSE_INPUTS = 64
-WIDE_BYTES = 768
+WIDE_UNITS = 64
 
 # The gradient of sparse rows is taken by column (see kernels/sparse.pyx) from so many non-zeros a column on, fewer
 # where a row of the first weight has at least this size.  Where they must be sorted for each batch, it takes both.
@@ -348,10 +348,8 @@ class Engine:
         layout = "stored"
         if isinstance(X, CSRRows):
             layout = "slices" if by_units else "stored"
-        elif n_in >= DENSE_INPUTS and n_units * dtype.itemsize < WIDE_BYTES:
-            layout = "transposed"
-        elif n_in >= DENSE_INPUTS and "panels" in units.LAYOUTS:
-            layout = "panels"
+        elif n_in >= DENSE_INPUTS:
+            layout = "panels" if n_units >= WIDE_UNITS and "panels" in units.LAYOUTS else "transposed"
         self._rearranges = layout != "stored"
         if self._rearranges:
             size = units.vector_size(self.sizes, units.LAYOUTS[layout], dtype.itemsize) + self._n_norms

@@ -273,7 +273,7 @@ cdef inline bint make_up_rows(Py_ssize_t stride, Py_ssize_t width, Py_ssize_t nu
     return stride == width or stride == to_lines(width, number_size)
 
 
-cdef inline void activate_slice(const Model* model, int k, floating* Z, floating* slopes, Py_ssize_t stride,
+cdef inline void activate_own(const Model* model, int k, floating* Z, floating* slopes, Py_ssize_t stride,
                                 Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first) noexcept nogil:
     # Units begin to end of hidden layer k, for n rows from position first on; slopes NULL: it needs none.
     cdef Py_ssize_t i
@@ -288,7 +288,7 @@ cdef inline void activate_slice(const Model* model, int k, floating* Z, floating
                    model.sizes[k + 1])
 
 
-cdef inline void backprop_slice(int activation, const floating* Y, const floating* slopes, floating* dY,
+cdef inline void backprop_own(int activation, const floating* Y, const floating* slopes, floating* dY,
                                 Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width) noexcept nogil:
     cdef Py_ssize_t i
     if make_up_rows(stride, width, sizeof(floating)):
@@ -434,7 +434,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef floating* rows
     cdef int s, m, _, parity = 0, third = 0
     cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
-    cdef int first_slice, end_slice
+    cdef int first_slice, end_slice, from_slice, to_slice  # the member's, of the first layer and of any
     cdef Py_ssize_t own_stride, shift, stride
     cdef bint sparse = run.store.kind == CSR
     cdef bint by_slices = model.layout == SLICES, transposed = model.layout == TRANSPOSED
@@ -530,7 +530,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             below, width = model.sizes[k], model.sizes[k + 1]
             A = outputs + block_rows * before + shift
             stride = own_stride if n_hidden == 1 else width
-            for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
+            from_slice = slices_of(width) * member // n_members
+            to_slice = slices_of(width) * (member + 1) // n_members
+            for s in range(from_slice, to_slice):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 own = weight + weight_size(model, k) + begin
                 sliced, row = weight + begin, width
@@ -543,10 +545,13 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 elif k > 0 or not (transposed or in_panels):
                     affine_forward(Y, below, parameters + sliced, row, parameters + own, A + begin, stride, n, below,
                                    end - begin)
-                S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
-                activate_slice(model, <int> k, A + begin, S, stride, n, begin, end, at)
-                if k == n_hidden - 1:
+            begin, end = slice_begin(width, from_slice), slice_begin(width, to_slice)
+            S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
+            activate_own(model, <int> k, A + begin, S, stride, n, begin, end, at)
+            if k == n_hidden - 1:
+                for s in range(from_slice, to_slice):
                     # part of the logits (n, n_classes) = Y (n, own) @ W (own, n_classes); the first has b too
+                    begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                     own = (parity * N_SLICES + s) * block_rows * n_classes
                     bias = parameters + output + width * n_classes if s == 0 else NULL
                     if model.output_transposed:
@@ -556,7 +561,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                         fill_rows(bias, parts + own, n_classes, n, n_classes)
                         gemm_[floating](False, False, n, n_classes, end - begin, 1, A + begin, stride,
                                         parameters + output + begin * n_classes, n_classes, 1, parts + own, n_classes)
-            if k < n_hidden - 1:
+            else:
                 fastnn_barrier()
             Y = A
             before += width
@@ -600,7 +605,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             D = deltas + block_rows * before + shift
             A = outputs + block_rows * before + shift
             stride = own_stride if n_hidden == 1 else width
-            for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
+            from_slice = slices_of(width) * member // n_members
+            to_slice = slices_of(width) * (member + 1) // n_members
+            for s in range(from_slice, to_slice):
                 begin, end = slice_begin(width, s), slice_begin(width, s + 1)
                 if k == n_hidden - 1 and model.output_transposed:
                     dense_backward_input(dZ, parameters + output + begin, width, D + begin, stride, spare, n,
@@ -612,8 +619,9 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                     affine_backward_input(deltas + block_rows * (before + width), model.sizes[k + 2],
                                           parameters + weight + begin * model.sizes[k + 2], model.sizes[k + 2],
                                           D + begin, stride, n, end - begin, model.sizes[k + 2])
-                S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
-                backprop_slice(model.activations[k], A + begin, S, D + begin, stride, n, end - begin)
+            begin, end = slice_begin(width, from_slice), slice_begin(width, to_slice)
+            S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
+            backprop_own(model.activations[k], A + begin, S, D + begin, stride, n, end - begin)
             weight -= weight_size(model, k) + width
             if n_hidden > 1:
                 fastnn_barrier()
