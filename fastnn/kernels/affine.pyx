@@ -2,7 +2,7 @@
 
 The backward pass scales and adds (alpha, beta) as BLAS does, so that a plain gradient step can be
 folded into the product: with alpha = learning_rate and beta = 1 it writes the new weights themselves.
-Products are BLAS's where the layer is narrow, and for the gradient of X.
+Products are BLAS's where the layer is narrow but not small, and for the gradient of X.
 
 A wide layer's weight may also stand in panels.  Its units are cut into slices, those of a slice into panels of at most
 three vectors of the processor, and the weights of a panel stand together: a row for each input, with zeros behind the
@@ -32,10 +32,15 @@ cdef extern from "tiles.h" nogil:
 
 cdef enum:
     TILED_BYTES = 256   # of a row of weights, from which on our own tiles are faster than BLAS
+    FEW_WEIGHTS = 2048  # up to which they are too: BLAS takes longer to begin
 
 
-cdef inline bint is_tiled(Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
-    return VECTOR_BYTES > 0 and n_out * number_size >= TILED_BYTES
+cdef inline bint is_few(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    return VECTOR_BYTES > 0 and n_in * n_out <= FEW_WEIGHTS
+
+
+cdef inline bint is_tiled(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
+    return VECTOR_BYTES > 0 and n_out * number_size >= TILED_BYTES or is_few(n_in, n_out)
 
 
 cdef bint has_panels() noexcept nogil:
@@ -98,7 +103,7 @@ cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating*
     cdef Py_ssize_t[2] bounds
     fill_rows(b, Z, z_stride, n, n_out)
     # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
-    if is_tiled(n_out, sizeof(floating)):
+    if is_tiled(n_in, n_out, sizeof(floating)):
         bounds[0], bounds[1] = 0, n_out
         wide_rows(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, 1)
         return
@@ -117,6 +122,17 @@ cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const f
                                 floating* dX, Py_ssize_t x_stride,
                                 Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in)
+    cdef Py_ssize_t[2] bounds
+    cdef floating[FEW_WEIGHTS] transposed
+    cdef Py_ssize_t i, j
+    if is_few(n_in, n_out):
+        for i in range(n_in):
+            for j in range(n_out):
+                transposed[j * n_in + i] = W[i * w_stride + j]
+        bounds[0], bounds[1] = 0, n_in
+        fill_rows(<const floating*> NULL, dX, x_stride, n, n_in)
+        wide_rows(dZ, z_stride, &transposed[0], n_in, dX, x_stride, n, n_out, bounds, 1)
+        return
     gemm_[floating](False, True, n, n_in, n_out, 1, dZ, z_stride, W, w_stride, 0, dX, x_stride)
 
 
@@ -125,7 +141,7 @@ cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const f
                                  floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
     cdef Py_ssize_t[2] bounds
-    if is_tiled(n_out, sizeof(floating)):
+    if is_tiled(n_in, n_out, sizeof(floating)):
         bounds[0], bounds[1] = 0, n_out
         wide_outer(X, x_stride, dZ, z_stride, dW, w_stride, n, n_in, bounds, 1, alpha, beta)
         return

@@ -494,8 +494,11 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
 #define CUT_INTO_PANELS(units) \
     n_vectors = ((units) + LANES - 1) / LANES; \
     n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS; \
-    vectors_each = n_panels ? (int)n_vectors / (int)n_panels : 0; \
-    n_wider = n_vectors - vectors_each * n_panels
+    vectors_each = n_panels > 1 ? (int)n_vectors / (int)n_panels : n_vectors; \
+    n_wider = n_panels > 1 ? n_vectors - vectors_each * n_panels : 0
+
+/* Where part k of m begins, of n: without dividing at both ends, since that takes longer than a small product. */
+#define PART(n, k, m) ((k) == 0 ? 0 : (k) == (m) ? (n) : (n) * (k) / (m))
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs after the other, panel by panel.  n_slices slices of units
    begin at bounds[0] = 0 to bounds[n_slices] = n_out, of which each is cut into panels; W stands in these where w_stride
@@ -510,8 +513,8 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
     ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
     int vectors, s, is_last;
     for (b = 0; b < n_blocks; b++) {
-        j = n_in * b / n_blocks;
-        inputs = n_in * (b + 1) / n_blocks - j;
+        j = PART(n_in, b, n_blocks);
+        inputs = PART(n_in, b + 1, n_blocks) - j;
         slice = W;
         for (s = 0; s < n_slices; s++) {
             CUT_INTO_PANELS(bounds[s + 1] - bounds[s]);
@@ -554,16 +557,16 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
     NUMBER *P = (NUMBER *)panel, *slice, *place;
     ptrdiff_t n_vectors, n_panels, vectors_each, n_wider, stride;
     ptrdiff_t band, b, p, i, first, end, r, u, width, rows;
-    ptrdiff_t inputs = BAND_BYTES / LINE_BYTES / (n > 0 ? n : 1) * (LINE_BYTES / (ptrdiff_t)sizeof(NUMBER));
-    ptrdiff_t n_bands = (n_in + (inputs > 0 ? inputs : LANES) - 1) / (inputs > 0 ? inputs : LANES);
+    ptrdiff_t inputs = BAND_BYTES / LINE_BYTES / (n > 0 ? (int)n : 1) * (LINE_BYTES / (ptrdiff_t)sizeof(NUMBER));
+    ptrdiff_t n_bands = n_in <= inputs ? n_in > 0 : (n_in + (inputs > 0 ? inputs : LANES) - 1) / (inputs > 0 ? inputs : LANES);
     ptrdiff_t n_blocks = n > 0 ? (n + WIDE_SAMPLES - 1) / WIDE_SAMPLES : 1;
     int vectors, s;
     for (band = 0; band < n_bands; band++) {
-        first = n_in * band / n_bands / LANES * LANES;
-        end = band + 1 < n_bands ? n_in * (band + 1) / n_bands / LANES * LANES : n_in;
+        first = PART(n_in, band, n_bands) / LANES * LANES;
+        end = band + 1 < n_bands ? PART(n_in, band + 1, n_bands) / LANES * LANES : n_in;
         for (b = 0; b < n_blocks; b++) {
-            r = n * b / n_blocks;
-            rows = n * (b + 1) / n_blocks - r;
+            r = PART(n, b, n_blocks);
+            rows = PART(n, b + 1, n_blocks) - r;
             slice = G;
             for (s = 0; s < n_slices; s++) {
                 CUT_INTO_PANELS(bounds[s + 1] - bounds[s]);
@@ -587,6 +590,7 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
 }
 
 #undef CUT_INTO_PANELS
+#undef PART
 #undef TILES
 #undef ROW
 #undef PAIRS

@@ -21,9 +21,8 @@ from libc.string cimport memcpy, memset
 
 from .activations cimport activate, backprop_activation
 from .affine cimport (
-    affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, fill_rows, has_panels,
+    affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward, has_panels,
     panel_begin, panels_backward_weight, panels_forward, panels_size)
-from .blas cimport gemm_
 from .dense cimport dense_backward_input, dense_backward_weight, dense_forward, transpose_columns
 from .dropout cimport drop_units
 from .losses cimport loss_rows, sum_of_weights
@@ -558,9 +557,8 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                         dense_forward(A + begin, NULL, stride, parameters + output + begin, width, bias, parts + own,
                                       n_classes, n, end - begin, n_classes, 0)
                     else:
-                        fill_rows(bias, parts + own, n_classes, n, n_classes)
-                        gemm_[floating](False, False, n, n_classes, end - begin, 1, A + begin, stride,
-                                        parameters + output + begin * n_classes, n_classes, 1, parts + own, n_classes)
+                        affine_forward(A + begin, stride, parameters + output + begin * n_classes, n_classes, bias,
+                                       parts + own, n_classes, n, end - begin, n_classes)
             else:
                 fastnn_barrier()
             Y = A
