@@ -29,9 +29,10 @@ Rows = NDArray[Any] | CSRRows
 CHUNK_SECONDS = 0.05
 
 # Where other work takes so much of the processors' time that the threads of small batches wait for each other, fewer
-# of them run for so many chunks; then all are tried again, and after each failure in a row twice as late, up to the
-# second number.  The results do not depend on it.
+# of them run for so many chunks; then all are tried again for a short one, and after each failure in a row twice as
+# late, up to the second number.  The results do not depend on it.
 CONTENDED_CHUNKS = (4, 16)
+TRIAL_SECONDS = 0.015
 MEASURABLE_SECONDS = 0.01
 
 # A block holds so many rows that its first product is one that OpenBLAS does without packing (about 1e6
@@ -49,8 +50,8 @@ FEWEST_BLOCK_ROWS = 16
 THIN_UNITS = 32
 TILED_ROWS = 12
 
-# With so many inputs or more, the first layer is trained on dense rows by sums along the inputs (kernels/dense.pyx), or,
-# from so many units on, in panels (kernels/affine.pyx).  With fewer inputs both are too short to gain.
+# With so many inputs or more, the first layer is trained on dense rows by sums along the inputs (kernels/dense.pyx), or
+# from so many units on in panels (kernels/affine.pyx).  With fewer inputs both are too short to gain.
 DENSE_INPUTS = 64
 WIDE_UNITS = 64
 
@@ -469,6 +470,8 @@ class Engine:
         """
         measures = self._in_team and self.n_threads > 1
         if measures:
+            if self._contended_chunks == 0 and self._next_contended != CONTENDED_CHUNKS[0]:
+                seconds = min(seconds, TRIAL_SECONDS)
             started = time.perf_counter(), time.process_time()
         with single_threaded_blas:
             epoch.train(

@@ -113,8 +113,8 @@ class Space(NamedTuple):
     penalties : (n_layers, N_PENALTIES), zeros at the start of an epoch: sum over the finished batches of what the
         penalties take off the objective, times the weight of the batch; to be added up
     layout : of `units.LAYOUTS`; parameters, state and gradients are as `units.rearrange` makes them, as long as
-        `units.vector_size` says.  "slices" are for batches alone of sparse rows that are shared out by units; other sparse
-        rows know nothing but "stored".
+        `units.vector_size` says.  "slices" are for batches of sparse rows that are shared out by units, and others of
+        sparse rows know nothing but "stored".
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: not sorted
     touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they
         touch alone, and `touched.bring_up_to_date` the others in the end; work space is then that of touches=True,

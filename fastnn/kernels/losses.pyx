@@ -132,7 +132,8 @@ cdef double binary_rows(const floating* values, const TargetStore* targets, Py_s
             if not product < LARGE_PRODUCT:
                 sum_ -= log(product)
                 product = 1
-            Z[i * n_out + j] = <floating> (weight * scale) * (y - (e if z < 0 else <floating> 1.0) / (<floating> 1.0 + e))
+            e = (e if z < 0 else <floating> 1.0) / (<floating> 1.0 + e)
+            Z[i * n_out + j] = <floating> (weight * scale) * (y - e)
         log_likelihood += weight * (sum_ - log(product))
     return log_likelihood
 

@@ -14,7 +14,7 @@ cdef enum:
     STORED          # all of them as (n_in, n_out)
     TRANSPOSED      # the first one as (n_out, n_in)
     PANELS          # the first one in panels: see affine.pyx
-    SLICES          # the first one as (n_in, n_units) for each slice of units, where each row begins a line of the cache
+    SLICES          # the first one as (n_in, n_units) for each slice of units, where a row begins a line of the cache
 
 cpdef bint transposes_output(const Py_ssize_t[::1] sizes) noexcept
 

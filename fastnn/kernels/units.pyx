@@ -273,7 +273,7 @@ cdef inline bint make_up_rows(Py_ssize_t stride, Py_ssize_t width, Py_ssize_t nu
 
 
 cdef inline void activate_own(const Model* model, int k, floating* Z, floating* slopes, Py_ssize_t stride,
-                                Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first) noexcept nogil:
+                              Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t first) noexcept nogil:
     # Units begin to end of hidden layer k, for n rows from position first on; slopes NULL: it needs none.
     cdef Py_ssize_t i
     if make_up_rows(stride, end - begin, sizeof(floating)):
@@ -288,7 +288,7 @@ cdef inline void activate_own(const Model* model, int k, floating* Z, floating* 
 
 
 cdef inline void backprop_own(int activation, const floating* Y, const floating* slopes, floating* dY,
-                                Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width) noexcept nogil:
+                              Py_ssize_t stride, Py_ssize_t n, Py_ssize_t width) noexcept nogil:
     cdef Py_ssize_t i
     if make_up_rows(stride, width, sizeof(floating)):
         backprop_activation(activation, Y, slopes, dY, n * stride)
