@@ -557,8 +557,8 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
     NUMBER *P = (NUMBER *)panel, *slice, *place;
     ptrdiff_t n_vectors, n_panels, vectors_each, n_wider, stride;
     ptrdiff_t band, b, p, i, first, end, r, u, width, rows;
-    ptrdiff_t inputs = BAND_BYTES / LINE_BYTES / (n > 0 ? (int)n : 1) * (LINE_BYTES / (ptrdiff_t)sizeof(NUMBER));
-    ptrdiff_t n_bands = n_in <= inputs ? n_in > 0 : (n_in + (inputs > 0 ? inputs : LANES) - 1) / (inputs > 0 ? inputs : LANES);
+    ptrdiff_t fit = BAND_BYTES / LINE_BYTES / (n > 0 ? (int)n : 1) * (LINE_BYTES / (ptrdiff_t)sizeof(NUMBER));
+    ptrdiff_t inputs = fit > 0 ? fit : LANES, n_bands = n_in <= inputs ? n_in > 0 : (n_in + inputs - 1) / inputs;
     ptrdiff_t n_blocks = n > 0 ? (n + WIDE_SAMPLES - 1) / WIDE_SAMPLES : 1;
     int vectors, s;
     for (band = 0; band < n_bands; band++) {
