@@ -528,7 +528,8 @@ def rearrange(sizes: Array, layout: int, back: bool, vector: Array, vector_out: 
     if layout == LAYOUTS["slices"]:
         parts, line, begin = [], 64 // vector.itemsize, 0  # of the cache
         for n_units in np.diff(slice_bounds(n_out)):
-            width = -(-n_units // line) * line
+            n_lines = -(-n_units // line)
+            width = (n_lines + (n_lines > 8 and n_lines % 2 == 0)) * line
             parts.append(first[begin : begin + n_in * width].reshape(n_in, width)[:, :n_units])
             begin += n_in * width
     elif layout == LAYOUTS["transposed"]:

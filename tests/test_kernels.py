@@ -329,7 +329,7 @@ def test_layer_in_panels(dtype, assert_close, rng, n, n_in, bounds):
 
 
 @pytest.mark.parametrize("layout", units.LAYOUTS)
-@pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (17, 20, 2), (70, 53, 3), (33, 210, 4), (600, 250, 2)])
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (17, 20, 2), (70, 53, 3), (33, 210, 4), (600, 250, 2), (5, 1003, 2)])
 def test_rearrange(dtype, rng, sizes, layout):
     sizes, layout = np.array(sizes, np.intp), units.LAYOUTS[layout]
     vector = draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
@@ -376,6 +376,30 @@ def test_sparse_layer(dtype, assert_close, rng, n, n_out, density):
             name = "backprop_sparse_weight_by_block"
             by_block, expected = call_both(name, lambda o, s=scale, b=blocks: (X, b, dZ, *o, *s), [W])
             assert_close(by_block[0], expected[0], 4)
+
+
+@pytest.mark.parametrize("n", [1, 128, 301])
+@pytest.mark.parametrize("n_out", [60, 128, 250])
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_sparse_layer_by_parts_of_its_inputs(dtype, assert_close, rng, n, n_out, is_sorted):
+    """Wide panels go by parts where rows have enough non-zeros, in some order; the bits are those of a row alone."""
+    n_in = 700
+    X = draw(rng, n, n_in, dtype=dtype) * (rng.random((n, n_in)) < np.linspace(0.5, 0, n)[:, None])
+    W, b = draw(rng, n_in, n_out, dtype=dtype), draw(rng, n_out, dtype=dtype)
+    csr = to_csr(X, np.dtype(dtype))
+    if not is_sorted:
+        for begin, end in itertools.pairwise(csr.indptr):
+            order = begin + rng.permutation(end - begin)
+            csr.data[begin:end], csr.indices[begin:end] = csr.data[order], csr.indices[order]
+    Z = np.full((n, n_out), np.nan, dtype)
+    sparse.sparse_affine(csr, W, b, Z)
+    assert_close(Z, scipy_sparse.csr_array(X) @ W + b, 4)
+    few = np.full((1, n_out), np.nan, dtype)
+    for i in {0, n // 2, n - 1}:
+        at = slice(*csr.indptr[i : i + 2])
+        row = CSRRows(csr.data[at], csr.indices[at], np.array([0, at.stop - at.start]), n_in)
+        sparse.sparse_affine(row, W, b, few)
+        np.testing.assert_array_equal(few[0], Z[i])
 
 
 @pytest.mark.parametrize("stored", ["uint8", "float32", "float64"])

@@ -20,6 +20,9 @@
 /* So many chains of sums, at most, so that no product waits for the one before. */
 #define MOST_CHAINS 4
 
+/* A panel that is so wide may be taken by parts of its inputs. */
+#define SPLIT_BYTES 448
+
 /* Sorted entries are fetched so many bytes ahead. */
 #define ENTRIES_AHEAD 2048
 
@@ -95,17 +98,23 @@ FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
 #define TRY_16(call)
 #endif
 
-/* out (width,) += sum_k values[k] * B[rows[k]] (width,), k < n, for one panel. */
-FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, const NUMBER *B,
-                                  ptrdiff_t stride, NUMBER *out, ptrdiff_t width)
+/* out[i] (width,) += sum_k values[k] * B[rows[k]] (width,), begins[i] <= k < ends[i], for n sums and one panel.  A panel of
+   SPLIT_BYTES or more ends its sums before a row that is not below limit, has the same bits when it goes on, and begins
+   are moved there.  Meanwhile so many numbers of the sum after next as ahead says, at most, are fetched. */
+FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, int64_t *begins, const int64_t *ends,
+                                  ptrdiff_t n, int32_t limit, const NUMBER *B, ptrdiff_t stride, NUMBER *out,
+                                  ptrdiff_t out_stride, ptrdiff_t width, int64_t ahead)
 {
-    ptrdiff_t k, c;
-#define COMBINE(bytes) JOIN(combine, NUMBER, bytes)(values, rows, n, B, stride, out, width)
+    ptrdiff_t i, c;
+    int64_t k;
+#define COMBINE(bytes) \
+    JOIN(combine, NUMBER, bytes)(values, rows, begins, ends, n, limit, B, stride, out, out_stride, width, ahead)
     TRY_MASKED(COMBINE) TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
 #undef COMBINE
-    for (k = 0; k < n; k++)
-        for (c = 0; c < width; c++)
-            out[c] += values[k] * B[rows[k] * stride + c];
+    for (i = 0; i < n; i++)
+        for (k = begins[i]; k < ends[i]; k++)
+            for (c = 0; c < width; c++)
+                out[i * out_stride + c] += values[k] * B[rows[k] * stride + c];
 }
 
 /* out[m j + i] (width,) += scale * sum_k v[k, i] * B[rows[k]] (width,) for i < m, starts[j] <= k < starts[j + 1] and one
@@ -189,10 +198,11 @@ typedef NUMBER half __attribute__((vector_size(BYTES / 2), aligned(sizeof(NUMBER
 #define PLACE(p) (p == vectors - 1 && !halved && !MASKED(vectors, halved) ? width - LANES : p * LANES)
 #define HALF_PLACE (width - LANES / 2)
 
-INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, const NUMBER *B,
-                                  ptrdiff_t stride, NUMBER *out, ptrdiff_t width, const int vectors,
-                                  const int halved, const int chains)
+INLINE ptrdiff_t NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, int32_t limit,
+                                       const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t width,
+                                       const int vectors, const int halved, const int chains)
 {
+    const int splits = vectors * BYTES + halved * BYTES / 2 >= SPLIT_BYTES;
     const vector zero = {0};
     const half half_zero = {0};
     vector sums[MOST_CHAINS][PANEL_VECTORS];
@@ -206,7 +216,7 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
             sums[c][p] = c == 0 ? READ(out + PLACE(p)) : zero;
         last[c] = c == 0 && halved ? READ_HALF(out + HALF_PLACE) : half_zero;
     }
-    for (k = 0; k + chains <= n; k += chains)
+    for (k = 0; k + chains <= n && (!splits || rows[k] < limit); k += chains)
         for (c = 0; c < chains; c++) {
             value = values[k + c];
             b = B + rows[k + c] * stride;
@@ -215,7 +225,7 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
             if (halved)
                 last[c] += value * READ_HALF(b + HALF_PLACE);
         }
-    for (; k < n; k++) {
+    for (; chains > 1 && k < n; k++) {
         value = values[k];
         b = B + rows[k] * stride;
         for (p = 0; p < vectors; p++)
@@ -233,6 +243,7 @@ INLINE void NAME(combine_vectors)(const NUMBER *values, const int32_t *rows, ptr
             last[0] += last[c];
         HALF_AT(out + HALF_PLACE) = last[0];
     }
+    return k;
 }
 
 INLINE void NAME(entry_vectors)(const char *entries, ptrdiff_t n, const int m, const int rows_at_once, NUMBER scale,
@@ -319,13 +330,27 @@ INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptr
 /* In halves of vectors: what is left over may need no more than one. */
 #define HALVES ((width + LANES / 2 - 1) / (LANES / 2))
 
-FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, const NUMBER *B, ptrdiff_t stride,
-                            NUMBER *out, ptrdiff_t width)
+FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, int64_t *begins, const int64_t *ends, ptrdiff_t n,
+                            int32_t limit, const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
+                            ptrdiff_t width, int64_t ahead)
 {
+    ptrdiff_t i;
+    int64_t at, fetched;
     /* Where sums are few, each has several chains, so that no product waits for the one before. */
 #define COMBINE(vectors, halved) \
-    NAME(combine_vectors)(values, rows, n, B, stride, out, width, vectors, halved, \
-                          (vectors) * BYTES > 128 ? 1 : MASKED(vectors, halved) ? MOST_CHAINS : 2); \
+    for (i = 0; i < n; i++) { \
+        if (ahead && i + 2 < n) { \
+            fetched = ends[i + 2] - begins[i + 2] < ahead ? ends[i + 2] : begins[i + 2] + ahead; \
+            for (at = begins[i + 2]; at < fetched; at += LINE_BYTES / sizeof(NUMBER)) \
+                PREFETCH_NEAR(values + at); \
+            for (at = begins[i + 2]; at < fetched; at += LINE_BYTES / sizeof(int32_t)) \
+                PREFETCH_NEAR(rows + at); \
+        } \
+        at = begins[i]; \
+        begins[i] += NAME(combine_vectors)(values + at, rows + at, ends[i] - at, limit, B, stride, out + i * out_stride, \
+                                           width, vectors, halved, \
+                                           (vectors) * BYTES > 128 ? 1 : MASKED(vectors, halved) ? MOST_CHAINS : 2); \
+    } \
     break;
 #define CASE(vectors) \
     case 2 * vectors - 1: COMBINE(vectors - 1, 1) \

@@ -37,6 +37,3 @@ cdef bint lie_ready(const RowStore* store, const floating* number) noexcept nogi
 
 cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                                 floating* buffer, const Py_ssize_t** order_out) noexcept nogil
-
-cdef void fetch_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
-                     Py_ssize_t number_size) noexcept nogil

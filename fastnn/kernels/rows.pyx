@@ -12,9 +12,6 @@ from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-cdef extern from "vectors.h" nogil:
-    void PREFETCH(const void* address)
-
 #: uint8 values are pixels: each is multiplied by this.
 UINT8_SCALE = 1.0 / 256
 
@@ -115,27 +112,6 @@ cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, 
     else:
         copy_rows[double, floating](<const double*> store.values, store.n_columns, order, first, n, buffer)
     return buffer
-
-
-cdef void fetch_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
-                     Py_ssize_t number_size) noexcept nogil:
-    # Begins to bring sparse rows that are needed soon into the cache: in a random order the processor cannot foresee
-    # them.  (Dense ones are long enough for it to catch up.)
-    cdef Py_ssize_t i, row
-    if order == NULL or store.kind != CSR:
-        return
-    for i in range(n):
-        row = order[first + i]
-        fetch_bytes(<const char*> store.values, store.row_starts[row] * number_size,
-                    store.row_starts[row + 1] * number_size)
-        fetch_bytes(<const char*> store.columns, store.row_starts[row] * <Py_ssize_t> sizeof(int32_t),
-                    store.row_starts[row + 1] * <Py_ssize_t> sizeof(int32_t))
-
-
-cdef inline void fetch_bytes(const char* base, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef Py_ssize_t at
-    for at in range(begin, end, 64):  # a line of the cache; Cython wants a literal here
-        PREFETCH(base + at)
 
 
 ctypedef fused bits:

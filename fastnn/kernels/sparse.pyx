@@ -15,17 +15,20 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .affine cimport fill_rows
-from .rows cimport LINE_BYTES, RowStore, convert, fetch_rows, open_rows, stored
+from .rows cimport LINE_BYTES, RowStore, convert, open_rows, stored
 
 cdef extern from "panels.h" nogil:
     Py_ssize_t panels_of_float(Py_ssize_t width, bint in_pairs)
     Py_ssize_t panels_of_double(Py_ssize_t width, bint in_pairs)
     Py_ssize_t panel_begin_float(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
     Py_ssize_t panel_begin_double(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
-    void combine_float(const float* values, const int32_t* rows, Py_ssize_t n, const float* B, Py_ssize_t stride,
-                       float* out, Py_ssize_t width)
-    void combine_double(const double* values, const int32_t* rows, Py_ssize_t n, const double* B, Py_ssize_t stride,
-                        double* out, Py_ssize_t width)
+    const int SPLIT_BYTES
+    void combine_float(const float* values, const int32_t* rows, int64_t* begins, const int64_t* ends, Py_ssize_t n,
+                       int32_t limit, const float* B, Py_ssize_t stride, float* out, Py_ssize_t out_stride,
+                       Py_ssize_t width, int64_t ahead)
+    void combine_double(const double* values, const int32_t* rows, int64_t* begins, const int64_t* ends, Py_ssize_t n,
+                        int32_t limit, const double* B, Py_ssize_t stride, double* out, Py_ssize_t out_stride,
+                        Py_ssize_t width, int64_t ahead)
     void combine_entries_float(const char* entries, const int32_t* starts, int m, Py_ssize_t n_rows, float scale,
                                const float* B, Py_ssize_t stride, float* out, Py_ssize_t out_stride,
                                Py_ssize_t width)
@@ -39,6 +42,11 @@ cdef extern from "panels.h" nogil:
 
 cdef extern from "vectors.h" nogil:
     void PREFETCH_WRITE(const void* address)
+
+cdef enum:
+    ROWS_AT_ONCE = 128      # that go forward together
+    PART_BYTES = 40960      # of a part of a panel: most of it stays in the first cache
+    PART_NONZEROS = 8       # that a row has in a part, on average: beginning with a part takes time, too
 
 cdef extern from *:
     """
@@ -107,13 +115,14 @@ cdef inline Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_
         return panel_begin_double(width, p, n_panels)
 
 
-cdef inline void combine(const floating* values, const int32_t* rows, Py_ssize_t n, const floating* B,
-                         Py_ssize_t stride, floating* out, Py_ssize_t width) noexcept nogil:
-    # out (width,) += sum_k values[k] * B[rows[k]]
+cdef inline void combine(const floating* values, const int32_t* rows, int64_t* begins, const int64_t* ends,
+                         Py_ssize_t n, Py_ssize_t limit, const floating* B, Py_ssize_t stride, floating* out,
+                         Py_ssize_t out_stride, Py_ssize_t width, int64_t ahead) noexcept nogil:
+    # out[i] (width,) += sum_k values[k] * B[rows[k]], begins[i] <= k < ends[i], up to a row that is not below limit
     if floating is float:
-        combine_float(values, rows, n, B, stride, out, width)
+        combine_float(values, rows, begins, ends, n, <int32_t> limit, B, stride, out, out_stride, width, ahead)
     else:
-        combine_double(values, rows, n, B, stride, out, width)
+        combine_double(values, rows, begins, ends, n, <int32_t> limit, B, stride, out, out_stride, width, ahead)
 
 
 cdef inline void combine_columns(const ColumnStore* columns, floating scale, const floating* B, Py_ssize_t stride,
@@ -140,21 +149,41 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
                          const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), X the n rows at position first of the order
-    cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, False, W)
-    cdef int64_t at
-    cdef const floating* values = <const floating*> store.values
+    cdef Py_ssize_t at, p, n_panels = panels_of(n_out, False, W), begin
     fill_rows(b, Z, z_stride, n, n_out)
     # One panel of W after the other, so that it stays in cache while the rows go by.
     for p in range(n_panels):
         begin = panel_begin(n_out, p, n_panels, W)
-        width = panel_begin(n_out, p + 1, n_panels, W) - begin
-        for i in range(n):
-            row = order[first + i] if order != NULL else first + i
-            at = store.row_starts[row]
-            if p == 0 and i + 2 < n:
-                fetch_rows(store, order, first + i + 2, 1, sizeof(floating))
-            combine(values + at, store.columns + at, store.row_starts[row + 1] - at, W + begin, w_stride,
-                    Z + i * z_stride + begin, width)
+        at = 0
+        while at < n:
+            forward_panel(store, order, first + at, min(<Py_ssize_t> ROWS_AT_ONCE, n - at), W + begin, w_stride,
+                          Z + at * z_stride + begin, z_stride, panel_begin(n_out, p + 1, n_panels, W) - begin, p == 0)
+            at += ROWS_AT_ONCE
+
+
+cdef void forward_panel(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
+                        const floating* W, Py_ssize_t w_stride, floating* Z, Py_ssize_t z_stride, Py_ssize_t width,
+                        bint is_first) noexcept nogil:
+    # Adds X @ W to Z for a panel of W and at most ROWS_AT_ONCE rows.  A wide panel is taken by parts, so that each
+    # comes from the second cache once, and not for each row.
+    cdef int64_t[ROWS_AT_ONCE] begins
+    cdef int64_t[ROWS_AT_ONCE] ends
+    cdef Py_ssize_t i, row, part, n_parts, nonzeros = 0, row_bytes = width * <Py_ssize_t> sizeof(floating)
+    cdef int64_t ahead
+    for i in range(n):
+        row = order[first + i] if order != NULL else first + i
+        begins[i], ends[i] = store.row_starts[row], store.row_starts[row + 1]
+        nonzeros += ends[i] - begins[i]
+    n_parts = (store.n_columns * row_bytes + PART_BYTES - 1) // PART_BYTES
+    if row_bytes < SPLIT_BYTES or nonzeros < PART_NONZEROS * n * n_parts:
+        n_parts = 1
+    for part in range(n_parts):
+        # In a random order the processor cannot foresee the rows, and never where the next part of one begins.
+        ahead = 0 if n_parts == 1 else nonzeros // (n * n_parts)
+        if is_first and part == 0 and order != NULL:
+            ahead = store.n_columns
+        combine(<const floating*> store.values, store.columns, begins, ends, n,
+                store.n_columns * (part + 1) // n_parts, W, w_stride, Z, z_stride, width, ahead)
 
 
 cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,

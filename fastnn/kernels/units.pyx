@@ -57,6 +57,7 @@ cdef enum:
     PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
     LONG_OUTPUT = 64    # inputs of an output layer from which on sums along them, and no BLAS, are faster
     SORT_LINES = 6      # Sorting a non-zero takes as long as multiplying it with so many lines of numbers.
+    PANEL_LINES = 8     # of a row of weights, that are multiplied at once with sparse rows
     STEP_COLUMNS = 16   # of sparse rows, whose weights are stepped on together
 
 
@@ -87,8 +88,11 @@ cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept n
 
 
 cdef inline Py_ssize_t sliced_row(Py_ssize_t width, int s, Py_ssize_t number_size) noexcept nogil:
-    # Distance of two rows of the first weight within slice s.
-    return to_lines(slice_begin(width, s + 1) - slice_begin(width, s), number_size)
+    # Distance of two rows of the first weight within slice s.  Where a row is taken in several panels, the lines of one
+    # panel should not all want the same places in the cache, as they do at powers of two.
+    cdef Py_ssize_t row = to_lines(slice_begin(width, s + 1) - slice_begin(width, s), number_size)
+    cdef Py_ssize_t line = LINE_BYTES // number_size
+    return row + line if row > PANEL_LINES * line and row // line % 2 == 0 else row
 
 
 cdef inline bint stands_by_slices(int layout) noexcept nogil:
