@@ -14,11 +14,14 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from .blas cimport gemm_
-from .rows cimport LINE_BYTES
 
 cdef extern from "tiles.h" nogil:
     const int VECTOR_BYTES
-    const int WIDE_VECTORS
+    ctypedef struct Panels:
+        Py_ssize_t n_panels, vectors, n_wider
+    Py_ssize_t lanes_of(Py_ssize_t number_size)
+    Panels cut_into_panels(Py_ssize_t units, Py_ssize_t number_size)
+    Py_ssize_t slice_size(Py_ssize_t n_in, Py_ssize_t units, Py_ssize_t number_size)
     void wide_rows_float(const float* X, Py_ssize_t x_stride, const float* W, Py_ssize_t w_stride, float* Z,
                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices)
     void wide_rows_double(const double* X, Py_ssize_t x_stride, const double* W, Py_ssize_t w_stride, double* Z,
@@ -48,24 +51,16 @@ cdef bint has_panels() noexcept nogil:
     return VECTOR_BYTES > 0
 
 
-cdef inline Py_ssize_t panels_of(Py_ssize_t width, Py_ssize_t number_size) noexcept nogil:
-    # How many panels the units of a slice make.
-    cdef Py_ssize_t lanes = max(1, VECTOR_BYTES // <int> number_size)
-    return ((width + lanes - 1) // lanes + WIDE_VECTORS - 1) // WIDE_VECTORS
-
-
 cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_size) noexcept nogil:
     # The first unit of panel p; the last panel ends with a whole vector, which may be behind the last unit.  Panel p's
     # weights begin at n_in times that number, and a row of them has the difference of two.
-    cdef Py_ssize_t lanes = max(1, VECTOR_BYTES // <int> number_size)
-    cdef Py_ssize_t n_vectors = (width + lanes - 1) // lanes, n_panels = panels_of(width, number_size)
-    return lanes * (n_vectors // n_panels * p + min(p, n_vectors % n_panels))
+    cdef Panels panels = cut_into_panels(width, number_size)
+    return lanes_of(number_size) * (panels.vectors * p + min(p, panels.n_wider))
 
 
 cdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil:
     # Numbers that the weights of a slice of units take, in whole lines of the cache.
-    cdef Py_ssize_t line = LINE_BYTES // number_size
-    return (n_in * panel_begin(width, panels_of(width, number_size), number_size) + line - 1) // line * line
+    return slice_size(n_in, width, number_size)
 
 
 cdef void wide_rows(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride, floating* Z,
@@ -194,7 +189,7 @@ def panel_bounds(Py_ssize_t width, Py_ssize_t number_size):
     Panel p's weights begin at n_in * bounds[p] of the slice's, a row of bounds[p + 1] - bounds[p] numbers for each
     input; a slice begins a line of the cache.
     """
-    return [panel_begin(width, p, number_size) for p in range(panels_of(width, number_size) + 1)]
+    return [panel_begin(width, p, number_size) for p in range(cut_into_panels(width, number_size).n_panels + 1)]
 
 
 def backprop_affine_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out):

@@ -32,15 +32,41 @@
 #else
 #define WIDE_ROWS 4
 #endif
-/* Numbers that the weights of n_in inputs and so many vectors of units take, in whole lines of the cache. */
-#define PANELS_SIZE(n_in, n_vectors) \
-    (((n_in) * (n_vectors) * LANES * (ptrdiff_t)sizeof(NUMBER) + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES \
-     / (ptrdiff_t)sizeof(NUMBER))
 /* So many inputs, or rows backward, of a panel stay in the first cache, with what is multiplied by them. */
 #define WIDE_INPUTS 128
 #define WIDE_SAMPLES 64
 /* Of rows that stay in the second cache while all panels pass. */
 #define BAND_BYTES 131072
+
+/* How the units of a slice are cut into panels of at most WIDE_VECTORS vectors. */
+typedef struct {
+    ptrdiff_t n_panels;
+    ptrdiff_t vectors, n_wider;  /* of a panel; so many of the first panels have one more */
+} Panels;
+
+INLINE ptrdiff_t lanes_of(ptrdiff_t number_size)
+{
+    return VECTOR_BYTES > 0 ? VECTOR_BYTES / number_size : 1;
+}
+
+INLINE Panels cut_into_panels(ptrdiff_t units, ptrdiff_t number_size)
+{
+    const ptrdiff_t lanes = lanes_of(number_size), n_vectors = (units + lanes - 1) / lanes;
+    Panels panels = {(n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS, n_vectors, 0};
+    /* Dividing long integers takes longer than a small product. */
+    if (panels.n_panels > 1) {
+        panels.vectors = (int)n_vectors / (int)panels.n_panels;
+        panels.n_wider = n_vectors - panels.vectors * panels.n_panels;
+    }
+    return panels;
+}
+
+/* Numbers that the weights of n_in inputs and a slice of units take in panels, in whole lines of the cache. */
+INLINE ptrdiff_t slice_size(ptrdiff_t n_in, ptrdiff_t units, ptrdiff_t number_size)
+{
+    const ptrdiff_t lanes = lanes_of(number_size), line = LINE_BYTES / number_size;
+    return (n_in * ((units + lanes - 1) / lanes * lanes) + line - 1) / line * line;
+}
 
 /* Lanes of two vectors side by side: those at i, i + 2, ... of both in turn, and pairs of them. */
 #define FOUR_OF_TWO(i) i, LANES + (i), (i) + 2, LANES + (i) + 2
@@ -490,14 +516,7 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
             TILE(1, vectors); \
         break;
 
-/* So many units are cut into panels of at most WIDE_VECTORS vectors; the first n_wider have one more than the others. */
-#define CUT_INTO_PANELS(units) \
-    n_vectors = ((units) + LANES - 1) / LANES; \
-    n_panels = (n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS; \
-    vectors_each = n_panels > 1 ? (int)n_vectors / (int)n_panels : n_vectors; \
-    n_wider = n_panels > 1 ? n_vectors - vectors_each * n_panels : 0
-
-/* Where part k of m begins, of n: without dividing at both ends, since that takes longer than a small product. */
+/* Where part k of m begins, of n, without dividing at both ends. */
 #define PART(n, k, m) ((k) == 0 ? 0 : (k) == (m) ? (n) : (n) * (k) / (m))
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs after the other, panel by panel.  n_slices slices of units
@@ -508,8 +527,8 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
 {
     vector panel[WIDE_INPUTS * WIDE_VECTORS] ALIGNED;
     const NUMBER *P, *next, *slice;
-    ptrdiff_t n_vectors, n_panels, vectors_each, n_wider, next_stride;
-    ptrdiff_t b, p, i, j, u, width, inputs, fetched, end = n;
+    Panels panels;
+    ptrdiff_t next_stride, b, p, i, j, u, width, inputs, fetched, end = n;
     ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
     int vectors, s, is_last;
     for (b = 0; b < n_blocks; b++) {
@@ -517,12 +536,12 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
         inputs = PART(n_in, b + 1, n_blocks) - j;
         slice = W;
         for (s = 0; s < n_slices; s++) {
-            CUT_INTO_PANELS(bounds[s + 1] - bounds[s]);
-            for (p = 0, u = bounds[s]; p < n_panels; p++, u += vectors * LANES) {
-                vectors = (int)vectors_each + (p < n_wider);
+            panels = cut_into_panels(bounds[s + 1] - bounds[s], sizeof(NUMBER));
+            for (p = 0, u = bounds[s]; p < panels.n_panels; p++, u += vectors * LANES) {
+                vectors = (int)panels.vectors + (p < panels.n_wider);
                 width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
                 /* What comes next is fetched meanwhile, by each tile a line of each row. */
-                is_last = p + 1 == n_panels && s + 1 == n_slices;
+                is_last = p + 1 == panels.n_panels && s + 1 == n_slices;
                 if (w_stride == 0) {
                     P = slice + (u - bounds[s]) * n_in + j * vectors * LANES;
                     next = P + n_in * vectors * LANES;
@@ -542,7 +561,7 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
                 switch (vectors) { TILES(1) TILES(2) TILES(3) }
 #undef TILE
             }
-            slice += PANELS_SIZE(n_in, n_vectors);
+            slice += slice_size(n_in, bounds[s + 1] - bounds[s], sizeof(NUMBER));
         }
     }
 }
@@ -555,8 +574,8 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
 {
     vector panel[WIDE_SAMPLES * WIDE_VECTORS] ALIGNED;
     NUMBER *P = (NUMBER *)panel, *slice, *place;
-    ptrdiff_t n_vectors, n_panels, vectors_each, n_wider, stride;
-    ptrdiff_t band, b, p, i, first, end, r, u, width, rows;
+    Panels panels;
+    ptrdiff_t stride, band, b, p, i, first, end, r, u, width, rows;
     ptrdiff_t fit = BAND_BYTES / LINE_BYTES / (n > 0 ? (int)n : 1) * (LINE_BYTES / (ptrdiff_t)sizeof(NUMBER));
     ptrdiff_t inputs = fit > 0 ? fit : LANES, n_bands = n_in <= inputs ? n_in > 0 : (n_in + inputs - 1) / inputs;
     ptrdiff_t n_blocks = n > 0 ? (n + WIDE_SAMPLES - 1) / WIDE_SAMPLES : 1;
@@ -569,9 +588,9 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
             rows = PART(n, b + 1, n_blocks) - r;
             slice = G;
             for (s = 0; s < n_slices; s++) {
-                CUT_INTO_PANELS(bounds[s + 1] - bounds[s]);
-                for (p = 0, u = bounds[s]; p < n_panels; p++, u += vectors * LANES) {
-                    vectors = (int)vectors_each + (p < n_wider);
+                panels = cut_into_panels(bounds[s + 1] - bounds[s], sizeof(NUMBER));
+                for (p = 0, u = bounds[s]; p < panels.n_panels; p++, u += vectors * LANES) {
+                    vectors = (int)panels.vectors + (p < panels.n_wider);
                     width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
                     NAME(copy_panel)(D + r * d_stride + u, d_stride, rows, vectors, width, P);
                     place = g_stride == 0 ? slice + (u - bounds[s]) * n_in : G + u;
@@ -583,13 +602,12 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
                     switch (vectors) { TILES(1) TILES(2) TILES(3) }
 #undef TILE
                 }
-                slice += PANELS_SIZE(n_in, n_vectors);
+                slice += slice_size(n_in, bounds[s + 1] - bounds[s], sizeof(NUMBER));
             }
         }
     }
 }
 
-#undef CUT_INTO_PANELS
 #undef PART
 #undef TILES
 #undef ROW

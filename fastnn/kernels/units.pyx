@@ -95,10 +95,6 @@ cdef inline Py_ssize_t sliced_row(Py_ssize_t width, int s, Py_ssize_t number_siz
     return row + line if row > PANEL_LINES * line and row // line % 2 == 0 else row
 
 
-cdef inline bint stands_by_slices(int layout) noexcept nogil:
-    return layout == SLICES or layout == PANELS
-
-
 cdef Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, int layout,
                              Py_ssize_t number_size) noexcept nogil:
     # Where slice s of the first weight begins, in a layout by slices.
@@ -114,7 +110,7 @@ cdef Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, int layou
 
 cdef Py_ssize_t first_size(Py_ssize_t n_in, Py_ssize_t n_out, int layout, Py_ssize_t number_size) noexcept nogil:
     # Numbers that the first weight takes.
-    if stands_by_slices(layout):
+    if layout == SLICES or layout == PANELS:
         return sliced_begin(n_in, n_out, slices_of(n_out), layout, number_size)
     return n_in * n_out
 
