@@ -55,11 +55,10 @@ TILED_ROWS = 12
 DENSE_INPUTS = 64
 WIDE_UNITS = 64
 
-# The gradient of sparse rows is taken by column (see kernels/sparse.pyx) from so many non-zeros a column on, fewer
-# where a row of the first weight has at least this size.  Where they must be sorted for each batch, it takes both.
-SORTED_NONZEROS = 8
-SORTED_NONZEROS_WIDE = 3
-SORTED_BYTES = 512
+# The gradient of sparse rows is taken by column (see kernels/sparse.pyx) from so many non-zeros a column on, where a
+# row of the first weight has at least so many bytes; where they must be sorted for each batch, it takes more of both.
+SORTED_ONCE = ((8, 0), (3, 512))
+SORTED_EACH_TIME = ((8, 512), (5, 1600))
 
 # Steps go by touched columns (kernels/touched.pyx) where a batch has less than one non-zero for so many columns.
 # Beyond, going over the whole weight in order costs less than finding its rows here and there.
@@ -389,14 +388,13 @@ class Engine:
     def _sorted_blocks(self, X: Rows) -> SortedBlocks | None:
         # Rows in order make the same blocks in each epoch, so their non-zeros are sorted by column once.  Where a
         # column of a block has few non-zeros there is little to add up, and nothing to gain.
-        n, n_in = X.shape
         if not isinstance(X, CSRRows):
             return None
+        n = X.shape[0]
         rows_at_once = epoch.rows_at_once(self.architecture, self.batch_size, self.block_rows, self.update)
         if rows_at_once > epoch.MAX_BLOCK_ROWS:
             return None
-        wide = int(self.sizes[1]) * self.parameters.itemsize >= SORTED_BYTES
-        if len(X.data) * rows_at_once < (SORTED_NONZEROS_WIDE if wide else SORTED_NONZEROS) * n * n_in:
+        if not self._pays_to_sort(len(X.data) * rows_at_once / n, SORTED_ONCE):
             return None
         bounds = np.array(epoch.block_bounds(n, self.batch_size, rows_at_once, not self._in_team), np.int64)
         return sort_blocks(X, bounds, self.n_threads)
@@ -404,14 +402,19 @@ class Engine:
     def _nonzeros_at_once(self, X: Rows) -> int:
         # The most non-zeros that the rows of a batch, or of a block of it, can have, whatever the order; 0 where
         # sorting them by column would not pay.
-        n_in, width = (int(size) for size in self.sizes[:2])
-        if not isinstance(X, CSRRows) or width * self.parameters.itemsize < SORTED_BYTES:
+        if not isinstance(X, CSRRows) or not self._pays_to_sort(len(X.data), SORTED_EACH_TIME):
             return 0
         n = min(self.batch_size, epoch.MAX_BLOCK_ROWS)
         if min(self.batch_size, self.block_rows) > n:
             return 0
         most = int(np.partition(np.diff(X.indptr), len(X.indptr) - 1 - n)[-n:].sum())
-        return most if most >= SORTED_NONZEROS * n_in else 0
+        return most if self._pays_to_sort(most, SORTED_EACH_TIME) else 0
+
+    def _pays_to_sort(self, nonzeros: float, limits: tuple[tuple[int, int], ...]) -> bool:
+        # Whether there are so many non-zeros a column, and rows of the first weight so wide, as one of the limits says.
+        n_in, width = (int(size) for size in self.sizes[:2])
+        row_bytes = width * self.parameters.itemsize
+        return any(nonzeros >= few * n_in and row_bytes >= narrow for few, narrow in limits)
 
     def restart(self, steps: Steps, key: int = 0) -> None:
         """Go to the start of an epoch, with its steps; key chooses what is dropped."""
