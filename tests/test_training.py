@@ -139,6 +139,20 @@ def test_same_bits_whatever_the_number_of_threads(rng, dtype, kind, momentum, ba
         assert log_likelihood == results[0][1]
 
 
+@pytest.mark.parametrize("optimizer", [fastnn.SGD(0.1), fastnn.Adam()])
+@pytest.mark.parametrize("width", [40, 410])
+def test_sorting_shuffled_sparse_rows_changes_no_bits(monkeypatch, rng, dtype, optimizer, width):
+    X, y = rng.random((201, 60)) * (rng.random((201, 60)) < 0.4), rng.integers(0, 3, 201)
+    results = []
+    for fewest in (0, np.inf):  # non-zeros from which on they are sorted: always, never
+        monkeypatch.setattr(_engine, "SORTED_EACH_TIME", ((fewest, 0),))
+        for n_threads in (1, 2, 3, 4):
+            options = {"batch_size": 20, "n_threads": n_threads, "sparse": True}
+            results.append(fit(X, y, (60, width, 3), 2, dtype, optimizer, **options)[0].parameters)
+    for parameters in results[1:]:
+        np.testing.assert_array_equal(parameters, results[0])
+
+
 def test_the_blas_setting_of_the_caller_changes_nothing_and_comes_back(data):
     X, y = data
     results = []
