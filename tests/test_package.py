@@ -18,6 +18,10 @@ def test_the_version_is_stated_once():
     assert importlib.metadata.version("fastnn") == fastnn.__version__
 
 
+def test_type_checkers_are_told_of_the_types():
+    assert Path(fastnn.__file__).with_name("py.typed").is_file()
+
+
 def test_importing_does_not_load_heavy_parts(tmp_path):
     script = """
 import sys, numpy, scipy.linalg
