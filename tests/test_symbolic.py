@@ -275,7 +275,9 @@ def test_dtypes_are_numpys(mode, monkeypatch):
                 for operation in operations:
                     if operation is operations[-1] and bool in (value.dtype, getattr(other, "dtype", None)):
                         continue
-                    expression, expected = operation(x, y), operation(value, other)
+                    expression = operation(x, y)
+                    # Before NumPy 2.3 an array to the power of a half was a square root, of another dtype.
+                    expected = np.power(value, other) if operation is operations[-1] else operation(value, other)
                     found = expression.eval()
                     assert found.dtype == expected.dtype == expression.dtype
                     np.testing.assert_allclose(found, expected)
