@@ -95,8 +95,8 @@ cdef inline Py_ssize_t sliced_row(Py_ssize_t width, int s, Py_ssize_t number_siz
     return row + line if row > PANEL_LINES * line and row // line % 2 == 0 else row
 
 
-cdef Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, int layout,
-                             Py_ssize_t number_size) noexcept nogil:
+cdef inline Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, int layout,
+                                    Py_ssize_t number_size) noexcept nogil:
     # Where slice s of the first weight begins, in a layout by slices.
     cdef Py_ssize_t total = 0
     cdef int t
@@ -298,6 +298,92 @@ cdef inline void backprop_own(int activation, const floating* Y, const floating*
                                 dY + i * stride, width)
 
 
+# What a member of the team owns, and where in the work space it finds what it works on.
+cdef struct Share:
+    int member
+    int n_members
+    int[3] first_slice      # of a layer with so many slice_bits
+    int[3] end_slice        # behind the last
+    Py_ssize_t block_rows
+    Py_ssize_t outputs      # of the hidden layers
+    Py_ssize_t deltas       # their gradients
+    Py_ssize_t slopes       # there is room for them if model.has_slopes
+    Py_ssize_t parts        # of the logits, (2, N_SLICES, block_rows, n_classes), for this block and the one before
+    Py_ssize_t dZ           # (block_rows, n_classes), the member's gradient of the logits
+    Py_ssize_t spare        # as much again
+    Py_ssize_t squares      # (n_blocks,), everyone's
+    Py_ssize_t stride       # of the rows of a single hidden layer, and what is added to their places
+    Py_ssize_t shift
+
+
+# The rows at hand, of one block.
+cdef struct Turn:
+    Py_ssize_t at           # position of the first
+    Py_ssize_t n
+    Py_ssize_t ahead        # so many are fetched meanwhile, a half of them in each pass
+    Py_ssize_t rows         # where in the work space they stand, if they had to be gathered or sorted
+    const Py_ssize_t* order     # of dense rows; NULL: they stand one after the other
+    int parity              # which of two places its parts of the logits have
+
+
+# gradient = alpha * the block's + beta * gradient; a plain step is folded into it.
+cdef struct Factors:
+    double alpha
+    double weight_beta
+    double bias_beta
+
+
+cdef inline int own_slice(const Share* share, Py_ssize_t width) noexcept nogil:
+    # The member's first slice of a layer.
+    return share.first_slice[slice_bits(width)]
+
+
+cdef inline int own_slices_end(const Share* share, Py_ssize_t width) noexcept nogil:
+    return share.end_slice[slice_bits(width)]
+
+
+cdef Share share_out(const Model* model, Py_ssize_t block_rows, Py_ssize_t number_size, int member,
+                     int n_members) noexcept nogil:
+    cdef Share share
+    cdef Py_ssize_t width = model.sizes[1], n_logits = block_rows * model.sizes[model.n_layers]
+    cdef Py_ssize_t hidden = hidden_work_size(model, block_rows), begin = 0, end, m
+    cdef int bits
+    share.member, share.n_members, share.block_rows = member, n_members, block_rows
+    for bits in range(3):
+        share.first_slice[bits] = (1 << bits) * member // n_members
+        share.end_slice[bits] = (1 << bits) * (member + 1) // n_members
+    share.outputs = 3 * rows_work_size(model, block_rows)
+    share.deltas = share.outputs + hidden
+    share.slopes = share.deltas + hidden
+    share.parts = share.slopes + (hidden if model.has_slopes else 0)
+    share.dZ = share.parts + (2 * N_SLICES + 2 * member) * n_logits
+    share.spare = share.dZ + n_logits
+    share.squares = share.parts + 4 * N_SLICES * n_logits
+    # Nobody else reads the outputs of a single hidden layer, so each member keeps its own together, in whole lines of
+    # the cache.
+    share.stride = share.shift = 0
+    if model.n_layers == 2:
+        for m in range(member + 1):
+            begin = slice_begin(width, slices_of(width) * m // n_members)
+            end = slice_begin(width, slices_of(width) * (m + 1) // n_members)
+            share.shift += block_rows * share.stride
+            share.stride = to_lines(end - begin, number_size)
+        share.shift -= begin
+    return share
+
+
+cdef inline Py_ssize_t stride_of(const Model* model, const Share* share, Py_ssize_t k) noexcept nogil:
+    return share.stride if model.n_layers == 2 else model.sizes[k + 1]
+
+
+cdef inline Py_ssize_t place_of(const Model* model, const Share* share, Py_ssize_t k) noexcept nogil:
+    # Among outputs, deltas or slopes: unit u of hidden layer k, of row i, stands at place_of + i * stride_of + u.
+    cdef Py_ssize_t i, units = 0
+    for i in range(k):
+        units += model.sizes[i + 1]
+    return share.block_rows * units + share.shift
+
+
 # Parameters that belong to one slice of units: a block of a weight, or of a bias.
 cdef struct Block:
     bint is_weight
@@ -305,54 +391,72 @@ cdef struct Block:
     Py_ssize_t begin, stride, n_rows, n_columns
 
 
+cdef inline Py_ssize_t layer_begin(const Model* model, Py_ssize_t k) noexcept nogil:
+    # Where the parameters of layer k begin.
+    cdef Py_ssize_t i, begin = 0
+    for i in range(k):
+        begin += weight_size(model, i) + model.sizes[i + 1]
+    return begin
+
+
+cdef inline Py_ssize_t bias_begin(const Model* model, Py_ssize_t k) noexcept nogil:
+    return layer_begin(model, k) + weight_size(model, k)
+
+
 cdef inline Py_ssize_t n_blocks(const Model* model) noexcept nogil:
     return 2 * model.n_layers * N_SLICES
 
 
-cdef bint own_block(const Model* model, Py_ssize_t index, Py_ssize_t number_size, int member,
-                    int n_members, Block* block) noexcept nogil:
-    # Whether there is a block of this index, from 0 to n_blocks, and the member owns it.  Hidden layers go by their
-    # units, the output layer by those below it; its bias is the first member's.
-    cdef Py_ssize_t k = index // (2 * N_SLICES), last = model.n_layers - 1, i, begin, end, n_out = model.sizes[k + 1]
-    cdef Py_ssize_t width = n_out if k < last else model.sizes[k]
-    cdef int s = index // 2 % N_SLICES
-    cdef Py_ssize_t layer = 0
-    block.is_weight = index % 2 == 0
-    block.by_units = False
-    for i in range(k):
-        layer += weight_size(model, i) + model.sizes[i + 1]
-    if k == last and not block.is_weight:
-        block.begin, block.stride, block.n_rows, block.n_columns = layer + weight_size(model, k), n_out, 1, n_out
-        return s == 0 and member == 0
-    if not slices_of(width) * member // n_members <= s < slices_of(width) * (member + 1) // n_members:
-        return False
-    begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-    if not block.is_weight:
-        block.begin, block.stride, block.n_rows, block.n_columns = (
-            layer + weight_size(model, k) + begin, n_out, 1, end - begin)
+cdef Block block_of(const Model* model, Py_ssize_t k, int s, bint is_weight, const floating* number) noexcept nogil:
+    # What belongs to slice s of layer k.  Hidden layers go by their units, the output layer by those below it; its bias
+    # is one block.  The last argument is there for its type alone.
+    cdef Py_ssize_t last = model.n_layers - 1, n_in = model.sizes[k], n_out = model.sizes[k + 1]
+    cdef Py_ssize_t width = n_out if k < last else n_in, layer = layer_begin(model, k)
+    cdef Py_ssize_t begin = slice_begin(width, s), end = slice_begin(width, s + 1)
+    cdef Block block
+    block.is_weight, block.by_units = is_weight, False
+    if k == last and not is_weight:
+        block.begin, block.stride, block.n_rows, block.n_columns = bias_begin(model, k), n_out, 1, n_out
+    elif not is_weight:
+        block.begin, block.stride, block.n_rows, block.n_columns = bias_begin(model, k) + begin, n_out, 1, end - begin
     elif k == last and model.output_transposed:
-        block.begin, block.stride, block.n_rows, block.n_columns = layer + begin, width, n_out, end - begin
+        block.begin, block.stride, block.n_rows, block.n_columns = layer + begin, n_in, n_out, end - begin
     elif k == last:
         block.begin, block.stride, block.n_rows, block.n_columns = layer + begin * n_out, n_out, end - begin, n_out
     elif k == 0 and model.layout == SLICES:
         # What fills up a line is 0 and stays so.
-        block.begin, block.n_rows = sliced_begin(model.sizes[0], width, s, SLICES, number_size), model.sizes[0]
-        block.stride = block.n_columns = sliced_row(width, s, number_size)
+        block.begin, block.n_rows = sliced_begin(n_in, width, s, SLICES, sizeof(floating)), n_in
+        block.stride = block.n_columns = sliced_row(width, s, sizeof(floating))
     elif k == 0 and model.layout == PANELS:
         # And so is what fills up a panel.
-        block.begin, block.n_rows = sliced_begin(model.sizes[0], width, s, PANELS, number_size), 1
-        block.stride = block.n_columns = panels_size(model.sizes[0], end - begin, number_size)
+        block.begin, block.n_rows = sliced_begin(n_in, width, s, PANELS, sizeof(floating)), 1
+        block.stride = block.n_columns = panels_size(n_in, end - begin, sizeof(floating))
     elif k == 0 and model.layout == TRANSPOSED:
         block.by_units = True
-        block.begin, block.n_rows = begin * model.sizes[0], end - begin
-        block.stride = block.n_columns = model.sizes[0]
+        block.begin, block.n_rows = begin * n_in, end - begin
+        block.stride = block.n_columns = n_in
     else:
-        block.begin, block.stride, block.n_rows, block.n_columns = layer + begin, width, model.sizes[k], end - begin
-    return True
+        block.begin, block.stride, block.n_rows, block.n_columns = layer + begin, n_out, n_in, end - begin
+    return block
+
+
+cdef bint own_block(const Model* model, Py_ssize_t index, const Share* share, Block* block,
+                    const floating* number) noexcept nogil:
+    # Whether there is a block of this index, from 0 to n_blocks, and the member owns it.  The output layer's bias is
+    # the first member's.
+    cdef Py_ssize_t k = index // (2 * N_SLICES), last = model.n_layers - 1
+    cdef Py_ssize_t width = model.sizes[k + 1] if k < last else model.sizes[k]
+    cdef int s = index // 2 % N_SLICES
+    cdef bint is_weight = index % 2 == 0, owns = own_slice(share, width) <= s < own_slices_end(share, width)
+    if k == last and not is_weight:
+        owns = s == 0 and share.member == 0
+    if owns:
+        block[0] = block_of(model, k, s, is_weight, number)
+    return owns
 
 
 cdef void step_own(const Model* model, const StepStore* steps, Step* step, floating* parameters, floating* gradient,
-                   floating* state, floating* squares, bint after_first, int member, int n_members) noexcept nogil:
+                   floating* state, floating* squares, bint after_first, const Share* share) noexcept nogil:
     # The member's part of an optimizer's step from the gradient, or all of it after the first weight; squares
     # (n_blocks,) are everyone's.
     cdef Py_ssize_t index, i, begin
@@ -360,7 +464,7 @@ cdef void step_own(const Model* model, const StepStore* steps, Step* step, float
     cdef double total = 0
     if steps.clip_norm > 0:
         for index in range(n_blocks(model)):
-            if own_block(model, index, sizeof(floating), member, n_members, &block):
+            if own_block(model, index, share, &block, parameters):
                 total = 0
                 for i in range(block.n_rows):
                     total += sum_of_squares(gradient + block.begin + i * block.stride, block.n_columns)
@@ -373,7 +477,7 @@ cdef void step_own(const Model* model, const StepStore* steps, Step* step, float
     for index in range(n_blocks(model)):
         if after_first and index < 2 * N_SLICES and index % 2 == 0:
             continue
-        if not own_block(model, index, sizeof(floating), member, n_members, &block):
+        if not own_block(model, index, share, &block, parameters):
             continue
         if block.stride == block.n_columns:
             update_range(step, block.is_weight, parameters, gradient, state, block.begin,
@@ -385,26 +489,26 @@ cdef void step_own(const Model* model, const StepStore* steps, Step* step, float
 
 
 cdef void add_own_penalties(const Model* model, const Step* step, const floating* parameters, double weight,
-                            double* penalties, int member, int n_members) noexcept nogil:
+                            double* penalties, const Share* share) noexcept nogil:
     cdef Py_ssize_t index, i
     cdef Block block
     cdef double total
     for index in range(0, n_blocks(model), 2):
-        if own_block(model, index, sizeof(floating), member, n_members, &block):
+        if own_block(model, index, share, &block, parameters):
             total = 0
             for i in range(block.n_rows):
                 total += penalty(step, parameters + block.begin + i * block.stride, block.n_columns)
             penalties[index // 2] += weight * total
 
 
-cdef void limit_own_norms(const Model* model, double limit, floating* parameters, floating* scratch, int member,
-                          int n_members) noexcept nogil:
+cdef void limit_own_norms(const Model* model, double limit, floating* parameters, floating* scratch,
+                          const Share* share) noexcept nogil:
     cdef Py_ssize_t index
     cdef Block block
     cdef int s
     for index in range(0, n_blocks(model) - 2 * N_SLICES, 2):
         s = <int> (index // 2)
-        if not own_block(model, index, sizeof(floating), member, n_members, &block):
+        if not own_block(model, index, share, &block, parameters):
             continue
         if s < N_SLICES and model.layout == PANELS:
             limit_panels(model, s, s + 1, limit, parameters, scratch + block.begin)
@@ -421,169 +525,239 @@ cdef inline Py_ssize_t rows_of_block(const Batch* run, Py_ssize_t batch_size, Py
     return min(block_rows, min(batch_size - at % batch_size, run.n_rows - at))
 
 
+cdef void forward_own(const Model* model, const Batch* run, const Share* share, const Turn* turn, const floating* X,
+                      const floating* parameters, floating* work) noexcept nogil:
+    # Y (n, width) = activation(X (n, below) @ W (below, width) + b) in all hidden layers, own columns, and what these
+    # add to the logits.  X is NULL where rows are sparse.
+    cdef Py_ssize_t n_hidden = model.n_layers - 1, n_classes = model.sizes[n_hidden + 1], n_in = model.sizes[0]
+    cdef Py_ssize_t n = turn.n, width = model.sizes[1], k, below, stride, begin, end, part
+    cdef int s, first = own_slice(share, width), last = own_slices_end(share, width)
+    cdef bint at_once = model.layout == TRANSPOSED or model.layout == PANELS  # its slices of the first layer
+    cdef Block W
+    cdef const floating* Y = X
+    cdef const floating* b = parameters + bias_begin(model, 0)
+    cdef floating* A = work + share.outputs + place_of(model, share, 0)
+    cdef floating* S
+    stride, begin, end = stride_of(model, share, 0), slice_begin(width, first), slice_begin(width, last)
+    if model.layout == TRANSPOSED:
+        dense_forward(X, turn.order, n_in, parameters + begin * n_in, n_in, b + begin, A + begin, stride, n, n_in,
+                      end - begin, turn.ahead - turn.ahead // 2)
+    elif model.layout == PANELS:
+        slices_forward(model, first, last, X, parameters, b + begin, A + begin, stride, n)
+    for k in range(n_hidden):
+        below, width = model.sizes[k], model.sizes[k + 1]
+        first, last = own_slice(share, width), own_slices_end(share, width)
+        A = work + share.outputs + place_of(model, share, k)
+        stride = stride_of(model, share, k)
+        b = parameters + bias_begin(model, k)
+        for s in range(last if k == 0 and at_once else first, last):
+            begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+            W = block_of(model, k, s, True, parameters)
+            if k == 0 and X == NULL:
+                sparse_forward(run.store, run.order, turn.at, n, parameters + W.begin, W.stride, b + begin, A + begin,
+                               stride, end - begin)
+            else:
+                affine_forward(Y, below, parameters + W.begin, W.stride, b + begin, A + begin, stride, n, below,
+                               end - begin)
+        begin, end = slice_begin(width, first), slice_begin(width, last)
+        S = work + share.slopes + place_of(model, share, k) + begin if leaves_slopes(model, k) else NULL
+        activate_own(model, <int> k, A + begin, S, stride, n, begin, end, turn.at)
+        if k < n_hidden - 1:
+            fastnn_barrier()
+        Y = A
+    b = parameters + bias_begin(model, n_hidden)
+    for s in range(first, last):
+        # A part of the logits (n, n_classes) = Y (n, own) @ W (own, n_classes); the first has b too.
+        begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+        W = block_of(model, n_hidden, s, True, parameters)
+        part = share.parts + (turn.parity * N_SLICES + s) * share.block_rows * n_classes
+        if model.output_transposed:
+            dense_forward(A + begin, NULL, stride, parameters + W.begin, W.stride, b if s == 0 else NULL, work + part,
+                          n_classes, n, end - begin, n_classes, 0)
+        else:
+            affine_forward(A + begin, stride, parameters + W.begin, W.stride, b if s == 0 else NULL, work + part,
+                           n_classes, n, end - begin, n_classes)
+
+
+cdef double logits_backward(const Model* model, const Batch* run, const Share* share, const Turn* turn, double total,
+                            floating* work) noexcept nogil:
+    # From the parts of all members dZ (n, n_classes), the gradient of the logits; returns the log-likelihood.
+    cdef Py_ssize_t n_classes = model.sizes[model.n_layers], size = share.block_rows * n_classes, i
+    cdef const floating* part = work + share.parts + turn.parity * N_SLICES * size
+    cdef floating* dZ = work + share.dZ
+    cdef int _
+    for i in range(turn.n * n_classes):
+        dZ[i] = part[i]
+    for _ in range(1, slices_of(model.sizes[model.n_layers - 1])):
+        part += size
+        for i in range(turn.n * n_classes):
+            dZ[i] += part[i]
+    return loss_rows(run.targets, turn.at, dZ, turn.n, n_classes, total)
+
+
+cdef void backward_own(const Model* model, const Share* share, const Turn* turn, const floating* parameters,
+                       floating* work) noexcept nogil:
+    # dY (n, width) = dZ (n, above) @ W.T (above, width) in all hidden layers, own columns.
+    cdef Py_ssize_t n = turn.n, n_hidden = model.n_layers - 1, k, width, above, stride, begin, end
+    cdef int s
+    cdef Block W
+    cdef floating* dZ = work + share.dZ
+    cdef floating* A
+    cdef floating* D
+    cdef floating* S
+    for k in range(n_hidden - 1, -1, -1):
+        width, above = model.sizes[k + 1], model.sizes[k + 2]
+        A = work + share.outputs + place_of(model, share, k)
+        D = work + share.deltas + place_of(model, share, k)
+        stride = stride_of(model, share, k)
+        for s in range(own_slice(share, width), own_slices_end(share, width)):
+            begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+            if k < n_hidden - 1:
+                affine_backward_input(work + share.deltas + place_of(model, share, k + 1), above,
+                                      parameters + layer_begin(model, k + 1) + begin * above, above, D + begin, stride,
+                                      n, end - begin, above)
+                continue
+            W = block_of(model, n_hidden, s, True, parameters)
+            if model.output_transposed:
+                dense_backward_input(dZ, parameters + W.begin, W.stride, D + begin, stride, work + share.spare, n,
+                                     end - begin, above)
+            else:
+                affine_backward_input(dZ, above, parameters + W.begin, W.stride, D + begin, stride, n, end - begin,
+                                      above)
+        begin, end = slice_begin(width, own_slice(share, width)), slice_begin(width, own_slices_end(share, width))
+        S = work + share.slopes + place_of(model, share, k) + begin if leaves_slopes(model, k) else NULL
+        backprop_own(model.activations[k], A + begin, S, D + begin, stride, n, end - begin)
+        if n_hidden > 1:
+            fastnn_barrier()
+
+
+cdef void climb_own(const Model* model, const Batch* run, const Share* share, const Turn* turn, const Factors* factors,
+                    const Step* step, bint by_columns, const floating* X, floating* target, floating* parameters,
+                    floating* state, floating* work) noexcept nogil:
+    # The gradient dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer, goes into target;
+    # by_columns: the first weight is stepped on as well.
+    cdef Py_ssize_t n_hidden = model.n_layers - 1, n_classes = model.sizes[n_hidden + 1], n_in = model.sizes[0]
+    cdef Py_ssize_t n = turn.n, width = model.sizes[1], k, below, stride, begin, end
+    cdef int s, first = own_slice(share, width), last = own_slices_end(share, width)
+    cdef floating alpha = <floating> factors.alpha, weight_beta = <floating> factors.weight_beta
+    cdef floating bias_beta = <floating> factors.bias_beta
+    cdef bint at_once = model.layout == TRANSPOSED or model.layout == PANELS  # its slices of the first layer
+    cdef Block W
+    cdef const floating* Y = X
+    cdef const floating* dZ = work + share.dZ
+    cdef floating* D = work + share.deltas + place_of(model, share, 0)
+    cdef floating* A = NULL
+    cdef floating* db
+    stride, begin, end = stride_of(model, share, 0), slice_begin(width, first), slice_begin(width, last)
+    if model.layout == TRANSPOSED:
+        dense_backward_weight(X, turn.order, n_in, D + begin, stride, target + begin * n_in, n_in, n, n_in,
+                              end - begin, alpha, weight_beta, turn.ahead // 2)
+    elif model.layout == PANELS:
+        slices_backward(model, first, last, X, D + begin, stride, target, n, alpha, weight_beta)
+    for k in range(n_hidden):
+        below, width = model.sizes[k], model.sizes[k + 1]
+        first, last = own_slice(share, width), own_slices_end(share, width)
+        A = work + share.outputs + place_of(model, share, k)
+        D = work + share.deltas + place_of(model, share, k)
+        stride = stride_of(model, share, k)
+        db = target + bias_begin(model, k)
+        for s in range(first, last):
+            begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+            affine_backward_bias(D + begin, stride, db + begin, n, end - begin, alpha, bias_beta)
+            if k == 0 and at_once:
+                continue
+            W = block_of(model, k, s, True, parameters)
+            if k == 0 and by_columns:
+                step_columns(model, run, step, turn.at, work + turn.rows, D + begin, stride, parameters + W.begin,
+                             target + W.begin, state + W.begin, W.stride, end - begin, share.n_members)
+            elif k == 0 and X == NULL:
+                step_sparse(model, run, turn.at, n, work + turn.rows, D + begin, stride, target + W.begin, W.stride,
+                            end - begin, share.n_members, alpha, weight_beta)
+            else:
+                affine_backward_weight(Y, below, D + begin, stride, target + W.begin, W.stride, n, below, end - begin,
+                                       alpha, weight_beta)
+        Y = A
+    for s in range(first, last):
+        begin, end = slice_begin(width, s), slice_begin(width, s + 1)
+        W = block_of(model, n_hidden, s, True, parameters)
+        if model.output_transposed:
+            dense_backward_weight(A + begin, NULL, stride, dZ, n_classes, target + W.begin, W.stride, n, end - begin,
+                                  n_classes, alpha, weight_beta, 0)
+        else:
+            affine_backward_weight(A + begin, stride, dZ, n_classes, target + W.begin, W.stride, n, end - begin,
+                                   n_classes, alpha, weight_beta)
+    if share.member == 0:
+        # With one hidden layer the first member owns the first slice and alone reads the output layer's bias; in deeper
+        # networks another may, behind a barrier.
+        db = target + bias_begin(model, n_hidden)
+        affine_backward_bias(dZ, n_classes, db, n, n_classes, alpha, bias_beta)
+
+
 cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch_size, Py_ssize_t block_rows,
                           const StepStore* steps, floating* parameters, floating* state, floating* gradient,
                           floating* work, Py_ssize_t* position, double* log_likelihood, double* penalties,
                           double deadline, bint* stop, int member, int n_members) noexcept nogil:
-    cdef Py_ssize_t n_hidden = model.n_layers - 1, n_in = model.sizes[0], n_classes = model.sizes[model.n_layers]
-    cdef Py_ssize_t at = position[0] + position[1], batch_begin, batch_end = 0, n, next_n, ahead = 0, k, i, width, below
-    cdef Py_ssize_t begin, end
-    cdef Py_ssize_t output = model.n_parameters - (model.sizes[n_hidden] + 1) * n_classes
-    cdef Py_ssize_t weight, hidden = 0, before, own, sliced, row
-    cdef floating* rows
-    cdef int s, m, _, parity = 0, third = 0
-    cdef Py_ssize_t own_begin, own_end  # the member's units of the first layer
-    cdef int first_slice, end_slice, from_slice, to_slice  # the member's, of the first layer and of any
-    cdef Py_ssize_t own_stride, shift, stride
-    cdef bint sparse = run.store.kind == CSR
-    cdef bint by_slices = model.layout == SLICES, transposed = model.layout == TRANSPOSED
-    cdef bint in_panels = model.layout == PANELS
-    cdef bint in_place = not sparse and lie_ready(run.store, work) and (transposed or run.order == NULL)
-    cdef bint gathers = not sparse and not in_place, sorts = sparse and model.nonzeros > 0
+    cdef Share share = share_out(model, block_rows, sizeof(floating), member, n_members)
+    cdef Turn turn
+    cdef Factors factors
     cdef Step step
+    cdef Py_ssize_t at = position[0] + position[1], batch_begin, batch_end = 0, next_n, i
+    cdef Py_ssize_t rows_size = rows_work_size(model, block_rows)
+    cdef bint sparse = run.store.kind == CSR, sorts = sparse and model.nonzeros > 0
+    cdef bint in_place = not sparse and lie_ready(run.store, work) and (model.layout == TRANSPOSED or run.order == NULL)
+    cdef bint gathers = not sparse and not in_place
     cdef bint whole = batch_size <= block_rows  # a batch is one block
     cdef bint folds = steps.folds and whole, begins, ends
-    cdef bint by_columns = by_slices and (sorts or model.blocks != NULL) and not folds and steps.clip_norm == 0
-    by_columns = by_columns and whole
-    cdef floating alpha = <floating> 1.0, weight_beta = <floating> 0.0
-    cdef floating bias_beta = <floating> 1.0 if folds else <floating> 0.0
+    cdef bint by_columns = (model.layout == SLICES and (sorts or model.blocks != NULL) and whole and not folds
+                            and steps.clip_norm == 0)
     cdef floating* target = parameters if folds else gradient
-    cdef Py_ssize_t rows_size = rows_work_size(model, block_rows)
-    cdef floating* outputs = work + 3 * rows_size
-    cdef floating* deltas
-    cdef floating* parts
-    cdef floating* dZ
-    cdef floating* spare
-    cdef const floating* bias
+    cdef floating* squares = work + share.squares
     cdef const floating* X = NULL
-    cdef const Py_ssize_t* order = NULL
-    cdef const floating* Y
-    cdef floating* A
-    cdef floating* D
-    cdef floating* S
-    cdef floating* slopes
-    cdef floating* squares
     cdef double sum_, total = 0
-    for k in range(1, model.n_layers):
-        hidden += model.sizes[k]
-    deltas = outputs + hidden_work_size(model, block_rows)
-    slopes = deltas + hidden_work_size(model, block_rows)  # there is room for them if model.has_slopes
-    parts = slopes + (hidden_work_size(model, block_rows) if model.has_slopes else 0)
-    dZ = parts + (2 * N_SLICES + 2 * member) * block_rows * n_classes
-    spare = dZ + block_rows * n_classes
-    squares = parts + 4 * N_SLICES * block_rows * n_classes
+    cdef int third = 0
+    turn.parity = 0
     if member == 0:  # there is not a block for each index
         for i in range(n_blocks(model)):
             squares[i] = 0
-
-    width = model.sizes[1]
-    first_slice, end_slice = slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members
-    own_begin, own_end = slice_begin(width, first_slice), slice_begin(width, end_slice)
-    # Nobody else reads the outputs of a single hidden layer, so each member keeps its own together, in whole lines of
-    # the cache: unit u of row i stands at A[i * stride + u].
-    own_stride = to_lines(own_end - own_begin, sizeof(floating))
-    shift = 0
-    if n_hidden == 1:
-        for m in range(member):
-            shift += block_rows * to_lines(slice_begin(width, slices_of(width) * (m + 1) // n_members)
-                                           - slice_begin(width, slices_of(width) * m // n_members), sizeof(floating))
-        shift -= own_begin
     if gathers:
         prepare_rows(model, run, at, rows_of_block(run, batch_size, block_rows, at), work, member, n_members)
         fastnn_barrier()
 
     while True:
-        n = rows_of_block(run, batch_size, block_rows, at)
+        turn.at, turn.n = at, rows_of_block(run, batch_size, block_rows, at)
         if at >= batch_end:
             batch_begin = at // batch_size * batch_size
             batch_end = min(batch_begin + batch_size, run.n_rows)
             total = sum_of_weights(run.targets, batch_begin, batch_end - batch_begin)
-        begins, ends = at % batch_size == 0, at + n == batch_end
+        begins, ends = at % batch_size == 0, at + turn.n == batch_end
         step = step_at(steps, at // batch_size)
-        if not folds:
-            weight_beta = bias_beta = <floating> (0.0 if begins else 1.0)
+        if folds:
+            factors.alpha, factors.bias_beta = step.hyperparameters[0], 1
+            factors.weight_beta = 1 - step.hyperparameters[0] * step.l2
         else:
-            alpha, weight_beta = <floating> step.hyperparameters[0], <floating> (1 - step.hyperparameters[0] * step.l2)
-        rows = work + (parity if sparse else third) * rows_size
+            factors.alpha, factors.weight_beta, factors.bias_beta = 1, not begins, not begins
+        turn.rows = (turn.parity if sparse else third) * rows_size
+        turn.order = NULL
         if in_place:
-            X = dense_rows(run.store, run.order, at, n, rows, &order)
-        else:
-            X = rows
+            X = dense_rows(run.store, run.order, at, turn.n, work, &turn.order)
+        elif gathers:
+            X = work + turn.rows
+        turn.ahead = turn.n if in_place and at + 2 * turn.n <= run.n_rows else 0
 
-        # Forward: Y (n, width) = activation(X (n, below) @ W (below, width) + b), own columns.
-        weight = 0
-        before = 0
-        Y = X
-        width = model.sizes[1]
-        stride = own_stride if n_hidden == 1 else width
-        if transposed:
-            # Both passes fetch a half of the next batch, so that neither waits for the memory.
-            ahead = n if in_place and at + 2 * n <= run.n_rows else 0
-            dense_forward(X, order, n_in, parameters + own_begin * n_in, n_in,
-                          parameters + model.first_size + own_begin, outputs + shift + own_begin, stride, n, n_in,
-                          own_end - own_begin, ahead - ahead // 2)
-        elif in_panels:
-            slices_forward(model, first_slice, end_slice, X, parameters, parameters + model.first_size + own_begin,
-                           outputs + shift + own_begin, stride, n)
-        for k in range(n_hidden):
-            below, width = model.sizes[k], model.sizes[k + 1]
-            A = outputs + block_rows * before + shift
-            stride = own_stride if n_hidden == 1 else width
-            from_slice = slices_of(width) * member // n_members
-            to_slice = slices_of(width) * (member + 1) // n_members
-            for s in range(from_slice, to_slice):
-                begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                own = weight + weight_size(model, k) + begin
-                sliced, row = weight + begin, width
-                if k == 0 and by_slices:
-                    sliced = sliced_begin(n_in, width, s, SLICES, sizeof(floating))
-                    row = sliced_row(width, s, sizeof(floating))
-                if k == 0 and sparse:
-                    sparse_forward(run.store, run.order, at, n, parameters + sliced, row, parameters + own, A + begin,
-                                   stride, end - begin)
-                elif k > 0 or not (transposed or in_panels):
-                    affine_forward(Y, below, parameters + sliced, row, parameters + own, A + begin, stride, n, below,
-                                   end - begin)
-            begin, end = slice_begin(width, from_slice), slice_begin(width, to_slice)
-            S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
-            activate_own(model, <int> k, A + begin, S, stride, n, begin, end, at)
-            if k == n_hidden - 1:
-                for s in range(from_slice, to_slice):
-                    # part of the logits (n, n_classes) = Y (n, own) @ W (own, n_classes); the first has b too
-                    begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                    own = (parity * N_SLICES + s) * block_rows * n_classes
-                    bias = parameters + output + width * n_classes if s == 0 else NULL
-                    if model.output_transposed:
-                        dense_forward(A + begin, NULL, stride, parameters + output + begin, width, bias, parts + own,
-                                      n_classes, n, end - begin, n_classes, 0)
-                    else:
-                        affine_forward(A + begin, stride, parameters + output + begin * n_classes, n_classes, bias,
-                                       parts + own, n_classes, n, end - begin, n_classes)
-            else:
-                fastnn_barrier()
-            Y = A
-            before += width
-            weight += weight_size(model, k) + width
+        forward_own(model, run, &share, &turn, X, parameters, work)
         if gathers:
             # The next batch's rows, so that they are there behind the barrier.
-            next_n = rows_of_block(run, batch_size, block_rows, at + n)
-            prepare_rows(model, run, at + n, next_n, work + (third + 1) % 3 * rows_size, member, n_members)
+            next_n = rows_of_block(run, batch_size, block_rows, at + turn.n)
+            prepare_rows(model, run, at + turn.n, next_n, work + (third + 1) % 3 * rows_size, member, n_members)
         elif sorts:
             # This batch's: they are in the cache, and needed by column behind the barrier.
-            prepare_rows(model, run, at, n, rows, member, n_members)
+            prepare_rows(model, run, at, turn.n, work + turn.rows, member, n_members)
         if member == 0:
-            stop[parity] = at + n >= run.n_rows or now() >= deadline
+            stop[turn.parity] = at + turn.n >= run.n_rows or now() >= deadline
         fastnn_barrier()
 
-        # The output layer, each member for itself: dZ (n, n_classes) is the gradient of the logits.
-        own = parity * N_SLICES * block_rows * n_classes
-        for i in range(n * n_classes):
-            dZ[i] = parts[own + i]
-        for _ in range(1, slices_of(model.sizes[n_hidden])):
-            own += block_rows * n_classes
-            for i in range(n * n_classes):
-                dZ[i] += parts[own + i]
-        sum_ = loss_rows(run.targets, at, dZ, n, n_classes, total)
+        # Each member for itself, as it is little.
+        sum_ = logits_backward(model, run, &share, &turn, total, work)
         if not isfinite(sum_):
             if member == 0:
                 log_likelihood[0] = sum_
@@ -594,103 +768,25 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
                 log_likelihood[0] += log_likelihood[1]
                 log_likelihood[1] = 0
 
-        # Backward: dY (n, width) = dZ (n, above) @ W.T (above, width), own columns, by the old weights.
-        weight = output
-        before = hidden
-        for k in range(n_hidden - 1, -1, -1):
-            width = model.sizes[k + 1]
-            before -= width
-            D = deltas + block_rows * before + shift
-            A = outputs + block_rows * before + shift
-            stride = own_stride if n_hidden == 1 else width
-            from_slice = slices_of(width) * member // n_members
-            to_slice = slices_of(width) * (member + 1) // n_members
-            for s in range(from_slice, to_slice):
-                begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                if k == n_hidden - 1 and model.output_transposed:
-                    dense_backward_input(dZ, parameters + output + begin, width, D + begin, stride, spare, n,
-                                         end - begin, n_classes)
-                elif k == n_hidden - 1:
-                    affine_backward_input(dZ, n_classes, parameters + output + begin * n_classes, n_classes,
-                                          D + begin, stride, n, end - begin, n_classes)
-                else:
-                    affine_backward_input(deltas + block_rows * (before + width), model.sizes[k + 2],
-                                          parameters + weight + begin * model.sizes[k + 2], model.sizes[k + 2],
-                                          D + begin, stride, n, end - begin, model.sizes[k + 2])
-            begin, end = slice_begin(width, from_slice), slice_begin(width, to_slice)
-            S = slopes + block_rows * before + shift + begin if leaves_slopes(model, k) else NULL
-            backprop_own(model.activations[k], A + begin, S, D + begin, stride, n, end - begin)
-            weight -= weight_size(model, k) + width
-            if n_hidden > 1:
-                fastnn_barrier()
-
+        # By the old weights.
+        backward_own(model, &share, &turn, parameters, work)
         if steps.penalised and ends:
-            add_own_penalties(model, &step, parameters, total, penalties, member, n_members)
-
-        # The gradient: dW = X.T @ dZ, own columns of hidden layers and own rows of the output layer.  A plain step is
-        # folded into it.
-        width = model.sizes[1]
-        stride = own_stride if n_hidden == 1 else width
-        if transposed:
-            dense_backward_weight(X, order, n_in, deltas + shift + own_begin, stride, target + own_begin * n_in, n_in,
-                                  n, n_in, own_end - own_begin, alpha, weight_beta, ahead // 2)
-        elif in_panels:
-            slices_backward(model, first_slice, end_slice, X, deltas + shift + own_begin, stride, target, n, alpha,
-                            weight_beta)
-        weight = 0
-        before = 0
-        Y = X
-        for k in range(n_hidden):
-            below, width = model.sizes[k], model.sizes[k + 1]
-            D = deltas + block_rows * before + shift
-            A = outputs + block_rows * before + shift
-            stride = own_stride if n_hidden == 1 else width
-            for s in range(slices_of(width) * member // n_members, slices_of(width) * (member + 1) // n_members):
-                begin, end = slice_begin(width, s), slice_begin(width, s + 1)
-                sliced, row = weight + begin, width
-                if k == 0 and by_slices:
-                    sliced = sliced_begin(n_in, width, s, SLICES, sizeof(floating))
-                    row = sliced_row(width, s, sizeof(floating))
-                if k == 0 and by_columns:
-                    step_columns(model, run, &step, at, rows, D + begin, stride, parameters + sliced,
-                                 gradient + sliced, state + sliced, row, end - begin, n_members)
-                elif k == 0 and sparse:
-                    step_sparse(model, run, at, n, rows, D + begin, stride, target + sliced, row, end - begin,
-                                n_members, alpha, weight_beta)
-                elif k > 0 or not (transposed or in_panels):
-                    affine_backward_weight(Y, below, D + begin, stride, target + sliced, row, n, below, end - begin,
-                                           alpha, weight_beta)
-                own = weight + weight_size(model, k) + begin
-                affine_backward_bias(D + begin, stride, target + own, n, end - begin, alpha, bias_beta)
-                if k == n_hidden - 1 and model.output_transposed:
-                    own = output + begin
-                    dense_backward_weight(A + begin, NULL, stride, dZ, n_classes, target + own, width, n, end - begin,
-                                          n_classes, alpha, weight_beta, 0)
-                elif k == n_hidden - 1:
-                    own = output + begin * n_classes
-                    affine_backward_weight(A + begin, stride, dZ, n_classes, target + own, n_classes,
-                                           n, end - begin, n_classes, alpha, weight_beta)
-            Y = A
-            before += width
-            weight += weight_size(model, k) + width
-        at += n
+            add_own_penalties(model, &step, parameters, total, penalties, &share)
+        climb_own(model, run, &share, &turn, &factors, &step, by_columns, X, target, parameters, state, work)
+        at += turn.n
         if member == 0:
-            # The output layer's bias.  With one hidden layer the first member owns the first slice and alone
-            # reads it; in deeper networks another may, behind the barrier below.
-            own = output + model.sizes[n_hidden] * n_classes
-            affine_backward_bias(dZ, n_classes, target + own, n, n_classes, alpha, bias_beta)
-            position[1] = 0 if ends else position[1] + n
+            position[1] = 0 if ends else position[1] + turn.n
             if ends:
                 position[0] = at
         if ends and not folds:
-            step_own(model, steps, &step, parameters, gradient, state, squares, by_columns, member, n_members)
+            step_own(model, steps, &step, parameters, gradient, state, squares, by_columns, &share)
         if ends and steps.max_norm > 0:
-            limit_own_norms(model, steps.max_norm, parameters, gradient, member, n_members)
-        if stop[parity]:
+            limit_own_norms(model, steps.max_norm, parameters, gradient, &share)
+        if stop[turn.parity]:
             return
-        parity = 1 - parity
+        turn.parity = 1 - turn.parity
         third = (third + 1) % 3
-        if n_hidden > 1:
+        if model.n_layers > 2:
             fastnn_barrier()
 
 
