@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.kernels import blas, dense, epoch, sparse, touched, units
+from fastnn.kernels import blas, dense, epoch, layouts, sparse, touched
 from fastnn.kernels import rows as kernel_rows
 from fastnn.kernels.epoch import Architecture, Space
 from fastnn.kernels.losses import Targets
@@ -349,10 +349,10 @@ class Engine:
         if isinstance(X, CSRRows):
             layout = "slices" if by_units else "stored"
         elif n_in >= DENSE_INPUTS:
-            layout = "panels" if n_units >= WIDE_UNITS and "panels" in units.LAYOUTS else "transposed"
+            layout = "panels" if n_units >= WIDE_UNITS and "panels" in layouts.LAYOUTS else "transposed"
         self._rearranges = layout != "stored"
         if self._rearranges:
-            size = units.vector_size(self.sizes, units.LAYOUTS[layout], dtype.itemsize) + self._n_norms
+            size = layouts.vector_size(self.sizes, layouts.LAYOUTS[layout], dtype.itemsize) + self._n_norms
         self.space = Space(
             # In whole lines of the cache, so that each lane's begins one.
             gradients=aligned((n_lanes, -(-size // LINE_BYTES) * LINE_BYTES), dtype),
@@ -361,7 +361,7 @@ class Engine:
             position=np.zeros(1 + n_lanes, np.intp),
             log_likelihood=np.zeros(1 + n_lanes),
             penalties=np.zeros((len(self.sizes) - 1, epoch.N_PENALTIES)),
-            layout=units.LAYOUTS[layout],
+            layout=layouts.LAYOUTS[layout],
             nonzeros=nonzeros,
             # What `kernels.touched` needs, where a batch has too few non-zeros to step over the whole first weight.
             touched=np.zeros(1 + 2 * n_in, np.int64) if touches else None,
@@ -462,7 +462,7 @@ class Engine:
         pairs = [(vectors, vectors_out)] if vectors.ndim == 1 else zip(vectors, vectors_out, strict=True)
         for vector, out in pairs:
             layers, layers_out = vector[: len(vector) - self._n_norms], out[: len(out) - self._n_norms]
-            units.rearrange(self.sizes, self.space.layout, back, layers, layers_out, self.n_threads)
+            layouts.rearrange(self.sizes, self.space.layout, back, layers, layers_out, self.n_threads)
             out[len(layers_out) :] = vector[len(layers) :]
 
     def advance(self, targets: Targets, order: NDArray[np.intp] | None, seconds: float) -> bool:

@@ -19,10 +19,10 @@ from scipy.special import erf, expit
 
 from fastnn.kernels.affine import panel_bounds
 from fastnn.kernels.epoch import Architecture, Space
+from fastnn.kernels.layouts import LAYOUTS, slice_bounds, transposes_output
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
-from fastnn.kernels.units import LAYOUTS, slice_bounds, transposes_output
 from fastnn.kernels.updates import Steps
 
 Array: TypeAlias = NDArray[Any]
@@ -512,7 +512,7 @@ def bring_up_to_date(steps: Steps, W: Array, state: Array, touched: Array, n_ste
             touched[1 + row] += 1
 
 
-# --- kernels.units ----------------------------------------------------------------------------------
+# --- kernels.layouts --------------------------------------------------------------------------------
 
 
 def rearrange(sizes: Array, layout: int, back: bool, vector: Array, vector_out: Array, n_threads: int = 1) -> None:

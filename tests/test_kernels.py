@@ -17,6 +17,7 @@ from fastnn.kernels import (
     dense,
     dropout,
     epoch,
+    layouts,
     losses,
     normalisation,
     rows,
@@ -24,7 +25,6 @@ from fastnn.kernels import (
     sparse,
     touched,
     ufuncs,
-    units,
     updates,
 )
 from fastnn.kernels.epoch import Architecture
@@ -45,7 +45,7 @@ MODULES = (
     sparse,
     updates,
     touched,
-    units,
+    layouts,
     epoch,
 )
 KERNELS = {
@@ -328,12 +328,12 @@ def test_layer_in_panels(dtype, assert_close, rng, n, n_in, bounds):
         assert_close(ours[0], expected[0], 4)
 
 
-@pytest.mark.parametrize("layout", units.LAYOUTS)
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (17, 20, 2), (70, 53, 3), (33, 210, 4), (600, 250, 2), (5, 1003, 2)])
 def test_rearrange(dtype, rng, sizes, layout):
-    sizes, layout = np.array(sizes, np.intp), units.LAYOUTS[layout]
+    sizes, layout = np.array(sizes, np.intp), layouts.LAYOUTS[layout]
     vector = draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
-    size = units.vector_size(sizes, layout, vector.itemsize)
+    size = layouts.vector_size(sizes, layout, vector.itemsize)
     for n_threads in (1, 2):
         results = []
         for back in (False, True):
@@ -717,7 +717,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     dropped = others.get("dropout", 0.0)
     shares = np.full(len(codes), dropped) if dropped else None
     architecture = Architecture(sizes, codes, shares, 2**62 + 3, others.get("batch_norm", False))
-    layout = next((name for name in units.LAYOUTS if name in kind), "stored")
+    layout = next((name for name in layouts.LAYOUTS if name in kind), "stored")
     nonzeros = n * int(sizes[0]) if "sorted" in kind else 0
     touches = "touched" in kind
     full_kind, kind = kind, kind.split(",")[0]
@@ -741,11 +741,11 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     steps = Steps(updates.UPDATES[update], table, clip_norm, max_norm)
     if kind == "sparse" and not touches and epoch.go_by_units(architecture, batch_size, steps.update, True):
         layout = "slices"
-    layout = units.LAYOUTS[layout]
+    layout = layouts.LAYOUTS[layout]
     plain = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
     # What fills up the lines of a slice, or the vectors of a panel, is 0.
-    parameters = np.zeros(units.vector_size(sizes, layout, plain.itemsize), dtype)
-    units.rearrange(sizes, layout, False, plain, parameters)
+    parameters = np.zeros(layouts.vector_size(sizes, layout, plain.itemsize), dtype)
+    layouts.rearrange(sizes, layout, False, plain, parameters)
     if architecture.batch_norm:
         parameters = np.concatenate([parameters, 0.5 + rng.random(3 * sizes[1:-1].sum()).astype(dtype)])
         block_rows = batch_size

@@ -8,7 +8,7 @@ lane's blocks are taken in order, and BLAS must run single-threaded: so the bits
 number of threads, and wherever the clock interrupts the run.  The parameters stand in one vector: W (n_in,
 n_out) and b (n_out,) of the first layer, then of the next; behind them, where there is batch normalisation, scale,
 running mean and running variance (n_out,) of each hidden layer.  For training the weights may stand otherwise: see
-units.pyx.
+layouts.pyx.
 
 Batch normalisation couples the rows of a batch, so that it is one block in one lane.  Its layers are shared out by
 slices of units instead, which depend on the widths and the number of rows alone.
@@ -25,6 +25,9 @@ from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
 from .dense cimport dense_backward_input, dense_backward_weight, dense_forward
 from .dropout cimport drop_units
+from .layouts cimport (
+    N_SLICES, PANELS, STORED, TRANSPOSED, arrange, limit_panels, slice_begin, slices_at_most, slices_backward,
+    slices_forward, slices_of, transposes_output)
 from .losses cimport TargetStore, loss_rows, open_targets, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now, weight_size
 from .normalisation cimport backprop_normalise, move_statistics, normalise
@@ -33,9 +36,7 @@ from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
 from .touched cimport step_touched, touch_columns
-from .units cimport (
-    N_SLICES, PANELS, STORED, TRANSPOSED, arrange, climb_by_units, limit_panels, slice_begin, slices_at_most,
-    slices_backward, slices_forward, slices_of, transposes_output, units_work_size)
+from .units cimport climb_by_units, units_work_size
 from .updates cimport (
     NO_UPDATE, Step, StepStore, clipped, limit_norms, open_steps, penalty, step_at, sum_of_squares, update_range)
 
@@ -112,8 +113,8 @@ class Space(NamedTuple):
         its step was not taken.
     penalties : (n_layers, N_PENALTIES), zeros at the start of an epoch: sum over the finished batches of what the
         penalties take off the objective, times the weight of the batch; to be added up
-    layout : of `units.LAYOUTS`; parameters, state and gradients are as `units.rearrange` makes them, as long as
-        `units.vector_size` says.  "slices" are for batches of sparse rows that are shared out by units, and others of
+    layout : of `layouts.LAYOUTS`; parameters, state and gradients are as `layouts.rearrange` makes them, as long as
+        `layouts.vector_size` says.  "slices" are for batches of sparse rows that are shared out by units, and others of
         sparse rows know nothing but "stored".
     nonzeros : room for so many non-zeros of min(batch_size, MAX_BLOCK_ROWS) rows, sorted by column; 0: not sorted
     touched : (1 + 2 n_in,), zeros at the start of an epoch: sparse rows move the rows of the first weight that they

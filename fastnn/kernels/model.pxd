@@ -14,7 +14,7 @@ cdef struct Model:
     const Py_ssize_t* sizes         # (n_layers + 1,)
     Py_ssize_t row_size             # numbers of a row that the work space has room for; 0: rows are sparse
     const int* activations          # (n_layers - 1,), one a hidden layer
-    int layout                      # how the weights stand: see units.pyx
+    int layout                      # how the weights stand: see layouts.pyx
     bint output_transposed          # the last weight stands as (n_classes, n_in)
     Py_ssize_t first_size           # numbers that the first weight takes
     Py_ssize_t nonzeros             # room in the work space for those of a block, by column; 0: none
