@@ -48,7 +48,7 @@ FEWEST_BLOCK_ROWS = 16
 # Where the first layer has no more units than this, waiting for dense rows would cost more than short products do: a
 # block then holds what stays in the cache, in a number of rows that tiles of several heights divide.
 THIN_UNITS = 32
-TILED_ROWS = 12
+TILED_ROWS = 10
 
 # With so many inputs or more, the first layer is trained on dense rows by sums along the inputs (kernels/dense.pyx), or
 # from so many units on in panels (kernels/affine.pyx).  With fewer inputs both are too short to gain.

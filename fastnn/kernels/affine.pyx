@@ -32,6 +32,10 @@ cdef extern from "tiles.h" nogil:
     void wide_outer_double(const double* X, Py_ssize_t x_stride, const double* D, Py_ssize_t d_stride, double* G,
                            Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                            double alpha, double beta)
+    void sum_rows_float(const float* D, Py_ssize_t d_stride, float* s, Py_ssize_t n, Py_ssize_t n_out, float alpha,
+                        float beta)
+    void sum_rows_double(const double* D, Py_ssize_t d_stride, double* s, Py_ssize_t n, Py_ssize_t n_out, double alpha,
+                         double beta)
 
 cdef enum:
     TILED_BYTES = 256   # of a row of weights, from which on our own tiles are faster than BLAS
@@ -153,12 +157,10 @@ cdef void panels_backward_weight(const floating* X, Py_ssize_t x_stride, const f
 cdef void affine_backward_bias(const floating* dZ, Py_ssize_t z_stride, floating* db, Py_ssize_t n, Py_ssize_t n_out,
                                floating alpha, floating beta) noexcept nogil:
     # db (n_out,) = alpha * sum of the rows of dZ (n, n_out) + beta * db
-    cdef Py_ssize_t i, j
-    for j in range(n_out):
-        db[j] = beta * db[j] if beta != 0 else <floating> 0.0
-    for i in range(n):
-        for j in range(n_out):
-            db[j] += alpha * dZ[i * z_stride + j]
+    if floating is float:
+        sum_rows_float(dZ, z_stride, db, n, n_out, alpha, beta)
+    else:
+        sum_rows_double(dZ, z_stride, db, n, n_out, alpha, beta)
 
 
 def affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):

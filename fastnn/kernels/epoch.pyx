@@ -23,7 +23,7 @@ from libc.stdint cimport int64_t
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
-from .dense cimport dense_backward_input, dense_backward_weight, dense_forward
+from .dense cimport backward_share, dense_backward_input, dense_backward_weight, dense_forward, forward_share
 from .dropout cimport drop_units
 from .layouts cimport (
     N_SLICES, PANELS, STORED, TRANSPOSED, arrange, limit_panels, slice_begin, slices_at_most, slices_backward,
@@ -66,7 +66,7 @@ cdef extern from *:
 cdef enum:
     LANES = 8               # the most lanes a batch is cut into, and so the most threads that can help
     MIN_LANE_ROWS = 256     # below this a lane's own gradient costs more than it gains
-    UPDATE_CHUNK = 16384    # parameters that one thread updates at a time
+    UPDATE_CHUNK = 16384    # numbers, of all lanes' gradients, from which a thread updates parameters at a time
     UNITS_PRODUCT = 300000  # multiply-adds forward below which a batch is not worth a barrier
     BLOCK_ROWS = 2 * MIN_LANE_ROWS  # rows that a product takes at a time
     TEAM_ROWS = 128         # that are taken at a time where a large batch is shared out by units
@@ -258,8 +258,7 @@ cdef int shares_of(const Model* model, Py_ssize_t k, Py_ssize_t n, Py_ssize_t wi
 
 
 cdef inline Py_ssize_t rows_ahead(const Batch* batch, const floating* X, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    # How many rows to fetch while n rows from position first on are used: half of them in each pass, so that neither
-    # waits for the memory.
+    # How many rows to fetch while n rows from position first on are used, so that no pass waits for the memory.
     return n if lie_ready(batch.store, X) and first + 2 * n <= batch.run_end else 0
 
 
@@ -284,7 +283,7 @@ cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py
         elif k == 0 and model.layout == TRANSPOSED:
             dense_forward(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order, n_in,
                           W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out, rows, n_in, end - begin,
-                          (rows_ahead(batch, X, first + at, rows) + 1) // 2)
+                          forward_share(rows_ahead(batch, X, first + at, rows)))
         elif k == 0 and model.layout == PANELS:
             slices_forward(model, first_slice, end_slice, X + at * n_in, W, added, Z + at * n_out + begin, n_out, rows)
         elif k == model.n_layers - 1 and model.output_transposed:
@@ -378,7 +377,7 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
         if k == 0 and model.layout == TRANSPOSED:
             dense_backward_weight(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order,
                                   n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in, rows, n_in,
-                                  end - begin, alpha, beta, rows_ahead(batch, X, first + at, rows) // 2)
+                                  end - begin, alpha, beta, backward_share(rows_ahead(batch, X, first + at, rows)))
         elif k == 0 and model.layout == PANELS:
             slices_backward(model, first_slice, end_slice, X + at * n_in, dZ + at * n_out + begin, n_out, dW, rows,
                             alpha, beta)
@@ -545,13 +544,13 @@ cdef void update_span(const Step* step, bint is_weight, floating* parameters, fl
                       Py_ssize_t n_lanes, Py_ssize_t lane_size, floating* state,
                       Py_ssize_t begin, Py_ssize_t end, int n_threads) noexcept nogil:
     # Adds the lanes' gradients up, in order, into the first; moves the parameters.
-    cdef Py_ssize_t chunk, n_chunks = (end - begin + UPDATE_CHUNK - 1) // UPDATE_CHUNK
+    cdef Py_ssize_t size = UPDATE_CHUNK // n_lanes, chunk, n_chunks = (end - begin + size - 1) // size
     if n_chunks == 1:
         update_chunk(step, is_weight, parameters, gradients, n_lanes, lane_size, state, begin, end)
         return
     for chunk in prange(n_chunks, num_threads=min(n_threads, n_chunks), schedule="static"):
         update_chunk(step, is_weight, parameters, gradients, n_lanes, lane_size, state,
-                     begin + chunk * UPDATE_CHUNK, min(end, begin + (chunk + 1) * UPDATE_CHUNK))
+                     begin + chunk * size, min(end, begin + (chunk + 1) * size))
 
 
 cdef void add_penalties(const Model* model, const Step* step, const floating* parameters, double weight,

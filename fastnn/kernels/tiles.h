@@ -13,14 +13,16 @@
 
 /* Tiles hold their sums in registers: 32 with AVX-512, else 16. */
 #if VECTOR_BYTES == 64
-#define DOT_ROWS 6
+#define DOT_ROWS 5
+#define DOT_UNITS 5
 #define OUTER_UNITS 12
 #else
 #define DOT_ROWS 3
+#define DOT_UNITS 4
 #define OUTER_UNITS 6
 #endif
 
-/* Of a row's inputs so many bytes are taken at once: six such rows and the weights of four units stay in 32 KiB. */
+/* Of a row's inputs so many bytes are taken at once: five such rows and the weights of five units stay in 32 KiB. */
 #define DOT_BYTES 3200
 /* Of weights that stay in the second cache, with as much of other things. */
 #define WEIGHT_BYTES 327680
@@ -158,8 +160,8 @@ INLINE void NAME(sum_lanes)(const vector v0, const vector v1, const vector v2, c
 #endif
 }
 
-/* The n < LANES numbers at address, and zeros.  Apart, so that it takes no registers from the tiles' loops. */
-APART vector NAME(read_part)(const NUMBER *address, ptrdiff_t n)
+/* The n < LANES numbers at address, and zeros. */
+INLINE vector NAME(read_few)(const NUMBER *address, ptrdiff_t n)
 {
 #if VECTOR_BYTES == 64 && NUMBER_BYTES == 4
     return (vector)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), address);
@@ -177,21 +179,59 @@ APART vector NAME(read_part)(const NUMBER *address, ptrdiff_t n)
 #endif
 }
 
-/* Z (rows, units) += X (rows, n) @ W (units, n).T: rows * units sums along the inputs, for at most four units.  Meanwhile
-   n numbers from next on are fetched. */
+/* The same apart, so that it takes no registers from a tile's loop. */
+APART vector NAME(read_part)(const NUMBER *address, ptrdiff_t n)
+{
+    return NAME(read_few)(address, n);
+}
+
+/* The first n of a vector's numbers go to address. */
+INLINE void NAME(write_part)(NUMBER *address, const vector v, ptrdiff_t n)
+{
+#if VECTOR_BYTES == 64 && NUMBER_BYTES == 4
+    _mm512_mask_storeu_ps(address, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif VECTOR_BYTES == 64
+    _mm512_mask_storeu_pd(address, (__mmask8)((1u << n) - 1), (__m512d)v);
+#else
+    memcpy(address, &v, n * sizeof(NUMBER));
+#endif
+}
+
+/* C (n) = alpha * sum + beta * C for n numbers, at most LANES, rounded after each operation. */
+INLINE void NAME(add_vector)(NUMBER *C, vector sum, ptrdiff_t n, NUMBER alpha, NUMBER beta)
+{
+    vector old;
+    sum = alpha * sum;
+    ROUNDED(sum);
+    if (beta != 0) {
+        old = n < LANES ? NAME(read_few)(C, n) : READ(C);
+        if (beta != 1)
+            old = beta * old;
+        ROUNDED(old);
+        sum += old;
+    }
+    if (n < LANES)
+        NAME(write_part)(C, sum, n);
+    else
+        AT(C) = sum;
+}
+
+/* Z (rows, units) += X (rows, n) @ W (units, n).T: rows * units sums along the inputs, for at most DOT_UNITS units.
+   Meanwhile n numbers from each of next on are fetched. */
 INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
                            ptrdiff_t z_stride, ptrdiff_t n_rows, const int rows, const int units, ptrdiff_t n,
-                           const NUMBER *next)
+                           const NUMBER *const next[2])
 {
     const vector zero = {0};
-    vector sums[DOT_ROWS * 4], x[DOT_ROWS], w = zero;
-    NUMBER z[4];
+    vector sums[DOT_ROWS * DOT_UNITS + 3], x[DOT_ROWS], w = zero;
+    NUMBER z[DOT_ROWS * DOT_UNITS + 3];
     ptrdiff_t j;
     int r, c, k;
-    UNROLLED for (k = 0; k < rows * 4; k++)
+    UNROLLED for (k = 0; k < rows * units + 3; k++)
         sums[k] = zero;
     for (j = 0; j + LANES <= n; j += LANES) {
-        PREFETCH(next + j);
+        PREFETCH(next[0] + j);
+        PREFETCH(next[1] + j);
         UNROLLED for (r = 0; r < rows; r++) {
             vector v = READ(X[r] + j);
             IN_REGISTER(v);
@@ -200,7 +240,7 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
         UNROLLED for (k = 0; k < rows * units; k++) {
             if (k % rows == 0)
                 w = READ(W + k / rows * w_stride + j);
-            sums[k % rows * 4 + k / rows] += x[k % rows] * w;
+            sums[k % rows * units + k / rows] += x[k % rows] * w;
         }
     }
     if (j < n) {
@@ -210,42 +250,47 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
         UNROLLED for (k = 0; k < rows * units; k++) {
             if (k % rows == 0)
                 w = NAME(read_part)(W + k / rows * w_stride + j, n - j);
-            sums[k % rows * 4 + k / rows] += part[k % rows] * w;
+            sums[k % rows * units + k / rows] += part[k % rows] * w;
         }
     }
-    UNROLLED for (r = 0; r < rows; r++) {
-        NAME(sum_lanes)(sums[r * 4], sums[r * 4 + 1], sums[r * 4 + 2], sums[r * 4 + 3], z);
+    UNROLLED for (k = 0; k < rows * units; k += 4)
+        NAME(sum_lanes)(sums[k], sums[k + 1], sums[k + 2], sums[k + 3], z + k);
+    UNROLLED for (r = 0; r < rows; r++)
         if (r < n_rows)
-            for (c = 0; c < units; c++)
-                Z[r * z_stride + c] += z[c];
-    }
+            UNROLLED for (c = 0; c < units; c++)
+                Z[r * z_stride + c] += z[r * units + c];
 }
 
 /* A function for each shape of a tile, which has all registers for itself: so many rows less than DOT_ROWS, and units. */
 #define SHAPE(missing, units) \
     APART void NAME(dot_##missing##_##units)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, \
                                              NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n_rows, ptrdiff_t n, \
-                                             const NUMBER *next) \
+                                             const NUMBER *const next[2]) \
     { \
         NAME(dot_tile)(X, W, w_stride, Z, z_stride, n_rows, DOT_ROWS - missing, units, n, next); \
     }
+#if DOT_UNITS == 5
+SHAPE(0, 5) SHAPE(1, 5) SHAPE(2, 5)
+#endif
 SHAPE(0, 4) SHAPE(0, 3) SHAPE(0, 2) SHAPE(0, 1)
 SHAPE(1, 4) SHAPE(1, 3) SHAPE(1, 2) SHAPE(1, 1)
 SHAPE(2, 4) SHAPE(2, 3) SHAPE(2, 2) SHAPE(2, 1)
 #undef SHAPE
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last alone.  Of the rows that follow, so many as
-   ahead says are fetched, one by a tile. */
+   ahead says are fetched, at most two by a tile.  A strip's first tile does not: it waits for its own rows, and both would
+   take longer. */
 INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
                              ptrdiff_t first, ptrdiff_t last, ptrdiff_t ahead)
 {
     /* No division within the loops: it may take as long as dozens of products. */
-    const ptrdiff_t n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + 3) / 4;
+    const ptrdiff_t n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + DOT_UNITS - 1) / DOT_UNITS;
     const ptrdiff_t rows_each = n_strips ? n / n_strips : 0, units_each = n_tiles ? (last - first) / n_tiles : 0;
     const ptrdiff_t n_higher = n - rows_each * n_strips, n_wider = last - first - units_each * n_tiles;
-    ptrdiff_t i = 0, s, t, c, r, n_rows, n_units, due = 0, fetched = 0;
-    const NUMBER *rows[DOT_ROWS], *next;
+    const ptrdiff_t first_fetching = n_tiles > 1, n_fetching = n_strips * (n_tiles - first_fetching);
+    ptrdiff_t i = 0, s, t, c, r, k, n_rows, n_units, due = 0, fetched = 0;
+    const NUMBER *rows[DOT_ROWS], *next[2];
     for (s = 0; s < n_strips; s++, i += n_rows) {
         n_rows = rows_each + (s < n_higher);
         /* Where fewer rows are left than a tile has, the last is taken again and its sums are dropped. */
@@ -253,12 +298,15 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
             rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), x_stride);
         for (t = 0, c = first; t < n_tiles; t++, c += n_units) {
             n_units = units_each + (t < n_wider);
-            next = W;
-            due += ahead;
-            if (due >= n_strips * n_tiles) {
-                due -= n_strips * n_tiles;
-                next = ROW(X, order, n + fetched, x_stride);
-                fetched++;
+            if (t >= first_fetching)
+                due += ahead;
+            for (k = 0; k < 2; k++) {
+                next[k] = W;
+                if (due >= n_fetching) {
+                    due -= n_fetching;
+                    next[k] = ROW(X, order, n + fetched, x_stride);
+                    fetched++;
+                }
             }
 #define TILE(missing, units) \
             NAME(dot_##missing##_##units)(rows, W + c * w_stride, w_stride, Z + i * z_stride + c, z_stride, n_rows, n_in, \
@@ -272,7 +320,11 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
                 default: TILE(2, units) \
                 } \
                 break;
-            switch (n_units) { CASES(4) CASES(3) CASES(2) CASES(1) }
+            switch (n_units) {
+#if DOT_UNITS == 5
+            CASES(5)
+#endif
+            CASES(4) CASES(3) CASES(2) CASES(1) }
 #undef CASES
 #undef TILE
         }
@@ -309,7 +361,6 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
     const int whole = columns >= LANES;
     vector sums[OUTER_UNITS * 2], x[2];
     const NUMBER *row;
-    NUMBER *place;
     ptrdiff_t i;
     int c, k;
     UNROLLED for (c = 0; c < units; c++)
@@ -326,22 +377,8 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         UNROLLED for (k = 0; k < units * vectors; k++)
             sums[k] += x[k % vectors] * D[i * d_stride + k / vectors];
     }
-    UNROLLED for (k = 0; k < units * vectors; k++) {
-        vector g = alpha * sums[k], old;
-        ROUNDED(g);
-        place = G + k / vectors * g_stride + k % vectors * LANES;
-        if (beta != 0) {
-            old = whole ? READ(place) : NAME(read_part)(place, columns);
-            if (beta != 1)
-                old = beta * old;
-            ROUNDED(old);
-            g += old;
-        }
-        if (whole)
-            AT(place) = g;
-        else
-            memcpy(place, &g, columns * sizeof(NUMBER));
-    }
+    UNROLLED for (k = 0; k < units * vectors; k++)
+        NAME(add_vector)(G + k / vectors * g_stride + k % vectors * LANES, sums[k], columns, alpha, beta);
 }
 
 /* The same for all n_in columns, a tile after the other. */
@@ -402,16 +439,24 @@ FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_
 }
 #undef FOR_EACH_SHAPE
 
-/* The first n of a vector's numbers go to address. */
-INLINE void NAME(write_part)(NUMBER *address, const vector v, ptrdiff_t n)
+/* s (n_out,) = alpha * the sum of the rows of D (n, n_out) + beta * s. */
+FUNCTION void NAME(sum_rows)(const NUMBER *D, ptrdiff_t d_stride, NUMBER *s, ptrdiff_t n, ptrdiff_t n_out, NUMBER alpha,
+                             NUMBER beta)
 {
-#if VECTOR_BYTES == 64 && NUMBER_BYTES == 4
-    _mm512_mask_storeu_ps(address, (__mmask16)((1u << n) - 1), (__m512)v);
-#elif VECTOR_BYTES == 64
-    _mm512_mask_storeu_pd(address, (__mmask8)((1u << n) - 1), (__m512d)v);
-#else
-    memcpy(address, &v, n * sizeof(NUMBER));
-#endif
+    ptrdiff_t i, j, width, whole;
+    for (j = 0; j < n_out; j += LANES) {
+        vector sum = {0};
+        width = n_out - j < LANES ? n_out - j : LANES;
+        /* Where fewer units are left, the next rows' numbers fill up the vector and are dropped; the last ones have none. */
+        whole = n;
+        while (whole > 0 && (whole - 1) * d_stride + j + LANES > (n - 1) * d_stride + n_out)
+            whole--;
+        for (i = 0; i < whole; i++)
+            sum += READ(D + i * d_stride + j);
+        for (; i < n; i++)
+            sum += NAME(read_few)(D + i * d_stride + j, width);
+        NAME(add_vector)(s + j, sum, width, alpha, beta);
+    }
 }
 
 /* P (n, vectors * LANES), without gaps, = the first width columns of W, and zeros. */
@@ -423,36 +468,19 @@ INLINE void NAME(copy_panel)(const NUMBER *W, ptrdiff_t w_stride, ptrdiff_t n, i
     for (i = 0; i < n; i++, W += w_stride, P += vectors * LANES) {
         for (v = 0; v < vectors - 1; v++)
             AT(P + v * LANES) = READ(W + v * LANES);
-        AT(P + v * LANES) = last < LANES ? NAME(read_part)(W + v * LANES, last) : READ(W + v * LANES);
+        AT(P + v * LANES) = last < LANES ? NAME(read_few)(W + v * LANES, last) : READ(W + v * LANES);
     }
 }
 
-/* C (rows, width) = alpha * sums + beta * C, rounded after each of them. */
+/* C (rows, width) = alpha * sums + beta * C. */
 INLINE void NAME(add_tile)(const vector sums[WIDE_ROWS * WIDE_VECTORS], NUMBER *C, ptrdiff_t c_stride, const int rows,
                            const int vectors, ptrdiff_t width, NUMBER alpha, NUMBER beta)
 {
     const ptrdiff_t last = width - (vectors - 1) * LANES;
-    vector old;
-    NUMBER *place;
-    int k, v, whole;
-    UNROLLED for (k = 0; k < rows * vectors; k++) {
-        vector sum = alpha * sums[k];
-        ROUNDED(sum);
-        v = k % vectors;
-        place = C + k / vectors * c_stride + v * LANES;
-        whole = v < vectors - 1 || last >= LANES;
-        if (beta != 0) {
-            old = whole ? READ(place) : NAME(read_part)(place, last);
-            if (beta != 1)
-                old = beta * old;
-            ROUNDED(old);
-            sum += old;
-        }
-        if (whole)
-            AT(place) = sum;
-        else
-            NAME(write_part)(place, sum, last);
-    }
+    int k;
+    UNROLLED for (k = 0; k < rows * vectors; k++)
+        NAME(add_vector)(C + k / vectors * c_stride + k % vectors * LANES, sums[k],
+                         k % vectors < vectors - 1 ? LANES : last, alpha, beta);
 }
 
 /* For one panel P (n_in, vectors * LANES) of weights: Z (rows, width) += X (rows, n_in) @ P.  Meanwhile a line of each of

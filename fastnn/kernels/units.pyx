@@ -17,7 +17,7 @@ from libc.string cimport memset
 
 from .activations cimport activate, backprop_activation
 from .affine cimport affine_backward_bias, affine_backward_input, affine_backward_weight, affine_forward
-from .dense cimport dense_backward_input, dense_backward_weight, dense_forward
+from .dense cimport backward_share, dense_backward_input, dense_backward_weight, dense_forward, forward_share
 from .dropout cimport drop_units
 from .layouts cimport (
     N_SLICES, PANELS, SLICES, TRANSPOSED, Block, bias_begin, block_of, layer_begin, limit_panels, slice_begin,
@@ -79,6 +79,10 @@ cdef Py_ssize_t units_work_size(const Model* model, Py_ssize_t batch_size) noexc
             + batch_size * 4 * N_SLICES * model.sizes[model.n_layers] + n_blocks(model))
 
 
+cdef inline Py_ssize_t row_lines(Py_ssize_t width, int s, Py_ssize_t number_size) noexcept nogil:
+    return (sliced_row(width, s, number_size) * number_size + LINE_BYTES - 1) // LINE_BYTES
+
+
 cdef Py_ssize_t share_begin(const Model* model, Py_ssize_t n, int member, int n_members,
                             Py_ssize_t number_size) noexcept nogil:
     # Where the member's share of n rows to prepare begins.  Slices of units are of several widths, and members with
@@ -89,11 +93,11 @@ cdef Py_ssize_t share_begin(const Model* model, Py_ssize_t n, int member, int n_
     if not model.nonzeros or member == n_members:
         return n * member // n_members
     for s in range(slices_of(width)):
-        lines += sliced_row(width, s, number_size) * number_size // LINE_BYTES
+        lines += row_lines(width, s, number_size)
     for m in range(member):
         own = 0
         for s in range(slices_of(width) * m // n_members, slices_of(width) * (m + 1) // n_members):
-            own += sliced_row(width, s, number_size) * number_size // LINE_BYTES
+            own += row_lines(width, s, number_size)
         begun += min(1.0, max(0.0, ((2.0 * lines + SORT_LINES) / n_members - 2.0 * own) / SORT_LINES))
     return <Py_ssize_t> (n * min(1.0, begun))
 
@@ -207,7 +211,7 @@ cdef struct Share:
 cdef struct Turn:
     Py_ssize_t at           # position of the first
     Py_ssize_t n
-    Py_ssize_t ahead        # so many are fetched meanwhile, a half of them in each pass
+    Py_ssize_t ahead        # so many are fetched meanwhile
     Py_ssize_t rows         # where in the work space they stand, if they had to be gathered or sorted
     const Py_ssize_t* order     # of dense rows; NULL: they stand one after the other
     int parity              # which of two places its parts of the logits have
@@ -376,7 +380,7 @@ cdef void forward_own(const Model* model, const Batch* run, const Share* share, 
     stride, begin, end = stride_of(model, share, 0), slice_begin(width, first), slice_begin(width, last)
     if model.layout == TRANSPOSED:
         dense_forward(X, turn.order, n_in, parameters + begin * n_in, n_in, b + begin, A + begin, stride, n, n_in,
-                      end - begin, turn.ahead - turn.ahead // 2)
+                      end - begin, forward_share(turn.ahead))
     elif model.layout == PANELS:
         slices_forward(model, first, last, X, parameters, b + begin, A + begin, stride, n)
     for k in range(n_hidden):
@@ -486,7 +490,7 @@ cdef void climb_own(const Model* model, const Batch* run, const Share* share, co
     stride, begin, end = stride_of(model, share, 0), slice_begin(width, first), slice_begin(width, last)
     if model.layout == TRANSPOSED:
         dense_backward_weight(X, turn.order, n_in, D + begin, stride, target + begin * n_in, n_in, n, n_in,
-                              end - begin, alpha, weight_beta, turn.ahead // 2)
+                              end - begin, alpha, weight_beta, backward_share(turn.ahead))
     elif model.layout == PANELS:
         slices_backward(model, first, last, X, D + begin, stride, target, n, alpha, weight_beta)
     for k in range(n_hidden):
@@ -587,7 +591,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
         elif sorts:
             # This batch's: they are in the cache, and needed by column behind the barrier.
             prepare_rows(model, run, at, turn.n, work + turn.rows, member, n_members)
-        if member == 0:
+        if member == n_members - 1:  # the first has the output layer's bias to do
             stop[turn.parity] = at + turn.n >= run.n_rows or now() >= deadline
         fastnn_barrier()
 
