@@ -528,10 +528,10 @@ def rearrange(sizes: Array, layout: int, back: bool, vector: Array, vector_out: 
     if layout == LAYOUTS["slices"]:
         parts, line, begin = [], 64 // vector.itemsize, 0  # of the cache
         for n_units in np.diff(slice_bounds(n_out)):
-            n_lines = -(-n_units // line)
-            width = (n_lines + (n_lines > 8 and n_lines % 2 == 0)) * line
+            n_lines, n_halves = -(-n_units // line), -(-2 * n_units // line)
+            width = n_halves * line // 2 if n_lines <= 2 else (n_lines + (n_lines > 8 and n_lines % 2 == 0)) * line
             parts.append(first[begin : begin + n_in * width].reshape(n_in, width)[:, :n_units])
-            begin += n_in * width
+            begin += -(-n_in * width // line) * line
     elif layout == LAYOUTS["transposed"]:
         parts = [first.reshape(n_out, n_in).T]
     elif layout == LAYOUTS["stored"]:

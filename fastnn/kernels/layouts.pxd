@@ -48,10 +48,13 @@ cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept n
 
 
 cdef inline Py_ssize_t sliced_row(Py_ssize_t width, int s, Py_ssize_t number_size) noexcept nogil:
-    # Distance of two rows of the first weight within slice s.  Where a row is taken in several panels, the lines of one
-    # panel should not all want the same places in the cache, as they do at powers of two.
-    cdef Py_ssize_t row = to_lines(slice_begin(width, s + 1) - slice_begin(width, s), number_size)
-    cdef Py_ssize_t line = LINE_BYTES // number_size
+    # Distance of two rows of the first weight within slice s: whole lines of the cache, or halves of a line where a row
+    # has less than two, so that more rows stay in the first cache.  Where a row is taken in several panels, the lines
+    # of one panel should not all want the same places in the cache, as they do at powers of two.
+    cdef Py_ssize_t units = slice_begin(width, s + 1) - slice_begin(width, s)
+    cdef Py_ssize_t row = to_lines(units, number_size), line = LINE_BYTES // number_size, half = line // 2
+    if row <= 2 * line:
+        return (units + half - 1) // half * half
     return row + line if row > PANEL_LINES * line and row // line % 2 == 0 else row
 
 
@@ -64,7 +67,7 @@ cdef inline Py_ssize_t sliced_begin(Py_ssize_t n_in, Py_ssize_t width, int s, in
         if layout == PANELS:
             total += panels_size(n_in, slice_begin(width, t + 1) - slice_begin(width, t), number_size)
         else:
-            total += n_in * sliced_row(width, t, number_size)
+            total += to_lines(n_in * sliced_row(width, t, number_size), number_size)
     return total
 
 
