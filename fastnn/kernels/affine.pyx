@@ -11,7 +11,6 @@ copy what they need of a panel together for each few inputs.
 """
 
 from cython cimport floating
-from libc.string cimport memcpy, memset
 
 from .blas cimport gemm_
 
@@ -32,6 +31,8 @@ cdef extern from "tiles.h" nogil:
     void wide_outer_double(const double* X, Py_ssize_t x_stride, const double* D, Py_ssize_t d_stride, double* G,
                            Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                            double alpha, double beta)
+    void fill_rows_float(const float* b, float* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_out)
+    void fill_rows_double(const double* b, double* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_out)
     void sum_rows_float(const float* D, Py_ssize_t d_stride, float* s, Py_ssize_t n, Py_ssize_t n_out, float alpha,
                         float beta)
     void sum_rows_double(const double* D, Py_ssize_t d_stride, double* s, Py_ssize_t n, Py_ssize_t n_out, double alpha,
@@ -88,12 +89,10 @@ cdef void wide_outer(const floating* X, Py_ssize_t x_stride, const floating* D, 
 cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
                     Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = b (n_out,), or 0 where b is NULL
-    cdef Py_ssize_t i
-    for i in range(n):
-        if b == NULL:
-            memset(Z + i * z_stride, 0, n_out * sizeof(floating))
-        else:
-            memcpy(Z + i * z_stride, b, n_out * sizeof(floating))
+    if floating is float:
+        fill_rows_float(b, Z, z_stride, n, n_out)
+    else:
+        fill_rows_double(b, Z, z_stride, n, n_out)
 
 
 cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride,

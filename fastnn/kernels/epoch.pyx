@@ -57,11 +57,21 @@ cdef extern from *:
     #define float_control() 0u
     #define set_float_control(control) ((void)(control))
     #endif
+    /* What stands there, which others find one larger. */
+    static inline Py_ssize_t fastnn_take(Py_ssize_t* next) {
+        Py_ssize_t taken;
+    #ifdef _OPENMP
+    #pragma omp critical(fastnn_take)
+    #endif
+        taken = (*next)++;
+        return taken;
+    }
     """
     const bint FASTNN_OPENMP
     const unsigned int FLUSH_TO_ZERO
     unsigned int float_control() noexcept nogil
     void set_float_control(unsigned int control) noexcept nogil
+    Py_ssize_t fastnn_take(Py_ssize_t* next) noexcept nogil
 
 cdef enum:
     LANES = 8               # the most lanes a batch is cut into, and so the most threads that can help
@@ -518,14 +528,38 @@ cdef void climb_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py
     # already where it matters.
     cdef Py_ssize_t first = batch.n_rows * lane // n_lanes
     cdef Py_ssize_t n_rows = batch.n_rows * (lane + 1) // n_lanes - first
-    cdef Py_ssize_t n
-    cdef double beta
-    while done[0] < n_rows and now() < deadline:
-        n = min(block_rows, n_rows - done[0])
-        beta = 0 if done[0] == 0 else 1
-        log_likelihood[0] += climb_block(model, batch, batch.first + first + done[0], n, parameters, block_rows,
-                                         work, gradient, 1, 1 if cleared else beta, beta, beta)
-        done[0] += n
+    cdef Py_ssize_t n, at = done[0]
+    cdef double beta, sum_ = log_likelihood[0]
+    while at < n_rows and now() < deadline:
+        n = min(block_rows, n_rows - at)
+        beta = 0 if at == 0 else 1
+        sum_ += climb_block(model, batch, batch.first + first + at, n, parameters, block_rows, work, gradient, 1,
+                            1 if cleared else beta, beta, beta)
+        at += n
+    # Once, since what other threads write is in the same line of the cache.
+    done[0], log_likelihood[0] = at, sum_
+
+
+cdef void climb_lanes(const Model* model, const Batch* batch, Py_ssize_t n_lanes, const floating* parameters,
+                      Py_ssize_t block_rows, floating* work, Py_ssize_t work_size, floating* gradients,
+                      Py_ssize_t lane_size, Py_ssize_t* done, double* log_likelihood, double deadline,
+                      int n_threads) noexcept nogil:
+    # All lanes.  A thread begins with lanes that follow each other, so that the rows it fetches ahead are its own, and
+    # then helps the others.
+    cdef Py_ssize_t[LANES] next_lane
+    cdef Py_ssize_t* next_ = &next_lane[0]
+    cdef Py_ssize_t lane
+    cdef int thread, turn, owner
+    for thread in range(n_threads):
+        next_[thread] = n_lanes * thread // n_threads
+    for thread in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
+        for turn in range(n_threads):
+            owner = (thread + turn) % n_threads
+            lane = fastnn_take(next_ + owner)
+            while lane < n_lanes * (owner + 1) // n_threads:
+                climb_lane(model, batch, lane, n_lanes, parameters, block_rows, work + lane * work_size,
+                           gradients + lane * lane_size, done + lane, log_likelihood + lane, deadline, False)
+                lane = fastnn_take(next_ + owner)
 
 
 cdef void update_chunk(const Step* step, bint is_weight, floating* parameters, floating* gradients,
@@ -663,10 +697,8 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
             climb_lane(model, &batch, 0, 1, parameters, block_rows, work, gradients, &position[1],
                        &log_likelihood[1], deadline, touched != NULL)
         else:
-            for lane in prange(n_lanes, num_threads=min(n_threads, n_lanes), schedule="dynamic", chunksize=1):
-                climb_lane(model, &batch, lane, n_lanes, parameters, block_rows, work + lane * work_size,
-                           gradients + lane * lane_size, &position[1 + lane], &log_likelihood[1 + lane],
-                           deadline, False)
+            climb_lanes(model, &batch, n_lanes, parameters, block_rows, work, work_size, gradients, lane_size,
+                        &position[1], &log_likelihood[1], deadline, min(n_threads, <int> n_lanes))
         total_done = 0
         sum_ = 0
         for lane in range(n_lanes):

@@ -362,9 +362,7 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
     vector sums[OUTER_UNITS * 2], x[2];
     const NUMBER *row;
     ptrdiff_t i;
-    int c, k;
-    UNROLLED for (c = 0; c < units; c++)
-        PREFETCH(G + c * g_stride);
+    int k;
     UNROLLED for (k = 0; k < units * vectors; k++)
         sums[k] = zero;
     for (i = 0; i < n; i++) {
@@ -438,6 +436,19 @@ FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_
     }
 }
 #undef FOR_EACH_SHAPE
+
+/* Z (n, n_out) = b (n_out,), or 0 where b is NULL. */
+FUNCTION void NAME(fill_rows)(const NUMBER *b, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_out)
+{
+    const vector zero = {0};
+    ptrdiff_t i, j;
+    for (i = 0; i < n; i++, Z += z_stride) {
+        for (j = 0; j + LANES <= n_out; j += LANES)
+            AT(Z + j) = b ? READ(b + j) : zero;
+        if (j < n_out)
+            NAME(write_part)(Z + j, b ? NAME(read_few)(b + j, n_out - j) : zero, n_out - j);
+    }
+}
 
 /* s (n_out,) = alpha * the sum of the rows of D (n, n_out) + beta * s. */
 FUNCTION void NAME(sum_rows)(const NUMBER *D, ptrdiff_t d_stride, NUMBER *s, ptrdiff_t n, ptrdiff_t n_out, NUMBER alpha,
