@@ -49,8 +49,9 @@ COPIES = "build/copies"
 SOURCE = "fastnn/kernels"
 
 # No fast-math: NaN and infinity must survive, since divergence is detected by them.  These three let
-# the compiler vectorise exp and tanh without changing any finite result.
-UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+# the compiler vectorise exp and tanh without changing any finite result.  Where a loop lies in its line of the cache is
+# worth up to 7 % of its speed, and would change with each edit before it.
+UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
 MSVC_FLAGS = ["/O2"]
 
 EMPTY_PROBE = "int main(void) { return 0; }\n"

@@ -78,14 +78,14 @@ FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
     return p == n_panels ? width : (width + WIDEST - 1) / WIDEST * p / n_panels * WIDEST;
 }
 
-/* Two overlapping vectors of 64 bytes would do more than three or four of 32. */
 #if VECTOR_BYTES >= 64
-#define TRY_64(call) if (width * sizeof(NUMBER) >= 128) { call(64); return; }
-/* Not for what is read again soon: the processor takes a row for overlapping its neighbours, and waits for them. */
-#define TRY_MASKED(call) if (width * sizeof(NUMBER) > 32 && width * sizeof(NUMBER) <= 64) { call(64); return; }
+#define TRY_64(call) if (width * sizeof(NUMBER) > 32) { call(64); return; }
+/* For what is read again soon: by a mask, or in vectors that overlap, the processor takes a row for overlapping its
+   neighbours, and waits for them. */
+#define TRY_WHOLE_64(call) if (width * sizeof(NUMBER) >= 128) { call(64); return; }
 #else
 #define TRY_64(call)
-#define TRY_MASKED(call)
+#define TRY_WHOLE_64(call)
 #endif
 #if VECTOR_BYTES >= 32
 #define TRY_32(call) if (width * sizeof(NUMBER) >= 32) { call(32); return; }
@@ -109,7 +109,7 @@ FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, int
     int64_t k;
 #define COMBINE(bytes) \
     JOIN(combine, NUMBER, bytes)(values, rows, begins, ends, n, limit, B, stride, out, out_stride, width, ahead)
-    TRY_MASKED(COMBINE) TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
+    TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
 #undef COMBINE
     for (i = 0; i < n; i++)
         for (k = begins[i]; k < ends[i]; k++)
@@ -129,7 +129,7 @@ FUNCTION void OF(combine_entries, NUMBER)(const char *entries, const int32_t *st
     int32_t row;
 #define COMBINE(bytes) \
     JOIN(combine_entries, NUMBER, bytes)(entries, starts, m, n_rows, scale, B, stride, out, out_stride, width)
-    TRY_MASKED(COMBINE) TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
+    TRY_64(COMBINE) TRY_32(COMBINE) TRY_16(COMBINE)
 #undef COMBINE
     for (j = 0; m * j < n_rows; j++)
         for (k = starts[j]; k < starts[j + 1]; k++) {
@@ -147,7 +147,7 @@ FUNCTION void OF(scatter, NUMBER)(const NUMBER *values, const int32_t *rows, ptr
 {
     ptrdiff_t k, c;
 #define SCATTER(bytes) JOIN(scatter, NUMBER, bytes)(values, rows, n, scale, d, B, stride, width)
-    TRY_64(SCATTER) TRY_32(SCATTER) TRY_16(SCATTER)
+    TRY_WHOLE_64(SCATTER) TRY_32(SCATTER) TRY_16(SCATTER)
 #undef SCATTER
     for (k = 0; k < n; k++)
         for (c = 0; c < width; c++)
@@ -155,7 +155,7 @@ FUNCTION void OF(scatter, NUMBER)(const NUMBER *values, const int32_t *rows, ptr
 }
 
 #undef TRY_64
-#undef TRY_MASKED
+#undef TRY_WHOLE_64
 #undef TRY_32
 #undef TRY_16
 #undef WIDEST
@@ -246,49 +246,81 @@ INLINE ptrdiff_t NAME(combine_vectors)(const NUMBER *values, const int32_t *rows
     return k;
 }
 
-INLINE void NAME(entry_vectors)(const char *entries, ptrdiff_t n, const int m, const int rows_at_once, NUMBER scale,
-                                const NUMBER *B, ptrdiff_t stride, NUMBER *out, ptrdiff_t out_stride,
-                                ptrdiff_t width, const int vectors, const int halved)
+/* One entry's products with its row of B are added to the sums of a group of rows_at_once rows. */
+INLINE void NAME(add_entry)(const char *entry, const int m, const int rows_at_once, NUMBER scale, const NUMBER *B,
+                            ptrdiff_t stride, ptrdiff_t width, const int vectors, const int halved,
+                            vector sums[2][PANEL_VECTORS], half last[2])
 {
-    const half half_zero = {0};
-    vector sums[2][PANEL_VECTORS], read;
-    half last[2], read_half;
     const NUMBER *b;
     NUMBER values[2];
     int32_t row;
-    ptrdiff_t k;
+    vector read;
+    half read_half;
     int p, i;
-    for (i = 0; i < rows_at_once; i++) {
-        for (p = 0; p < vectors; p++)
-            sums[i][p] = READ(out + i * out_stride + PLACE(p));
-        last[i] = halved ? READ_HALF(out + i * out_stride + HALF_PLACE) : half_zero;
-    }
-    for (k = 0; k < n; k++, entries += ENTRY_BYTES(NUMBER, m)) {
-        PREFETCH(entries + ENTRIES_AHEAD);
-        memcpy(values, entries, m * sizeof(NUMBER));
-        memcpy(&row, entries + m * sizeof(NUMBER), sizeof(row));
-        b = B + row * stride;
+    PREFETCH(entry + ENTRIES_AHEAD);
+    memcpy(values, entry, m * sizeof(NUMBER));
+    memcpy(&row, entry + m * sizeof(NUMBER), sizeof(row));
+    b = B + row * stride;
+    for (i = 0; i < rows_at_once; i++)
+        values[i] *= scale;
+    for (p = 0; p < vectors; p++) {
+        read = READ(b + PLACE(p));
+        if (rows_at_once > 1)
+            IN_REGISTER(read);
         for (i = 0; i < rows_at_once; i++)
-            values[i] *= scale;
-        for (p = 0; p < vectors; p++) {
-            read = READ(b + PLACE(p));
-            if (rows_at_once > 1)
-                IN_REGISTER(read);
-            for (i = 0; i < rows_at_once; i++)
-                sums[i][p] += values[i] * read;
-        }
-        if (halved) {
-            read_half = READ_HALF(b + HALF_PLACE);
-            for (i = 0; i < rows_at_once; i++)
-                last[i] += values[i] * read_half;
+            sums[i][p] += values[i] * read;
+    }
+    if (halved) {
+        read_half = READ_HALF(b + HALF_PLACE);
+        for (i = 0; i < rows_at_once; i++)
+            last[i] += values[i] * read_half;
+    }
+}
+
+/* The entries between starts[g] and starts[g + 1] for each group g of rows_at_once rows of out.  Two groups take turns
+   where a sum is one vector, since each product waits for the one before; longer ones have others to go on with. */
+INLINE void NAME(entry_vectors)(const char *entries, const int32_t *starts, const int groups, const int m,
+                                const int rows_at_once, NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out,
+                                ptrdiff_t out_stride, ptrdiff_t width, const int vectors, const int halved)
+{
+    const half half_zero = {0};
+    vector sums[2][2][PANEL_VECTORS];
+    half last[2][2];
+    const char *entry[2], *end[2];
+    NUMBER *place;
+    int p, i, g;
+    for (g = 0; g < groups; g++) {
+        entry[g] = entries + starts[g] * ENTRY_BYTES(NUMBER, m);
+        end[g] = entries + starts[g + 1] * ENTRY_BYTES(NUMBER, m);
+        for (i = 0; i < rows_at_once; i++) {
+            place = out + (g * rows_at_once + i) * out_stride;
+            for (p = 0; p < vectors; p++)
+                sums[g][i][p] = READ(place + PLACE(p));
+            last[g][i] = halved ? READ_HALF(place + HALF_PLACE) : half_zero;
         }
     }
-    for (i = 0; i < rows_at_once; i++) {
-        for (p = 0; p < vectors; p++)
-            WRITE(out + i * out_stride + PLACE(p), sums[i][p]);
-        if (halved)
-            HALF_AT(out + i * out_stride + HALF_PLACE) = last[i];
-    }
+#define ADD(g) \
+    NAME(add_entry)(entry[g], m, rows_at_once, scale, B, stride, width, vectors, halved, sums[g], last[g]), \
+        entry[g] += ENTRY_BYTES(NUMBER, m)
+    if (groups > 1)
+        while (entry[0] < end[0] && entry[1] < end[1]) {
+            ADD(0);
+            ADD(1);
+        }
+    while (entry[0] < end[0])
+        ADD(0);
+    if (groups > 1)
+        while (entry[1] < end[1])
+            ADD(1);
+#undef ADD
+    for (g = 0; g < groups; g++)
+        for (i = 0; i < rows_at_once; i++) {
+            place = out + (g * rows_at_once + i) * out_stride;
+            for (p = 0; p < vectors; p++)
+                WRITE(place + PLACE(p), sums[g][i][p]);
+            if (halved)
+                HALF_AT(place + HALF_PLACE) = last[g][i];
+        }
 }
 
 INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
@@ -365,20 +397,26 @@ FUNCTION void NAME(combine_entries)(const char *entries, const int32_t *starts, 
                                     ptrdiff_t width)
 {
     ptrdiff_t j;
-#define COMBINE(m, rows_at_once, vectors, halved) \
-    NAME(entry_vectors)(entries + starts[j] * ENTRY_BYTES(NUMBER, m), starts[j + 1] - starts[j], m, rows_at_once, \
-                        scale, B, stride, out + m * j * out_stride, out_stride, width, vectors, halved)
+#define COMBINE(groups, m, rows_at_once, vectors, halved) \
+    if (starts[j] < starts[j + groups]) \
+        NAME(entry_vectors)(entries, starts + j, groups, m, rows_at_once, scale, B, stride, out + m * j * out_stride, \
+                            out_stride, width, vectors, halved)
 #define LOOP(vectors, halved) \
+        j = 0; \
         if (m == 1) { \
-            for (j = 0; j < n_rows; j++) \
-                if (starts[j] < starts[j + 1]) \
-                    COMBINE(1, 1, vectors, halved); \
+            if (vectors + halved == 1) \
+                for (; j + 2 <= n_rows; j += 2) \
+                    COMBINE(2, 1, 1, vectors, halved); \
+            for (; j < n_rows; j++) \
+                COMBINE(1, 1, 1, vectors, halved); \
         } else { \
-            for (j = 0; j < n_rows / 2; j++) \
-                if (starts[j] < starts[j + 1]) \
-                    COMBINE(2, 2, vectors, halved); \
+            if (vectors + halved == 1) \
+                for (; j + 2 <= n_rows / 2; j += 2) \
+                    COMBINE(2, 2, 2, vectors, halved); \
+            for (; j < n_rows / 2; j++) \
+                COMBINE(1, 2, 2, vectors, halved); \
             if (n_rows % 2) \
-                COMBINE(2, 1, vectors, halved); \
+                COMBINE(1, 2, 1, vectors, halved); \
         } \
         break;
 #define CASE(vectors) \
