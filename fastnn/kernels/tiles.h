@@ -371,7 +371,7 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
             x[k] = whole ? READ(row + k * LANES) : NAME(read_part)(row, columns);
         if (fetches && i >= n - ahead)
             for (k = 0; k < vectors * VECTOR_BYTES; k += LINE_BYTES)
-                PREFETCH((const char *)ROW(X, order, n + i, x_stride) + k);
+                PREFETCH_NEAR((const char *)ROW(X, order, n + i, x_stride) + k);
         UNROLLED for (k = 0; k < units * vectors; k++)
             sums[k] += x[k % vectors] * D[i * d_stride + k / vectors];
     }
