@@ -12,6 +12,9 @@ from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+cdef extern from "vectors.h" nogil:
+    void PREFETCH_NEAR(const void* address)
+
 #: uint8 values are pixels: each is multiplied by this.
 UINT8_SCALE = 1.0 / 256
 
@@ -79,6 +82,10 @@ cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t
     cdef Py_ssize_t i, j
     cdef const stored* row
     for i in range(n):
+        if order != NULL and i + 1 < n:  # the processor cannot foresee the next row
+            row = values + order[first + i + 1] * n_columns
+            for j in range((n_columns * <Py_ssize_t> sizeof(stored) + LINE_BYTES - 1) // LINE_BYTES):
+                PREFETCH_NEAR(<const char*> row + j * LINE_BYTES)
         row = values + (order[first + i] if order != NULL else first + i) * n_columns
         if stored is floating:
             memcpy(buffer + i * n_columns, row, n_columns * sizeof(floating))
