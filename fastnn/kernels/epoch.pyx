@@ -57,14 +57,18 @@ cdef extern from *:
     #define float_control() 0u
     #define set_float_control(control) ((void)(control))
     #endif
-    /* What stands there, which others find one larger. */
+    /* What stands there, which others find one larger.  Without a lock if possible: a fork may leave one closed. */
     static inline Py_ssize_t fastnn_take(Py_ssize_t* next) {
+    #if defined(__GNUC__)
+        return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
+    #else
         Py_ssize_t taken;
     #ifdef _OPENMP
     #pragma omp critical(fastnn_take)
     #endif
         taken = (*next)++;
         return taken;
+    #endif
     }
     """
     const bint FASTNN_OPENMP
