@@ -46,7 +46,7 @@ BLOCK_PRODUCT = 2e8
 FEWEST_BLOCK_ROWS = 16
 
 # Where the first layer has no more units than this, waiting for dense rows would cost more than short products do: a
-# block then holds what stays in the cache, in a number of rows that tiles of several heights divide.
+# block then holds what stays in the cache, in a number of rows that AVX-512's tiles of five rows divide.
 THIN_UNITS = 32
 TILED_ROWS = 10
 
