@@ -1,5 +1,7 @@
 from cython cimport floating
 
+from .rows cimport RowsAhead
+
 # A stride is the distance of two rows: the width of the whole array where a layer, or a slice of its units,
 # is a part of it.
 
@@ -19,8 +21,8 @@ cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_si
 cdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil
 
 cdef void panels_forward(const floating* X, Py_ssize_t x_stride, const floating* W, const floating* b, floating* Z,
-                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds,
-                         int n_slices) noexcept nogil
+                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                         const RowsAhead* ahead) noexcept nogil
 
 cdef void panels_backward_weight(const floating* X, Py_ssize_t x_stride, const floating* dZ, Py_ssize_t z_stride,
                                  floating* dW, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,

@@ -13,6 +13,7 @@ copy what they need of a panel together for each few inputs.
 from cython cimport floating
 
 from .blas cimport gemm_
+from .rows cimport RowsAhead
 
 cdef extern from "tiles.h" nogil:
     const int VECTOR_BYTES
@@ -22,9 +23,11 @@ cdef extern from "tiles.h" nogil:
     Panels cut_into_panels(Py_ssize_t units, Py_ssize_t number_size)
     Py_ssize_t slice_size(Py_ssize_t n_in, Py_ssize_t units, Py_ssize_t number_size)
     void wide_rows_float(const float* X, Py_ssize_t x_stride, const float* W, Py_ssize_t w_stride, float* Z,
-                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices)
+                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                         const RowsAhead* ahead)
     void wide_rows_double(const double* X, Py_ssize_t x_stride, const double* W, Py_ssize_t w_stride, double* Z,
-                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices)
+                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                          const RowsAhead* ahead)
     void wide_outer_float(const float* X, Py_ssize_t x_stride, const float* D, Py_ssize_t d_stride, float* G,
                           Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                           float alpha, float beta)
@@ -69,12 +72,12 @@ cdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number
 
 
 cdef void wide_rows(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride, floating* Z,
-                    Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds,
-                    int n_slices) noexcept nogil:
+                    Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                    const RowsAhead* ahead) noexcept nogil:
     if floating is float:
-        wide_rows_float(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, n_slices)
+        wide_rows_float(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, n_slices, ahead)
     else:
-        wide_rows_double(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, n_slices)
+        wide_rows_double(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, n_slices, ahead)
 
 
 cdef void wide_outer(const floating* X, Py_ssize_t x_stride, const floating* D, Py_ssize_t d_stride, floating* G,
@@ -103,17 +106,17 @@ cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating*
     # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
     if is_tiled(n_in, n_out, sizeof(floating)):
         bounds[0], bounds[1] = 0, n_out
-        wide_rows(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, 1)
+        wide_rows(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, 1, NULL)
         return
     gemm_[floating](False, False, n, n_out, n_in, 1, X, x_stride, W, w_stride, 1, Z, z_stride)
 
 
 cdef void panels_forward(const floating* X, Py_ssize_t x_stride, const floating* W, const floating* b, floating* Z,
-                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds,
-                         int n_slices) noexcept nogil:
-    # The same for W in panels
+                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+                         const RowsAhead* ahead) noexcept nogil:
+    # The same for W in panels; meanwhile the rows ahead, if any, are fetched.
     fill_rows(b, Z, z_stride, n, bounds[n_slices])
-    wide_rows(X, x_stride, W, 0, Z, z_stride, n, n_in, bounds, n_slices)
+    wide_rows(X, x_stride, W, 0, Z, z_stride, n, n_in, bounds, n_slices, ahead)
 
 
 cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const floating* W, Py_ssize_t w_stride,
@@ -129,7 +132,7 @@ cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const f
                 transposed[j * n_in + i] = W[i * w_stride + j]
         bounds[0], bounds[1] = 0, n_in
         fill_rows(<const floating*> NULL, dX, x_stride, n, n_in)
-        wide_rows(dZ, z_stride, &transposed[0], n_in, dX, x_stride, n, n_out, bounds, 1)
+        wide_rows(dZ, z_stride, &transposed[0], n_in, dX, x_stride, n, n_out, bounds, 1, NULL)
         return
     gemm_[floating](False, True, n, n_in, n_out, 1, dZ, z_stride, W, w_stride, 0, dX, x_stride)
 
@@ -181,7 +184,7 @@ def panels_affine(const floating[:, ::1] X, const floating[::1] W, const floatin
         with nogil:
             panels_forward(&X[0, 0] if X.shape[1] else NULL, X.shape[1], &W[0] if W.shape[0] else NULL, &b[0],
                            &Z_out[0, 0], Z_out.shape[1], X.shape[0], X.shape[1], &bounds[0],
-                           <int> bounds.shape[0] - 1)
+                           <int> bounds.shape[0] - 1, NULL)
 
 
 def panel_bounds(Py_ssize_t width, Py_ssize_t number_size):

@@ -10,20 +10,21 @@ from cython.parallel cimport prange
 from libc.stdlib cimport free, malloc
 
 from .affine cimport fill_rows
+from .rows cimport RowsAhead
 
 cdef extern from "tiles.h" nogil:
     void dot_rows_float(const float* X, const Py_ssize_t* order, Py_ssize_t x_stride, const float* W,
                         Py_ssize_t w_stride, float* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in,
-                        Py_ssize_t n_out, Py_ssize_t ahead)
+                        Py_ssize_t n_out, const RowsAhead* ahead)
     void dot_rows_double(const double* X, const Py_ssize_t* order, Py_ssize_t x_stride, const double* W,
                          Py_ssize_t w_stride, double* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in,
-                         Py_ssize_t n_out, Py_ssize_t ahead)
+                         Py_ssize_t n_out, const RowsAhead* ahead)
     void outer_rows_float(const float* X, const Py_ssize_t* order, Py_ssize_t x_stride, const float* D,
                           Py_ssize_t d_stride, float* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
-                          Py_ssize_t n_out, float alpha, float beta, Py_ssize_t ahead)
+                          Py_ssize_t n_out, float alpha, float beta, const RowsAhead* ahead)
     void outer_rows_double(const double* X, const Py_ssize_t* order, Py_ssize_t x_stride, const double* D,
                            Py_ssize_t d_stride, double* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
-                           Py_ssize_t n_out, double alpha, double beta, Py_ssize_t ahead)
+                           Py_ssize_t n_out, double alpha, double beta, const RowsAhead* ahead)
 
 cdef enum:
     CACHED_BYTES = 196608   # of rows that stay in the second cache together with weights and the rows to come
@@ -38,7 +39,7 @@ BLOCK_BYTES = CACHED_BYTES
 
 cdef void dense_forward(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* W,
                         Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
-                        Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t ahead) noexcept nogil:
+                        Py_ssize_t n_in, Py_ssize_t n_out, const RowsAhead* ahead) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,)
     fill_rows(b, Z, z_stride, n, n_out)
     if floating is float:
@@ -49,7 +50,7 @@ cdef void dense_forward(const floating* X, const Py_ssize_t* order, Py_ssize_t x
 
 cdef void outer_rows(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* D,
                      Py_ssize_t d_stride, floating* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
-                     Py_ssize_t n_out, floating alpha, floating beta, Py_ssize_t ahead) noexcept nogil:
+                     Py_ssize_t n_out, floating alpha, floating beta, const RowsAhead* ahead) noexcept nogil:
     # G (n_out, n_in) = alpha * D.T (n_out, n) @ X (n, n_in) + beta * G
     if floating is float:
         outer_rows_float(X, order, x_stride, D, d_stride, G, g_stride, n, n_in, n_out, alpha, beta, ahead)
@@ -60,12 +61,12 @@ cdef void outer_rows(const floating* X, const Py_ssize_t* order, Py_ssize_t x_st
 cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, Py_ssize_t x_stride, const floating* dZ,
                                 Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride, Py_ssize_t n, Py_ssize_t n_in,
                                 Py_ssize_t n_out, floating alpha, floating beta,
-                                Py_ssize_t ahead) noexcept nogil:
+                                const RowsAhead* ahead) noexcept nogil:
     # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW
     cdef Py_ssize_t cached = CACHED_BYTES // <Py_ssize_t> (max(n, 1) * sizeof(floating))
     cdef Py_ssize_t begin = 0, columns = n_in if n_in <= cached else max(<Py_ssize_t> 64, cached // 64 * 64)
     if n_in > cached:
-        ahead = 0
+        ahead = NULL
     while begin < n_in:
         outer_rows(X + begin, order, x_stride, dZ, z_stride, dW + begin, w_stride, n, min(columns, n_in - begin), n_out,
                    alpha, beta, ahead)
@@ -77,7 +78,7 @@ cdef void dense_backward_input(const floating* dZ, const floating* W, Py_ssize_t
                                Py_ssize_t n_out) noexcept nogil:
     # dX (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has n * n_out numbers of space
     transpose_columns(dZ, work, n, n_out, 0, n_out)
-    outer_rows(W, NULL, w_stride, work, n, dX, x_stride, n_out, n_in, n, <floating> 1.0, <floating> 0.0, 0)
+    outer_rows(W, NULL, w_stride, work, n, dX, x_stride, n_out, n_in, n, <floating> 1.0, <floating> 0.0, NULL)
 
 
 cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
@@ -94,14 +95,27 @@ cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py
 def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out,
                  int n_threads=1):
     """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
-    cdef Py_ssize_t n = X.shape[0], n_in = W.shape[1], n_strips = (n + STRIP_ROWS - 1) // STRIP_ROWS, strip, rows
+    cdef Py_ssize_t n = X.shape[0], n_in = W.shape[1], n_strips = (n + STRIP_ROWS - 1) // STRIP_ROWS, strip
     if not Z_out.size:
         return
     for strip in prange(n_strips, nogil=True, num_threads=n_threads, schedule="static"):
-        rows = min(<Py_ssize_t> STRIP_ROWS, n - strip * STRIP_ROWS)
-        dense_forward(&X[0, 0] + strip * STRIP_ROWS * n_in if n_in else NULL, NULL, n_in,
-                      &W[0, 0] if n_in else NULL, n_in, &b[0], &Z_out[strip * STRIP_ROWS, 0], Z_out.shape[1],
-                      rows, n_in, Z_out.shape[1], rows if strip * STRIP_ROWS + 2 * rows <= n else 0)
+        affine_strip(&X[0, 0] if n_in else NULL, &W[0, 0] if n_in else NULL, &b[0], &Z_out[0, 0], strip * STRIP_ROWS,
+                     n, n_in, Z_out.shape[1])
+
+
+cdef RowsAhead next_rows(const floating* X, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t n,
+                         Py_ssize_t n_in) noexcept nogil:
+    # As many rows of X (n, n_in) as stand before first, if there are.
+    return RowsAhead(<const char*> (X + first * n_in), NULL, rows if first + rows <= n else 0, 1,
+                     n_in * sizeof(floating))
+
+
+cdef void affine_strip(const floating* X, const floating* W, const floating* b, floating* Z, Py_ssize_t first,
+                       Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    # Z = X @ W.T + b for the rows of a strip.
+    cdef Py_ssize_t rows = min(<Py_ssize_t> STRIP_ROWS, n - first)
+    cdef RowsAhead ahead = next_rows(X, first + rows, rows, n, n_in)
+    dense_forward(X + first * n_in, NULL, n_in, W, n_in, b, Z + first * n_out, n_out, rows, n_in, n_out, &ahead)
 
 
 def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out,
@@ -118,10 +132,12 @@ cdef void weight_lane(const floating* X, const floating* dZ, floating* dW, Py_ss
                       Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil:
     # dW (n_out, n_in) = alpha * dZ.T @ X + beta * dW for rows first to end of n, a few after the other.
     cdef Py_ssize_t rows
+    cdef RowsAhead ahead
     while True:
         rows = min(<Py_ssize_t> GRADIENT_ROWS, end - first)
+        ahead = next_rows(X, first + rows, rows, n, n_in)
         dense_backward_weight(X + first * n_in, NULL, n_in, dZ + first * n_out, n_out, dW, n_in, rows, n_in, n_out,
-                              alpha, beta, rows if first + 2 * rows <= n else 0)
+                              alpha, beta, &ahead)
         beta = <floating> 1.0
         first += rows
         if first >= end:

@@ -31,7 +31,7 @@ from .layouts cimport (
 from .losses cimport TargetStore, loss_rows, open_targets, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now, weight_size
 from .normalisation cimport backprop_normalise, move_statistics, normalise
-from .rows cimport CSR, LINE_BYTES, RowStore, dense_rows, lie_ready, open_rows
+from .rows cimport CSR, LINE_BYTES, RowsAhead, RowStore, dense_rows, lie_ready, open_rows, rows_ahead
 from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
@@ -271,9 +271,10 @@ cdef int shares_of(const Model* model, Py_ssize_t k, Py_ssize_t n, Py_ssize_t wi
     return slices_of(width)
 
 
-cdef inline Py_ssize_t rows_ahead(const Batch* batch, const floating* X, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    # How many rows to fetch while n rows from position first on are used, so that no pass waits for the memory.
-    return n if lie_ready(batch.store, X) and first + 2 * n <= batch.run_end else 0
+cdef inline RowsAhead next_rows(const Batch* batch, const floating* X, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    # The rows to fetch while n rows from position first on are used, so that no pass waits for the memory.
+    return rows_ahead(batch.store, batch.order, first + n,
+                      n if lie_ready(batch.store, X) and first + 2 * n <= batch.run_end else 0)
 
 
 cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
@@ -286,6 +287,7 @@ cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py
     cdef Py_ssize_t begin = slice_begin(n_out, first_slice), end = slice_begin(n_out, end_slice)
     cdef const floating* b = W + weight_size(model, k) + begin
     cdef const floating* added = b
+    cdef RowsAhead ahead
     if X_hat != NULL:  # the mean would take a constant off again
         added = NULL
     for block in range((n + BLOCK_ROWS - 1) // BLOCK_ROWS):
@@ -295,14 +297,17 @@ cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py
             sparse_forward(batch.store, batch.order, first + at, rows, W + begin, n_out, added,
                            Z + at * n_out + begin, n_out, end - begin)
         elif k == 0 and model.layout == TRANSPOSED:
+            ahead = next_rows(batch, X, first + at, rows)
+            ahead = forward_share(&ahead)
             dense_forward(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order, n_in,
                           W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out, rows, n_in, end - begin,
-                          forward_share(rows_ahead(batch, X, first + at, rows)))
+                          &ahead)
         elif k == 0 and model.layout == PANELS:
-            slices_forward(model, first_slice, end_slice, X + at * n_in, W, added, Z + at * n_out + begin, n_out, rows)
+            slices_forward(model, first_slice, end_slice, X + at * n_in, W, added, Z + at * n_out + begin, n_out, rows,
+                           NULL)
         elif k == model.n_layers - 1 and model.output_transposed:
             dense_forward(X + at * n_in, NULL, n_in, W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out,
-                          rows, n_in, end - begin, 0)
+                          rows, n_in, end - begin, NULL)
         else:
             affine_forward(X + at * n_in, n_in, W + begin, n_out, added, Z + at * n_out + begin, n_out, rows, n_in,
                            end - begin)
@@ -377,6 +382,7 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
     # NULL where sparse rows were not sorted.
     cdef Py_ssize_t n_in = model.sizes[k], n_out = model.sizes[k + 1], block, at, rows
     cdef Py_ssize_t begin = slice_begin(n_out, first_slice), end = slice_begin(n_out, end_slice)
+    cdef RowsAhead ahead
     if k == 0 and columns != NULL:
         scale_rows(dW + begin, n_out, n_in, end - begin, beta)
         columns_backward_weight(columns, dZ + begin, n_out, dW + begin, n_out, end - begin, alpha)
@@ -389,15 +395,17 @@ cdef void backward_units(const Model* model, const Batch* batch, Py_ssize_t k, P
         at = block * BLOCK_ROWS
         rows = min(<Py_ssize_t> BLOCK_ROWS, n - at)
         if k == 0 and model.layout == TRANSPOSED:
+            ahead = next_rows(batch, X, first + at, rows)
+            ahead = backward_share(&ahead)
             dense_backward_weight(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order,
                                   n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in, rows, n_in,
-                                  end - begin, alpha, beta, backward_share(rows_ahead(batch, X, first + at, rows)))
+                                  end - begin, alpha, beta, &ahead)
         elif k == 0 and model.layout == PANELS:
             slices_backward(model, first_slice, end_slice, X + at * n_in, dZ + at * n_out + begin, n_out, dW, rows,
                             alpha, beta)
         elif k == model.n_layers - 1 and model.output_transposed:
             dense_backward_weight(X + at * n_in, NULL, n_in, dZ + at * n_out + begin, n_out, dW + begin * n_in, n_in,
-                                  rows, n_in, end - begin, alpha, beta, 0)
+                                  rows, n_in, end - begin, alpha, beta, NULL)
         else:
             affine_backward_weight(X + at * n_in, n_in, dZ + at * n_out + begin, n_out, dW + begin, n_out, rows, n_in,
                                    end - begin, alpha, beta)

@@ -2,7 +2,7 @@ from cython cimport floating
 
 from .affine cimport panels_size
 from .model cimport Model, weight_size
-from .rows cimport LINE_BYTES
+from .rows cimport LINE_BYTES, RowsAhead
 
 cdef enum:
     N_SLICES = 4    # the most slices of a layer, and so the most threads that can help
@@ -92,7 +92,8 @@ cdef int slices_at_most(const Model* model) noexcept nogil
 cdef void arrange(Model* model, Py_ssize_t number_size) noexcept nogil
 
 cdef void slices_forward(const Model* model, int first, int end, const floating* X, const floating* W,
-                         const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n) noexcept nogil
+                         const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
+                         const RowsAhead* ahead) noexcept nogil
 
 cdef void slices_backward(const Model* model, int first, int end, const floating* X, const floating* dZ,
                           Py_ssize_t z_stride, floating* dW, Py_ssize_t n, floating alpha,

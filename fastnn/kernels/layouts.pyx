@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 from .affine cimport has_panels, panel_begin, panels_backward_weight, panels_forward, panels_size
 from .dense cimport transpose_columns
 from .model cimport Model
+from .rows cimport RowsAhead
 from .updates cimport limit_norms
 
 cdef enum:
@@ -98,12 +99,14 @@ cdef inline Py_ssize_t* bounds_of(Py_ssize_t width, int first, int end, Py_ssize
 
 
 cdef void slices_forward(const Model* model, int first, int end, const floating* X, const floating* W,
-                         const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n) noexcept nogil:
-    # Slices first to end of the first layer, in panels: Z = X (n, n_in) @ W + b, where Z and b begin with these slices
+                         const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
+                         const RowsAhead* ahead) noexcept nogil:
+    # Slices first to end of the first layer, in panels: Z = X (n, n_in) @ W + b, where Z and b begin with these slices;
+    # meanwhile the rows ahead, if any, are fetched
     cdef Py_ssize_t[N_SLICES + 1] bounds
     cdef Py_ssize_t n_in = model.sizes[0], width = model.sizes[1]
     panels_forward(X, n_in, W + sliced_begin(n_in, width, first, PANELS, sizeof(floating)), b, Z, z_stride, n, n_in,
-                   bounds_of(width, first, end, bounds), end - first)
+                   bounds_of(width, first, end, bounds), end - first, ahead)
 
 
 cdef void slices_backward(const Model* model, int first, int end, const floating* X, const floating* dZ,

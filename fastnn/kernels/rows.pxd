@@ -9,6 +9,13 @@ ctypedef fused stored:
 
 cdef enum:
     LINE_BYTES = 64     # of the cache
+    PAGE_BYTES = 4096   # of memory, whose place the processor must look up
+
+cdef extern from "vectors.h" nogil:
+    ctypedef struct RowsAhead:
+        const char* values
+        const Py_ssize_t* order
+        Py_ssize_t n, step, bytes
 
 cdef enum StorageKind:
     UINT8
@@ -32,6 +39,14 @@ cdef inline floating convert(stored value, floating target) noexcept nogil:
         return <floating> value
 
 cdef RowStore open_rows(object X) except *
+
+cdef RowsAhead rows_ahead(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n) noexcept nogil
+
+cdef RowsAhead part_ahead(const RowsAhead* rows, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
+
+cdef RowsAhead reversed_ahead(const RowsAhead* rows) noexcept nogil
+
+cdef void find_rows(const RowsAhead* rows) noexcept nogil
 
 cdef bint lie_ready(const RowStore* store, const floating* number) noexcept nogil
 

@@ -14,6 +14,7 @@ from libc.string cimport memcpy
 
 cdef extern from "vectors.h" nogil:
     void PREFETCH_NEAR(const void* address)
+    const char* row_ahead(const RowsAhead* rows, Py_ssize_t i)
 
 #: uint8 values are pixels: each is multiplied by this.
 UINT8_SCALE = 1.0 / 256
@@ -75,6 +76,45 @@ cdef RowStore open_rows(object X) except *:
         doubles = X
         store.values = &doubles[0, 0] if X.size else NULL
     return store
+
+
+cdef RowsAhead rows_ahead(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
+                          Py_ssize_t n) noexcept nogil:
+    # n dense rows, at positions first, first + 1, ... of the order (NULL: as stored)
+    cdef Py_ssize_t number_size = 8 if store.kind == FLOAT64 else 4 if store.kind == FLOAT32 else 1
+    cdef RowsAhead all_rows = RowsAhead(<const char*> store.values, order, store.n_rows, 1,
+                                        store.n_columns * number_size)
+    return part_ahead(&all_rows, first, first + n)
+
+
+cdef RowsAhead part_ahead(const RowsAhead* rows, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    # Rows begin to end of them.
+    cdef RowsAhead part = rows[0]
+    if rows.order != NULL:
+        part.order += rows.step * begin
+    else:
+        part.values += rows.step * begin * rows.bytes
+    part.n = end - begin
+    return part
+
+
+cdef RowsAhead reversed_ahead(const RowsAhead* rows) noexcept nogil:
+    # The last one first.
+    cdef RowsAhead last = part_ahead(rows, rows.n - 1, rows.n)
+    last.n, last.step = rows.n, -rows.step
+    return last
+
+
+cdef void find_rows(const RowsAhead* rows) noexcept nogil:
+    # Has the processor look up where the pages of scattered rows are, many at once.  Looked up one by one, as the
+    # rows are fetched, each would be waited for.
+    cdef Py_ssize_t i, at
+    for i in range(rows.n):
+        at = 0
+        while at < rows.bytes:
+            PREFETCH_NEAR(row_ahead(rows, i) + at)
+            at += PAGE_BYTES
+        PREFETCH_NEAR(row_ahead(rows, i) + rows.bytes - 1)
 
 
 cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t* order, Py_ssize_t first,

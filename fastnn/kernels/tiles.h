@@ -27,6 +27,9 @@
 /* Of weights that stay in the second cache, with as much of other things. */
 #define WEIGHT_BYTES 327680
 
+/* Of the rows ahead so many, at most, are fetched by a backward pass. */
+#define OUTER_AHEAD 128
+
 /* A panel of so many vectors of units, and so many rows or inputs at once, make a tile of a wide layer. */
 #define WIDE_VECTORS 3
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
@@ -68,6 +71,31 @@ INLINE ptrdiff_t slice_size(ptrdiff_t n_in, ptrdiff_t units, ptrdiff_t number_si
 {
     const ptrdiff_t lanes = lanes_of(number_size), line = LINE_BYTES / number_size;
     return (n_in * ((units + lanes - 1) / lanes * lanes) + line - 1) / line * line;
+}
+
+/* How far the rows ahead have been fetched. */
+typedef struct {
+    const RowsAhead *rows;
+    ptrdiff_t row, byte;
+} Fetching;
+
+/* From where, and at what distance, the next n lines are fetched: no more than what is left of a row. */
+INLINE const char *fetch_more(Fetching *fetching, ptrdiff_t n, ptrdiff_t *distance)
+{
+    const char *place = (const char *)fetching;
+    ptrdiff_t left;
+    *distance = 0;
+    if (fetching->rows && fetching->row < fetching->rows->n) {
+        place = row_ahead(fetching->rows, fetching->row) + fetching->byte;
+        left = fetching->rows->bytes - fetching->byte;
+        *distance = left > n * LINE_BYTES ? LINE_BYTES : (left + n - 1) / n;
+        fetching->byte += n * LINE_BYTES;
+        if (left <= n * LINE_BYTES) {
+            fetching->row++;
+            fetching->byte = 0;
+        }
+    }
+    return place;
 }
 
 /* Lanes of two vectors side by side: those at i, i + 2, ... of both in turn, and pairs of them. */
@@ -217,10 +245,10 @@ INLINE void NAME(add_vector)(NUMBER *C, vector sum, ptrdiff_t n, NUMBER alpha, N
 }
 
 /* Z (rows, units) += X (rows, n) @ W (units, n).T: rows * units sums along the inputs, for at most DOT_UNITS units.
-   Meanwhile n numbers from each of next on are fetched. */
+   Meanwhile as many bytes from each of next on are fetched. */
 INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
                            ptrdiff_t z_stride, ptrdiff_t n_rows, const int rows, const int units, ptrdiff_t n,
-                           const NUMBER *const next[2])
+                           const char *const next[2])
 {
     const vector zero = {0};
     vector sums[DOT_ROWS * DOT_UNITS + 3], x[DOT_ROWS], w = zero;
@@ -230,8 +258,8 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
     UNROLLED for (k = 0; k < rows * units + 3; k++)
         sums[k] = zero;
     for (j = 0; j + LANES <= n; j += LANES) {
-        PREFETCH(next[0] + j);
-        PREFETCH(next[1] + j);
+        PREFETCH(next[0] + j * sizeof(NUMBER));
+        PREFETCH(next[1] + j * sizeof(NUMBER));
         UNROLLED for (r = 0; r < rows; r++) {
             vector v = READ(X[r] + j);
             IN_REGISTER(v);
@@ -265,7 +293,7 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
 #define SHAPE(missing, units) \
     APART void NAME(dot_##missing##_##units)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, \
                                              NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n_rows, ptrdiff_t n, \
-                                             const NUMBER *const next[2]) \
+                                             const char *const next[2]) \
     { \
         NAME(dot_tile)(X, W, w_stride, Z, z_stride, n_rows, DOT_ROWS - missing, units, n, next); \
     }
@@ -277,20 +305,22 @@ SHAPE(1, 4) SHAPE(1, 3) SHAPE(1, 2) SHAPE(1, 1)
 SHAPE(2, 4) SHAPE(2, 3) SHAPE(2, 2) SHAPE(2, 1)
 #undef SHAPE
 
-/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last alone.  Of the rows that follow, so many as
-   ahead says are fetched, at most two by a tile.  A strip's first tile does not: it waits for its own rows, and both would
+/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last alone.  Meanwhile the rows ahead, from a
+   column on, are fetched, at most two by a tile.  A strip's first tile does not: it waits for its own rows, and both would
    take longer. */
 INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
-                             ptrdiff_t first, ptrdiff_t last, ptrdiff_t ahead)
+                             ptrdiff_t first, ptrdiff_t last, const RowsAhead *ahead, ptrdiff_t column)
 {
     /* No division within the loops: it may take as long as dozens of products. */
     const ptrdiff_t n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + DOT_UNITS - 1) / DOT_UNITS;
     const ptrdiff_t rows_each = n_strips ? n / n_strips : 0, units_each = n_tiles ? (last - first) / n_tiles : 0;
     const ptrdiff_t n_higher = n - rows_each * n_strips, n_wider = last - first - units_each * n_tiles;
     const ptrdiff_t first_fetching = n_tiles > 1, n_fetching = n_strips * (n_tiles - first_fetching);
+    const ptrdiff_t n_ahead = ahead ? ahead->n : 0;
     ptrdiff_t i = 0, s, t, c, r, k, n_rows, n_units, due = 0, fetched = 0;
-    const NUMBER *rows[DOT_ROWS], *next[2];
+    const NUMBER *rows[DOT_ROWS];
+    const char *next[2];
     for (s = 0; s < n_strips; s++, i += n_rows) {
         n_rows = rows_each + (s < n_higher);
         /* Where fewer rows are left than a tile has, the last is taken again and its sums are dropped. */
@@ -299,12 +329,12 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         for (t = 0, c = first; t < n_tiles; t++, c += n_units) {
             n_units = units_each + (t < n_wider);
             if (t >= first_fetching)
-                due += ahead;
+                due += n_ahead;
             for (k = 0; k < 2; k++) {
-                next[k] = W;
+                next[k] = (const char *)W;
                 if (due >= n_fetching) {
                     due -= n_fetching;
-                    next[k] = ROW(X, order, n + fetched, x_stride);
+                    next[k] = row_ahead(ahead, fetched) + column * sizeof(NUMBER);
                     fetched++;
                 }
             }
@@ -333,10 +363,10 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, a part of the weights after the other: of the inputs so many that
    a strip of rows stays in the first cache, of the units so many that their weights stay in the second.  Meanwhile the
-   first `ahead` rows of those that follow are fetched. */
+   rows ahead, if any, are fetched. */
 FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
-                             ptrdiff_t n_out, ptrdiff_t ahead)
+                             ptrdiff_t n_out, const RowsAhead *ahead)
 {
     ptrdiff_t b, g, j, end, n_blocks, n_groups, bytes = n_in * (ptrdiff_t)sizeof(NUMBER);
     n_blocks = (bytes + DOT_BYTES - 1) / DOT_BYTES;
@@ -346,19 +376,21 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         end = b + 1 < n_blocks ? n_in * (b + 1) / n_blocks / LANES * LANES : n_in;
         for (g = 0; g < n_groups; g++)
             NAME(dot_strips)(X + j, order, x_stride, W + j, w_stride, Z, z_stride, n, end - j, n_out * g / n_groups,
-                             n_out * (g + 1) / n_groups, g == 0 ? ahead : 0);
+                             n_out * (g + 1) / n_groups, g == 0 ? ahead : NULL, j);
     }
 }
 
 /* For so many vectors of columns, or for fewer columns than LANES:
-   G (units, vectors) = alpha * D (n, units).T @ X (n, vectors) + beta * G: sums along the rows. */
+   G (units, vectors) = alpha * D (n, units).T @ X (n, vectors) + beta * G: sums along the rows.  Meanwhile the lines at a
+   byte of the n_ahead rows ahead are fetched. */
 INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                              ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, const int units,
                              const int vectors, ptrdiff_t columns, NUMBER alpha, NUMBER beta, const int fetches,
-                             ptrdiff_t ahead)
+                             const char *const ahead[OUTER_AHEAD], ptrdiff_t n_ahead, ptrdiff_t byte)
 {
     const vector zero = {0};
     const int whole = columns >= LANES;
+    const ptrdiff_t first_fetching = n - n_ahead;
     vector sums[OUTER_UNITS * 2], x[2];
     const NUMBER *row;
     ptrdiff_t i;
@@ -369,9 +401,9 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         row = ROW(X, order, i, x_stride);
         UNROLLED for (k = 0; k < vectors; k++)
             x[k] = whole ? READ(row + k * LANES) : NAME(read_part)(row, columns);
-        if (fetches && i >= n - ahead)
+        if (fetches && i >= first_fetching)
             for (k = 0; k < vectors * VECTOR_BYTES; k += LINE_BYTES)
-                PREFETCH_NEAR((const char *)ROW(X, order, n + i, x_stride) + k);
+                PREFETCH_NEAR(ahead[i - first_fetching] + byte + k);
         UNROLLED for (k = 0; k < units * vectors; k++)
             sums[k] += x[k % vectors] * D[i * d_stride + k / vectors];
     }
@@ -382,13 +414,17 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
 /* The same for all n_in columns, a tile after the other. */
 INLINE void NAME(outer_units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                               ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in,
-                              const int units, NUMBER alpha, NUMBER beta, ptrdiff_t ahead)
+                              const int units, NUMBER alpha, NUMBER beta, const RowsAhead *ahead)
 {
-    ptrdiff_t j = 0;
+    const ptrdiff_t n_ahead = !ahead ? 0 : ahead->n < OUTER_AHEAD ? ahead->n : OUTER_AHEAD;
+    const char *rows[OUTER_AHEAD];
+    ptrdiff_t i, j = 0;
+    for (i = 0; i < n_ahead; i++)
+        rows[i] = row_ahead(ahead, i);
 #define TILE(vectors, columns, fetches) \
     NAME(outer_tile)(X + j, order, x_stride, D, d_stride, G + j, g_stride, n, units, vectors, columns, alpha, beta, fetches, \
-                     ahead)
-    if (ahead)
+                     rows, n_ahead, j * sizeof(NUMBER))
+    if (n_ahead)
         for (; j + 2 * LANES <= n_in; j += 2 * LANES)
             TILE(2, LANES, 1);
     for (; j + 2 * LANES <= n_in; j += 2 * LANES)
@@ -409,18 +445,18 @@ INLINE void NAME(outer_units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t
 #define SHAPE(units) \
     APART void NAME(outer_##units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D, \
                                    ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in, \
-                                   NUMBER alpha, NUMBER beta, ptrdiff_t ahead) \
+                                   NUMBER alpha, NUMBER beta, const RowsAhead *ahead) \
     { \
         NAME(outer_units)(X, order, x_stride, D, d_stride, G, g_stride, n, n_in, units, alpha, beta, ahead); \
     }
 FOR_EACH_SHAPE(SHAPE)
 #undef SHAPE
 
-/* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile the last `ahead` rows of the n that follow
-   are fetched into the cache. */
+/* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile the rows ahead, if
+   any and at most n, are fetched. */
 FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                                ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in,
-                               ptrdiff_t n_out, NUMBER alpha, NUMBER beta, ptrdiff_t ahead)
+                               ptrdiff_t n_out, NUMBER alpha, NUMBER beta, const RowsAhead *ahead)
 {
     ptrdiff_t t, c, units, n_tiles = (n_out + OUTER_UNITS - 1) / OUTER_UNITS;
     for (t = 0; t < n_tiles; t++) {
@@ -429,7 +465,7 @@ FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_
 #define SHAPE(units) \
         case units: \
             NAME(outer_##units)(X, order, x_stride, D + c, d_stride, G + c * g_stride, g_stride, n, n_in, alpha, beta, \
-                                t == 0 ? ahead : 0); \
+                                t == 0 ? ahead : NULL); \
             break;
         switch (units) { FOR_EACH_SHAPE(SHAPE) }
 #undef SHAPE
@@ -494,11 +530,11 @@ INLINE void NAME(add_tile)(const vector sums[WIDE_ROWS * WIDE_VECTORS], NUMBER *
                          k % vectors < vectors - 1 ? LANES : last, alpha, beta);
 }
 
-/* For one panel P (n_in, vectors * LANES) of weights: Z (rows, width) += X (rows, n_in) @ P.  Meanwhile a line of each of
-   n_in rows from next on is fetched. */
+/* For one panel P (n_in, vectors * LANES) of weights: Z (rows, width) += X (rows, n_in) @ P.  Meanwhile n_in lines are
+   fetched, of so many bytes' distance from next on. */
 INLINE void NAME(rows_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P, NUMBER *Z, ptrdiff_t z_stride,
-                            ptrdiff_t n_in, ptrdiff_t width, const int rows, const int vectors, const NUMBER *next,
-                            ptrdiff_t next_stride)
+                            ptrdiff_t n_in, ptrdiff_t width, const int rows, const int vectors, const char *next,
+                            ptrdiff_t distance)
 {
     const vector zero = {0};
     vector sums[WIDE_ROWS * WIDE_VECTORS], w[WIDE_VECTORS];
@@ -506,7 +542,7 @@ INLINE void NAME(rows_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P
     int k, v;
     UNROLLED for (k = 0; k < rows * vectors; k++)
         sums[k] = zero;
-    for (j = 0; j < n_in; j++, P += vectors * LANES, next += next_stride) {
+    for (j = 0; j < n_in; j++, P += vectors * LANES, next += distance) {
         UNROLLED for (v = 0; v < vectors; v++)
             w[v] = READ(P + v * LANES);
         PREFETCH(next);
@@ -560,14 +596,17 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
 
 /* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs after the other, panel by panel.  n_slices slices of units
    begin at bounds[0] = 0 to bounds[n_slices] = n_out, of which each is cut into panels; W stands in these where w_stride
-   is 0. */
+   is 0.  Meanwhile the weights that come next are fetched, and the rows ahead, if any. */
 FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
-                              ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices)
+                              ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices,
+                              const RowsAhead *ahead)
 {
     vector panel[WIDE_INPUTS * WIDE_VECTORS] ALIGNED;
     const NUMBER *P, *next, *slice;
+    const char *fetched;
+    Fetching fetching = {ahead, 0, 0};
     Panels panels;
-    ptrdiff_t next_stride, b, p, i, j, u, width, inputs, fetched, end = n;
+    ptrdiff_t next_stride, distance, b, p, i, j, u, width, inputs, weights_until, end = n;
     ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
     int vectors, s, is_last;
     for (b = 0; b < n_blocks; b++) {
@@ -579,7 +618,7 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
             for (p = 0, u = bounds[s]; p < panels.n_panels; p++, u += vectors * LANES) {
                 vectors = (int)panels.vectors + (p < panels.n_wider);
                 width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
-                /* What comes next is fetched meanwhile, by each tile a line of each row. */
+                /* The first tiles fetch the weights that come next, each a line of each row. */
                 is_last = p + 1 == panels.n_panels && s + 1 == n_slices;
                 if (w_stride == 0) {
                     P = slice + (u - bounds[s]) * n_in + j * vectors * LANES;
@@ -592,11 +631,17 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
                     next_stride = w_stride;
                     is_last = is_last && b + 1 == n_blocks;
                 }
-                fetched = is_last ? 0 : WIDE_VECTORS * WIDE_ROWS;
+                weights_until = is_last ? 0 : WIDE_VECTORS * WIDE_ROWS;
                 i = 0;
 #define TILE(rows, vectors) \
-                NAME(rows_tile)(X + i * x_stride + j, x_stride, P, Z + i * z_stride + u, z_stride, inputs, width, rows, \
-                                vectors, i < fetched ? next + i / WIDE_ROWS * LANES : P, i < fetched ? next_stride : 0)
+                do { \
+                    fetched = (const char *)(next + i / WIDE_ROWS * LANES); \
+                    distance = next_stride * (ptrdiff_t)sizeof(NUMBER); \
+                    if (i >= weights_until) \
+                        fetched = fetch_more(&fetching, inputs, &distance); \
+                    NAME(rows_tile)(X + i * x_stride + j, x_stride, P, Z + i * z_stride + u, z_stride, inputs, width, \
+                                    rows, vectors, fetched, distance); \
+                } while (0)
                 switch (vectors) { TILES(1) TILES(2) TILES(3) }
 #undef TILE
             }

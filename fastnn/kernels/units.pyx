@@ -24,7 +24,8 @@ from .layouts cimport (
     slice_bits, sliced_row, slices_at_most, slices_backward, slices_forward, slices_of, to_lines)
 from .losses cimport loss_rows, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now
-from .rows cimport CSR, LINE_BYTES, dense_rows, lie_ready
+from .rows cimport (
+    CSR, LINE_BYTES, RowsAhead, dense_rows, find_rows, lie_ready, reversed_ahead, rows_ahead)
 from .sparse cimport (
     ColumnStore, block_at, column_work_size, columns_backward_weight, columns_from, columns_in, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
@@ -113,6 +114,19 @@ cdef void prepare_rows(const Model* model, const Batch* run, Py_ssize_t first, P
         sort_by_column(run.store, run.order, first + begin, end - begin, <int32_t> begin, &columns, work)
     else:
         dense_rows(run.store, run.order, first + begin, end - begin, work + begin * model.sizes[0], NULL)
+
+
+cdef RowsAhead own_ahead(const Model* model, const Batch* run, Py_ssize_t first, Py_ssize_t n, bint in_place,
+                         int member, int n_members) noexcept nogil:
+    # Of a block's dense rows those that the member fetches: what it gathers.  Where all members read all rows in place,
+    # the odd ones begin with the last row, so that two do not fetch the same one from memory at the same time.
+    cdef Py_ssize_t begin = 0, end = n
+    cdef RowsAhead rows
+    if not in_place:
+        begin = share_begin(model, n, member, n_members, 1)
+        end = share_begin(model, n, member + 1, n_members, 1)
+    rows = rows_ahead(run.store, run.order, first + begin, end - begin)
+    return reversed_ahead(&rows) if in_place and member % 2 else rows
 
 
 cdef inline ColumnStore columns_of(const Model* model, floating* work, int member) noexcept nogil:
@@ -211,7 +225,7 @@ cdef struct Share:
 cdef struct Turn:
     Py_ssize_t at           # position of the first
     Py_ssize_t n
-    Py_ssize_t ahead        # so many are fetched meanwhile
+    RowsAhead ahead         # which are fetched meanwhile
     Py_ssize_t rows         # where in the work space they stand, if they had to be gathered or sorted
     const Py_ssize_t* order     # of dense rows; NULL: they stand one after the other
     int parity              # which of two places its parts of the logits have
@@ -377,12 +391,13 @@ cdef void forward_own(const Model* model, const Batch* run, const Share* share, 
     cdef const floating* b = parameters + bias_begin(model, 0)
     cdef floating* A = work + share.outputs + place_of(model, share, 0)
     cdef floating* S
+    cdef RowsAhead ahead = forward_share(&turn.ahead)
     stride, begin, end = stride_of(model, share, 0), slice_begin(width, first), slice_begin(width, last)
     if model.layout == TRANSPOSED:
         dense_forward(X, turn.order, n_in, parameters + begin * n_in, n_in, b + begin, A + begin, stride, n, n_in,
-                      end - begin, forward_share(turn.ahead))
+                      end - begin, &ahead)
     elif model.layout == PANELS:
-        slices_forward(model, first, last, X, parameters, b + begin, A + begin, stride, n)
+        slices_forward(model, first, last, X, parameters, b + begin, A + begin, stride, n, &turn.ahead)
     for k in range(n_hidden):
         below, width = model.sizes[k], model.sizes[k + 1]
         first, last = own_slice(share, width), own_slices_end(share, width)
@@ -412,7 +427,7 @@ cdef void forward_own(const Model* model, const Batch* run, const Share* share, 
         part = share.parts + (turn.parity * N_SLICES + s) * share.block_rows * n_classes
         if model.output_transposed:
             dense_forward(A + begin, NULL, stride, parameters + W.begin, W.stride, b if s == 0 else NULL, work + part,
-                          n_classes, n, end - begin, n_classes, 0)
+                          n_classes, n, end - begin, n_classes, NULL)
         else:
             affine_forward(A + begin, stride, parameters + W.begin, W.stride, b if s == 0 else NULL, work + part,
                            n_classes, n, end - begin, n_classes)
@@ -487,10 +502,11 @@ cdef void climb_own(const Model* model, const Batch* run, const Share* share, co
     cdef floating* D = work + share.deltas + place_of(model, share, 0)
     cdef floating* A = NULL
     cdef floating* db
+    cdef RowsAhead ahead = backward_share(&turn.ahead)
     stride, begin, end = stride_of(model, share, 0), slice_begin(width, first), slice_begin(width, last)
     if model.layout == TRANSPOSED:
         dense_backward_weight(X, turn.order, n_in, D + begin, stride, target + begin * n_in, n_in, n, n_in,
-                              end - begin, alpha, weight_beta, backward_share(turn.ahead))
+                              end - begin, alpha, weight_beta, &ahead)
     elif model.layout == PANELS:
         slices_backward(model, first, last, X, D + begin, stride, target, n, alpha, weight_beta)
     for k in range(n_hidden):
@@ -521,7 +537,7 @@ cdef void climb_own(const Model* model, const Batch* run, const Share* share, co
         W = block_of(model, n_hidden, s, True, parameters)
         if model.output_transposed:
             dense_backward_weight(A + begin, NULL, stride, dZ, n_classes, target + W.begin, W.stride, n, end - begin,
-                                  n_classes, alpha, weight_beta, 0)
+                                  n_classes, alpha, weight_beta, NULL)
         else:
             affine_backward_weight(A + begin, stride, dZ, n_classes, target + W.begin, W.stride, n, end - begin,
                                    n_classes, alpha, weight_beta)
@@ -540,11 +556,13 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef Turn turn
     cdef Factors factors
     cdef Step step
-    cdef Py_ssize_t at = position[0] + position[1], batch_begin, batch_end = 0, next_n, i
+    cdef RowsAhead later
+    cdef Py_ssize_t at = position[0] + position[1], batch_begin, batch_end = 0, next_at, next_n, i
     cdef Py_ssize_t rows_size = rows_work_size(model, block_rows)
     cdef bint sparse = run.store.kind == CSR, sorts = sparse and model.nonzeros > 0
     cdef bint in_place = not sparse and lie_ready(run.store, work) and (model.layout == TRANSPOSED or run.order == NULL)
     cdef bint gathers = not sparse and not in_place
+    cdef bint fetches = in_place and model.layout == TRANSPOSED or gathers and model.layout == PANELS
     cdef bint whole = batch_size <= block_rows  # a batch is one block
     cdef bint folds = steps.folds and whole, begins, ends
     cdef bint by_columns = (model.layout == SLICES and (sorts or model.blocks != NULL) and whole and not folds
@@ -555,6 +573,7 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
     cdef double sum_, total = 0
     cdef int third = 0
     turn.parity = 0
+    turn.ahead = rows_ahead(run.store, NULL, 0, 0)
     if member == 0:  # there is not a block for each index
         for i in range(n_blocks(model)):
             squares[i] = 0
@@ -581,18 +600,25 @@ cdef void climb_as_member(const Model* model, const Batch* run, Py_ssize_t batch
             X = dense_rows(run.store, run.order, at, turn.n, work, &turn.order)
         elif gathers:
             X = work + turn.rows
-        turn.ahead = turn.n if in_place and at + 2 * turn.n <= run.n_rows else 0
+        next_at = at + turn.n
+        next_n = rows_of_block(run, batch_size, block_rows, next_at)
+        if fetches:
+            turn.ahead = own_ahead(model, run, next_at, next_n, in_place, member, n_members)
 
         forward_own(model, run, &share, &turn, X, parameters, work)
         if gathers:
             # The next batch's rows, so that they are there behind the barrier.
-            next_n = rows_of_block(run, batch_size, block_rows, at + turn.n)
-            prepare_rows(model, run, at + turn.n, next_n, work + (third + 1) % 3 * rows_size, member, n_members)
+            prepare_rows(model, run, next_at, next_n, work + (third + 1) % 3 * rows_size, member, n_members)
         elif sorts:
             # This batch's: they are in the cache, and needed by column behind the barrier.
             prepare_rows(model, run, at, turn.n, work + turn.rows, member, n_members)
         if member == n_members - 1:  # the first has the output layer's bias to do
-            stop[turn.parity] = at + turn.n >= run.n_rows or now() >= deadline
+            stop[turn.parity] = next_at >= run.n_rows or now() >= deadline
+        if fetches and run.order != NULL:  # while it waits for the others
+            next_at += next_n
+            next_n = rows_of_block(run, batch_size, block_rows, next_at)
+            later = own_ahead(model, run, next_at, next_n, in_place, member, n_members)
+            find_rows(&later)
         fastnn_barrier()
 
         # Each member for itself, as it is little.

@@ -51,6 +51,20 @@
 #endif
 #endif
 
+/* Rows to come, which are fetched into the cache meanwhile: row i, of n, has so many bytes and stands at order[i * step], or
+   at i * step where order is NULL. */
+typedef struct {
+    const char *values;
+    const ptrdiff_t *order;
+    ptrdiff_t n, step, bytes;
+} RowsAhead;
+
+INLINE const char *row_ahead(const RowsAhead *rows, ptrdiff_t i)
+{
+    i *= rows->step;
+    return rows->values + (rows->order ? rows->order[i] : i) * rows->bytes;
+}
+
 /* What is used twice is read once: compilers rather read it again, as an operand. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
