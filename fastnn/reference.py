@@ -357,6 +357,11 @@ def backprop_dense_weight(
 # --- kernels.sparse ---------------------------------------------------------------------------------
 
 
+def draw_order(bit_generator: np.random.BitGenerator, order_out: Array) -> None:
+    """order_out (n,) = an order of the numbers from 0 to n - 1."""
+    order_out[:] = np.random.Generator(bit_generator).permutation(len(order_out))
+
+
 def all_finite(values: Array, n_threads: int = 1) -> bool:
     """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
     return bool(np.isfinite(values.view(f"f{values.itemsize}")).all())

@@ -133,21 +133,21 @@ def _usable_threads(n_threads: int | None) -> int | None:
     return n_threads
 
 
-class _Orders(np.random.Generator):
-    """Draws orders of rows as scikit-learn does, from the same random numbers: each shuffles the one before."""
+class _ScikitTrainer(Trainer):
+    """A trainer that draws orders of rows as scikit-learn does, from the same numbers: each shuffles the last."""
 
-    def __init__(self, random_state: np.random.RandomState) -> None:
-        super().__init__(random_state._bit_generator)
-        self._random_state = random_state
-        self._order: NDArray[np.intp] | None = None
+    _order: NDArray[np.intp] | None
 
-    def permutation(self, n: Any, axis: int = 0) -> NDArray[Any]:
-        drawn = self._random_state.permutation(n)
+    def draw_from(self, random_state: np.random.RandomState) -> None:
+        self._generator, self._order = np.random.Generator(random_state._bit_generator), None
+
+    def _draw_order(self, n: int) -> NDArray[np.intp]:
+        drawn = super()._draw_order(n)
         self._order = drawn if self._order is None else self._order[drawn]
         return self._order
 
 
-class _PerceptronTrainer(Trainer):
+class _PerceptronTrainer(_ScikitTrainer):
     """A trainer with the penalty of scikit-learn's perceptrons: alpha over the sum of the batch's weights."""
 
     alpha: float
@@ -157,7 +157,7 @@ class _PerceptronTrainer(Trainer):
         return np.divide(self.alpha, batch_weights, out=np.zeros_like(batch_weights), where=batch_weights > 0)
 
 
-class _SoftmaxTrainer(Trainer):
+class _SoftmaxTrainer(_ScikitTrainer):
     """A trainer that can leave the intercepts where they are."""
 
     fit_intercept: bool
@@ -252,7 +252,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     #: Whether y may have several columns.
     _multi_output = True
 
-    _trainer_class: type[Trainer] = Trainer
+    _trainer_class: type[_ScikitTrainer] = _ScikitTrainer
 
     network_: Network
 
@@ -421,7 +421,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             self.validation_scores_, self.best_validation_score_ = [], -math.inf
             self._best_parameters = self.network_.parameters.copy()
 
-    def _find_trainer(self, incremental: bool, random_state: np.random.RandomState) -> Trainer:
+    def _find_trainer(self, incremental: bool, random_state: np.random.RandomState) -> _ScikitTrainer:
         trainer = self._trainer_class(
             self.network_,
             self._make_optimizer(),
@@ -429,12 +429,12 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             n_threads=_usable_threads(self.n_threads),
             dropout=getattr(self, "dropout", 0.0),
         )
-        kept: Trainer | None = getattr(self, "_trainer", None) if incremental else None
+        kept: _ScikitTrainer | None = getattr(self, "_trainer", None) if incremental else None
         if kept is not None:
             # The optimizer goes on as it began, as in scikit-learn; other parameters may have been set anew.
             kept.shuffle, kept.n_threads, kept.dropout = trainer.shuffle, trainer.n_threads, trainer.dropout
             trainer = kept
-        trainer._generator = _Orders(random_state)
+        trainer.draw_from(random_state)
         return trainer
 
     def _make_optimizer(self) -> Optimizer | LBFGS:

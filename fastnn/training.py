@@ -26,6 +26,7 @@ from fastnn._validation import (
 )
 from fastnn.callbacks import Callback, Checkpoint, Fit, History, ProgressBar
 from fastnn.kernels.losses import Targets
+from fastnn.kernels.rows import draw_order
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
@@ -74,10 +75,6 @@ class Chunk:
     targets: Targets
     engine: Engine
     mapped: MappedRows | None = None
-
-    def order(self, generator: np.random.Generator) -> NDArray[np.intp]:
-        """Draw an order (n,) of the rows."""
-        return generator.permutation(len(self.targets.y)) if self.mapped is None else self.mapped.shuffled(generator)
 
     def read_ahead(self, order: NDArray[np.intp] | None) -> AbstractContextManager[Callable[[int], None]]:
         """Return a context whose value takes the number of rows done, and waits for the next ones to be in memory."""
@@ -521,7 +518,7 @@ class Trainer:
         run.generator = dict(self._generator.bit_generator.state)
         order = None
         if self.shuffle and engine.batch_size < len(targets.y):
-            order = chunk.order(self._generator)
+            order = chunk.mapped.shuffled(self._generator) if chunk.mapped else self._draw_order(len(targets.y))
             weights = None if targets.weights is None else targets.weights[order]
             targets = targets._replace(y=targets.y[order], weights=weights)
         key = int(self._generator.integers(2**63)) if self.dropout.any() else 0
@@ -554,6 +551,12 @@ class Trainer:
         run.weight += len(targets.y) if targets.weights is None else float(targets.weights.sum())
         run.log_likelihood += engine.log_likelihood
         run.penalty += self._penalty(chunk)
+
+    def _draw_order(self, n: int) -> NDArray[np.intp]:
+        """Draw an order (n,) of rows."""
+        order = np.empty(n, np.intp)
+        draw_order(self._generator.bit_generator, order)
+        return order
 
     def _penalty(self, chunk: Chunk) -> float:
         penalty = chunk.engine.penalty

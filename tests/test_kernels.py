@@ -415,6 +415,19 @@ def test_to_csr_agrees_with_scipy(dtype, rng, n, stored):
     assert found.dtype == dtype
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 1000, 1024, 1025, 70_000])
+@pytest.mark.parametrize("bits", [np.random.PCG64, np.random.MT19937])
+def test_draw_order_agrees_with_reference(n, bits):
+    generators = [bits(5) for _ in range(2)]
+    orders = np.empty((2, 3, n), np.intp)
+    for i in range(3):
+        for kernel, generator, order_out in zip((rows, reference), generators, orders[:, i], strict=True):
+            kernel.draw_order(generator, order_out)
+    np.testing.assert_array_equal(*orders)
+    # Both go on with the same bits.
+    np.testing.assert_array_equal(*(generator.random_raw(4) for generator in generators))
+
+
 @pytest.mark.parametrize("n", [0, 1, 4095, 4096, 9001])
 @pytest.mark.parametrize("bad", [None, np.nan, -np.nan, np.inf, -np.inf])
 def test_all_finite(dtype, rng, n, bad):

@@ -7,10 +7,12 @@ copy of the data exists.  Sparse rows are a CSR of three arrays and are never ma
 
 from typing import NamedTuple
 
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from numpy.random cimport bitgen_t
 
 cdef extern from "vectors.h" nogil:
     void PREFETCH_NEAR(const void* address)
@@ -159,6 +161,33 @@ cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, 
     else:
         copy_rows[double, floating](<const double*> store.values, store.n_columns, order, first, n, buffer)
     return buffer
+
+
+def draw_order(bit_generator, Py_ssize_t[::1] order_out):
+    """order_out (n,) = an order of the numbers from 0 to n - 1: what permutation(n) of NumPy's generators draws.
+
+    Fisher and Yates's shuffle, in which a number up to i is drawn by taking as many random bits as i has until they are
+    not above i.  That is no branch here, since the processor could not foresee it: what is above i changes nothing.
+    """
+    cdef bitgen_t* random = <bitgen_t*> PyCapsule_GetPointer(bit_generator.capsule, "BitGenerator")
+    cdef Py_ssize_t n = order_out.shape[0], i, drawn
+    cdef uint64_t mask = 1, bits
+    cdef bint fits
+    with bit_generator.lock, nogil:
+        for i in range(n):
+            order_out[i] = i
+        while mask < <uint64_t> n:
+            mask = 2 * mask + 1
+        i = n - 1
+        while i > 0:
+            while mask >> 1 >= <uint64_t> i:
+                mask >>= 1
+            bits = random.next_uint64(random.state) if mask >> 32 else random.next_uint32(random.state)
+            bits &= mask
+            fits = bits <= <uint64_t> i
+            drawn = <Py_ssize_t> bits if fits else i
+            order_out[i], order_out[drawn] = order_out[drawn], order_out[i]
+            i -= fits
 
 
 ctypedef fused bits:
