@@ -31,7 +31,8 @@ from .layouts cimport (
 from .losses cimport TargetStore, loss_rows, open_targets, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now, weight_size
 from .normalisation cimport backprop_normalise, move_statistics, normalise
-from .rows cimport CSR, LINE_BYTES, RowsAhead, RowStore, dense_rows, lie_ready, open_rows, rows_ahead
+from .rows cimport (
+    CSR, LINE_BYTES, RowsAhead, RowStore, dense_rows, find_rows, lie_ready, open_rows, rows_ahead)
 from .sparse cimport (
     BlockStore, ColumnStore, block_at, column_work_size, columns_backward_weight, columns_in, open_blocks, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
@@ -298,6 +299,7 @@ cdef void forward_units(const Model* model, const Batch* batch, Py_ssize_t k, Py
                            Z + at * n_out + begin, n_out, end - begin)
         elif k == 0 and model.layout == TRANSPOSED:
             ahead = next_rows(batch, X, first + at, rows)
+            find_rows(&ahead)
             ahead = forward_share(&ahead)
             dense_forward(X + (at * n_in if order == NULL else 0), order + at if order != NULL else order, n_in,
                           W + begin * n_in, n_in, added, Z + at * n_out + begin, n_out, rows, n_in, end - begin,

@@ -108,8 +108,8 @@ cdef RowsAhead reversed_ahead(const RowsAhead* rows) noexcept nogil:
 
 
 cdef void find_rows(const RowsAhead* rows) noexcept nogil:
-    # Has the processor look up where the pages of scattered rows are, many at once.  Looked up one by one, as the
-    # rows are fetched, each would be waited for.
+    # Fetches the ends of rows and a line of each page of them, so that the processor looks up many pages at once, and
+    # begins to foresee the rest.  Looked up one by one, as the rows are fetched, each page would be waited for.
     cdef Py_ssize_t i, at
     for i in range(rows.n):
         at = 0
