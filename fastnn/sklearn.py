@@ -444,7 +444,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon, uncorrected_epsilon=True)
         return SGD(self.learning_rate_init, self.momentum, bool(self.nesterovs_momentum and self.momentum))
 
-    def _train(self, trainer: Trainer, data: Data, kept: Data | None, epochs: int) -> History:
+    def _train(self, trainer: _ScikitTrainer, data: Data, kept: Data | None, epochs: int) -> History:
         X, targets, weights = (*data, None)[:3]
         n_rows = X.shape[0]
         trainer.batch_size = self._rows_at_once(n_rows) if self._stochastic else None
@@ -465,7 +465,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
                 "need to be preprocessed."
             ) from error
         finally:
-            trainer.callbacks = []
+            trainer.callbacks, trainer._order = [], None
             self._trainer = trainer if self._stochastic else None
 
     def _rows_at_once(self, n_rows: int) -> int:

@@ -518,7 +518,8 @@ class Trainer:
         run.generator = dict(self._generator.bit_generator.state)
         order = None
         if self.shuffle and engine.batch_size < len(targets.y):
-            order = chunk.mapped.shuffled(self._generator) if chunk.mapped else self._draw_order(len(targets.y))
+            mapped, n = chunk.mapped, len(targets.y)
+            order = self._draw_order(n) if mapped is None else mapped.shuffled(self._generator)
             weights = None if targets.weights is None else targets.weights[order]
             targets = targets._replace(y=targets.y[order], weights=weights)
         key = int(self._generator.integers(2**63)) if self.dropout.any() else 0
