@@ -354,7 +354,7 @@ def backprop_dense_weight(
     dW_out[:] = alpha * (dZ.T @ X) + (beta * dW_out if beta != 0 else 0)
 
 
-# --- kernels.sparse ---------------------------------------------------------------------------------
+# --- kernels.rows -----------------------------------------------------------------------------------
 
 
 def draw_order(bit_generator: np.random.BitGenerator, order_out: Array) -> None:
@@ -365,6 +365,9 @@ def draw_order(bit_generator: np.random.BitGenerator, order_out: Array) -> None:
 def all_finite(values: Array, n_threads: int = 1) -> bool:
     """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
     return bool(np.isfinite(values.view(f"f{values.itemsize}")).all())
+
+
+# --- kernels.sparse ---------------------------------------------------------------------------------
 
 
 def to_dense(X: CSRRows) -> Array:

@@ -2,7 +2,8 @@
 
 Dense rows of the network's dtype are used where they lie, in any order where the first layer can take them so;
 otherwise the rows of one block are gathered, converted and scaled into a small buffer, so no converted or shuffled
-copy of the data exists.  Sparse rows are a CSR of three arrays and are never made dense.
+copy of the data exists.  Sparse rows are a CSR of three arrays and are never made dense.  Rows to come can be fetched
+into the cache ahead of their use, and orders are drawn here too.
 """
 
 from typing import NamedTuple

@@ -24,8 +24,7 @@ from .layouts cimport (
     slice_bits, sliced_row, slices_at_most, slices_backward, slices_forward, slices_of, to_lines)
 from .losses cimport loss_rows, sum_of_weights
 from .model cimport Batch, Model, leaves_slopes, now
-from .rows cimport (
-    CSR, LINE_BYTES, RowsAhead, dense_rows, find_rows, lie_ready, reversed_ahead, rows_ahead)
+from .rows cimport CSR, LINE_BYTES, RowsAhead, dense_rows, find_rows, lie_ready, reversed_ahead, rows_ahead
 from .sparse cimport (
     ColumnStore, block_at, column_work_size, columns_backward_weight, columns_from, columns_in, scale_rows,
     sort_by_column, sparse_backward_weight, sparse_forward)
@@ -122,7 +121,7 @@ cdef RowsAhead own_ahead(const Model* model, const Batch* run, Py_ssize_t first,
     # the odd ones begin with the last row, so that two do not fetch the same one from memory at the same time.
     cdef Py_ssize_t begin = 0, end = n
     cdef RowsAhead rows
-    if not in_place:
+    if not in_place:  # the size of a number matters to shares of sparse rows alone
         begin = share_begin(model, n, member, n_members, 1)
         end = share_begin(model, n, member + 1, n_members, 1)
     rows = rows_ahead(run.store, run.order, first + begin, end - begin)
