@@ -55,6 +55,16 @@ def touch_buffers(A: Array, B: Array, C_out: Array, n_threads: int) -> None:
 UINT8_SCALE = 1 / 256
 
 
+def draw_order(bit_generator: np.random.BitGenerator, order_out: Array) -> None:
+    """order_out (n,) = an order of the numbers from 0 to n - 1."""
+    order_out[:] = np.random.Generator(bit_generator).permutation(len(order_out))
+
+
+def all_finite(values: Array, n_threads: int = 1) -> bool:
+    """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
+    return bool(np.isfinite(values.view(f"f{values.itemsize}")).all())
+
+
 # --- kernels.activations ----------------------------------------------------------------------------
 
 ACTIVATIONS = {
@@ -352,19 +362,6 @@ def backprop_dense_weight(
 ) -> None:
     """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
     dW_out[:] = alpha * (dZ.T @ X) + (beta * dW_out if beta != 0 else 0)
-
-
-# --- kernels.rows -----------------------------------------------------------------------------------
-
-
-def draw_order(bit_generator: np.random.BitGenerator, order_out: Array) -> None:
-    """order_out (n,) = an order of the numbers from 0 to n - 1."""
-    order_out[:] = np.random.Generator(bit_generator).permutation(len(order_out))
-
-
-def all_finite(values: Array, n_threads: int = 1) -> bool:
-    """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
-    return bool(np.isfinite(values.view(f"f{values.itemsize}")).all())
 
 
 # --- kernels.sparse ---------------------------------------------------------------------------------
