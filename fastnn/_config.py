@@ -9,23 +9,29 @@ import scipy
 
 from fastnn import kernels
 from fastnn._engine import available_threads, blas_libraries
-from fastnn.kernels import epoch
+from fastnn.kernels import _cpu, epoch
+
+
+def blas_name() -> str:
+    """Return which BLAS runs, its version and its kernels."""
+    found = [
+        f"{library['internal_api']} {library['version']} ({library.get('architecture') or 'unknown kernels'})"
+        for library in blas_libraries()
+    ]
+    return ", ".join(found) or "unknown to threadpoolctl"
 
 
 def config() -> dict[str, str]:
     """Return what `show_config` prints, by name."""
     import fastnn
 
-    blas = [
-        f"{library['internal_api']} {library['version']} ({library.get('architecture') or 'unknown kernels'})"
-        for library in blas_libraries()
-    ]
     return {
         "fastnn": fastnn.__version__,
         "instruction set": f"{kernels.INSTRUCTION_SET} (available: {', '.join(kernels.AVAILABLE)})",
         "OpenMP": "yes" if epoch.HAS_OPENMP else "no",
         "threads": str(available_threads()),
-        "BLAS": ", ".join(blas) or "unknown to threadpoolctl",
+        "BLAS": blas_name(),
+        "compiler": _cpu.COMPILER,
         "NumPy, SciPy": f"{np.__version__}, {scipy.__version__}",
         "Python": f"{platform.python_version()}, {platform.platform()}",
     }

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -27,6 +29,9 @@ Rows = NDArray[Any] | CSRRows
 
 #: Time in seconds after which a run of batches comes back to Python, for Ctrl-C, progress and callbacks.
 CHUNK_SECONDS = 0.05
+
+# A fork waits for runs that are under way, but not for ever.
+LONGEST_RUN_SECONDS = 10.0
 
 # Where other work takes so much of the processors' time that the threads of small batches wait for each other, fewer
 # of them run for so many chunks; then all are tried again for a short one, and after each failure in a row twice as
@@ -123,24 +128,125 @@ _forks = _Forks()
 
 
 class _BlasLimit:
-    """Keeps BLAS single-threaded while at least one run of the engine is under way, in any thread."""
+    """Keeps BLAS single-threaded while something is within it, in any thread.
+
+    In a forked child no other thread goes on, so what they were within is over.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
+        self._lock = threading.RLock()
+        self._within: Counter[int] = Counter()  # how often, by thread
         self._limit: Any = None
+        if hasattr(os, "register_at_fork"):
+            # A fork that finds the lock held, by another thread, would find the counts half changed too.
+            os.register_at_fork(
+                before=lambda: self._lock.acquire(),
+                after_in_parent=lambda: self._lock.release(),
+                after_in_child=self._in_child,
+            )
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._users == 0:
+            if not self._within:
                 self._limit = _blas().limit(limits=1)
-            self._users += 1
+            self._within[threading.get_ident()] += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._limit.restore_original_limits()
+            _leave(self._within)
+            self._lift()
+
+    def _lift(self) -> None:
+        if not self._within and self._limit is not None:
+            self._limit.restore_original_limits()
+            self._limit = None
+
+    def _in_child(self) -> None:
+        self._lock = threading.RLock()
+        _keep_this_thread(self._within)
+        self._lift()
+
+
+class _Runs:
+    """Runs of the kernels under way, in any thread; BLAS is single-threaded within them.
+
+    A fork waits until all of them have come back, which they do in tens of milliseconds, and new ones wait meanwhile.
+    BLAS has locks of its own within its products, and a child in which one is closed would wait for it for ever.
+    """
+
+    def __init__(self, blas_limit: _BlasLimit) -> None:
+        self._blas_limit = blas_limit
+        self._changed = threading.Condition()
+        self._within: Counter[int] = Counter()
+        self._n_forks = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child
+            )
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_forks == 0 or me in self._within)
+            self._within[me] += 1
+        self._blas_limit.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._blas_limit.__exit__()
+        with self._changed:
+            _leave(self._within)
+            self._changed.notify_all()
+
+    def _before_fork(self) -> None:
+        self._changed.acquire()
+        self._n_forks += 1
+        self._changed.wait_for(lambda: not self._within.keys() - {threading.get_ident()}, LONGEST_RUN_SECONDS)
+
+    def _after_fork(self) -> None:
+        self._n_forks -= 1
+        self._changed.notify_all()
+        self._changed.release()
+
+    def _in_child(self) -> None:
+        self._changed, self._n_forks = threading.Condition(), 0
+        _keep_this_thread(self._within)
+
+
+def _leave(within: Counter[int]) -> None:
+    within[threading.get_ident()] -= 1
+    if within[threading.get_ident()] <= 0:
+        del within[threading.get_ident()]
+
+
+def _keep_this_thread(within: Counter[int]) -> None:
+    for thread in within.keys() - {threading.get_ident()}:
+        del within[thread]
+
+
+class _InUse:
+    """What fits are working on, in any thread, each by one fit at a time; nothing is in a forked child."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, object] = {}
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._owners.clear)
+
+    def __contains__(self, thing: object) -> bool:
+        return id(thing) in self._owners
+
+    @contextmanager
+    def reserve(self, **things: object) -> Iterator[None]:
+        """Reserve what has these names, or raise RuntimeError where another fit has it already."""
+        owner, taken = object(), []
+        try:
+            for name, thing in things.items():
+                if self._owners.setdefault(id(thing), owner) is not owner:
+                    raise RuntimeError(f"the {name} is in a fit already, which must end before another one begins")
+                taken.append(id(thing))
+            yield
+        finally:
+            for key in taken:
+                self._owners.pop(key, None)
 
 
 @cache
@@ -163,12 +269,18 @@ def blas_libraries() -> list[dict[str, Any]]:
 #: Context manager within which BLAS uses one thread; the caller's setting comes back afterwards.
 single_threaded_blas = _BlasLimit()
 
+#: Context manager for each call of kernels that products are made in; BLAS uses one thread within it.
+kernel_run = _Runs(single_threaded_blas)
+
+#: Trainers and networks that a fit is working on.
+in_use = _InUse()
+
 
 @cache
 def _touch_buffers(dtype: np.dtype[Any], n_threads: int) -> None:
     # Once a process, a few milliseconds; the shape fills the buffers further than a narrow product does.
     A, B = np.zeros((128, 784), dtype), np.zeros((784, 768), dtype)
-    with single_threaded_blas:
+    with kernel_run:
         blas.touch_buffers(A, B, np.empty((n_threads, 128, 768), dtype), n_threads)
 
 
@@ -260,12 +372,17 @@ class Engine:
         self.architecture = architecture
         self.sizes = sizes = architecture.sizes
         self.parameters = parameters
-        self.n_threads = _forks.usable_threads(min(n_threads, epoch.MAX_LANES))  # more could not help
+        self._n_threads = min(n_threads, epoch.MAX_LANES)  # more could not help
         few, many = BLOCK_ROWS
         rows = min(many, max(few, THIN_PRODUCT // int(sizes[0] * sizes[1])), BLOCK_PRODUCT // parameters.size)
         self.forward_rows = int(max(rows, FEWEST_BLOCK_ROWS))
         # Numbers behind the layers' own.
         self._n_norms = 3 * int(sizes[1:-1].sum()) if architecture.batch_norm else 0
+
+    @property
+    def n_threads(self) -> int:
+        """Threads for what comes next: a process may have been forked since the last time."""
+        return _forks.usable_threads(self._n_threads)
 
     def _team(self, X: Rows, share: float = 1.0) -> int:
         # Threads that a run over this share of the rows is worth.
@@ -286,7 +403,7 @@ class Engine:
         logits = np.empty((min(run, n), self.sizes[-1]), self.parameters.dtype)
         for first in range(0, n, run):
             Z = logits[: min(run, n - first)]
-            with single_threaded_blas:
+            with kernel_run:
                 epoch.forward(X, first, self.architecture, self.parameters, work, block_rows, Z, n_threads)
             yield slice(first, first + len(Z)), Z
 
@@ -314,8 +431,8 @@ class Engine:
         self.batch_size = min(batch_size, int(X.shape[0]))
         self.update = UPDATES[update]
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
-        self.n_threads = self._team(X, self.batch_size / int(X.shape[0]) if single else 1.0)
-        self._usable_threads, self._contended_chunks = self.n_threads, 0
+        self._n_threads = self._team(X, self.batch_size / int(X.shape[0]) if single else 1.0)
+        self._usable_threads, self._contended_chunks = self._n_threads, 0
         self._next_contended = CONTENDED_CHUNKS[0]
         n_in, n_units = (int(size) for size in self.sizes[:2])
         batch_norm = self.architecture.batch_norm
@@ -476,7 +593,7 @@ class Engine:
             if self._contended_chunks == 0 and self._next_contended != CONTENDED_CHUNKS[0]:
                 seconds = min(seconds, TRIAL_SECONDS)
             started = time.perf_counter(), time.process_time()
-        with single_threaded_blas:
+        with kernel_run:
             epoch.train(
                 self.X,
                 targets,
@@ -487,7 +604,7 @@ class Engine:
                 self.steps,
                 self.space,
                 seconds,
-                self._usable_threads,
+                min(self._usable_threads, self.n_threads),
             )
         if measures:
             self._adapt(time.perf_counter() - started[0], time.process_time() - started[1])
@@ -522,6 +639,34 @@ class Engine:
             "penalties": space.penalties,
         }
         return found if space.touched is None else found | {"touched": space.touched}
+
+    def check_progress(self, progress: dict[str, NDArray[Any]], n_rows: int) -> None:
+        """Raise ValueError where this is not what `progress` returned within an epoch over n_rows."""
+        here = self.progress()
+        if progress.keys() != here.keys():
+            raise ValueError("it was written within an epoch over rows that were stored in another way")
+        for name, array in here.items():
+            if progress[name].shape != array.shape or progress[name].dtype != array.dtype:
+                raise ValueError(f"{name} is {progress[name].dtype} {progress[name].shape}")
+        position = int(progress["position"][0])
+        if not 0 <= position < n_rows or position % self.batch_size:
+            raise ValueError(f"row {position} of {n_rows} does not begin a batch")
+        if not np.isfinite(progress["log_likelihood"]).all():
+            raise ValueError("its log-likelihood is not finite")
+        if "touched" in progress:  # see kernels/touched.pyx
+            n_in = int(self.sizes[0])
+            n_touched, taken = int(progress["touched"][0]), progress["touched"][1 : 1 + n_in]
+            columns = progress["touched"][1 + n_in :][: max(0, n_touched)]
+            steps = np.where(taken < 0, ~taken, taken)
+            known = np.array_equal(np.sort(columns), np.flatnonzero(taken < 0)) and n_touched == len(columns)
+            if not known or steps.max() > position // self.batch_size:
+                raise ValueError("what it says of touched columns contradicts itself")
+
+    def go_on(self, progress: dict[str, NDArray[Any]], n_rows: int) -> None:
+        """Go on from what `progress` returned; ValueError as `check_progress`."""
+        self.check_progress(progress, n_rows)
+        for name, array in self.progress().items():
+            array[...] = progress[name]
 
     @property
     def rows_done(self) -> int:

@@ -187,7 +187,7 @@ def check_labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> 
     if n_rows and (labels.min() < 0 or labels.max() >= n_classes):
         wrong = labels.min() if labels.min() < 0 else labels.max()
         raise ValueError(f"{name} must hold classes from 0 to {n_classes - 1}, but it holds {wrong}")
-    return np.ascontiguousarray(labels, dtype=np.intp)
+    return np.array(labels, dtype=np.intp)  # a copy: kernels use classes as indices, so they must stay what they are
 
 
 def check_loss(loss: str) -> str:
@@ -213,7 +213,7 @@ def check_targets(
         raise ValueError(
             f"{name} must hold probabilities, from 0 to 1, but it goes from {values.min()} to {values.max()}"
         )
-    return np.ascontiguousarray(values, dtype=dtype)
+    return np.array(values, dtype=dtype, order="C")  # a copy, as that of labels
 
 
 def check_weights(weights: ArrayLike | None, n_rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
@@ -225,7 +225,7 @@ def check_weights(weights: ArrayLike | None, n_rows: int, name: str = "sample_we
         raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
     if array.shape != (n_rows,):
         raise ValueError(f"{name} must have shape ({n_rows},), one weight for each row; its shape is {array.shape}")
-    array = np.ascontiguousarray(array, dtype=np.float64)
+    array = np.array(array, dtype=np.float64)
     _check_finite(array, array.dtype, name)
     if n_rows and (array.min() < 0 or not array.any()):
         raise ValueError(f"{name} must be at least 0, and above 0 for some row")

@@ -1,7 +1,7 @@
 """Callbacks: what is told about a fit while it runs, and who may ask it to stop.
 
 Each is told of the start, of chunks of about 50 ms, of epochs and of the end, in the order in which the trainer has
-them.  A checkpoint keeps what those before it in the list have made of an epoch, so it should come last.
+them; checkpoints are written last, since they keep what the others have made of an epoch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fastnn._validation import check_choice, check_integer, check_number, check_path
 from fastnn.optimizers import LBFGS
+from fastnn.schedules import Schedule
 from fastnn.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -82,9 +83,11 @@ class History:
             del values[len(self) :]
 
 
-@dataclass
 class Fit:
     """A fit under way, as callbacks see it.
+
+    What a fit does is settled when it starts.  Callbacks may set `stop` and `learning_rate`, and in `on_epoch` change
+    the network's parameters; other changes meanwhile, of the trainer's settings or of what is here, are errors.
 
     Attributes
     ----------
@@ -92,20 +95,72 @@ class Fit:
         Whose network, at ``trainer.network``, is being trained.
     epochs, n_rows : int
         How many epochs were asked for, and rows in each; 0 rows if that is not known yet.
+    has_validation : bool
+        Whether there are rows to validate on.
     history : History
         Of the finished epochs of this fit.
     rows_done : int
         Rows of the current epoch that are done.
     stop : bool
         Set it to True to end the fit after the current epoch.
+    learning_rate : float or Schedule
+        The optimizer's, until it is set to a number above 0, which holds from the next epoch to the end of the fit.
+        Checkpoints keep it; the optimizer itself stays as it is.
     """
 
     trainer: Trainer
     epochs: int
     n_rows: int
-    history: History = field(default_factory=History)
-    rows_done: int = 0
-    stop: bool = False
+    has_validation: bool
+    history: History
+    rows_done: int
+
+    def __init__(self, trainer: Trainer, epochs: int, n_rows: int = 0, has_validation: bool = False) -> None:
+        self._stop = False
+        self.set_rate: float | None = None  # learning rate that a callback has set
+        history = History()
+        self.note(
+            trainer=trainer, epochs=epochs, n_rows=n_rows, has_validation=has_validation, history=history, rows_done=0
+        )
+
+    def note(self, **values: Any) -> None:
+        """Note how far the fit has come; for the trainer alone."""
+        vars(self).update(values)
+
+    def take_back(self, n_rows: int, history: dict[str, list[float]], set_rate: float | None, stop: bool) -> None:
+        """Go on from what a checkpoint holds; for the trainer alone."""
+        self.note(n_rows=n_rows)
+        self.set_rate, self.stop = set_rate, stop
+        for name, values in self.history.columns().items():
+            values[:] = history[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Fit.__annotations__:
+            raise AttributeError(f"{name} cannot be changed during a fit; fit.stop and fit.learning_rate can")
+        super().__setattr__(name, value)
+
+    @property
+    def stop(self) -> bool:
+        """Whether the fit is to end after the current epoch."""
+        return self._stop
+
+    @stop.setter
+    def stop(self, value: bool) -> None:
+        self._stop = bool(value)
+
+    @property
+    def learning_rate(self) -> float | Schedule:
+        """Learning rate, or the schedule that it follows."""
+        optimizer = self.trainer.optimizer
+        if isinstance(optimizer, LBFGS):
+            raise TypeError("LBFGS finds its own steps: a fit by it has no learning rate")
+        return optimizer.learning_rate if self.set_rate is None else self.set_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        if isinstance(self.trainer.optimizer, LBFGS):
+            raise TypeError("LBFGS finds its own steps: a fit by it has no learning rate")
+        self.set_rate = check_number(value, "learning_rate", 0, open_left=True)
 
 
 class Callback:
@@ -118,11 +173,11 @@ class Callback:
         """About every 50 ms.
 
         The network is as after the last finished step, but of very sparse data, where rows of the first weight that
-        recent batches have not touched may lag behind until the epoch ends.
+        recent batches have not touched may lag behind until the epoch ends.  Its arrays are read-only here.
         """
 
     def on_epoch(self, fit: Fit) -> None:
-        """After each epoch, its validation included."""
+        """After each epoch, its validation included; the network's parameters may be changed, but with L-BFGS."""
 
     def on_end(self, fit: Fit) -> None:
         """At the end, also after Ctrl-C or an error."""
@@ -201,7 +256,7 @@ class EarlyStopping(Callback):
     Attributes
     ----------
     best_epoch : int
-        Counted from 1 within the fit; 0 before any.
+        Counted from 1 within the fit; 0 before any.  An epoch whose measure is NaN is never the best.
     best : float
         What the measure was then.
 
@@ -226,23 +281,23 @@ class EarlyStopping(Callback):
 
     def on_start(self, fit: Fit) -> None:
         """Forget what an earlier fit reached."""
+        if str(self.monitor).startswith("validation") and not fit.has_validation:
+            raise ValueError(f"EarlyStopping watches {self.monitor}, which needs validation data in the fit")
         self.best_epoch, self.best = 0, -math.inf
         self._parameters: NDArray[Any] | None = None
+        self._check: Callable[[NDArray[Any]], NDArray[Any]] = fit.trainer.network.check_parameters
 
     def _measure(self, fit: Fit) -> float:
         if callable(self.monitor):
             return float(self.monitor(fit))
-        values = fit.history.columns()[self.monitor]
-        if not values:
-            raise ValueError(f"EarlyStopping watches {self.monitor}, which needs validation data in the fit")
-        return values[-1]
+        return fit.history.columns()[self.monitor][-1]
 
     def on_epoch(self, fit: Fit) -> None:
         """Compare with the best so far."""
         falls = isinstance(self.monitor, str) and self.monitor.endswith("error")
         measure, best = self._measure(fit), self.best
         gain = best - measure if falls else measure - best
-        if self.best_epoch == 0 or gain > self.min_delta:
+        if (self.best_epoch == 0 and not math.isnan(measure)) or gain > self.min_delta:
             self.best_epoch, self.best = len(fit.history), measure
             self._parameters = fit.trainer.network.parameters.copy() if self.restore_best else None
         elif len(fit.history) - self.best_epoch > self.patience:
@@ -254,14 +309,24 @@ class EarlyStopping(Callback):
             fit.trainer.network.parameters = self._parameters
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the best so far."""
+        """Return the best so far, and what it depends on."""
         found: dict[str, NDArray[Any]] = {"best": np.array([self.best_epoch, self.best])}
+        found |= {f"settings.{name}": np.array([value], float) for name, value in self._settings().items()}
         return found if self._parameters is None else found | {"parameters": self._parameters}
+
+    def _settings(self) -> dict[str, float]:
+        monitor = -1 if callable(self.monitor) else list(History().columns()).index(self.monitor)
+        settings = {"monitor": monitor, "patience": self.patience, "min_delta": self.min_delta}
+        return settings | {"restore_best": self.restore_best}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         """Take back the best so far."""
-        self.best_epoch, self.best = int(state["best"][0]), float(state["best"][1])
-        self._parameters = state.get("parameters")
+        for name, value in self._settings().items():
+            if state[f"settings.{name}"].item() != value:
+                raise ValueError(f"{name} of EarlyStopping was another one than here, {getattr(self, name)!r}")
+        epoch, self.best = state["best"].tolist()
+        self.best_epoch = int(epoch)
+        self._parameters = self._check(state["parameters"]) if "parameters" in state else None
 
 
 class HistoryFile(Callback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
@@ -44,24 +45,22 @@ class Parameters(list[NDArray[Any]]):
         self._name, self._minimum = name, minimum
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if isinstance(index, slice):
-            targets = self[index]
-            if len(targets) != len(value):
-                raise ValueError(f"{self._name} holds {len(targets)} arrays there, one a layer, not {len(value)}")
-            for target, array in zip(targets, value, strict=True):
-                self._assign(target, array)
-        else:
-            self._assign(self[index], value)
+        targets, values = (self[index], list(value)) if isinstance(index, slice) else ([self[index]], [value])
+        if len(targets) != len(values):
+            raise ValueError(f"{self._name} holds {len(targets)} arrays there, one a layer, not {len(values)}")
+        arrays = [self._check(target, array) for target, array in zip(targets, values, strict=True)]
+        for target, array in zip(targets, arrays, strict=True):
+            target[...] = array
 
-    def _assign(self, target: NDArray[Any], value: Any) -> None:
+    def _check(self, target: NDArray[Any], value: Any) -> NDArray[Any]:
+        _refuse_read_only(target, self._name)
         array = np.asarray(value)
         if array.shape != target.shape:
             raise ValueError(f"an array of {self._name} must keep its shape {target.shape}, not {array.shape}")
-        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
-            raise ValueError(f"an array of {self._name} must hold finite real numbers")
+        array = _finite_numbers(array, target.dtype, f"an array of {self._name}")
         if (array < self._minimum).any():
             raise ValueError(f"an array of {self._name} must be at least {self._minimum:g}")
-        target[...] = array
+        return array
 
     def _fixed(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(f"the number and order of the arrays in {self._name} are those of the layers")
@@ -72,6 +71,22 @@ class Parameters(list[NDArray[Any]]):
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy is a plain list: it no longer belongs to a network.
         return list, (list(self),)
+
+
+def _finite_numbers(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    if array.dtype.kind in "biuf":
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+        if np.isfinite(array).all():
+            return array
+    raise ValueError(f"{name} must hold finite real numbers, in {dtype} too")
+
+
+def _refuse_read_only(array: NDArray[Any], name: str) -> None:
+    if not array.flags.writeable:
+        raise RuntimeError(
+            f"{name} cannot be changed within an epoch, or in a fit by L-BFGS; in on_epoch and after it they can"
+        )
 
 
 def split_parameters(parameters: NDArray[Any], sizes: Sequence[int]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
@@ -167,10 +182,10 @@ class Network:
         loss: str = "cross_entropy",
         batch_norm: bool = False,
     ) -> None:
-        self.loss = check_loss(loss)
-        self.batch_norm = check_choice(batch_norm, "batch_norm", [False, True])
-        self.sizes = check_sizes(sizes)
-        self.activation = check_activations(activation, len(self.sizes) - 2)
+        self._loss = check_loss(loss)
+        self._batch_norm: bool = check_choice(batch_norm, "batch_norm", [False, True])
+        self._sizes = check_sizes(sizes)
+        self._activation = check_activations(activation, len(self.sizes) - 2)
         self._allocate(check_dtype(dtype))
         self._draw(check_seed(seed))
 
@@ -180,7 +195,7 @@ class Network:
     ) -> Network:
         """Network of what was checked already, all parameters 0 but for those of normalisation."""
         network = cls.__new__(cls)
-        network.sizes, network.activation, network.loss, network.batch_norm = sizes, activation, loss, batch_norm
+        network._sizes, network._activation, network._loss, network._batch_norm = sizes, activation, loss, batch_norm
         network._allocate(dtype)
         return network
 
@@ -205,13 +220,57 @@ class Network:
             weight[:] = generator.uniform(-limit, limit, weight.shape)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Widths of the layers, input first."""
+        return self._sizes
+
+    @property
+    def activation(self) -> tuple[str, ...]:
+        """Name of each hidden layer's activation."""
+        return self._activation
+
+    @property
+    def loss(self) -> str:
+        """Name of the loss."""
+        return self._loss
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether the hidden layers are batch-normalised."""
+        return self._batch_norm
+
+    @property
     def parameters(self) -> NDArray[Any]:
         """All weights and biases in one vector (n_parameters,); scales and running statistics too, if there are any."""
         return self._parameters
 
     @parameters.setter
     def parameters(self, values: ArrayLike) -> None:
-        self._parameters[:] = values
+        _refuse_read_only(self._parameters, "parameters")
+        self._parameters[:] = self.check_parameters(values)
+
+    def check_parameters(self, values: ArrayLike) -> NDArray[Any]:
+        """Return values as an array (n_parameters,) that the network's parameters can be, or raise ValueError."""
+        array = np.asarray(values)
+        if array.shape != self._parameters.shape:
+            raise ValueError(f"parameters must have shape {self._parameters.shape}, not {array.shape}")
+        array = _finite_numbers(array, self.dtype, "parameters")
+        if self.batch_norm and any(variance.min() < 0 for variance in split_norms(array, self.sizes)[2]):
+            raise ValueError("parameters must hold variances of at least 0")
+        return array
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Keep the parameters as they are: meanwhile assigning to them, or into one of the arrays, is an error."""
+        lists = self._weights, self._biases, self._scales, self._means, self._variances
+        arrays = [array for array in (self._parameters, *itertools.chain(*lists)) if array.flags.writeable]
+        try:
+            for array in arrays:
+                array.flags.writeable = False
+            yield
+        finally:
+            for array in arrays:
+                array.flags.writeable = True
 
     @property
     def weights(self) -> Parameters:
@@ -292,16 +351,19 @@ class Network:
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.sizes, self.activation = state["sizes"], state["activation"]
-        self.loss, self.batch_norm = state["loss"], state["batch_norm"]
+        self._sizes, self._activation = state["sizes"], state["activation"]
+        self._loss, self._batch_norm = state["loss"], state["batch_norm"]
         self._allocate(state["parameters"].dtype)
-        self.parameters = state["parameters"]
+        self._parameters[:] = state["parameters"]
 
     def engine(self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None) -> Engine:
         """Return the engine that trains this network's parameters."""
         codes = np.array([ACTIVATIONS[name] for name in self.activation], np.int32)
-        architecture = Architecture(np.array(self.sizes, np.intp), codes, dropout, batch_norm=self.batch_norm)
-        return Engine(architecture, self.parameters, n_threads or available_threads())
+        # A callback may ask for a gradient where the parameters must not be written.
+        parameters = self.parameters if self.parameters.flags.writeable else self.parameters.copy()
+        normalises = self.batch_norm and len(codes) > 0  # only hidden layers are
+        architecture = Architecture(np.array(self.sizes, np.intp), codes, dropout, batch_norm=normalises)
+        return Engine(architecture, parameters, n_threads or available_threads())
 
     def without_norm(self) -> Network:
         """Return the network itself, or one without batch normalisation that predicts the same.

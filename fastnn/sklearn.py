@@ -151,6 +151,7 @@ class _PerceptronTrainer(_ScikitTrainer):
     """A trainer with the penalty of scikit-learn's perceptrons: alpha over the sum of the batch's weights."""
 
     alpha: float
+    _settings = Trainer._settings | {"alpha": lambda _, value: value}
 
     def _l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         # A batch whose weights are all 0 does not move, not even by the penalty.
@@ -161,6 +162,7 @@ class _SoftmaxTrainer(_ScikitTrainer):
     """A trainer that can leave the intercepts where they are."""
 
     fit_intercept: bool
+    _settings = Trainer._settings | {"fit_intercept": lambda _, value: value}
 
     def _gradient(self, chunk: Chunk, steps: Steps) -> NDArray[Any]:
         gradient = super()._gradient(chunk, steps)
@@ -176,6 +178,8 @@ def _data(X: Any, targets: NDArray[Any], weights: NDArray[np.float64] | None) ->
 
 class _Record(Callback):
     """Notes each epoch in scikit-learn's attributes, and ends the fit where scikit-learn would."""
+
+    learning_rate: float | None = None
 
     def __init__(self, estimator: Any, held_out: Data | None) -> None:
         self.estimator = estimator
@@ -196,21 +200,18 @@ class _Record(Callback):
         if estimator._stochastic:
             estimator.t_ += fit.n_rows
             if self._has_rate("invscaling"):
-                self._set_rate(fit, estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t)
+                fit.learning_rate = estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t
             estimator._no_improvement_count = estimator._no_improvement_count + 1 if stalled else 0
             if estimator._no_improvement_count > estimator.n_iter_no_change:
                 self._stop_or_slow_down(fit)
 
     def on_end(self, fit: Fit) -> None:
-        """Note whether the fit was ended, here or by another callback."""
+        """Note whether the fit was ended, here or by another callback, and the learning rate that it came to."""
         self.estimator._stopped = fit.stop
+        self.learning_rate = fit.set_rate
 
     def _has_rate(self, learning_rate: str) -> bool:
         return bool(self.estimator.solver == "sgd" and self.estimator.learning_rate == learning_rate)
-
-    def _set_rate(self, fit: Fit, rate: float) -> None:
-        optimizer: Any = fit.trainer.optimizer
-        fit.trainer.optimizer = dataclasses.replace(optimizer, learning_rate=rate)
 
     def _falls_short(self, score: float) -> bool:
         # Whether the score is less than tol above the best; the parameters of the best are kept.
@@ -226,12 +227,11 @@ class _Record(Callback):
 
     def _stop_or_slow_down(self, fit: Fit) -> None:
         estimator, adaptive = self.estimator, self._has_rate("adaptive")
-        optimizer: Any = fit.trainer.optimizer
-        if adaptive and optimizer.learning_rate > ADAPTIVE_SMALLEST:
-            rate = optimizer.learning_rate / ADAPTIVE_DIVISOR
-            self._set_rate(fit, rate)
+        rate: Any = fit.learning_rate  # no schedule
+        if adaptive and rate > ADAPTIVE_SMALLEST:
+            fit.learning_rate = rate / ADAPTIVE_DIVISOR
             estimator._no_improvement_count = 0
-            outcome = f"Setting learning rate to {rate:f}"
+            outcome = f"Setting learning rate to {fit.learning_rate:f}"
         else:
             fit.stop = True
             outcome = "Learning rate too small. Stopping." if adaptive else "Stopping."
@@ -449,7 +449,8 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         n_rows = X.shape[0]
         trainer.batch_size = self._rows_at_once(n_rows) if self._stochastic else None
         self._penalise(trainer, float(n_rows if weights is None else weights.sum()))
-        trainer.callbacks = [_Record(self, kept), *self.callbacks]
+        record = _Record(self, kept)
+        trainer.callbacks = [record, *self.callbacks]
         try:
             return trainer.fit(
                 X,
@@ -466,6 +467,9 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             ) from error
         finally:
             trainer.callbacks, trainer._order = [], None
+            if record.learning_rate is not None:  # partial_fit goes on with it
+                optimizer: Any = trainer.optimizer
+                trainer.optimizer = dataclasses.replace(optimizer, learning_rate=record.learning_rate)
             self._trainer = trainer if self._stochastic else None
 
     def _rows_at_once(self, n_rows: int) -> int:

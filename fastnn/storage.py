@@ -18,7 +18,7 @@ from fastnn._validation import check_activations, check_choice, check_dtype, che
 
 FORMAT = 1
 KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes
-CHECKPOINT_KEY = "fastnn checkpoint"
+CHECKPOINT_KEY, CHECKPOINT_FORMAT = "fastnn checkpoint", 2
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file format's
 
 
@@ -73,7 +73,7 @@ def save_checkpoint(path: str, content: dict[str, Any], tensors: dict[str, NDArr
     import safetensors.numpy
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    metadata = {CHECKPOINT_KEY: json.dumps({"format": FORMAT} | content)}
+    metadata = {CHECKPOINT_KEY: json.dumps({"format": CHECKPOINT_FORMAT} | content)}
     write_atomically(path, safetensors.numpy.save(contiguous, metadata))
 
 
@@ -95,8 +95,8 @@ def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
         with safe_open(path, framework="numpy") as file:
             content = json.loads((file.metadata() or {})[CHECKPOINT_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']!r}, not {FORMAT}")
+        if content["format"] != CHECKPOINT_FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, not {CHECKPOINT_FORMAT}")
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is not a usable checkpoint: {error}") from error
     return content, tensors

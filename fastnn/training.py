@@ -6,14 +6,23 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads, choose_storage, single_threaded_blas
+from fastnn import _resume
+from fastnn._engine import (
+    CHUNK_SECONDS,
+    Engine,
+    Rows,
+    available_threads,
+    choose_storage,
+    in_use,
+    single_threaded_blas,
+)
 from fastnn._mapped import MappedRows, stay_on_disk
 from fastnn._validation import (
     check_choice,
@@ -26,18 +35,20 @@ from fastnn._validation import (
 )
 from fastnn.callbacks import Callback, Checkpoint, Fit, History, ProgressBar
 from fastnn.kernels.losses import Targets
-from fastnn.kernels.rows import draw_order
+from fastnn.kernels.rows import CSRRows, draw_order
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
 from fastnn.schedules import Schedule, rates_of
-from fastnn.storage import load_checkpoint, save_checkpoint
+from fastnn.storage import save_checkpoint
 
 # A checkpoint of L-BFGS holds so many bytes of gradients, the first ones of the fit; later ones are computed again.
 TOLD_BYTES = 1 << 28
 
 # Parameters no larger than this cannot overflow in any network of sensible depth and width.
 HARMLESS_PARAMETER = 1e4
+
+ALL_AT_ONCE = "LBFGS takes all rows at once: no chunks, and batch_size=None"
 
 # Updates whose steps without a gradient are linear, so that many can be made up for at once.
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
@@ -82,6 +93,31 @@ class Chunk:
 
 
 @dataclass
+class Data:
+    """What a fit goes through in each epoch.
+
+    Attributes
+    ----------
+    chunks : callable
+        Goes through the chunks once.
+    n_rows : int
+        Of all of them; 0 if not known.
+    validation : (Rows, Targets) or None
+        To measure on after each epoch.
+    source : Source
+        What tells these data from others.
+    whole : Chunk or None
+        The only chunk, where it is known beforehand.
+    """
+
+    chunks: Callable[[], Iterator[Chunk]]
+    n_rows: int
+    validation: tuple[Rows, Targets] | None
+    source: _resume.Source
+    whole: Chunk | None
+
+
+@dataclass
 class Epoch:
     """An epoch under way: what a checkpoint holds of it beside parameters and state.
 
@@ -89,6 +125,8 @@ class Epoch:
     ----------
     parameters, state, n_steps
         At its start.
+    learning_rate : float or None
+        What a callback had set then.
     index : int
         Chunks that are done.
     generator, engine
@@ -102,6 +140,7 @@ class Epoch:
     parameters: NDArray[Any]
     state: NDArray[Any]
     n_steps: int
+    learning_rate: float | None
     index: int = 0
     generator: dict[str, Any] = field(default_factory=dict)
     engine: Engine | None = None
@@ -112,6 +151,64 @@ class Epoch:
     batches: int = 0
 
 
+def _check_network(trainer: Trainer, value: Any) -> Network:
+    if not isinstance(value, Network):
+        raise TypeError(f"network must be a fastnn.Network, not {type(value).__name__}")
+    present = vars(trainer).get("network", value)
+    if repr(value) != repr(present):
+        raise ValueError(f"network must be like the trainer's present one, {present!r}, not {value!r}")
+    return value
+
+
+def _check_optimizer(trainer: Trainer, value: Any) -> Optimizer | LBFGS:
+    if not isinstance(value, (Optimizer, LBFGS)):
+        raise TypeError(f"optimizer must be an optimizer such as fastnn.SGD(), not {value!r}")
+    return value
+
+
+def _check_callbacks(trainer: Trainer, value: Any) -> list[Callback]:
+    callbacks = list(value)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be fastnn.callbacks.Callback objects, not {callback!r}")
+    return callbacks
+
+
+def _check_dropout(trainer: Trainer, value: Any) -> NDArray[np.float64]:
+    shares = check_shares(value, len(trainer.network.sizes) - 2, "dropout")
+    shares.flags.writeable = False
+    return shares
+
+
+def _check_smoothing(trainer: Trainer, value: Any) -> float:
+    smoothing = check_number(value, "label_smoothing", 0, 1)
+    if smoothing > 0 and trainer.network.loss != "cross_entropy":
+        raise ValueError(f"label_smoothing is for cross-entropy; the network's loss is {trainer.network.loss!r}")
+    return smoothing
+
+
+def _check_length(value: Any, name: str) -> float | None:
+    return None if value is None else check_number(value, name, 0, open_left=True)
+
+
+# What a fit reads of a trainer: each is checked when it is set, and cannot be set while a fit is under way.
+SETTINGS: dict[str, Callable[[Any, Any], Any]] = {
+    "network": _check_network,
+    "optimizer": _check_optimizer,
+    "batch_size": lambda _, value: None if value is None else check_integer(value, "batch_size", 1),
+    "l2": lambda _, value: check_number(value, "l2", 0),
+    "shuffle": lambda _, value: check_choice(value, "shuffle", [False, True]),
+    "n_threads": lambda _, value: check_threads(value) or available_threads(),
+    "sparse": lambda _, value: check_choice(value, "sparse", [False, True, "auto"]),
+    "callbacks": _check_callbacks,
+    "l1": lambda _, value: check_number(value, "l1", 0),
+    "dropout": _check_dropout,
+    "label_smoothing": _check_smoothing,
+    "clip_norm": lambda _, value: _check_length(value, "clip_norm"),
+    "max_norm": lambda _, value: _check_length(value, "max_norm"),
+}
+
+
 class Trainer:
     """Trains a network by ascending its mean log-likelihood.
 
@@ -120,10 +217,13 @@ class Trainer:
     whatever the number of threads.  Numbers too small to be normal in the network's dtype, which x86 processors are
     slow with, count as 0 there while training.
 
+    Each parameter but the seed is an attribute too.  It can be set between fits, and is checked then; a fit is settled
+    when it starts, so that setting it meanwhile is a RuntimeError.
+
     Parameters
     ----------
     network : Network
-        Trained in place.
+        Trained in place, by one fit at a time.
     optimizer : Optimizer or LBFGS, default SGD(learning_rate=0.5)
         How a step is made from a gradient: see `fastnn.optimizers`.
     batch_size : int or None, default None
@@ -172,6 +272,22 @@ class Trainer:
     array([0, 1])
     """
 
+    network: Network
+    optimizer: Optimizer | LBFGS
+    batch_size: int | None
+    l2: float
+    shuffle: bool
+    n_threads: Any
+    sparse: bool | str
+    callbacks: Any
+    l1: float
+    dropout: Any
+    label_smoothing: float
+    clip_norm: float | None
+    max_norm: float | None
+
+    _settings: ClassVar[dict[str, Callable[[Any, Any], Any]]] = SETTINGS
+
     def __init__(
         self,
         network: Network,
@@ -189,28 +305,19 @@ class Trainer:
         clip_norm: float | None = None,
         max_norm: float | None = None,
     ) -> None:
-        if not isinstance(network, Network):
-            raise TypeError(f"network must be a fastnn.Network, not {type(network).__name__}")
-        if not isinstance(optimizer, (Optimizer, LBFGS)):
-            raise TypeError(f"optimizer must be an optimizer such as fastnn.SGD(), not {optimizer!r}")
         self.network = network
         self.optimizer = optimizer
-        self.batch_size = None if batch_size is None else check_integer(batch_size, "batch_size", 1)
-        self.l2 = check_number(l2, "l2", 0)
-        self.shuffle = check_choice(shuffle, "shuffle", [False, True])
-        self.n_threads = check_threads(n_threads) or available_threads()
-        self.sparse = check_choice(sparse, "sparse", [False, True, "auto"])
-        self.callbacks = list(callbacks)
-        for callback in self.callbacks:
-            if not isinstance(callback, Callback):
-                raise TypeError(f"callbacks must be fastnn.callbacks.Callback objects, not {callback!r}")
-        self.l1 = check_number(l1, "l1", 0)
-        self.dropout = check_shares(dropout, len(network.sizes) - 2, "dropout")
-        self.label_smoothing = check_number(label_smoothing, "label_smoothing", 0, 1)
-        if self.label_smoothing > 0 and network.loss != "cross_entropy":
-            raise ValueError(f"label_smoothing is for cross-entropy; the network's loss is {network.loss!r}")
-        self.clip_norm = None if clip_norm is None else check_number(clip_norm, "clip_norm", 0, open_left=True)
-        self.max_norm = None if max_norm is None else check_number(max_norm, "max_norm", 0, open_left=True)
+        self.batch_size = batch_size
+        self.l2 = l2
+        self.shuffle = shuffle
+        self.n_threads = n_threads
+        self.sparse = sparse
+        self.callbacks = callbacks
+        self.l1 = l1
+        self.dropout = dropout
+        self.label_smoothing = label_smoothing
+        self.clip_norm = clip_norm
+        self.max_norm = max_norm
         self._generator = check_seed(seed)
         # What goes on from one fit to the next: the optimizer's state and steps, epochs, and what each reached.
         self._state = np.empty((0, network.parameters.size), network.dtype)
@@ -219,6 +326,18 @@ class Trainer:
         self._curve: list[float] = []
         self._run: Epoch | None = None  # the epoch under way
         self._asked: _Asked | None = None  # the fit by L-BFGS under way
+        self._source: _resume.Source | None = None  # data of the fit under way
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = self._settings.get(name)
+        if check is not None:
+            if self in in_use:
+                raise RuntimeError(
+                    f"{name} of a Trainer cannot be changed during a fit, which is settled when it starts; callbacks "
+                    "may set fit.learning_rate and fit.stop"
+                )
+            value = check(self, value)
+        super().__setattr__(name, value)
 
     def fit(
         self,
@@ -229,6 +348,7 @@ class Trainer:
         progress: bool | None = None,
         sample_weight: ArrayLike | None = None,
         resume: str | os.PathLike[str] | None = None,
+        resume_exactly: bool = True,
     ) -> History:
         """Train for a number of epochs; call again to go on.
 
@@ -251,8 +371,12 @@ class Trainer:
             How much each row counts; at least 0.
         resume : path or None
             File of a `fastnn.callbacks.Checkpoint`.  Where it exists, the fit goes on from there, with the same bits as
-            if it had never stopped, to the same number of epochs in all; data, network and settings must be those of
-            the fit that wrote it.
+            if it had never stopped, to the same number of epochs in all; a fit that a callback had ended is ended at
+            once.  Data, network and settings must be those of the fit that wrote it, so must instruction set and
+            libraries: the file tells, and a difference is an error that names it.  (Chunks are taken on trust.)
+        resume_exactly : bool, default True
+            False allows what changes only how results are rounded: another instruction set, compiler, version of a
+            library, or way of storing rows.
 
         Returns
         -------
@@ -266,7 +390,9 @@ class Trainer:
             If the log-likelihood or a parameter stops being finite.  The network is then as it was after the
             last good epoch.
         TypeError, ValueError
-            If the input is not as described; nothing has been trained then.
+            If the input is not as described; nothing has been trained then, but on chunks before a bad one.
+        RuntimeError
+            If the trainer or the network is in another fit.
 
         Notes
         -----
@@ -276,49 +402,72 @@ class Trainer:
         that order as any other, but it is not the one of the same rows in memory; and ``sparse="auto"`` leaves such
         rows dense, since a copy may not fit into memory.
         """
-        valid = None
-        if validation is not None:
-            if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
-                raise TypeError(f"validation must be a pair (X, y), not {type(validation).__name__}")
-            weights = validation[2] if len(validation) == 3 else None
-            names = "validation[0]", "validation[1]"
-            rows, targets = self.network.check_data(validation[0], validation[1], weights, names)
-            valid = self._choose_storage(rows, validation[0]), targets
         epochs = check_integer(epochs, "epochs", 0)
         check_choice(progress, "progress", [None, False, True])
-        self._begin_optimizer()
-        chunks, n_rows = self._chunks(X, y, sample_weight)
-        fit = Fit(self, epochs, n_rows)
-        callbacks = [*self.callbacks, ProgressBar(progress)]
-        started = []
-        checkpoint = None
-        if resume is not None and os.path.exists(check_path(resume, "resume")):
-            checkpoint = load_checkpoint(check_path(resume, "resume"))
-            self._restore(check_path(resume, "resume"), fit, *checkpoint)
+        check_choice(resume_exactly, "resume_exactly", [False, True])
+        path = None if resume is None else check_path(resume, "resume")
+        with in_use.reserve(trainer=self, network=self.network):
+            self._check_method()
+            data = self._read_data(X, y, sample_weight, validation)
+            fit = Fit(self, epochs, data.n_rows, data.validation is not None)
+            written = None
+            if path is not None and os.path.exists(path):
+                written = self._read_checkpoint(path, data, resume_exactly)
+            # Checkpoints keep what the others have made of an epoch.
+            callbacks = sorted([*self.callbacks, ProgressBar(progress)], key=lambda each: isinstance(each, Checkpoint))
+            given = self.callbacks
+            vars(self)["callbacks"] = tuple(given)  # settled too
+            self._source = data.source
+            try:
+                self._carry_out(fit, data, callbacks, written)
+            finally:
+                self._run = self._source = None
+                vars(self)["callbacks"] = given
+            return fit.history
+
+    def _carry_out(self, fit: Fit, data: Data, callbacks: list[Callback], written: _resume.Written | None) -> None:
+        # From the start of the first callback to the end of the last.
+        started: list[Callback] = []
+        before: NDArray[Any] | None = self.network.parameters.copy()
         try:
             for callback in callbacks:
                 callback.on_start(fit)
                 started.append(callback)
-            if checkpoint is not None:
-                self._restore_callbacks(checkpoint[1])
+            if written is not None:
+                self._restore(written, fit)
+            before = None
             if isinstance(self.optimizer, LBFGS):
-                self._minimize(fit, chunks, valid, callbacks, None if checkpoint is None else checkpoint[1])
-            while len(fit.history) < epochs and not fit.stop and not isinstance(self.optimizer, LBFGS):
-                self._epoch(fit, chunks, valid, callbacks, checkpoint)
-                checkpoint = None
+                self._minimize(fit, data, callbacks, written)
+                return
+            within_epoch = written is not None and written.epoch is not None
+            while len(fit.history) < fit.epochs and (within_epoch or not fit.stop):
+                self._epoch(fit, data, callbacks, written)
+                written, within_epoch = None, False
         except KeyboardInterrupt:
             fit.history.interrupt()
         finally:
-            self._run = None
-            for callback in started:
-                callback.on_end(fit)
-        return fit.history
+            with ExitStack() as ends:  # each is told, also where another one raises an error
+                if before is not None:  # nothing has begun
+                    ends.callback(self._put_back, before)
+                for callback in reversed(started):
+                    ends.callback(callback.on_end, fit)
 
-    def _settings(self) -> dict[str, Any]:
+    def _put_back(self, parameters: NDArray[Any]) -> None:
+        self.network.parameters[:] = parameters
+
+    def _check_method(self) -> None:
+        _check_callbacks(self, self.callbacks)  # the list may have been changed
+        if not isinstance(self.optimizer, LBFGS):
+            return
+        if self.dropout.any() or self.l1 or self.clip_norm or self.max_norm:
+            raise ValueError("LBFGS takes no dropout, l1, clip_norm or max_norm")
+        if self.network.batch_norm:
+            raise ValueError("LBFGS does not train a network with batch_norm=True, which is made for steps on batches")
+
+    def _told_settings(self) -> dict[str, Any]:
         # What must agree between the fit that wrote a checkpoint and the one that goes on from it.
-        network = self.network
         return {
-            "network": repr(network),
+            "network": repr(self.network),
             "optimizer": repr(self.optimizer),
             "batch_size": self.batch_size,
             "l2": self.l2,
@@ -339,46 +488,68 @@ class Trainer:
             Replaced atomically: a crash leaves an old file whole.
         fit : Fit
             The fit under way, as a callback is given it.
+
+        Raises
+        ------
+        RuntimeError
+            If no fit of this trainer is under way.
         """
+        if self._source is None:
+            raise RuntimeError("save_checkpoint is for a fit that is under way: call it in a callback")
         run = self._run
         tensors = {"parameters": self.network.parameters, "state": self._state}
+        states = {key: callback.state() for key, callback in _resume.keyed(self.callbacks).items()}
         content: dict[str, Any] = {
-            "settings": self._settings(),
+            "fingerprint": _resume.fingerprint(self._told_settings(), self._source),
             "history": fit.history.columns(),
             "n_rows": fit.n_rows,
             "curve": self._curve,
             "n_steps": self._n_steps,
             "generator": self._generator.bit_generator.state if run is None else run.generator,
+            "learning_rate": fit.set_rate,
+            "stopped": fit.stop,
+            "callbacks": [key for key, state in states.items() if state],
         }
         if run is not None and run.engine is not None:
-            content["epoch"] = {name: value for name, value in vars(run).items() if isinstance(value, (int, float))}
+            content["epoch"] = {name: vars(run)[name] for name in _resume.EPOCH}
             tensors |= {"epoch.parameters": run.parameters, "epoch.state": run.state}
             tensors |= {f"space.{name}": array for name, array in run.engine.progress().items()}
         if self._asked is not None:
-            tensors |= self._asked.tensors()
-        for i, callback in enumerate(self.callbacks):
-            tensors |= {f"callbacks.{i}.{name}": array for name, array in callback.state().items()}
+            tensors |= {f"lbfgs.{name}": array for name, array in self._asked.arrays().items()}
+        for key, state in states.items():
+            tensors |= {f"callbacks.{key}.{name}": array for name, array in state.items()}
         content["generator"] = _as_json(content["generator"])
         save_checkpoint(check_path(path), content, tensors)
 
-    def _restore(self, path: str, fit: Fit, content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
-        for name, value in self._settings().items():
-            if content["settings"].get(name) != value:
-                raise ValueError(
-                    f"{path} was written with {name}={content['settings'].get(name)!r}, but here it is {value!r}"
-                )
-        if fit.n_rows and content["n_rows"] != fit.n_rows:
-            raise ValueError(f"{path} was written for {content['n_rows']} rows, but X has {fit.n_rows}")
-        self.network.parameters, self._state[...] = tensors["parameters"], tensors["state"]
-        self._n_steps, self._curve, fit.n_rows = content["n_steps"], content["curve"], content["n_rows"]
-        for name, values in fit.history.columns().items():
-            values[:] = content["history"][name]
-        self._generator.bit_generator.state = content["generator"]
+    def _read_checkpoint(self, path: str, data: Data, exactly: bool) -> _resume.Written:
+        # All that can be wrong with it is found here, before anything has begun.
+        here = _resume.fingerprint(self._told_settings(), data.source)
+        written = _resume.read(path, here, self.network, self._state, self._generator, exactly)
+        try:
+            if written.epoch is not None and data.whole is not None:
+                data.whole.engine.check_progress(written.progress, data.n_rows)
+            if isinstance(self.optimizer, LBFGS) and not written.lbfgs:
+                raise ValueError("it does not hold what a fit by L-BFGS needs")
+        except ValueError as error:
+            raise ValueError(f"{path} is not a usable checkpoint: {error}") from error
+        missing = written.callbacks.keys() - _resume.keyed(self.callbacks)
+        if missing:
+            raise ValueError(
+                f"{path} keeps the state of {' and '.join(sorted(missing))}, which callbacks does not hold"
+            )
+        return written
 
-    def _restore_callbacks(self, tensors: dict[str, NDArray[Any]]) -> None:
-        for i, callback in enumerate(self.callbacks):
-            prefix = f"callbacks.{i}."
-            callback.restore({name[len(prefix) :]: a for name, a in tensors.items() if name.startswith(prefix)})
+    def _restore(self, written: _resume.Written, fit: Fit) -> None:
+        for key, callback in _resume.keyed(self.callbacks).items():
+            if key in written.callbacks or callback.state():
+                try:
+                    callback.restore(written.callbacks.get(key, {}))
+                except _resume.FAILURES as error:
+                    raise ValueError(f"the checkpoint does not hold what {key} needs: {error!r}") from error
+        self.network.parameters[:], self._state[...] = written.parameters, written.state
+        self._n_steps, self._curve = written.n_steps, written.curve
+        self._generator.bit_generator.state = written.generator
+        fit.take_back(written.n_rows, written.history, written.learning_rate, written.stopped)
 
     def _begin_optimizer(self) -> None:
         # A state goes on only with an optimizer of its kind.
@@ -388,15 +559,37 @@ class Trainer:
             self._n_steps = 0
         self._kind = type(self.optimizer)
 
-    def _chunks(
-        self, X: Any, y: ArrayLike | None, sample_weight: ArrayLike | None
-    ) -> tuple[Callable[[], Iterator[Chunk]], int]:
-        # What goes through the data once, and the number of rows if it is known.
-        if y is not None:
-            chunk = self._chunk(X, y, sample_weight, again=True)
-            return lambda: iter([chunk]), len(chunk.targets.y)
+    def _read_data(self, X: Any, y: ArrayLike | None, sample_weight: ArrayLike | None, validation: Any) -> Data:
+        source = _resume.Source(None, None, None, {}, "by row")
+        valid = None
+        if validation is not None:
+            if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+                raise TypeError(f"validation must be a pair (X, y), not {type(validation).__name__}")
+            weights = validation[2] if len(validation) == 3 else None
+            names = "validation[0]", "validation[1]"
+            source.validation = rows, targets = self.network.check_data(validation[0], validation[1], weights, names)
+            valid = self._choose_storage(rows, validation[0]), targets
+            source.storage["validation"] = _storage(valid[0])
+        if y is None:
+            return self._read_chunks(X, sample_weight, valid, source)
+        rows, targets = self.network.check_data(X, y, sample_weight, n_threads=self.n_threads)
+        if isinstance(self.optimizer, LBFGS) and (self.batch_size or len(targets.y)) < len(targets.y):
+            raise ValueError(ALL_AT_ONCE)
+        self._begin_optimizer()
+        chunk = self._chunk(rows, targets, X, again=True)
+        source.rows, source.targets, source.storage["X"] = rows, targets, _storage(chunk.rows)
+        source.order = "by row" if chunk.mapped is None else "by pieces of a mapped file"
+        return Data(lambda: iter([chunk]), len(targets.y), valid, source, chunk)
+
+    def _read_chunks(
+        self, X: Any, sample_weight: ArrayLike | None, valid: tuple[Rows, Targets] | None, source: _resume.Source
+    ) -> Data:
         if sample_weight is not None or isinstance(X, np.ndarray) or not isinstance(X, Iterable):
             raise TypeError("y is needed, unless X is an iterable of pairs (X, y)")
+        if isinstance(self.optimizer, LBFGS):
+            raise ValueError(ALL_AT_ONCE)
+        self._begin_optimizer()
+        source.storage["X"] = f"as sparse={self.sparse!r} takes it"
 
         def each() -> Iterator[Chunk]:
             empty = True
@@ -404,15 +597,16 @@ class Trainer:
                 empty = False
                 if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
                     raise TypeError(f"chunks must be pairs (X, y) or triples (X, y, sample_weight), not {type(part)}")
-                yield self._chunk(part[0], part[1], part[2] if len(part) == 3 else None, again=False)
+                weights = part[2] if len(part) == 3 else None
+                rows, targets = self.network.check_data(part[0], part[1], weights, n_threads=self.n_threads)
+                yield self._chunk(rows, targets, part[0], again=False)
             if empty:
                 raise ValueError("X gave no chunks: it must be possible to go through it again in each epoch")
 
-        return each, 0
+        return Data(each, 0, valid, source, None)
 
-    def _chunk(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None, again: bool) -> Chunk:
+    def _chunk(self, rows: Rows, targets: Targets, X: Any, again: bool) -> Chunk:
         # again: the same rows will be trained on in further epochs
-        rows, targets = self.network.check_data(X, y, sample_weight, n_threads=self.n_threads)
         targets = targets._replace(smoothing=self.label_smoothing)
         rows = self._choose_storage(rows, X)
         engine = self.network.engine(self.n_threads, self.dropout if self.dropout.any() else None)
@@ -447,8 +641,8 @@ class Trainer:
     def _l2_is_constant(self) -> bool:
         return type(self)._l2 is Trainer._l2
 
-    def _steps(self, chunk: Chunk, targets: Targets, done: int, n_rows: int) -> Steps:
-        # The numbers of each step on a chunk; done rows of the epoch's n_rows (0: not known) came before.
+    def _steps(self, chunk: Chunk, targets: Targets, run: Epoch, n_rows: int) -> Steps:
+        # The numbers of each step on the next chunk of an epoch of n_rows, or 0 if that is not known.
         optimizer = self.optimizer
         assert isinstance(optimizer, Optimizer)
         n, batch_size = len(targets.y), chunk.engine.batch_size
@@ -456,8 +650,9 @@ class Trainer:
         sizes = np.minimum(batch_size, n - starts).astype(np.float64)
         weights = sizes if targets.weights is None else np.add.reduceat(targets.weights, starts)
         shares = np.arange(len(starts)) / len(starts)
-        times = len(self._curve) + ((done + n * shares) / n_rows if n_rows else 0 * shares)
-        rates = rates_of(optimizer.learning_rate, times, self._curve)
+        times = len(self._curve) + ((run.rows + n * shares) / n_rows if n_rows else 0 * shares)
+        learning_rate = optimizer.learning_rate if run.learning_rate is None else run.learning_rate
+        rates = rates_of(learning_rate, times, self._curve)
         table = step_table(optimizer, rates, self._n_steps, self._l2(weights), self.l1)
         return Steps(UPDATES[optimizer.update], table, self.clip_norm or 0.0, self.max_norm or 0.0)
 
@@ -472,45 +667,42 @@ class Trainer:
         ):
             raise FloatingPointError("the last step left the finite numbers")
 
-    def _epoch(
-        self,
-        fit: Fit,
-        chunks: Callable[[], Iterator[Chunk]],
-        valid: tuple[Rows, Targets] | None,
-        callbacks: list[Callback],
-        checkpoint: tuple[dict[str, Any], dict[str, NDArray[Any]]] | None,
-    ) -> None:
+    def _epoch(self, fit: Fit, data: Data, callbacks: list[Callback], written: _resume.Written | None) -> None:
         start = time.perf_counter()
         network, history = self.network, fit.history
-        run = self._run = Epoch(network.parameters.copy(), self._state.copy(), self._n_steps)
         progress = None  # of the first chunk, where a checkpoint was written within an epoch
-        if checkpoint is not None and "epoch" in checkpoint[0]:
-            content, tensors = checkpoint
-            run = self._run = Epoch(tensors["epoch.parameters"], tensors["epoch.state"], **content["epoch"])
-            progress = {name[6:]: array for name, array in tensors.items() if name.startswith("space.")}
-        for chunk in itertools.islice(chunks(), run.index, None):
+        if written is not None and written.epoch is not None:
+            run = Epoch(written.start["parameters"], written.start["state"], **written.epoch)
+            progress = written.progress
+        else:
+            run = self._new_epoch(fit.set_rate)
+        self._run = run
+        for chunk in itertools.islice(data.chunks(), run.index, None):
             self._train_on(chunk, run, fit, callbacks, progress)
             progress, run.engine = None, None
             run.index += 1
         self._run = None
         log_likelihood = run.log_likelihood / run.weight
-        validation = None if valid is None else network.score(*valid, self.n_threads)
+        validation = None if data.validation is None else network.score(*data.validation, self.n_threads)
         history.record(
             time.perf_counter() - start, log_likelihood, log_likelihood - run.penalty / run.weight, validation
         )
         self._curve.append(log_likelihood if validation is None else validation[0])
-        fit.n_rows, fit.rows_done = run.rows, 0
+        fit.note(n_rows=run.rows, rows_done=0)
+        self._tell_chunk(fit, callbacks)
         for callback in callbacks:
-            callback.on_chunk(fit)
             callback.on_epoch(fit)
 
+    def _new_epoch(self, learning_rate: float | None = None) -> Epoch:
+        return Epoch(self.network.parameters.copy(), self._state.copy(), self._n_steps, learning_rate)
+
+    def _tell_chunk(self, fit: Fit, callbacks: list[Callback]) -> None:
+        with self.network.read_only():  # the engine may hold the parameters in another layout meanwhile
+            for callback in callbacks:
+                callback.on_chunk(fit)
+
     def _train_on(
-        self,
-        chunk: Chunk,
-        run: Epoch,
-        fit: Fit,
-        callbacks: list[Callback],
-        progress: dict[str, NDArray[Any]] | None,
+        self, chunk: Chunk, run: Epoch, fit: Fit, callbacks: list[Callback], progress: dict[str, NDArray[Any]] | None
     ) -> None:
         # One chunk of an epoch; progress is how far a checkpoint came with it.
         engine, targets = chunk.engine, chunk.targets
@@ -523,23 +715,21 @@ class Trainer:
             weights = None if targets.weights is None else targets.weights[order]
             targets = targets._replace(y=targets.y[order], weights=weights)
         key = int(self._generator.integers(2**63)) if self.dropout.any() else 0
-        engine.restart(self._steps(chunk, targets, run.rows, fit.n_rows), key)
+        engine.restart(self._steps(chunk, targets, run, fit.n_rows), key)
         if progress is not None:
-            for name, array in engine.progress().items():
-                array[...] = progress[name]
+            engine.go_on(progress, len(targets.y))
         try:
             with chunk.read_ahead(order) as reach:
                 reach(engine.rows_done)
-                while engine.advance(targets, order, CHUNK_SECONDS):
+                while self._advance(chunk, run, targets, order):
                     reach(engine.rows_done)
-                    fit.rows_done = run.rows + engine.rows_done
+                    fit.note(rows_done=run.rows + engine.rows_done)
                     if self.callbacks:  # they may look at the network
                         engine.store()
-                    for callback in callbacks:
-                        callback.on_chunk(fit)
-            self._check_still_finite(chunk)
-        except FloatingPointError:
-            self.network.parameters, self._state[...], self._n_steps = run.parameters, run.state, run.n_steps
+                    self._tell_chunk(fit, callbacks)
+        except _Diverged:
+            self._put_back(run.parameters)
+            self._state[...], self._n_steps = run.state, run.n_steps
             batch = min(engine.batches_done, (len(targets.y) - 1) // engine.batch_size) + 1
             raise DivergenceError(len(fit.history) + 1, run.batches + batch, fit.history) from None
         except BaseException:  # Ctrl-C, or a callback's own
@@ -552,6 +742,16 @@ class Trainer:
         run.weight += len(targets.y) if targets.weights is None else float(targets.weights.sum())
         run.log_likelihood += engine.log_likelihood
         run.penalty += self._penalty(chunk)
+
+    def _advance(self, chunk: Chunk, run: Epoch, targets: Targets, order: NDArray[np.intp] | None) -> bool:
+        # Train for a while, and return whether the chunk goes on.
+        try:
+            if chunk.engine.advance(targets, order, CHUNK_SECONDS):
+                return True
+            self._check_still_finite(chunk)
+        except FloatingPointError:
+            raise _Diverged from None
+        return False
 
     def _draw_order(self, n: int) -> NDArray[np.intp]:
         """Draw an order (n,) of rows."""
@@ -573,31 +773,25 @@ class Trainer:
     def _minimize(
         self,
         fit: Fit,
-        chunks: Callable[[], Iterator[Chunk]],
-        valid: tuple[Rows, Targets] | None,
+        data: Data,
         callbacks: list[Callback],
-        restored: dict[str, NDArray[Any]] | None,
+        written: _resume.Written | None,
     ) -> None:
         # L-BFGS; what SciPy minimises is minus the objective.  It keeps what it knows of the curvature to itself, so a
         # fit is resumed from its start, and is told again what it had been told, as far as that was kept.
         from scipy.optimize import minimize
 
-        chunk, *others = chunks()
-        network, targets, optimizer = self.network, chunk.targets, self.optimizer
+        chunk, network, optimizer = data.whole, self.network, self.optimizer
+        assert chunk is not None
         assert isinstance(optimizer, LBFGS)
-        if others or (self.batch_size or len(targets.y)) < len(targets.y):
-            raise ValueError("LBFGS takes all rows at once: no chunks, and batch_size=None")
-        if self.dropout.any() or self.l1 or self.clip_norm or self.max_norm:
-            raise ValueError("LBFGS takes no dropout, l1, clip_norm or max_norm")
-        if network.batch_norm:
-            raise ValueError("LBFGS does not train a network with batch_norm=True, which is made for steps on batches")
-        if fit.epochs <= len(fit.history):
+        targets = chunk.targets
+        if fit.stop or fit.epochs <= len(fit.history):
             return
         total = float(len(targets.y) if targets.weights is None else targets.weights.sum())
         steps = Steps(UPDATES["none"], np.array([[self._l2(np.array([total]))[0], 0.0, 0.0]]))
         seen: tuple[float, float] = (0.0, 0.0)
         keeps = any(isinstance(callback, Checkpoint) for callback in callbacks)
-        asked = self._asked = _Asked(network.parameters, keeps, restored)
+        asked = self._asked = _Asked(network.parameters, keeps, None if written is None else written.lbfgs)
         accepted = asked.start.astype(np.float64)
         n_evaluations, n_iterations, n_restored = 0, 0, len(fit.history)
         started = time.perf_counter()
@@ -607,8 +801,11 @@ class Trainer:
             if n_evaluations < len(asked.gradients):
                 seen, gradient = asked.seen[n_evaluations], asked.gradients[n_evaluations]
             else:
-                network.parameters = x
-                gradient = self._gradient(chunk, steps)
+                self._put_back(x)
+                try:
+                    gradient = self._gradient(chunk, steps)
+                except FloatingPointError:
+                    raise _Diverged from None
                 log_likelihood = chunk.engine.log_likelihood / total
                 seen = log_likelihood, log_likelihood - chunk.engine.penalty / total
                 asked.keep(seen, gradient)
@@ -618,18 +815,20 @@ class Trainer:
         def on_iteration(x: NDArray[np.float64]) -> None:
             nonlocal accepted, started, n_iterations
             # What was evaluated last is what was accepted.
-            accepted = network.parameters = x
+            accepted = x
+            self._put_back(x)
             n_iterations += 1
             if n_iterations <= n_restored:
                 started = time.perf_counter()
                 return
-            validation = None if valid is None else network.score(*valid, self.n_threads)
+            validation = None if data.validation is None else network.score(*data.validation, self.n_threads)
             fit.history.record(time.perf_counter() - started, *seen, validation)
             self._curve.append(seen[0] if validation is None else validation[0])
             started = time.perf_counter()
-            for callback in callbacks:
-                callback.on_chunk(fit)
-                callback.on_epoch(fit)
+            self._tell_chunk(fit, callbacks)
+            with network.read_only():  # SciPy goes on from its own
+                for callback in callbacks:
+                    callback.on_epoch(fit)
             if fit.stop:
                 raise _Stopped
 
@@ -650,10 +849,10 @@ class Trainer:
             fit.history.converged = bool(found.success)
         except _Stopped:
             pass
-        except FloatingPointError:
+        except _Diverged:
             raise DivergenceError(len(fit.history) + 1, 1, fit.history) from None
         finally:
-            network.parameters = accepted
+            self._put_back(accepted)
             self._asked = None
 
 
@@ -667,19 +866,14 @@ def _as_json(value: Any) -> Any:
 class _Asked:
     """Where a fit by L-BFGS began, and what it was told since, as far as there is room for it."""
 
-    NAMES = "lbfgs.start", "lbfgs.seen", "lbfgs.gradients"
-
     def __init__(self, parameters: NDArray[Any], keeps: bool, restored: dict[str, NDArray[Any]] | None) -> None:
         self.start = parameters.copy()
         self.seen: list[tuple[float, float]] = []
         self.gradients: list[NDArray[Any]] = []
         self._room = TOLD_BYTES if keeps else 0
         if restored is not None:
-            start, seen, gradients = (restored.get(name, np.empty(0)) for name in self.NAMES)
-            if start.shape != parameters.shape or gradients.shape != (len(seen), len(start)) or seen.shape[1:] != (2,):
-                raise ValueError("the checkpoint does not hold what a fit by L-BFGS needs")
-            self.start = start
-            for pair, gradient in zip(seen.tolist(), gradients, strict=True):
+            self.start = restored["start"]
+            for pair, gradient in zip(restored["seen"].tolist(), restored["gradients"], strict=True):
                 self.seen.append(tuple(pair))
                 self.gradients.append(gradient)
                 self._room -= gradient.nbytes
@@ -691,12 +885,19 @@ class _Asked:
             self.seen.append(seen)
             self.gradients.append(gradient.copy())
 
-    def tensors(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all this as arrays."""
-        shape = len(self.gradients), len(self.start)
-        gradients = np.array(self.gradients, self.start.dtype).reshape(shape)
-        return dict(zip(self.NAMES, (self.start, np.array(self.seen).reshape(-1, 2), gradients), strict=True))
+        gradients = np.array(self.gradients, self.start.dtype).reshape(len(self.gradients), len(self.start))
+        return {"start": self.start, "seen": np.array(self.seen).reshape(-1, 2), "gradients": gradients}
+
+
+def _storage(rows: Rows) -> str:
+    return "sparse" if isinstance(rows, CSRRows) else "dense"
 
 
 class _Stopped(Exception):
     """A callback asked a fit by L-BFGS to end."""
+
+
+class _Diverged(Exception):
+    """The engine met numbers that are not finite; a callback's own FloatingPointError is none of its."""

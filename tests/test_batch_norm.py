@@ -376,3 +376,15 @@ def test_mistakes_are_named(rng):
     for wrong in (1, "yes", None):
         with pytest.raises(ValueError, match="batch_norm must be one of False, True"):
             fastnn.Network([5, 4, 3], batch_norm=wrong)
+
+
+@pytest.mark.parametrize("optimizer", [fastnn.SGD(0.1), fastnn.Adam()])
+def test_without_hidden_layers_large_batches_of_sparse_rows_are_not_normalised(rng, optimizer):
+    # Large batches of sparse rows in order, which ended in a segmentation fault.
+    X, y = rng.random((512, 3)), rng.integers(0, 3, 512)
+    found = []
+    for batch_norm in (False, True):
+        network = fastnn.Network([3, 3], batch_norm=batch_norm)
+        fastnn.Trainer(network, optimizer, sparse=True, shuffle=False).fit(X, y, epochs=3)
+        found.append(network.parameters)
+    np.testing.assert_array_equal(*found)

@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_fit_is_refused(data, tmp_path):
     before = network.parameters.copy()
     with pytest.raises(ValueError, match=r"was written with l2=0.0, but here it is 0.5"):
         fastnn.Trainer(network, l2=0.5).fit(X, y, resume=path)
-    with pytest.raises(ValueError, match="was written for 600 rows, but X has 599"):
+    with pytest.raises(ValueError, match="was written with rows=600, but here it is 599"):
         fastnn.Trainer(network).fit(X[1:], y[1:], resume=path)
     whole = path.read_bytes()
     for damaged in (b"", whole[:100], whole[:-8], b"x" * 50):

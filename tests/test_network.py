@@ -341,3 +341,26 @@ def test_targets_and_weights_may_be_columns_of_a_table(rng):
     table[3, 7] = np.inf
     with pytest.raises(ValueError, match="y must be finite, but it holds infinity"):
         network.log_likelihood(table[:, :7], *columns)
+
+
+def test_parameters_that_cannot_be_are_refused_and_change_nothing(dtype):
+    network = fastnn.Network([2, 3, 2], dtype=dtype, seed=1)
+    before = network.parameters.copy()
+    shapes = [(2, 3), (3, 2)]
+    for name, value in [
+        ("weights", [np.ones(shapes[0]), np.ones((4, 4))]),
+        ("weights", [np.ones(shapes[0]), np.full(shapes[1], np.nan)]),
+        ("weights", [np.ones(shapes[0])]),
+        ("weights", [np.ones(shapes[0]), np.full(shapes[1], 1e39 if dtype == "float32" else np.inf)]),
+        ("parameters", np.full(17, np.nan)),
+        ("parameters", np.ones(16)),
+        ("parameters", 1.0),
+        ("parameters", ["a"] * 17),
+    ]:
+        with pytest.raises(ValueError, match=name):
+            setattr(network, name, value)
+        np.testing.assert_array_equal(network.parameters, before)
+    with pytest.raises(ValueError, match="variances of at least 0"):
+        fastnn.Network([2, 3, 2], batch_norm=True).parameters = -np.ones(26)
+    network.parameters = np.arange(17)
+    np.testing.assert_array_equal(network.weights[0], np.arange(6).reshape(2, 3))

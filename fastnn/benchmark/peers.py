@@ -41,8 +41,10 @@ def prepare_fastnn(cell: Cell, X: NDArray[Any], y: NDArray[Any], sparse: bool | 
         start(cell, X.dtype.name), fastnn.SGD(LEARNING_RATE), cell.batch_size, shuffle=False, sparse=sparse
     )
     # The trainer checks and converts the data once a fit, not once an epoch, so that is done here.
-    chunk = trainer._chunk(X, y, None, again=True)
-    steps = trainer._steps(chunk, chunk.targets, 0, cell.rows)
+    data = trainer._read_data(X, y, None, None)
+    chunk = data.whole
+    assert chunk is not None
+    steps = trainer._steps(chunk, chunk.targets, trainer._new_epoch(), cell.rows)
 
     def epoch() -> float:
         chunk.engine.restart(steps)

@@ -1,1 +1,3 @@
+COMPILER: str
+
 def supported() -> list[str]: ...

@@ -1,4 +1,4 @@
-"""What the processor can do: which of the builds of the kernels may run on it."""
+"""What the processor can do: which of the builds of the kernels may run on it, and what made them."""
 
 cdef extern from *:
     """
@@ -16,9 +16,25 @@ cdef extern from *:
     static int fastnn_has_avx2(void) { return 0; }
     static int fastnn_has_avx512(void) { return 0; }
     #endif
+    #if defined(__clang__)
+    #define FASTNN_COMPILER __VERSION__
+    #elif defined(__GNUC__)
+    #define FASTNN_COMPILER "GCC " __VERSION__
+    #elif defined(_MSC_VER)
+    #define FASTNN_TEXT_OF(x) #x
+    #define FASTNN_TEXT(x) FASTNN_TEXT_OF(x)
+    #define FASTNN_COMPILER "MSVC " FASTNN_TEXT(_MSC_FULL_VER)
+    #else
+    #define FASTNN_COMPILER "unknown"
+    #endif
     """
+    const char* FASTNN_COMPILER
     bint fastnn_has_avx2()
     bint fastnn_has_avx512()
+
+
+#: The compiler, on which rounding depends too, and its version.
+COMPILER = FASTNN_COMPILER.decode()
 
 
 def supported():

@@ -1,0 +1,285 @@
+"""Checkpoints: all that the bits of a fit depend on, and how far it has come.  Files are read as hostile."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from fastnn import kernels
+from fastnn._config import blas_name
+from fastnn._engine import Rows
+from fastnn._validation import check_choice, check_integer, check_number
+from fastnn.callbacks import Callback, History
+from fastnn.kernels import _cpu
+from fastnn.kernels.losses import Targets
+from fastnn.kernels.rows import CSRRows
+from fastnn.network import Network
+from fastnn.storage import load_checkpoint
+
+# Bytes that are added to a digest at a time, for Ctrl-C.
+DIGESTED_AT_ONCE = 1 << 24
+
+# What damaged or foreign content can provoke while it is looked through.
+FAILURES = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
+
+# Of numbers of rows, steps and the like.
+LARGEST = 2**62
+
+# What a checkpoint holds of an epoch under way, beside its start.
+EPOCH = ("n_steps", "index", "rows", "batches", "weight", "log_likelihood", "penalty", "learning_rate")
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def digest(*arrays: NDArray[Any] | None) -> str:
+    """Return what tells these arrays from others: 128 bits of their types, shapes and values."""
+    found = hashlib.sha256(usedforsecurity=False)
+    for array in arrays:
+        found.update(b"none" if array is None else f"{array.dtype.str} {array.shape}".encode())
+        if array is not None and array.size:
+            values = array.reshape(-1).view(np.uint8)
+            for begin in range(0, len(values), DIGESTED_AT_ONCE):
+                found.update(values[begin : begin + DIGESTED_AT_ONCE].data)
+    return found.hexdigest()[:32]
+
+
+def digest_rows(rows: Rows, *others: NDArray[Any] | None) -> str:
+    """Return the digest of rows as the engine takes them, and of other arrays."""
+    parts = (rows.data, rows.indices, rows.indptr) if isinstance(rows, CSRRows) else (rows,)
+    return digest(*parts, *others)
+
+
+@dataclass
+class Source:
+    """The data of a fit as they came, and what the trainer makes of them.
+
+    Attributes
+    ----------
+    rows, targets
+        To train on, before it was chosen how to store them; None for chunks, which are not known beforehand.
+    validation
+        Rows and targets to measure on after each epoch, or None.
+    storage : dict of str
+        By argument, how its rows are stored.
+    order : str
+        How rows are shuffled.
+    """
+
+    rows: Rows | None
+    targets: Targets | None
+    validation: tuple[Rows, Targets] | None
+    storage: dict[str, str]
+    order: str
+
+    @cached_property
+    def digests(self) -> dict[str, str | None]:
+        """Digest of each argument; None where there is none, or it is not known."""
+        found: dict[str, str | None] = {"X": None, "y": None, "sample_weight": None, "validation": None}
+        if self.rows is not None and self.targets is not None:
+            found["X"], found["y"] = digest_rows(self.rows), digest(self.targets.y)
+            found["sample_weight"] = None if self.targets.weights is None else digest(self.targets.weights)
+        if self.validation is not None:
+            rows, targets = self.validation
+            found["validation"] = digest_rows(rows, targets.y, targets.weights)
+        return found
+
+
+def fingerprint(settings: dict[str, Any], source: Source) -> dict[str, dict[str, Any]]:
+    """Return all that the bits of a fit depend on: settings, data, and what decides how results are rounded."""
+    from fastnn import __version__
+
+    rounding = {
+        "fastnn": __version__,
+        "instruction set": kernels.INSTRUCTION_SET,
+        "compiler": _cpu.COMPILER,
+        "BLAS": blas_name(),
+        "NumPy": np.__version__,
+        "SciPy": scipy.__version__,
+    }
+    return {
+        "settings": settings
+        | {"rows": None if source.rows is None else int(source.rows.shape[0]), "order of rows": source.order},
+        "data": source.digests,
+        "rounding": rounding | {f"storage of {name}": how for name, how in source.storage.items()},
+    }
+
+
+@dataclass
+class Written:
+    """How far the fit had come that wrote a checkpoint.
+
+    Attributes
+    ----------
+    parameters, state : arrays
+        Of the network and the optimizer.
+    history : dict of lists
+        Columns of the `History`.
+    n_rows, n_steps : int
+        Rows of an epoch, 0 if not known, and steps in all.
+    curve : list of float
+        What each epoch of the trainer reached.
+    generator : dict
+        State of the random numbers.
+    learning_rate : float or None
+        What a callback set.
+    stopped : bool
+        Whether a callback ended the fit.
+    epoch : dict of numbers, or None
+        Of the epoch under way, if there is one; then its start, and how far the engine had come, are there too.
+    start, progress : dict of arrays
+    lbfgs : dict of arrays
+        What a fit by L-BFGS was told.
+    callbacks : dict of dict of arrays
+        State of each callback that has some, by its key.
+    """
+
+    parameters: NDArray[Any]
+    state: NDArray[Any]
+    history: dict[str, list[float]]
+    n_rows: int
+    n_steps: int
+    curve: list[float]
+    generator: dict[str, Any]
+    learning_rate: float | None
+    stopped: bool
+    epoch: dict[str, Any] | None
+    start: Tensors
+    progress: Tensors
+    lbfgs: Tensors
+    callbacks: dict[str, Tensors]
+
+
+def keyed(callbacks: Iterable[Callback]) -> dict[str, Callback]:
+    """Return callbacks by a key that stays where others come and go: the class, and which of its kind it is."""
+    found: dict[str, Callback] = {}
+    for callback in callbacks:
+        name = type(callback).__name__
+        found[f"{name} {sum(key.startswith(f'{name} ') for key in found) + 1}"] = callback
+    return found
+
+
+def read(
+    path: str,
+    here: dict[str, dict[str, Any]],
+    network: Network,
+    state: NDArray[Any],
+    generator: np.random.Generator,
+    exactly: bool,
+) -> Written:
+    """Read a checkpoint of a fit with this fingerprint; network, state and generator are those that will go on.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is damaged, or of another fit; names the file and what differs.
+    """
+    content, tensors = load_checkpoint(path)
+    try:
+        there = {part: dict(content["fingerprint"][part]) for part in here}
+    except FAILURES as error:
+        raise ValueError(f"{path} is not a usable checkpoint: it has no fingerprint, {error!r}") from error
+    for part, values in here.items():
+        for name, value in values.items():
+            if there[part].get(name) == value or (part == "rounding" and not exactly):
+                continue
+            if part == "data":
+                raise ValueError(f"{path} was written in a fit of other data: {name} is not the same")
+            hint = ": results would be rounded in another way, which resume_exactly=False allows"
+            raise ValueError(
+                f"{path} was written with {name}={there[part].get(name)!r}, but here it is {value!r}"
+                f"{hint if part == 'rounding' else ''}"
+            )
+    try:
+        written = _check_content(content, tensors, network, state)
+        written.generator = _check_generator(content["generator"], generator)
+    except FAILURES as error:
+        raise ValueError(f"{path} is not a usable checkpoint: {error!r}") from error
+    return written
+
+
+def _check_content(content: dict[str, Any], tensors: Tensors, network: Network, state: NDArray[Any]) -> Written:
+    parameters, start = _like(tensors["parameters"], network.parameters), {}
+    epoch = content.get("epoch")
+    if epoch is None:
+        network.check_parameters(parameters)  # within an epoch they may be about to diverge
+    else:
+        start["parameters"] = network.check_parameters(_like(tensors["epoch.parameters"], network.parameters))
+        start["state"] = _like(tensors["epoch.state"], state)
+        epoch = {
+            **{name: check_integer(epoch[name], name, 0, LARGEST) for name in ("n_steps", "index", "rows", "batches")},
+            **{name: _number(epoch[name]) for name in ("weight", "log_likelihood", "penalty")},
+            "learning_rate": _rate(epoch["learning_rate"]),
+        }
+    return Written(
+        parameters=parameters,
+        state=_like(tensors["state"], state),
+        history=_check_history(content["history"]),
+        n_rows=check_integer(content["n_rows"], "n_rows", 0, LARGEST),
+        n_steps=check_integer(content["n_steps"], "n_steps", 0, LARGEST),
+        curve=[_number(value) for value in content["curve"]],
+        generator={},
+        learning_rate=_rate(content["learning_rate"]),
+        stopped=check_choice(content["stopped"], "stopped", [False, True]),
+        epoch=epoch,
+        start=start,
+        progress=_beginning(tensors, "space."),
+        lbfgs=_check_lbfgs(_beginning(tensors, "lbfgs."), parameters),
+        callbacks={key: _beginning(tensors, f"callbacks.{key}.") for key in map(str, content["callbacks"])},
+    )
+
+
+def _rate(value: Any) -> float | None:
+    return None if value is None else check_number(value, "learning_rate", 0, open_left=True)
+
+
+def _check_generator(state: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+    # NumPy takes positions within its buffers on trust.
+    for part, name, largest in ((state["state"], "pos", 624), (state, "buffer_pos", 4)):
+        if name in part:
+            check_integer(part[name], name, 0, largest)
+    copy.deepcopy(generator.bit_generator).state = state
+    return state
+
+
+def _check_lbfgs(told: Tensors, parameters: NDArray[Any]) -> Tensors:
+    if told:
+        n = len(told["seen"])
+        expected = {"start": parameters.shape, "seen": (n, 2), "gradients": (n, len(parameters))}
+        if any(told[name].shape != shape or told[name].dtype.kind != "f" for name, shape in expected.items()):
+            raise ValueError("it does not hold what a fit by L-BFGS needs")
+    return told
+
+
+def _number(value: Any) -> float:
+    # JSON has NaN and infinities here: what an epoch reached may be one.
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _like(array: NDArray[Any], present: NDArray[Any]) -> NDArray[Any]:
+    if array.shape != present.shape or array.dtype != present.dtype:
+        raise ValueError(f"an array is {array.dtype} {array.shape}, not {present.dtype} {present.shape}")
+    return array
+
+
+def _check_history(columns: dict[str, Sequence[Any]]) -> dict[str, list[float]]:
+    found = {name: [_number(value) for value in columns[name]] for name in History().columns()}
+    lengths = {len(values) for name, values in found.items() if values or not name.startswith("validation")}
+    if len(lengths) > 1:
+        raise ValueError(f"its history has columns of {sorted(lengths)} epochs")
+    return found
+
+
+def _beginning(tensors: Tensors, prefix: str) -> Tensors:
+    return {name[len(prefix) :]: array for name, array in tensors.items() if name.startswith(prefix)}
