@@ -6,6 +6,7 @@ engine uses, or raises a TypeError or ValueError that names the argument, what i
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import numbers
@@ -161,7 +162,7 @@ def _check_sparse(X: Any, n_in: int, dtype: np.dtype[Any], name: str) -> CSRRows
     if X.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {X.dtype}")
     _check_width(X.shape, n_in, name)
-    csr = X.tocsr()
+    csr = copy.copy(X.tocsr())  # the check may store its arrays anew, in other dtypes: not in the caller's own matrix
     try:
         csr.check_format(full_check=True)
     except ValueError as error:

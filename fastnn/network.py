@@ -463,17 +463,19 @@ class Network:
         """
         log_likelihood, wrong = 0.0, 0.0
         total = float(rows.shape[0] if targets.weights is None else targets.weights.sum())
-        for where, Z in self._forward(rows, n_threads):
-            weights = None if targets.weights is None else targets.weights[where]
-            here = targets._replace(y=targets.y[where], weights=weights)
-            if self.loss == "cross_entropy":
-                missed = Z.argmax(axis=1) != here.y
-            elif self.loss == "binary_cross_entropy":
-                missed = ((Z > 0) != (here.y > 0.5)).mean(axis=1)
-            else:
-                missed = np.abs(Z - here.y).mean(axis=1)
-            wrong += float(missed.sum() if weights is None else missed @ weights)
-            log_likelihood += inplace_loss(here, Z, total)
+        # Of a network that has diverged, what comes out tells.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for where, Z in self._forward(rows, n_threads):
+                weights = None if targets.weights is None else targets.weights[where]
+                here = targets._replace(y=targets.y[where], weights=weights)
+                if self.loss == "cross_entropy":
+                    missed = Z.argmax(axis=1) != here.y
+                elif self.loss == "binary_cross_entropy":
+                    missed = ((Z > 0) != (here.y > 0.5)).mean(axis=1)
+                else:
+                    missed = np.abs(Z - here.y).mean(axis=1, dtype=np.float64)
+                wrong += float(missed.sum() if weights is None else missed @ weights)
+                log_likelihood += inplace_loss(here, Z, total)
         return log_likelihood / total, wrong / total
 
     def gradient(

@@ -155,6 +155,15 @@ def test_sparse_input(dtype, assert_close, rng, make):
     assert_close(network.predict_proba(long), network.predict_proba(X), 4)
 
 
+def test_sparse_input_stays_as_it_is():
+    # SciPy's own check stores odd arrays anew.
+    X = sparse.csr_array(np.eye(7))
+    X.indices, X.data = X.indices.astype(np.int64), X.data.astype(">f8")
+    parts = X.data, X.indices, X.indptr
+    np.testing.assert_array_equal(fastnn.Network([7, 3]).predict(X), np.zeros(7))
+    assert all(part is now for part, now in zip(parts, (X.data, X.indices, X.indptr), strict=True))
+
+
 def test_default_start():
     softmax = fastnn.Network([784, 10])
     assert not softmax.parameters.any()

@@ -1,0 +1,616 @@
+"""What test_anything.py draws: networks, data in any form, settings of a trainer; and a trainer written plainly.
+
+A case is made of numbers and names alone, so that a failing one can be read and run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import strategies as st
+from scipy import sparse
+
+import fastnn
+from fastnn import _engine, _mapped, reference
+from fastnn._mapped import MappedRows
+from fastnn.kernels.epoch import Architecture, Space
+from fastnn.kernels.losses import LOSSES, Targets
+from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.schedules import Constant, Cosine, Exponential, InverseScaling, LinearWarmup, OnPlateau, Schedule, Step
+
+# --- data -------------------------------------------------------------------------------------------
+
+DENSE_TYPES = [
+    "bool", "int8", "uint8", "int16", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64",
+    "longdouble", ">i2", ">f4", ">f8",
+]  # fmt: skip
+SPARSE_TYPES = ["bool", "int8", "uint8", "int32", "int64", "float32", "float64", "longdouble"]
+LAYOUTS = [
+    "C", "C", "F", "every second row", "every second column", "rows backwards", "columns backwards", "read-only",
+    "unaligned", "one row again and again", "lists", "frame", "mapped", "mapped by columns", "mapped unaligned",
+]  # fmt: skip
+FORMATS = ["csr", "csr", "csc", "coo", "lil", "dok", "bsr", "dia"]
+ODDITIES = ["unsorted", "duplicates", "explicit zeros", "long", "mixed", "slack", "read-only", "matrix"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows and what they should give, settled by a seed."""
+
+    n: int
+    n_in: int
+    seed: int
+    density: float
+    dtype: str
+    form: str
+    odd: tuple[str, ...] = ()
+    weights: str = "none"
+    y_form: str = "plain"
+
+    def rows(self, folder: str) -> tuple[Any, np.ndarray]:
+        """Return X as the user has it, and the numbers (n, n_in) that it stands for, float64."""
+        rng = np.random.default_rng(self.seed)
+        shape = self.n, self.n_in
+        # So few bits that each type holds them, and sums of a few are exact in float32.
+        values = rng.integers(-8, 9, shape) if rng.random() < 0.3 else np.round(16 * rng.standard_normal(shape))
+        dtype = np.dtype(self.dtype)
+        values = (
+            np.abs(values) * (8 if dtype == np.uint8 and rng.random() < 0.5 else 1) if dtype.kind in "ub" else values
+        )
+        values = values / 16 if dtype.kind == "f" else values
+        if dtype.kind == "i":
+            values = np.clip(values, -3, 3)
+        values = values * (rng.random(shape) < self.density)
+        values[rng.random(self.n) < 0.1] = 0  # empty rows
+        values = np.clip(values, 0, 255 if dtype == np.uint8 else 3) if dtype.kind == "u" else values
+        values = (values != 0).astype(float) if dtype.kind == "b" else values
+        if self.form == "one row again and again" and self.n:
+            values[:] = values[:1]
+        array = values.astype(dtype)
+        given = _scattered(array, self, rng) if self.form in FORMATS else _laid_out(array, self.form, folder)
+        pixels = dtype == np.uint8 and not isinstance(given, list)
+        return given, values / 256 if pixels else values.astype(np.float64)
+
+    def targets(self, loss: str, n_out: int) -> tuple[Any, np.ndarray]:
+        """Return y as the user has it, and as the twin takes it."""
+        rng = np.random.default_rng(self.seed + 1)
+        if loss == "cross_entropy":
+            y = rng.integers(0, n_out, self.n)
+            kinds = {"plain": "int64", "small": "int8", "unsigned": "uint64", "big-endian": ">i4"}
+            given = y.astype(kinds.get(self.y_form, "int64"))
+        else:
+            y = rng.standard_normal((self.n, n_out)) if loss != "binary_cross_entropy" else rng.random((self.n, n_out))
+            if self.y_form == "small":
+                y = y.astype(np.float32).astype(float)
+            given = y.astype({"small": "f4", "big-endian": ">f8"}.get(self.y_form, "f8"))
+            given = given[:, 0] if n_out == 1 and self.y_form == "strided" else given
+        if self.y_form == "strided":
+            given = np.repeat(given, 2, axis=0)[::2]
+        elif self.y_form == "lists":
+            given = given.tolist()
+        elif self.y_form == "read-only":
+            given.flags.writeable = False
+        return given, y
+
+    def row_weights(self) -> tuple[Any, np.ndarray | None]:
+        """Return weights as the user has them, and as the twin takes them."""
+        rng = np.random.default_rng(self.seed + 2)
+        if self.weights == "none":
+            return None, None
+        if self.weights == "integers":
+            w = rng.integers(0, 3, self.n)
+        else:
+            w = rng.random(self.n) * (rng.random(self.n) < (0.4 if self.weights == "many zeros" else 1))
+        if self.n and not w.any():
+            w[rng.integers(self.n)] = 1
+        return (w[::-1].copy()[::-1] if self.weights == "backwards" else w), w.astype(float)
+
+
+def _laid_out(array: np.ndarray, form: str, folder: str) -> Any:
+    """Return an array's numbers in another layout, or in another container."""
+    if form == "F":
+        return np.asfortranarray(array)
+    if form == "every second row":
+        return np.repeat(array, 2, axis=0)[::2]
+    if form == "every second column":
+        return np.repeat(array, 2, axis=1)[:, ::2]
+    if form == "rows backwards":
+        return array[::-1].copy()[::-1]
+    if form == "columns backwards":
+        return array[:, ::-1].copy()[:, ::-1]
+    if form == "read-only":
+        array.flags.writeable = False
+    elif form == "unaligned":
+        memory = np.empty(array.nbytes + 1, np.uint8)
+        memory[1:] = np.frombuffer(array.tobytes(), np.uint8)
+        return memory[1:].view(array.dtype).reshape(array.shape)
+    elif form == "one row again and again" and len(array):
+        return np.broadcast_to(array[0], array.shape)
+    elif form == "lists" and len(array):
+        return array.tolist()
+    elif form == "frame" and array.dtype.isnative and array.dtype not in ("float16", "longdouble"):
+        return pd.DataFrame(array)
+    elif form.startswith("mapped") and array.size:
+        path = os.path.join(folder, f"{len(os.listdir(folder))}.bin")
+        offset = 3 if form == "mapped unaligned" else 0
+        order = "F" if form == "mapped by columns" else "C"
+        with open(path, "wb") as file:
+            file.write(bytes(offset) + array.tobytes(order))
+        return np.memmap(path, array.dtype, "r", offset, array.shape, order)
+    return array
+
+
+def _scattered(array: np.ndarray, data: Data, rng: np.random.Generator) -> Any:
+    """Return an array's numbers as one of SciPy's sparse matrices, stored in some odd way."""
+    kind = "matrix" if "matrix" in data.odd else "array"
+    if data.form not in ("csr", "csc", "coo"):
+        return getattr(sparse, f"{data.form}_{kind}")(array)
+    rows, columns = np.nonzero(array)
+    values = array[rows, columns]
+    if "explicit zeros" in data.odd and array.size:
+        extra = rng.integers(0, array.size, 3)
+        rows, columns = np.r_[rows, extra // data.n_in], np.r_[columns, extra % data.n_in]
+        values = np.r_[values, np.zeros(3, array.dtype)]
+    if "duplicates" in data.odd and array.dtype != bool:
+        halves = (values // 2 if array.dtype.kind in "iu" else values / 2).astype(array.dtype)
+        rows, columns, values = np.r_[rows, rows], np.r_[columns, columns], np.r_[values - halves, halves]
+    major = columns if data.form == "csc" else rows
+    order = rng.permutation(len(rows)) if "unsorted" in data.odd else np.lexsort((rows + columns - major, major))
+    if data.form != "coo":
+        order = order[np.argsort(major[order], kind="stable")]
+    rows, columns, values, major = rows[order], columns[order], values[order].astype(array.dtype), major[order]
+    long = np.int64 if "long" in data.odd else np.int32
+    if data.form == "coo":
+        return getattr(sparse, f"coo_{kind}")((values, (rows.astype(long), columns.astype(long))), array.shape)
+    minor = rows if data.form == "csc" else columns
+    pointers = np.searchsorted(major, np.arange(array.shape[data.form == "csc"] + 1))
+    if "slack" in data.odd:  # room behind the last number
+        values, minor = np.r_[values, values[:2]], np.r_[minor, minor[:2]]
+    found = getattr(sparse, f"{data.form}_{kind}")((values, minor, pointers), array.shape)
+    # Put in afterwards, since the constructor makes indices short where it can, and cuts off what is behind.
+    found.data, found.indices = values, minor.astype(long)
+    found.indptr = pointers.astype(np.int32 if "mixed" in data.odd else long)
+    if "read-only" in data.odd:
+        for part in (found.data, found.indices, found.indptr):
+            part.flags.writeable = False
+    return found
+
+
+def snapshot(given: Any) -> Any:
+    """Return all that can be seen of an input, to compare with later."""
+    if isinstance(given, (list, tuple)):
+        return [snapshot(item) for item in given]
+    if isinstance(given, pd.DataFrame):
+        return snapshot(given.to_numpy()), [str(dtype) for dtype in given.dtypes]
+    if sparse.issparse(given):
+        names = ("data", "indices", "indptr", "row", "col", "coords", "offsets", "rows")
+        parts = [snapshot(getattr(given, name)) for name in names if hasattr(given, name)]
+        return given.format, given.shape, parts, str(given.tocoo()) if given.format == "dok" else ""
+    if isinstance(given, np.ndarray):
+        return given.dtype.str, given.shape, given.strides, given.flags.writeable, given.tobytes()
+    return given
+
+
+# --- networks, settings -----------------------------------------------------------------------------
+
+# Constants of the engine that make small data take the ways of large ones.
+TUNINGS = {
+    "teams": {(_engine, "SMALL_RUN"): 0, (_engine, "PARALLEL_BYTES"): 0},
+    "blocks": {(_engine, "BLOCK_ROWS"): (3, 5), (_engine, "FEWEST_BLOCK_ROWS"): 1, (_engine, "FORWARD_PRODUCT"): 50},
+    "sorted": {(_engine, "SORTED_ONCE"): ((0, 0),), (_engine, "SORTED_EACH_TIME"): ((0, 0),)},
+    "touched": {(_engine, "TOUCHED_SHARE"): 0},
+    "along the inputs": {(_engine, "DENSE_INPUTS"): 2},
+    "in panels": {(_engine, "DENSE_INPUTS"): 2, (_engine, "WIDE_UNITS"): 2},
+    "short samples": {(_engine, "DENSITY_SAMPLE"): 3, (_engine, "LOOKED_THROUGH"): 16},
+    "on the disk": {(_mapped, "PIECE_BYTES"): 100, (_mapped, "WINDOW_BYTES"): 400},
+}
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network that is settled by a seed."""
+
+    sizes: tuple[int, ...]
+    activation: tuple[str, ...]
+    loss: str
+    batch_norm: bool
+    dtype: str
+    seed: int
+    start: str = "random"
+
+    def make(self) -> fastnn.Network:
+        """Return the network."""
+        network = fastnn.Network(self.sizes, self.activation, self.dtype, self.seed, self.loss, self.batch_norm)
+        if self.start == "random":
+            rng = np.random.default_rng(self.seed)
+            for weight, bias in zip(network.weights, network.biases, strict=True):
+                weight[:] = rng.standard_normal(weight.shape) / math.sqrt(len(weight))
+                bias[:] = 0.3 * rng.standard_normal(bias.shape)
+            for scale, mean, variance in zip(network.scales, network.means, network.variances, strict=True):
+                scale[:], mean[:] = rng.random(len(scale)) + 0.5, rng.standard_normal(len(scale))
+                variance[:] = rng.random(len(scale)) + 0.1
+        return network
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, chunks of data (one: X and y at once), rows to validate on, settings of a trainer, the way to run."""
+
+    net: Net
+    data: tuple[Data, ...]
+    valid: Data | None
+    settings: dict[str, Any]
+    epochs: int
+    tunings: tuple[str, ...]
+    n_threads: int = 2
+
+    @contextlib.contextmanager
+    def tuned(self) -> Any:
+        """Set the engine's constants."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in self.tunings:
+                for (module, constant), value in TUNINGS[name].items():
+                    patch.setattr(module, constant, value)
+            yield patch
+
+    def part(self, given: tuple[Any, Any, Any], data: Data, X: np.ndarray) -> Part:
+        """Return what the twin takes for an input that stands for the numbers X."""
+        mapped = None
+        if "on the disk" in self.tunings and self.settings["sparse"] is not True and isinstance(given[0], np.memmap):
+            stored = given[0].dtype in ("uint8", "float32", "float64") and given[0].flags.c_contiguous
+            if stored and given[0].nbytes > _mapped.WINDOW_BYTES:
+                mapped = MappedRows(np.asarray(given[0]), self.settings["batch_size"] or data.n)
+        y, weights = data.targets(self.net.loss, self.net.sizes[-1])[1], data.row_weights()[1]
+        y = y if self.net.loss == "cross_entropy" else y.astype(self.net.dtype).astype(float)
+        return Part(X.astype(self.net.dtype).astype(float), y, weights, mapped)
+
+    def inputs(self, folder: str) -> tuple[list[tuple[Any, Any, Any]], list[Part]]:
+        """Return the chunks, and then the rows to validate on if there are any, as the user and the twin have them."""
+        given, parts = [], []
+        for data in (*self.data, *([self.valid] if self.valid else [])):
+            X, values = data.rows(folder)
+            given.append((X, data.targets(self.net.loss, self.net.sizes[-1])[0], data.row_weights()[0]))
+            parts.append(self.part(given[-1], data, values))
+        return given, parts
+
+    def fit(self, trainer: fastnn.Trainer, given: list[tuple[Any, Any, Any]], **changes: Any) -> fastnn.History:
+        """Train on inputs."""
+        chunks = given[: len(self.data)]
+        validation = given[len(self.data)] if self.valid else None
+        options = {"epochs": self.epochs, "validation": validation, "progress": False} | changes
+        if len(chunks) == 1:
+            return trainer.fit(chunks[0][0], chunks[0][1], sample_weight=chunks[0][2], **options)
+        return trainer.fit([chunk[: 3 if chunk[2] is not None else 2] for chunk in chunks], **options)
+
+    def fit_twin(self, twin: Twin, parts: list[Part], **changes: Any) -> Record:
+        """Train the twin on the same."""
+        valid = parts[len(self.data)] if self.valid else None
+        return twin.fit(parts[: len(self.data)], **{"epochs": self.epochs, "valid": valid} | changes)
+
+    def trainer(self, network: fastnn.Network, **changes: Any) -> fastnn.Trainer:
+        """Return a trainer with the settings."""
+        return fastnn.Trainer(network, **{**self.settings, "n_threads": self.n_threads, **changes})
+
+
+def optimizers(rates: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Draw an optimizer that makes steps; epsilons are such that roundings do not count for much."""
+    small = st.sampled_from([0.001, 0.02, Cosine(0.02, 2), LinearWarmup(0.02), OnPlateau(0.02, 0.5, 0, 0.5)])
+    epsilons = st.sampled_from([1e-8, 1e-4, 0.1])
+    momenta = st.sampled_from([0.1, 0.9])
+    return st.one_of(
+        st.builds(fastnn.SGD, rates),
+        st.builds(fastnn.SGD, rates, momenta, st.booleans()),
+        st.builds(fastnn.RMSprop, small, st.sampled_from([0.0, 0.9]), epsilons),
+        st.builds(fastnn.Adagrad, small, epsilons),
+        st.builds(fastnn.Adam, small, momenta, st.sampled_from([0.5, 0.999]), epsilons, st.booleans()),
+        st.builds(fastnn.AdamW, small, weight_decay=st.sampled_from([0.0, 0.3])),
+    )
+
+
+def learning_rates() -> st.SearchStrategy[Any]:
+    """Draw numbers and schedules, all small."""
+    number = st.sampled_from([0.01, 0.1, 0.25])
+    simple = st.one_of(
+        st.builds(Constant, number),
+        st.builds(Step, number, st.sampled_from([0.0, 0.5]), st.integers(1, 2)),
+        st.builds(Exponential, number, st.sampled_from([0.0, 0.5, 1.0])),
+        st.builds(Cosine, number, st.sampled_from([0.5, 2.0, 5.0]), st.sampled_from([0.0, 0.01])),
+        st.builds(InverseScaling, number, st.sampled_from([0.0, 0.5, 2.0])),
+        st.builds(OnPlateau, number, st.sampled_from([0.0, 0.5]), st.integers(0, 1), st.sampled_from([0.0, 0.5])),
+    )
+    return st.one_of(number, number, simple, st.builds(LinearWarmup, simple, st.sampled_from([0.5, 3.0])))
+
+
+@st.composite
+def shapes(draw: Any) -> tuple[str, int, tuple[int, ...]]:
+    """Draw a kind of data, a number of rows, and the widths of a network."""
+    kind = draw(st.sampled_from(["small", "small", "small", "long", "wide", "many inputs", "text"]))
+    hidden = draw(st.lists(st.integers(1, 9), max_size=4))
+    n_in, n_out, n = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.integers(1, 40))
+    if kind == "long":  # batches in lanes
+        n, hidden = draw(st.integers(512, 1100)), hidden[:2]
+    elif kind == "wide":  # shared out by units
+        hidden = [draw(st.sampled_from([64, 129, 200])), *hidden[:1]]
+        n_in, n = draw(st.sampled_from([9, 40, 70])), draw(st.integers(20, 60))
+    elif kind == "many inputs":  # weights stand in another layout
+        n_in, hidden = draw(st.integers(64, 100)), hidden[:2]
+        hidden = [draw(st.sampled_from([64, 70])), *hidden[1:]] if hidden and draw(st.booleans()) else hidden
+    elif kind == "text":  # a batch touches few columns
+        n_in, hidden, n = draw(st.integers(200, 600)), hidden[:2], draw(st.integers(5, 60))
+    return kind, n, (n_in, *hidden, n_out)
+
+
+@st.composite
+def datas(draw: Any, n: int, n_in: int, kind: str, forms: st.SearchStrategy[str] | None = None) -> Data:
+    """Draw rows in some form."""
+    density = draw(st.sampled_from([1.0, 1.0, 0.3, 0.05] if kind != "text" else [0.003, 0.01]))
+    choices = st.one_of(st.sampled_from(LAYOUTS), st.sampled_from(FORMATS))
+    form = draw(forms or (st.sampled_from(FORMATS) if kind == "text" and draw(st.booleans()) else choices))
+    is_sparse = form in FORMATS
+    dtype = draw(st.sampled_from(SPARSE_TYPES if is_sparse else DENSE_TYPES))
+    odd = tuple(draw(st.lists(st.sampled_from(ODDITIES), unique=True, max_size=4))) if is_sparse else ()
+    weights = draw(st.sampled_from(["none", "none", "plain", "integers", "many zeros", "backwards"]))
+    y_form = draw(st.sampled_from(["plain", "small", "unsigned", "big-endian", "strided", "lists", "read-only"]))
+    return Data(n, n_in, draw(st.integers(0, 10**6)), density, dtype, form, odd, weights, y_form)
+
+
+@st.composite
+def nets(draw: Any, sizes: tuple[int, ...]) -> Net:
+    """Draw a network of these widths."""
+    activations = st.sampled_from(list(reference.ACTIVATIONS))
+    activation = tuple(draw(activations) for _ in sizes[1:-1])
+    batch_norm = len(sizes) > 2 and draw(st.integers(0, 3)) == 0
+    loss = draw(st.sampled_from(["cross_entropy", *LOSSES]))
+    start = draw(st.sampled_from(["random", "random", "own"]))
+    return Net(sizes, activation, loss, batch_norm, draw(st.sampled_from(["float64", "float32"])),
+               draw(st.integers(0, 10**6)), start)  # fmt: skip
+
+
+@st.composite
+def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
+    """Draw a whole case."""
+    kind, n, sizes = draw(shapes())
+    net = draw(nets(sizes))
+    n_chunks = 1 if one_chunk else draw(st.sampled_from([1, 1, 1, 2, 3]))
+    counts = [n, *(draw(st.integers(1, 20)) for _ in range(n_chunks - 1))]
+    data = tuple(draw(datas(count, sizes[0], kind)) for count in counts)
+    valid = draw(datas(draw(st.integers(1, 10)), sizes[0], kind)) if draw(st.booleans()) else None
+    sizes_of_batches = [None, None, 1, 2, 7, 20, max(1, n - 1), n, n + 1] if n < 100 else [None, None, 100, 511, 600, n]
+    settings = {
+        "optimizer": draw(optimizers(learning_rates())),
+        "batch_size": draw(st.sampled_from(sizes_of_batches)),
+        "shuffle": draw(st.booleans()),
+        "seed": draw(st.integers(0, 1000)),
+        "sparse": draw(st.sampled_from(["auto", "auto", True, False])),
+        "l2": draw(st.sampled_from([0.0, 0.0, 0.01, 0.3])),
+    }
+    # Some ways of the engine are for plain steps.
+    if draw(st.booleans()):
+        shares = st.sampled_from([0.0, 0.2, 0.5])
+        settings |= {
+            "l1": draw(st.sampled_from([0.0, 0.01])),
+            "dropout": draw(st.one_of(shares, st.tuples(*[shares] * (len(sizes) - 2)).map(list))),
+            "clip_norm": draw(st.sampled_from([None, 0.1, 5.0])),
+            "max_norm": draw(st.sampled_from([None, 0.5, 3.0])),
+        }
+        if settings["l1"]:  # at 0 its gradient jumps
+            net = dataclasses.replace(net, start="random")
+        if net.loss == "cross_entropy":
+            settings["label_smoothing"] = draw(st.sampled_from([0.0, 0.1]))
+    tunings = tuple(draw(st.lists(st.sampled_from(list(TUNINGS)), unique=True, max_size=3)))
+    epochs = draw(st.integers(1, max_epochs))
+    return Case(net, data, valid, settings, epochs, tunings, draw(st.sampled_from([2, 3, 4])))
+
+
+# --- the twin ---------------------------------------------------------------------------------------
+
+
+class Diverged(Exception):
+    """The twin left the finite numbers."""
+
+
+@dataclass
+class Part:
+    """A chunk as the twin takes it: rows (n, n_in) and targets in float64, weights or None, and what draws orders."""
+
+    X: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+    mapped: MappedRows | None = None
+
+
+@dataclass
+class Record:
+    """What a fit of the twin leaves, as `History` but for penalties, and outputs (n, n_out) in place of errors.
+
+    penalties : each epoch's, of each chunk: with all of it before each step; with the first weight's after the chunk
+    """
+
+    log_likelihood: list[float] = dataclasses.field(default_factory=list)
+    penalties: list[list[tuple[float, float]]] = dataclasses.field(default_factory=list)
+    validation_log_likelihood: list[float] = dataclasses.field(default_factory=list)
+    validation_outputs: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    def objective(self, late: tuple[int, ...]) -> list[float]:
+        """Return the objective of each epoch; late: for each chunk, whether the first weight's penalty is."""
+        return [
+            log_likelihood - sum(pair[which] for pair, which in zip(pairs, late, strict=True))
+            for log_likelihood, pairs in zip(self.log_likelihood, self.penalties, strict=True)
+        ]
+
+
+class Twin:
+    """`Trainer`, written plainly over the kernels' twins, with everything in one precision.
+
+    Parameters
+    ----------
+    network : Network
+        Where to start.
+    settings : dict
+        Of the trainer; assigning to an item changes it between fits.
+    dtype : str
+        To compute in.
+    noise : float
+        Relative size of noise on the initial parameters and the rows, to see what roundings make of the result.
+    """
+
+    def __init__(self, network: fastnn.Network, settings: dict[str, Any], dtype: str, noise: float = 0.0) -> None:
+        self.network, self.settings, self.dtype = network, dict(settings), np.dtype(dtype)
+        self.noise = noise
+        self.parameters = self._noisy(network.parameters)
+        self.generator = np.random.default_rng(settings.get("seed", 0))
+        shares = np.broadcast_to(settings.get("dropout", 0.0), len(network.sizes) - 2).astype(float)
+        codes = np.array([reference.ACTIVATIONS[name] for name in network.activation], np.int32)
+        sizes = np.array(network.sizes, np.intp)
+        self.architecture = Architecture(sizes, codes, shares, batch_norm=network.batch_norm)
+        self.forget()
+        self.curve: list[float] = []
+
+    def _noisy(self, values: np.ndarray) -> np.ndarray:
+        jitter = 1 + self.noise * np.random.default_rng(values.size).uniform(-1, 1, values.shape)
+        return (values * jitter if self.noise else values).astype(self.dtype)
+
+    def forget(self) -> None:
+        """Begin with a new optimizer."""
+        self.state = np.zeros((self.settings["optimizer"].n_slots, self.parameters.size), self.dtype)
+        self.n_steps = 0
+
+    def fit(
+        self,
+        parts: list[Part],
+        epochs: int,
+        valid: Part | None = None,
+        rows: float = math.inf,
+        on_epoch: Any = None,
+        knows_rows: bool = False,
+    ) -> Record:
+        """Train for some epochs, or until so many rows of the last are done; on_epoch returns whether to stop.
+
+        The number of rows is known after the first epoch where they come in chunks, or where knows_rows says so.
+        """
+        record = Record()
+        n_rows = sum(len(part.y) for part in parts) if len(parts) == 1 or knows_rows else 0
+        for epoch in range(epochs):
+            limit = rows if epoch == epochs - 1 else math.inf
+            sums, done = [], 0
+            for part in parts:
+                sums.append(self._train_on(part, done, n_rows, limit))
+                done += len(part.y)
+                if done > limit:
+                    return record
+            n_rows = done
+            total = sum(len(part.y) if part.weights is None else part.weights.sum() for part in parts)
+            record.log_likelihood.append(sum(values[0] for values in sums) / total)
+            record.penalties.append([(penalty / total, late / total) for _, penalty, late in sums])
+            if valid is not None:
+                Z = self.outputs(valid.X)
+                record.validation_log_likelihood.append(log_likelihood(self.network, Z, valid))
+                record.validation_outputs.append(Z)
+            self.curve.append(record.log_likelihood[-1] if valid is None else record.validation_log_likelihood[-1])
+            if on_epoch is not None and on_epoch(self, epoch):
+                break
+        return record
+
+    def _train_on(self, part: Part, done: int, n_rows: int, limit: float) -> tuple[float, float, float]:
+        # Sums of log-likelihood and penalties over a chunk's batches, up to the limit of rows; penalties in both ways.
+        n, settings = len(part.y), self.settings
+        size = min(settings["batch_size"] or n, n)
+        order = np.arange(n)
+        if settings["shuffle"] and size < n:
+            order = self.generator.permutation(n) if part.mapped is None else part.mapped.shuffled(self.generator)
+        key = int(self.generator.integers(2**63)) if self.architecture.dropout.any() else 0
+        starts = np.arange(0, n, size)
+        weights = np.ones(n) if part.weights is None else part.weights[order]
+        of_batches = [weights[first : first + size].sum() for first in starts]
+        times = len(self.curve) + ((done + n * np.arange(len(starts)) / len(starts)) / n_rows if n_rows else 0 * starts)
+        steps = self._steps(times, of_batches)
+        targets = Targets(LOSSES[self.network.loss], part.y[order], weights, settings.get("label_smoothing", 0.0))
+        space = Space(np.zeros((1, self.parameters.size), self.dtype), None, size, np.zeros(2, np.intp), np.zeros(2),
+                      np.zeros((len(self.network.sizes) - 1, 1)))  # fmt: skip
+        X = self._noisy(part.X)
+        for first in starts:
+            if done + min(first + size, n) > limit:
+                break
+            reference.train(X, targets, order, size, self.architecture._replace(key=key), self.parameters, self.state,
+                            steps, space, 0.0, 1)  # fmt: skip
+            if not np.isfinite(space.log_likelihood[0]) or not np.isfinite(self.parameters).all():
+                raise Diverged
+            self.n_steps += 1
+        first_weight = self.parameters[: self.network.sizes[0] * self.network.sizes[1]].astype(float)
+        late = space.penalties[1:].sum() + weights.sum() * settings["l2"] / 2 * (first_weight**2).sum()
+        return float(space.log_likelihood[0]), float(space.penalties.sum()), float(late)
+
+    def _steps(self, times: np.ndarray, weights: list[float]) -> Steps:
+        optimizer, settings = self.settings["optimizer"], self.settings
+        rate = optimizer.learning_rate
+        table = []
+        for t, time in enumerate(times, self.n_steps + 1):
+            a = float(rate.rates(np.array([time]), self.curve)[0]) if isinstance(rate, Schedule) else rate
+            table.append([settings["l2"], settings.get("l1", 0.0), a * optimizer.decay, *_numbers(optimizer, a, t)])
+        return Steps(
+            UPDATES[optimizer.update],
+            np.array(table),
+            settings.get("clip_norm") or 0.0,
+            settings.get("max_norm") or 0.0,
+        )
+
+    def outputs(self, X: np.ndarray) -> np.ndarray:
+        """Last layer (n, n_out) before softmax or sigmoid, with the running statistics."""
+        return outputs(self.network, self.parameters, self._noisy(X))
+
+
+def _numbers(optimizer: Any, a: float, t: int) -> list[float]:
+    """What step t with learning rate a takes, as `reference.inplace_update` names it."""
+    if isinstance(optimizer, fastnn.SGD):
+        return [a, optimizer.momentum] if optimizer.momentum else [a]
+    if isinstance(optimizer, fastnn.RMSprop):
+        return [a, optimizer.rho, optimizer.epsilon]
+    if isinstance(optimizer, fastnn.Adagrad):
+        return [a, optimizer.epsilon]
+    root = math.sqrt(1 - optimizer.beta_2**t)
+    epsilon = optimizer.epsilon / root if optimizer.uncorrected_epsilon else optimizer.epsilon
+    return [a / (1 - optimizer.beta_1**t), optimizer.beta_1, optimizer.beta_2, 1 / root, epsilon]
+
+
+def outputs(network: fastnn.Network, parameters: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Last layer (n, n_out) of a network with these parameters, by the formula, with the running statistics."""
+    sizes = np.array(network.sizes, np.intp)
+    architecture = Architecture(sizes, np.zeros(0, np.int32), batch_norm=network.batch_norm)
+    norms = reference.unpack_norms(architecture, parameters)
+    A = X
+    for k, (W, b) in enumerate(reference.unpack(sizes, parameters)):
+        Z = A @ W
+        if k < len(norms):
+            scale, mean, variance = norms[k]
+            Z = scale * (Z - mean) / np.sqrt(variance + 1e-5)
+        A = Z + b
+        if k < len(network.activation):
+            reference.inplace_activation(reference.ACTIVATIONS[network.activation[k]], A)
+    return A
+
+
+def log_likelihood(network: fastnn.Network, Z: np.ndarray, part: Part) -> float:
+    """Mean log-likelihood of last layers Z (n, n_out)."""
+    total = float(len(Z) if part.weights is None else part.weights.sum())
+    targets = Targets(LOSSES[network.loss], part.y, part.weights)
+    return reference.inplace_loss(targets, Z.astype(np.float64), total) / total
+
+
+def error(network: fastnn.Network, Z: np.ndarray, part: Part, noise: float) -> tuple[float, float]:
+    """Error of last layers Z (n, n_out), and by how much that may be wrong where Z may be, by noise."""
+    if network.loss == "cross_entropy":
+        wrong, ordered = Z.argmax(axis=1) != part.y, np.sort(Z, axis=1)
+        doubt = ordered[:, -1] - ordered[:, -2] <= 2 * noise if Z.shape[1] > 1 else np.zeros(len(Z))
+    elif network.loss == "binary_cross_entropy":
+        wrong, doubt = ((Z > 0) != (part.y > 0.5)).mean(axis=1), (np.abs(Z) <= noise).mean(axis=1)
+    else:
+        wrong, doubt = np.abs(Z - part.y).mean(axis=1), np.full(len(Z), noise)
+    return float(np.average(wrong, weights=part.weights)), float(np.average(doubt, weights=part.weights))
