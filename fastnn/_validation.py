@@ -6,11 +6,13 @@ engine uses, or raises a TypeError or ValueError that names the argument, what i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import numbers
 import operator
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -253,6 +255,44 @@ def check_path(path: Any, name: str = "path") -> str:
         return os.fsdecode(path)
     except TypeError:
         raise TypeError(f"{name} must be a path, not {path!r} ({type(path).__name__})") from None
+
+
+def check_writable(path: Any, name: str = "path") -> str:
+    """Return the path, as str, of a file that can be written, now as after hours of training.
+
+    The system is asked: whether it can have a file of this name, and whether it lets one be made in the folder.
+
+    Raises
+    ------
+    OSError
+        If there is no such folder, if it cannot be written to, if the path is a folder's or the name too long.
+    ValueError
+        If no file can have this name.
+    """
+    text = check_path(path, name)
+    try:
+        if not text:
+            raise ValueError("it is empty")
+        target = os.path.realpath(text)
+        folder = os.path.dirname(target)
+        if os.path.isdir(target) or text.endswith(("/", os.sep)):
+            raise IsADirectoryError(f"{name}: {text} is a folder; the name of a file was expected")
+        if not os.path.isdir(folder):
+            if os.path.exists(folder):
+                raise NotADirectoryError(f"{name}: {folder} is not a folder")
+            raise FileNotFoundError(f"{name}: the folder {folder} does not exist")
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(target)
+        if os.path.exists(target) and not os.path.isfile(target):
+            return text  # a pipe or a device is not replaced
+        with tempfile.TemporaryFile(dir=folder):
+            return text
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(f"{name}: {text} cannot be written: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {text!r} cannot be the name of a file: {error}") from error
 
 
 def check_array(

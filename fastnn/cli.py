@@ -18,7 +18,7 @@ import numpy as np
 import fastnn
 from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, DivergenceError, Network, RMSprop, Trainer, schedules
 from fastnn._clock import STARTED
-from fastnn._validation import check_integer
+from fastnn._validation import check_integer, check_writable
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, Fit, HistoryFile
 from fastnn.datasets import Dataset, load_mnist, read_rows
 from fastnn.kernels.activations import ACTIVATIONS
@@ -218,17 +218,6 @@ def free_name(wanted: str) -> str:
     return str(path)
 
 
-def check_writable(path: str) -> None:
-    """Refuse a place that cannot be written to, before hours of work are meant for it."""
-    folder = os.path.dirname(os.path.realpath(path))
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a folder; a file name was expected")
-    if not os.path.isdir(folder):
-        raise ValueError(f"the folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"the folder {folder} cannot be written to")
-
-
 def plot_folder(arguments: argparse.Namespace) -> Path | None:
     """Return the folder for pictures, made, or None if none are wanted; fails early if they cannot be drawn."""
     if arguments.plot is None:
@@ -238,12 +227,15 @@ def plot_folder(arguments: argparse.Namespace) -> Path | None:
     plotting.new_figure(1, 1)
     folder = Path(arguments.plot)
     folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / "weights.png", "--plot")
     return folder
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a picture and say where."""
-    figure.savefig(folder / name, dpi=130)
+    from fastnn import plotting
+
+    plotting.write_figure(figure, folder / name, dpi=130)
     print(f"picture: {folder / name}")
 
 
@@ -281,6 +273,17 @@ def make_optimizer(arguments: argparse.Namespace, epochs: int) -> Any:
     return SGD(rate, SGD_MOMENTUM if momentum is None else momentum) if kind is SGD else kind(rate)
 
 
+def check_places(arguments: argparse.Namespace, save_path: str) -> None:
+    """Refuse files that cannot be written, or would overwrite each other, before hours of work are meant for them."""
+    places = {"--save": save_path, "--history": arguments.history, "--checkpoint": arguments.checkpoint}
+    taken: dict[str, str] = {}
+    for option, path in places.items():
+        if path is not None:
+            other = taken.setdefault(os.path.realpath(check_writable(path, option)), option)
+            if other != option:
+                raise ValueError(f"{other} and {option} name the same file, {path}")
+
+
 def make_callbacks(arguments: argparse.Namespace, has_validation: bool, on_terminal: bool) -> list[Callback]:
     """Return what is to be told of the training; the checkpoint after what it keeps."""
     callbacks: list[Callback] = []
@@ -289,18 +292,16 @@ def make_callbacks(arguments: argparse.Namespace, has_validation: bool, on_termi
             raise ValueError("--early-stopping needs validation images, and there are none")
         callbacks.append(EarlyStopping(patience=arguments.early_stopping))
     if arguments.history is not None:
-        check_writable(arguments.history)
         callbacks.append(HistoryFile(arguments.history))
     if arguments.checkpoint is not None:
-        check_writable(arguments.checkpoint)
         callbacks.append(Checkpoint(arguments.checkpoint))
     return callbacks if on_terminal else [*callbacks, Lines()]
 
 
 def train_command(arguments: argparse.Namespace) -> int:
     """Train, report and save."""
-    save_path = arguments.save or free_name(DEFAULT_MODEL)
-    check_writable(save_path)
+    save_path = free_name(DEFAULT_MODEL) if arguments.save is None else arguments.save
+    check_places(arguments, save_path)
     by_lbfgs = arguments.optimizer == "lbfgs"
     epochs = (LBFGS_EPOCHS if by_lbfgs else EPOCHS) if arguments.epochs is None else arguments.epochs
     batch_size = (0 if by_lbfgs else BATCH_SIZE) if arguments.batch_size is None else arguments.batch_size
@@ -462,7 +463,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, ArithmeticError, MemoryError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        text = str(error)
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            text = f"{error.filename}: {error.strerror}"
+        message = " ".join(text.split()) or type(error).__name__
         print(f"fastnn {parsed.command}: error: {message}", file=sys.stderr)
         return 2
     return status

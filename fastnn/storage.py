@@ -23,18 +23,28 @@ DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file form
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves either the old content or the new one, whole."""
+    """Write a file so that a crash at any moment leaves either the old content or the new one, whole.
+
+    What is no file, such as a pipe or /dev/null, is written to and stays what it is.
+    """
     target = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{os.urandom(8).hex()}")
+    if os.path.exists(target) and not os.path.isfile(target):
+        with open(target, "wb") as stream:
+            stream.write(content)
+        return
+    # Its own name, however long: a file may have one of as many bytes as the system allows.
+    temporary = os.path.join(os.path.dirname(target), f".fastnn-{os.urandom(6).hex()}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError):  # tells of the file that the caller knows
+            error.filename, error.filename2 = os.fsdecode(path), None
         raise
 
 
