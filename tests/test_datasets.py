@@ -5,6 +5,7 @@ import hashlib
 import io
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,21 @@ def test_a_gzip_bomb_is_not_unpacked_beyond_its_header(tmp_path):
         read_idx(path)
 
 
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "mnist.pkl.gz"])
+def test_a_gzip_bomb_that_says_what_it_is_is_not_unpacked(folder, name):
+    n = 3 * 10**8
+    content = struct.pack(">BBBB3I", 0, 0, 8, 3, 1, 1, n) if "idx" in name else b"\x80\x04\x8e" + struct.pack("<Q", n)
+    (folder / name.removesuffix(".gz")).unlink(missing_ok=True)
+    (folder / name).write_bytes(gzip.compress(content + bytes(n), 9))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"{name} is not a usable"):
+            load_mnist(folder if "idx" in name else folder / name)
+        assert tracemalloc.get_traced_memory()[1] < 2 * 2**26
+    finally:
+        tracemalloc.stop()
+
+
 def test_idx_files_that_do_not_go_together_are_refused(folder):
     (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(11)))
     with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte holds labels of shape \(11,\) for 12 images"):
@@ -168,16 +184,46 @@ def write_pickle(path, value, protocol=2, zipped=True):
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("protocol", range(5))
-@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("order", ["C", "F", "every second", "read-only"])
 @pytest.mark.parametrize("kind", ["<f4", ">f8", "u1"])
 def test_pickles_of_python_3(tmp_path, protocol, zipped, order, kind):
     path = tmp_path / "mnist.pkl.gz"
-    X = np.asarray(np.arange(12).reshape(3, 4), dtype=kind, order=order)
+    X = np.asarray(np.arange(12).reshape(3, 4), dtype=kind, order=order if len(order) == 1 else "C")
+    if order == "every second":
+        X = np.repeat(X, 2, axis=1)[:, ::2]
+    X.flags.writeable = order != "read-only"
     write_pickle(path, sets(X), protocol, zipped)
     for part in load_mnist(path):
         np.testing.assert_array_equal(part.X, X.astype("float32") / (256 if kind == "u1" else 1))
         np.testing.assert_array_equal(part.y, [0, 1, 2])
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(("old", "new"), [(b"numpy._core.", b"numpy.core."), (b"numpy.core.", b"numpy._core.")])
+def test_pickles_of_numpy_1_and_2(tmp_path, protocol, old, new):
+    # Each names the modules as its own; the other's names are put in here, whichever runs.
+    content = pickle.dumps(sets(y=list(np.arange(3))), protocol)  # classes as NumPy's scalars
+    shift = len(new) - len(old)
+    if protocol >= 4 and old in content:
+        for module in (b"multiarray", b"numeric"):  # strings with their length, in a frame with its length
+            name, count = old + module, content.count(old + module)
+            content = content.replace(bytes([len(name)]) + name, bytes([len(name) + shift]) + new + module)
+            frame = struct.unpack("<Q", content[3:11])[0] + shift * count
+            content = content[:3] + struct.pack("<Q", frame) + content[11:]
+    write_pickle(tmp_path / "mnist.pkl.gz", content.replace(old, new))
+    for part in load_mnist(tmp_path / "mnist.pkl.gz"):
+        np.testing.assert_array_equal(part.X, sets()[0][0])
+        np.testing.assert_array_equal(part.y, [0, 1, 2])
+
+
+def test_a_pickle_with_buffers_elsewhere_is_refused(tmp_path):
+    buffers = []
+    content = pickle.dumps(sets(), 5, buffer_callback=buffers.append)
+    assert buffers
+    write_pickle(tmp_path / "mnist.pkl.gz", content)
+    with pytest.raises(ValueError, match=r"mnist\.pkl\.gz is not a usable"):
+        load_mnist(tmp_path / "mnist.pkl.gz")
 
 
 class Command:
@@ -224,9 +270,71 @@ def hostile_array(shape=(3, 4), dtype="f4", content=bytes(48), version=1, state=
     return pickle.dumps(sets(Array()), 2)
 
 
+def hostile_buffer(content=b"\0" * 48, dtype=np.dtype("f4"), shape=(3, 4), order="C", *more):
+    """A pickle of three sets whose X is rebuilt from a buffer as protocol 5 does it."""
+    from_buffer = np.ones(3).__reduce_ex__(5)[0]
+
+    class Array:
+        def __reduce__(self):
+            return from_buffer, (content, dtype, shape, order, *more)
+
+    return pickle.dumps(sets(Array()), 5)
+
+
+def test_hostile_pickles_would_be_read_if_they_were_not(tmp_path):
+    for content in (hostile_array(), hostile_buffer(), hostile_buffer(bytearray(48), order="F")):
+        write_pickle(tmp_path / "mnist.pkl.gz", content)
+        assert not load_mnist(tmp_path / "mnist.pkl.gz")[0].X.any()
+
+
+def long_list(n):
+    """A list that holds itself as it was before, n times: ten times as many items each time."""
+    inner = []
+    for _ in range(n):
+        inner = [inner] * 10
+    return inner
+
+
+ADMITTED = b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"c_codecs\nencode\n", b"cnumpy.core.multiarray\nscalar\n"
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        hostile_buffer(shape=(10**9, 10**9)),
+        hostile_buffer(shape=(-3, -4)),
+        hostile_buffer(shape=[3, 4]),
+        hostile_buffer(shape=(3.0, 4)),
+        hostile_buffer(shape=(True, 12)),
+        hostile_buffer(shape=(1 << 5000, 0)),
+        hostile_buffer(shape=(0,) * 1000),
+        hostile_buffer(order="K"),
+        hostile_buffer(order=1),
+        hostile_buffer(content=bytes(47)),
+        hostile_buffer(content="0" * 48),
+        hostile_buffer(content=np.zeros(12, "f4")),
+        hostile_buffer(dtype="f4"),
+        hostile_buffer(dtype=np.dtype("O"), content=bytes(96)),
+        hostile_buffer(dtype=np.dtype("c8"), content=bytes(96)),
+        hostile_buffer(dtype=np.dtype([("a", "f4")])),
+        hostile_buffer(dtype=np.dtype(("f4", (2,))), content=bytes(96)),
+        hostile_buffer(bytes(48), np.dtype("f4"), (3, 4), "C", (0, 1)),
+        pickle.dumps(sets(y=[0, 1, np.str_("2")]), 5),
+        pickle.dumps(sets(np.ma.ones((3, 4))), 5),
+        pickle.dumps(long_list(12)),
+        pickle.dumps((sets()[0], sets()[0], (long_list(12), [0])), 5),
+        b"\x80\x02K\x00r\xff\xff\xff\x7f.",  # a memo of 2**31 places
+        b"K\x00p2147483647\n.",
+        b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b".",  # a bytearray of a terabyte
+        b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b".",
+        b"\x80\x04\x96\x02\0\0\0\0\0\0\0ab" + b"(K\x01K\x02e.",  # appended to
+        *(b"\x80\x02" + name + b"}X\x01\0\0\0aK\x01sb." for name in ADMITTED),  # attributes for what is only called
+        *(b"\x80\x02" + name + b"N}X\x0c\0\0\0__setstate__" + name + b"s\x86b." for name in ADMITTED),
+        b"\x80\x02cnumpy\nndarray\n)\x81.",
+        b"\x80\x02cnumpy\nndarray\n)R.",
+        # Text that is turned into bytes again and again.
+        b"\x80\x02X\x00\x01\0\0" + b"a" * 256 + b"q\x000"
+        b"(" + (b"c_codecs\nencode\nh\x00X\x06\0\0\0latin1\x86R" * 50) + b"l.",
         hostile_array(shape=(10**9, 10**9)),
         hostile_array(shape=(-3, -4)),
         hostile_array(shape=(3.0, 4)),
