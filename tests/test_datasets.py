@@ -270,7 +270,10 @@ def hostile_array(shape=(3, 4), dtype="f4", content=bytes(48), version=1, state=
     return pickle.dumps(sets(Array()), 2)
 
 
-def hostile_buffer(content=b"\0" * 48, dtype=np.dtype("f4"), shape=(3, 4), order="C", *more):
+F4 = np.dtype("f4")
+
+
+def hostile_buffer(content=b"\0" * 48, dtype=F4, shape=(3, 4), order="C", *more):
     """A pickle of three sets whose X is rebuilt from a buffer as protocol 5 does it."""
     from_buffer = np.ones(3).__reduce_ex__(5)[0]
 
@@ -318,7 +321,7 @@ ADMITTED = b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"c_codecs\nencode\n", b"cn
         hostile_buffer(dtype=np.dtype("c8"), content=bytes(96)),
         hostile_buffer(dtype=np.dtype([("a", "f4")])),
         hostile_buffer(dtype=np.dtype(("f4", (2,))), content=bytes(96)),
-        hostile_buffer(bytes(48), np.dtype("f4"), (3, 4), "C", (0, 1)),
+        hostile_buffer(bytes(48), F4, (3, 4), "C", (0, 1)),
         pickle.dumps(sets(y=[0, 1, np.str_("2")]), 5),
         pickle.dumps(sets(np.ma.ones((3, 4))), 5),
         pickle.dumps(long_list(12)),

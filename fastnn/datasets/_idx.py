@@ -39,7 +39,7 @@ def open_maybe_gzip(path: str | os.PathLike[str]) -> gzip.GzipFile | io.Buffered
 
 
 def most_bytes(file: gzip.GzipFile | io.BufferedReader) -> int:
-    """Bytes that a file's content can have, or may have if it is gzipped: so many, a size that it states is believed."""
+    """Bytes that a file's content has, or may have if it is gzipped: up to so many it is believed."""
     size = os.fstat(file.fileno()).st_size
     return min(MAX_BYTES, max(MUCH, MAX_RATIO * size)) if isinstance(file, gzip.GzipFile) else size
 
