@@ -56,7 +56,10 @@ def check_number(value: Any, name: str, minimum: float, below: float = math.inf,
     """Return value as a float with minimum <= value < below (minimum < value if open_left)."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__})")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf if value == abs(value) else -math.inf
     if not (minimum <= number < below) or (open_left and number == minimum):
         lower = "above" if open_left else "at least"
         upper = "finite" if below == math.inf else f"below {below:g}"

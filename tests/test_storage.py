@@ -1,7 +1,9 @@
 """Saved networks: they come back as they were, hostile files are refused, and a crash loses nothing."""
 
+import copy
 import json
 import os
+import pickle
 import signal
 import stat
 import subprocess
@@ -37,6 +39,40 @@ def test_a_network_comes_back_as_it_was(network, saved):
     np.testing.assert_array_equal(other.parameters, network.parameters)
     # Loading gives a network that can be trained on.
     fastnn.Trainer(other).fit(np.ones((2, 7)), [0, 1], epochs=1)
+
+
+@pytest.mark.parametrize("scale", [None, 1 / 256, 1 / 255, 5e-324, np.float32(0.1), 3])
+def test_the_scale_of_inputs_is_kept_wherever_a_network_goes(network, tmp_path, scale):
+    network.input_scale = scale
+    network.save(tmp_path / "net")
+    normalised = fastnn.Network([7, 5, 3], batch_norm=True)
+    normalised.input_scale = scale
+    others = [fastnn.Network.load(tmp_path / "net"), pickle.loads(pickle.dumps(network)), copy.deepcopy(network)]
+    for other in [*others, copy.copy(network), network.without_norm(), normalised.without_norm()]:
+        assert other.input_scale == (None if scale is None else float(scale))
+        assert type(other.input_scale) in (float, type(None))
+    with safetensors.safe_open(tmp_path / "net", framework="numpy") as file:
+        assert ("input_scale" in json.loads(file.metadata()["fastnn"])) == (scale is not None)
+    model = export.to_onnx(network)
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert told.get("input_scale") == (None if scale is None else repr(float(scale)))
+
+
+def test_pickles_of_earlier_versions_have_no_scale(network):
+    state = network.__getstate__()
+    del state["input_scale"]
+    other = fastnn.Network.__new__(fastnn.Network)
+    other.__setstate__(state)
+    assert other.input_scale is None
+    np.testing.assert_array_equal(other.parameters, network.parameters)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, np.inf, np.nan, 10**400, "1/256", True, [1.0]])
+def test_an_impossible_scale_is_refused(network, wrong):
+    network.input_scale = 0.5
+    with pytest.raises((TypeError, ValueError), match="input_scale must be"):
+        network.input_scale = wrong
+    assert network.input_scale == 0.5
 
 
 def test_other_programs_can_read_the_file(network, saved):
@@ -279,6 +315,13 @@ GOOD = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
         ({}, json.dumps(GOOD | {"activation": 3}), "not a usable"),
         ({}, json.dumps(GOOD | {"dtype": "float64"}), "should be float64 of shape"),
         ({}, json.dumps(GOOD | {"dtype": "int8"}), "dtype must be"),
+        ({}, json.dumps(GOOD | {"dtype": ["f4", "f4"]}), "dtype must be"),
+        ({}, json.dumps(GOOD | {"input_scale": 0}), "input_scale must be above 0"),
+        ({}, json.dumps(GOOD | {"input_scale": float("nan")}), "input_scale must be above 0"),
+        ({}, json.dumps(GOOD | {"input_scale": 10**400}), "input_scale must be above 0"),
+        ({}, json.dumps(GOOD | {"input_scale": True}), "input_scale must be a number"),
+        ({}, json.dumps(GOOD | {"input_scale": "1/256"}), "input_scale must be a number"),
+        ({}, json.dumps(GOOD) + " " * 10**6, "its description has"),
         ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(GOOD), r"layers.0.bias should be float32 of shape \(3,\)"),
         ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(GOOD), "layers.0.bias should be float32"),
         ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(GOOD), "holds NaN or infinity"),
