@@ -1,14 +1,17 @@
 """Data files: the embedded MNIST, users' own, damaged ones and hostile ones."""
 
+import csv
 import gzip
 import hashlib
 import io
 import pickle
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -450,15 +453,122 @@ def test_a_single_image(tmp_path, pixels, shape):
     np.testing.assert_array_equal(read_rows(tmp_path / "a.npy", 16), pixels[:1])
 
 
-@pytest.mark.parametrize("header", ["", ",".join(f"pixel{i}" for i in range(16)) + "\n"])
-def test_rows_from_csv(tmp_path, pixels, header):
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", " ", " , "])
+@pytest.mark.parametrize("names", [[], [f"pixel{i}" for i in range(16)], [f'"{i}"' for i in range(16)]])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_rows_from_csv(tmp_path, pixels, end, mark, names, start):
     path = tmp_path / "a.csv"
-    path.write_text(header + "\n".join(",".join(map(str, row)) for row in pixels) + "\n\n")
-    rows = read_rows(path, 16)
-    np.testing.assert_array_equal(rows, pixels)
-    assert rows.dtype == np.uint8
-    path.write_text(header + "\n".join(",".join(map(repr, (row / 256).tolist())) for row in pixels))
-    np.testing.assert_array_equal(read_rows(path, 16), pixels / 256)
+    for X in (pixels, pixels / 256):
+        lines = [mark.join(names)] * bool(names) + [mark.join(map(repr, row)) for row in X.tolist()]
+        path.write_bytes((start + end.join([*lines, "", ""])).encode())
+        rows = read_rows(path, 16)
+        np.testing.assert_array_equal(rows, X)  # the numbers as they stand there, whatever the others are
+        assert rows.dtype == np.float64
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 10, 16])
+@pytest.mark.parametrize("sep", [",", ";"])
+@pytest.mark.parametrize("index", [False, True])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_csv_files_of_pandas(tmp_path, rng, n_columns, sep, index, quoting):
+    path = tmp_path / "a.csv"
+    X = rng.standard_normal((4, n_columns))
+    for columns in (None, [f"x{k}" for k in range(n_columns)], range(1, n_columns + 1)):
+        frame = pandas.DataFrame(X, columns=columns)
+        frame.to_csv(path, sep=sep, index=index, quoting=quoting)
+        if index or n_columns >= 10 or isinstance(columns, list):
+            np.testing.assert_array_equal(read_rows(path, n_columns), X)
+        elif columns is None:
+            with pytest.raises(ValueError, match="line 1 may be a row or a header of column numbers"):
+                read_rows(path, n_columns)
+            assert len(read_rows(path, n_columns, header="no")) == 5
+        np.testing.assert_array_equal(read_rows(path, n_columns, header="yes"), X)
+        frame.to_csv(path, sep=sep, index=False, header=False, quoting=quoting)
+        np.testing.assert_array_equal(read_rows(path, n_columns), X)
+
+
+def test_rows_that_count_up(tmp_path):
+    # Many columns: a header, unless the caller says otherwise.  Few: the caller must say.  Others are rows.
+    path = tmp_path / "a.csv"
+    for n, first, expected in ((16, 0, 1), (16, 1, 1), (10, 0, 1), (9, 0, None), (9, 1, 2), (16, 2, 2), (1, 0, None)):
+        row = np.arange(first, first + n)
+        path.write_text("\n".join([",".join(map(str, row))] * 2))
+        if expected is None:
+            with pytest.raises(ValueError, match="line 1 may be a row or a header of column numbers: say which"):
+                read_rows(path, n)
+        else:
+            np.testing.assert_array_equal(read_rows(path, n), [row] * expected)
+        np.testing.assert_array_equal(read_rows(path, n, header="no"), [row] * 2)
+        np.testing.assert_array_equal(read_rows(path, n, header="yes"), [row])
+
+
+def test_whether_the_first_line_is_a_header_does_not_depend_on_the_others(tmp_path):
+    path = tmp_path / "a.csv"
+    for rest in ("1,2", "0.5,0.25", "1,2\n3,4"):
+        path.write_text(f"0.0,1.0\n{rest}\n")
+        np.testing.assert_array_equal(read_rows(path, 2)[0], [0, 1])
+        path.write_text(f"a,b\n{rest}\n")
+        assert len(read_rows(path, 2)) == len(rest.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "n_in", "message"),
+    [
+        ("a,b\n1,2\n\n3,x\n", 2, "line 4, cell 2: 'x' is no number"),
+        ("# more\n1,2\n3,\n", 2, "line 3, cell 2: an empty cell is no number"),
+        ("1,2\n3\n", 2, "line 2 has 1 cell, and the rows before it have 2"),
+        ("1,2\r\n\r\n3,4,5", 2, "line 3 has 3 cells, and the rows before it have 2"),
+        ("a,b\n1,2,3\n", 3, "line 2 has 3 cells, and the header has 2"),
+        ("1,x\n3,4\n", 2, "line 1, cell 2: 'x' is no number; if it is a header, say header yes"),
+        ("1,2,\n3,4,\n", 2, "line 1, cell 3: '' is no number"),
+        (",\n3,4\n", 2, "line 1, cell 1: '' is no number"),
+        (",0\n3,4\n", 2, "line 1, cell 1: '' is no number"),  # a row, and one number is missing
+        ("1,nan\n", 2, "line 1 holds NaN or infinity"),
+        ("1,2\n\n3,-Infinity\n", 2, "line 3 holds NaN or infinity"),
+        ("a,b\n1,2\n1e999,2\n", 2, "line 3 holds NaN or infinity"),
+        ("1;2\n0,5;3\n", 2, "line 2, cell 1: '0,5' is no number"),
+        ("1,2\n1_000,3\n", 2, "line 2, cell 1: '1_000' is no number"),
+        ("1,2\n0x10,3\n", 2, "line 2, cell 1: '0x10' is no number"),
+        ("1,2\n\uff11,3\n", 2, "line 2, cell 1: '\uff11' is no number"),
+        ("1,2\n1\0,3\n", 2, "line 2, cell 1: '1.x00' is no number"),
+        ('1,2\n"1,2",3\n', 2, "line 2 has 3 cells, and the rows before it have 2"),
+        ("a,b\n1,2\na,b\n3,4\n", 2, "line 3, cell 1: 'a' is no number"),
+        ("a,b\n", 2, "it holds no rows: line 1 is taken for a header"),
+        ("\n \n", 2, "it holds no rows"),
+        ("1,2,3,4,5\n", 2, "line 1 has 5 cells; rows of 2 numbers were expected"),
+        ("1,2,3\n", 2, "rows of 2 numbers were expected; is one of the columns an index or the class"),
+        ("label,a,b\n1,2,3\n", 2, "rows of 2 numbers were expected; is one of the columns an index or the class"),
+        ("1\n2\n3\n", 2, "line 3 has 1 cell; rows of 2 numbers were expected"),
+        ("1,2\n\n3,\u20ac\n", 2, "line 3, cell 2: '€' is no number"),
+    ],
+)
+def test_wrong_csv_files_are_refused_with_file_and_line(tmp_path, content, n_in, message):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content.encode())
+    with pytest.raises(ValueError, match=message) as caught:
+        read_rows(path, n_in)
+    assert str(path) in str(caught.value)
+
+
+def test_only_csv_files_have_headers(tmp_path, pixels):
+    np.save(tmp_path / "a.npy", pixels)
+    with pytest.raises(ValueError, match=r"a\.npy is not a \.csv file: it has no header"):
+        read_rows(tmp_path / "a.npy", 16, header="yes")
+    with pytest.raises(ValueError, match="header must be one of"):
+        read_rows(tmp_path / "a.npy", 16, header=True)
+
+
+def test_a_header_of_numpy_s(tmp_path, pixels):
+    for comments in ("# ", ""):
+        np.savetxt(tmp_path / "a.csv", pixels, delimiter=",", header=",".join(map(str, range(16))), comments=comments)
+        for header in ("auto", "yes"):
+            np.testing.assert_array_equal(read_rows(tmp_path / "a.csv", 16, header), pixels)
+
+
+def test_no_images_are_none(tmp_path):
+    np.save(tmp_path / "a.npy", np.empty((0, 4, 4)))
+    assert read_rows(tmp_path / "a.npy", 16).shape == (0, 16)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
@@ -480,6 +590,121 @@ def test_a_transparent_picture_lies_on_white(tmp_path):
     expected = np.zeros((6, 6))
     expected[1:5, 2:4] = 255
     np.testing.assert_array_equal(read_rows(tmp_path / "a.png", 36).reshape(6, 6), expected)
+
+
+def png_bytes(values, depth, kind, clear=b"", palette=b""):
+    """A PNG by its specification: depth bits a value, kind 0 grey, 2 RGB, 3 palette, 4 grey and 6 RGB with alpha."""
+    values = np.asarray(values)
+    height, width = values.shape[:2]
+    flat = values.reshape(height, -1)
+    if depth == 16:
+        lines = [row.astype(">u2").tobytes() for row in flat]
+    else:
+        bits = (flat[:, :, None] >> np.arange(depth)[::-1]) & 1
+        lines = [np.packbits(row.ravel()).tobytes() for row in bits]
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0))]
+    parts += [(name, content) for name, content in ((b"PLTE", palette), (b"tRNS", clear)) if content]
+    parts += [(b"IDAT", zlib.compress(b"".join(b"\0" + line for line in lines))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def on_black(middle):
+    """A picture of 8 by 8 values that begins with a dark border, so that it is not turned."""
+    picture = np.zeros((8, 8, *np.shape(middle)[2:]), int)
+    picture[2:6, 2:6] = middle
+    return picture
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("is_clear", [False, True])
+def test_grey_pictures_of_every_depth(tmp_path, rng, depth, is_clear):
+    top = 2**depth - 1
+    middle = rng.integers(0, top + 1, (4, 4))
+    middle[0, 0], middle[0, 1], clear = top, 1, max(1, top // 3)
+    middle[1, 1] = clear
+    picture = on_black(middle)
+    (tmp_path / "a.png").write_bytes(png_bytes(picture, depth, 0, struct.pack(">H", clear) if is_clear else b""))
+    expected = picture * 255 / top
+    if is_clear:
+        expected[picture == clear] = 255  # what is clear is white
+    found = read_rows(tmp_path / "a.png", 64).reshape(8, 8)
+    np.testing.assert_allclose(found, expected, atol=0.5)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("kind", [2, 4, 6])
+def test_coloured_and_transparent_pictures_of_both_depths(tmp_path, rng, depth, kind):
+    top = 2**depth - 1
+    n = {2: 3, 4: 2, 6: 4}[kind]
+    picture = on_black(rng.integers(0, top + 1, (4, 4, n)))
+    if kind != 2:
+        picture[..., -1][picture.sum(axis=2) == 0] = top  # the border is black, not clear
+    (tmp_path / "a.png").write_bytes(png_bytes(picture, depth, kind))
+    colours = picture / top
+    grey = colours[..., :3] @ [0.299, 0.587, 0.114] if kind != 4 else colours[..., 0]
+    alpha = 1 if kind == 2 else colours[..., -1]
+    found = read_rows(tmp_path / "a.png", 64).reshape(8, 8)
+    np.testing.assert_allclose(found, 255 * (grey * alpha + 1 - alpha), atol=2.5)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("is_clear", [False, True])
+def test_pictures_with_a_palette(tmp_path, rng, depth, is_clear):
+    n = 2**depth
+    palette = rng.integers(0, 256, (n, 3))
+    palette[0] = 0
+    alphas = rng.integers(0, 256, n) if is_clear else np.full(n, 255)
+    alphas[0] = 255
+    picture = on_black(rng.integers(0, n, (4, 4)))
+    clear = bytes(alphas.astype(np.uint8)) if is_clear else b""
+    (tmp_path / "a.png").write_bytes(png_bytes(picture, depth, 3, clear, bytes(palette.astype(np.uint8).ravel())))
+    grey, alpha = palette @ [0.299, 0.587, 0.114], alphas / 255
+    found = read_rows(tmp_path / "a.png", 64).reshape(8, 8)
+    np.testing.assert_allclose(found, (grey * alpha + 255 * (1 - alpha))[picture], atol=2.5)
+
+
+def test_a_transparent_colour(tmp_path, rng):
+    picture = on_black(rng.integers(0, 200, (4, 4, 3)))
+    picture[3, 3] = [1, 2, 3]
+    clear = struct.pack(">HHH", 1, 2, 3)
+    (tmp_path / "a.png").write_bytes(png_bytes(picture, 8, 2, clear))
+    expected = picture @ [0.299, 0.587, 0.114]
+    expected[3, 3] = 255
+    np.testing.assert_allclose(read_rows(tmp_path / "a.png", 64).reshape(8, 8), expected, atol=1.5)
+    (tmp_path / "a.png").write_bytes(png_bytes(picture, 16, 2, clear))
+    with pytest.raises(ValueError, match="its mode is RGB of 16 bits with a transparent colour"):
+        read_rows(tmp_path / "a.png", 64)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "I;16B", "LAB", "CMYK", "F"])
+def test_every_mode_that_pillow_writes_is_read(tmp_path, rng, mode):
+    picture = Image.fromarray(on_black(rng.integers(0, 256, (4, 4))).astype(np.uint8))
+    if mode.startswith("I"):
+        deep = np.asarray(picture).astype(np.uint32) * 257
+        kind = {"I": "i4", "I;16": "<u2", "I;16B": ">u2"}[mode]
+        picture = Image.frombytes(mode, (8, 8), deep.astype(kind).tobytes())
+    else:
+        picture = picture.convert(mode) if mode != "LAB" else picture
+    try:
+        picture.save(tmp_path / "a.png")
+    except OSError:
+        return  # it is none of PNG's
+    expected = np.asarray(picture.convert("L")) if not mode.startswith("I") else deep // 257
+    np.testing.assert_array_equal(read_rows(tmp_path / "a.png", 64).reshape(8, 8), expected)
+
+
+def test_pictures_too_large_are_refused_before_they_are_unpacked(tmp_path):
+    path = tmp_path / "a.png"
+    content = png_bytes(np.zeros((8, 8), int), 8, 0)
+    size = struct.pack(">II", 2**16, 2**16)
+    head = b"IHDR" + size + content[24:29]
+    path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
+    with pytest.raises(ValueError, match="it has 65536 x 65536 pixels, and more than"):
+        read_rows(path, 64)
 
 
 def test_the_classifier_reads_a_drawn_digit(tmp_path, mnist):
