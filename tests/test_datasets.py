@@ -7,6 +7,7 @@ import io
 import pickle
 import struct
 import tracemalloc
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -741,6 +742,64 @@ def test_wrong_files_are_refused(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_rows(tmp_path / name, 16)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_numpy_file_of_a_dtype_with_a_shape_must_be_whole(tmp_path):
+    # NumPy takes less than the header says, where it reads straight from a file.
+    np.save(tmp_path / "a.npy", np.zeros((2, 16), "b1"))
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(whole.replace(b"'|b1'", b"'2b1'"))
+    with pytest.raises(ValueError, match=r"a\.npy is not a usable NumPy file"):
+        read_rows(tmp_path / "a.npy", 16)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_archives_that_numpy_does_not_write_are_refused(tmp_path, pixels, kind):
+    np.save(tmp_path / "X.npy", pixels)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", kind) as archive:
+        archive.write(tmp_path / "X.npy", "X.npy")
+    with pytest.raises(ValueError, match="X is packed in a way that NumPy does not use"):
+        read_rows(tmp_path / "a.npz", 16)
+
+
+def test_an_archive_whose_directory_points_nowhere_is_refused(tmp_path, pixels):
+    np.savez(tmp_path / "a.npz", pixels)
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content[-120:])
+    with pytest.raises(ValueError, match=r"a\.npz is not a usable NumPy file"):
+        read_rows(tmp_path / "a.npz", 16)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path):
+    # The header of the array is right, and there are as many zeros as it says.
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (2**23, 16)})
+        archive.writestr("X.npy", head.getvalue() + bytes(2**27))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="it says that X has 134217856 bytes, of "):
+            read_rows(tmp_path / "a.npz", 16)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_pickle_beyond_the_wanted_dtype_is_refused(tmp_path):
+    X = np.ones((3, 4))
+    X[1, 2] = 1e300
+    write_pickle(tmp_path / "mnist.pkl.gz", sets(X))
+    assert load_mnist(tmp_path / "mnist.pkl.gz", "float64")[0].X.max() == 1e300
+    with pytest.raises(ValueError, match="X holds NaN, infinity or what is beyond float32"):
+        load_mnist(tmp_path / "mnist.pkl.gz", "float32")
+
+
+def test_a_picture_that_says_that_it_moves_is_read_without_a_word(tmp_path, pixels):
+    content = png_bytes(on_black(pixels[0].reshape(4, 4)), 8, 0)
+    moves = b"acTL" + struct.pack(">II", 0, 0)
+    chunk = struct.pack(">I", 8) + moves + struct.pack(">I", zlib.crc32(moves))
+    (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
+    np.testing.assert_array_equal(read_rows(tmp_path / "a.png", 64).reshape(8, 8)[2:6, 2:6].ravel(), pixels[0])
 
 
 def test_numpy_files_that_do_not_fit_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -21,8 +22,9 @@ from fastnn.datasets._idx import MAX_RATIO, MUCH, read_idx
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Pixels of the largest picture that is read, 32 MB in grey; bytes in front of a PNG's pixels that tell its size.
-MAX_PIXELS, PNG_HEAD = 2**25, 26
+#: Pixels of the largest picture that is read, which takes up to 300 MB meanwhile; bytes that a PNG begins with and that
+#: tell its size.
+MAX_PIXELS, PNG_HEAD = 2**24, 26
 
 
 def read_rows(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> NDArray[Any]:
@@ -90,13 +92,20 @@ def read_file(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> 
     return rows, notes
 
 
+class _Stream:
+    """A file that NumPy does not know as one: of those it takes less than the header says, for some dtypes."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.read, self.seek, self.tell, self.seekable = file.read, file.seek, file.tell, file.seekable
+
+
 def _read_numpy(name: str) -> NDArray[Any]:
     import zipfile
 
     try:
         with open(name, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that Python 2 wrote
-            loaded = np.load(file, allow_pickle=False)
+            loaded: Any = np.load(_Stream(file), allow_pickle=False)
             if not isinstance(loaded, np.ndarray):  # an archive of arrays
                 loaded = _from_archive(loaded)
     except (
@@ -112,12 +121,9 @@ def _read_numpy(name: str) -> NDArray[Any]:
         zipfile.BadZipFile,
         zlib.error,
         RuntimeError,
+        OSError,  # of what unpacks: that the file can be read was seen before
         MemoryError,
     ) as error:
-        raise ValueError(f"{name} is not a usable NumPy file: {error}") from error
-    except OSError as error:
-        if error.errno is not None:  # of the system, not of what unpacks
-            raise
         raise ValueError(f"{name} is not a usable NumPy file: {error}") from error
     if loaded.ndim == 0 or loaded.dtype.kind not in "biuf":
         raise ValueError(f"{name} holds an array of shape {loaded.shape}, {loaded.dtype}; numbers were expected")
@@ -127,13 +133,17 @@ def _read_numpy(name: str) -> NDArray[Any]:
 
 def _from_archive(archive: Any) -> Any:
     """Return the array X of an .npz, or its only one."""
+    import zipfile
+
     if "X" not in archive.files and len(archive.files) != 1:
         raise ValueError(f"it holds the arrays {', '.join(archive.files[:9]) or '(none)'}; one named X was expected")
     wanted = "X" if "X" in archive.files else archive.files[0]
     for member in archive.zip.infolist():
-        if member.filename in (wanted, f"{wanted}.npy") and member.file_size > max(
-            MUCH, MAX_RATIO * member.compress_size
-        ):
+        if member.filename not in (wanted, f"{wanted}.npy"):
+            continue
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{wanted} is packed in a way that NumPy does not use")
+        if member.file_size > max(MUCH, MAX_RATIO * member.compress_size):
             raise ValueError(f"it says that {wanted} has {member.file_size} bytes, of {member.compress_size} packed")
     array = archive[wanted]
     if not isinstance(array, np.ndarray):
@@ -157,8 +167,10 @@ def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
         width, height, depth = struct.unpack(">IIB", head[16:25])
         if width * height > MAX_PIXELS:
             raise ValueError(f"it has {width} x {height} pixels, and more than {MAX_PIXELS} are not read")
-        with Image.open(name, formats=["PNG"]) as picture:
-            grey = _to_grey(picture, depth)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what only animations or photographs have
+            with Image.open(name, formats=["PNG"]) as picture:
+                grey = _to_grey(picture, depth)
         pixels = np.asarray(
             grey.resize((side, side), Image.Resampling.BOX if min(grey.size) >= side else Image.Resampling.BILINEAR)
         )

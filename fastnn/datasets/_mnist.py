@@ -158,10 +158,10 @@ def _pickled_set(pair: Any, dtype: np.dtype[Any]) -> Dataset:
         if X.dtype != np.uint8:
             raise ValueError(f"X is of dtype {X.dtype}")
         return Dataset(_scale(X, dtype), y.astype(np.int64))
-    if dtype == np.uint8:
-        X = np.rint(X / UINT8_SCALE)  # pixel / 256, as the tutorial's file has it
-        if not (X.min() >= 0 and X.max() <= 255):
+    with np.errstate(all="ignore"):  # what is beyond the dtype becomes infinity
+        X = np.rint(X / UINT8_SCALE) if dtype == np.uint8 else X.astype(dtype)
+        if dtype == np.uint8 and not (X.min() >= 0 and X.max() <= 255):  # pixel / 256, as the tutorial's file has it
             raise ValueError("X does not hold pixel / 256, so it cannot be had as uint8")
-    elif not np.isfinite(X).all():
-        raise ValueError("X holds NaN or infinity")
-    return Dataset(X.astype(dtype), y.astype(np.int64))
+    if not np.isfinite(X).all():
+        raise ValueError(f"X holds NaN, infinity or what is beyond {dtype}")
+    return Dataset(X.astype(dtype, copy=False), y.astype(np.int64))
