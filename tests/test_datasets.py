@@ -706,6 +706,12 @@ def test_pictures_too_large_are_refused_before_they_are_unpacked(tmp_path):
     path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
     with pytest.raises(ValueError, match="it has 65536 x 65536 pixels, and more than"):
         read_rows(path, 64)
+    # Pillow believes the last of several heads.
+    head = b"IHDR" + struct.pack(">II", 2**13, 2**13) + content[24:29]
+    second = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    path.write_bytes(content[:33] + second + content[33:])
+    with pytest.raises(ValueError, match="it has two sizes"):
+        read_rows(path, 64)
 
 
 def test_the_classifier_reads_a_drawn_digit(tmp_path, mnist):

@@ -170,6 +170,8 @@ def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what only animations or photographs have
             with Image.open(name, formats=["PNG"]) as picture:
+                if picture.size != (width, height):
+                    raise ValueError("it has two sizes")
                 grey = _to_grey(picture, depth)
         pixels = np.asarray(
             grey.resize((side, side), Image.Resampling.BOX if min(grey.size) >= side else Image.Resampling.BILINEAR)
