@@ -276,6 +276,8 @@ def check_writable(path: Any, name: str = "path") -> str:
     try:
         if not text:
             raise ValueError("it is empty")
+        if os.path.exists(text) and not os.path.isfile(text) and not os.path.isdir(text):
+            return text  # a pipe or a device, which is not replaced
         target = os.path.realpath(text)
         folder = os.path.dirname(target)
         if os.path.isdir(target) or text.endswith(("/", os.sep)):
@@ -286,8 +288,6 @@ def check_writable(path: Any, name: str = "path") -> str:
             raise FileNotFoundError(f"{name}: the folder {folder} does not exist")
         with contextlib.suppress(FileNotFoundError):
             os.lstat(target)
-        if os.path.exists(target) and not os.path.isfile(target):
-            return text  # a pipe or a device is not replaced
         with tempfile.TemporaryFile(dir=folder):
             return text
     except OSError as error:

@@ -367,6 +367,8 @@ def train_command(arguments: argparse.Namespace) -> int:
     if not 1 <= n_rows <= len(train.y):
         raise ValueError(f"--rows must be from 1 to {len(train.y)}, not {n_rows}")
     n_classes = max(int(part.y.max(initial=0)) for part in (train, valid, test)) + 1
+    if n_classes > sum(len(part.y) for part in (train, valid, test)):
+        raise ValueError(f"the data have fewer images than the {n_classes:,} classes that the largest label asks for")
     network = Network(
         [train.X.shape[1], *arguments.hidden, n_classes],
         arguments.activation if len(arguments.activation) > 1 else arguments.activation[0],

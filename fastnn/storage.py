@@ -28,11 +28,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
     What is no file, such as a pipe or /dev/null, is written to and stays what it is.
     """
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):
-        with open(target, "wb") as stream:
+    name = os.fsdecode(path)
+    if os.path.exists(name) and not os.path.isfile(name):
+        with open(name, "wb") as stream:
             stream.write(content)
         return
+    target = os.path.realpath(name)
     # Its own name, however long: a file may have one of as many bytes as the system allows.
     temporary = os.path.join(os.path.dirname(target), f".fastnn-{os.urandom(6).hex()}")
     try:
@@ -45,7 +46,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         if isinstance(error, OSError):  # tells of the file that the caller knows
-            error.filename, error.filename2 = os.fsdecode(path), None
+            error.filename, error.filename2 = name, None
         raise
 
 

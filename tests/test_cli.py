@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import struct
@@ -208,6 +209,12 @@ def test_train_on_a_users_data(run, tmp_path):
     status, out, _ = run("evaluate", "digits.safetensors", "--data", data)
     assert status == 0
     assert "on 5 test images" in out
+
+
+def test_more_classes_than_images_are_a_mistake(run, tmp_path):
+    X = np.zeros((3, 4), "f4")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(((X, np.array([0, 1, 10**9])),) * 3))
+    refused(run("train", "--data", "a.pkl"), "fewer images than the 1,000,000,001 classes that the largest label")
 
 
 def test_pictures(run, tmp_path):
