@@ -7,11 +7,13 @@ engine uses, or raises a TypeError or ValueError that names the argument, what i
 from __future__ import annotations
 
 import copy
+import contextlib
 import itertools
 import math
 import numbers
 import operator
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -55,7 +57,10 @@ def check_number(value: Any, name: str, minimum: float, below: float = math.inf,
     """Return value as a float with minimum <= value < below (minimum < value if open_left)."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__})")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf if value == abs(value) else -math.inf
     if not (minimum <= number < below) or (open_left and number == minimum):
         lower = "above" if open_left else "at least"
         upper = "finite" if below == math.inf else f"below {below:g}"
@@ -254,6 +259,44 @@ def check_path(path: Any, name: str = "path") -> str:
         return os.fsdecode(path)
     except TypeError:
         raise TypeError(f"{name} must be a path, not {path!r} ({type(path).__name__})") from None
+
+
+def check_writable(path: Any, name: str = "path") -> str:
+    """Return the path, as str, of a file that can be written, now as after hours of training.
+
+    The system is asked: whether it can have a file of this name, and whether it lets one be made in the folder.
+
+    Raises
+    ------
+    OSError
+        If there is no such folder, if it cannot be written to, if the path is a folder's or the name too long.
+    ValueError
+        If no file can have this name.
+    """
+    text = check_path(path, name)
+    try:
+        if not text:
+            raise ValueError("it is empty")
+        if os.path.exists(text) and not os.path.isfile(text) and not os.path.isdir(text):
+            return text  # a pipe or a device, which is not replaced
+        target = os.path.realpath(text)
+        folder = os.path.dirname(target)
+        if os.path.isdir(target) or text.endswith(("/", os.sep)):
+            raise IsADirectoryError(f"{name}: {text} is a folder; the name of a file was expected")
+        if not os.path.isdir(folder):
+            if os.path.exists(folder):
+                raise NotADirectoryError(f"{name}: {folder} is not a folder")
+            raise FileNotFoundError(f"{name}: the folder {folder} does not exist")
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(target)
+        with tempfile.TemporaryFile(dir=folder):
+            return text
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(f"{name}: {text} cannot be written: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {text!r} cannot be the name of a file: {error}") from error
 
 
 def check_array(

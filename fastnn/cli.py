@@ -6,22 +6,29 @@ Like every front door it validates, translates and delegates; mistakes end in on
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 import fastnn
 from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, DivergenceError, Network, RMSprop, Trainer, schedules
 from fastnn._clock import STARTED
-from fastnn._validation import check_integer
+from fastnn._streams import Stream, lasting_streams
+from fastnn._validation import check_integer, check_number, check_writable
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, Fit, HistoryFile
-from fastnn.datasets import Dataset, load_mnist, read_rows
+from fastnn.datasets import Dataset, load_mnist
+from fastnn.datasets._csv import HEADERS
+from fastnn.datasets._files import read_file
 from fastnn.kernels.activations import ACTIVATIONS
+from fastnn.kernels.rows import UINT8_SCALE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,12 +57,27 @@ SCHEDULES: dict[str, tuple[Callable[[float, int], schedules.Schedule], str]] = {
     "inverse-scaling": (lambda rate, epochs: schedules.InverseScaling(rate), "by the root of the epochs"),
     "plateau": (lambda rate, epochs: schedules.OnPlateau(rate, patience=2), "a tenth after 3 epochs without a rise"),
 }
+PICTURE = 16  # inputs of the smallest network whose rows may be meant as pixels
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def percent(fraction: float) -> str:
     """Return a fraction as text in percent."""
     return f"{100 * fraction:.2f} %"
+
+
+def positive(text: str) -> float:
+    """Return a number above 0 that is written as one or as a fraction."""
+    above, _, below = text.partition("/")
+    try:
+        return check_number(float(above) / float(below or 1), "it", 0, open_left=True)
+    except (ValueError, ArithmeticError):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, such as 1/256, not {text!r}") from None
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 class Parser(argparse.ArgumentParser):
@@ -193,13 +215,27 @@ def build_parser() -> Parser:
     )
     common(argument, "digits with true and assigned classes and of the weights", data=False, threads=True)
 
-    argument = command("evaluate", evaluate_command, "Measure a saved model on the test images.")
+    argument = command("evaluate", evaluate_command, "Measure a saved model on the test images, by what fits its kind.")
     argument("model", "a file that was saved by fastnn", metavar="MODEL")
     common(argument, "digits, confusion matrix and weights")
 
-    argument = command("predict", predict_command, "Classify images; prints number, class and probability of each.")
+    argument = command(
+        "predict",
+        predict_command,
+        "Print what a model says of each row of a file, in columns parted by tabs: number and, by the model's kind, "
+        "class and its probability; for each label 0 or 1 and the probability of 1; or values. How the numbers were "
+        "scaled is told on the standard error stream.",
+    )
     argument("model", "a file that was saved by fastnn", metavar="MODEL")
     argument("file", ".npy, .npz, .csv, .png or IDX (.gz or not)", metavar="FILE")
+    argument(
+        "--scale",
+        "multiply the file's numbers by S, such as 1/256 or 1 (default: what the model's file says; where it says "
+        "nothing, uint8 is multiplied by 1/256 and all else taken as it is)",
+        type=positive,
+        metavar="S",
+    )
+    argument("--header", "whether a .csv file begins with a line of names", "auto", choices=HEADERS)
 
     argument = command(
         "benchmark", benchmark_command, "Time fastnn beside NumPy and whichever of JAX, PyTorch, scikit-learn is there."
@@ -218,17 +254,6 @@ def free_name(wanted: str) -> str:
     return str(path)
 
 
-def check_writable(path: str) -> None:
-    """Refuse a place that cannot be written to, before hours of work are meant for it."""
-    folder = os.path.dirname(os.path.realpath(path))
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a folder; a file name was expected")
-    if not os.path.isdir(folder):
-        raise ValueError(f"the folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"the folder {folder} cannot be written to")
-
-
 def plot_folder(arguments: argparse.Namespace) -> Path | None:
     """Return the folder for pictures, made, or None if none are wanted; fails early if they cannot be drawn."""
     if arguments.plot is None:
@@ -238,12 +263,15 @@ def plot_folder(arguments: argparse.Namespace) -> Path | None:
     plotting.new_figure(1, 1)
     folder = Path(arguments.plot)
     folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / "weights.png", "--plot")
     return folder
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write a picture and say where."""
-    figure.savefig(folder / name, dpi=130)
+    from fastnn import plotting
+
+    plotting.write_figure(figure, folder / name, dpi=130)
     print(f"picture: {folder / name}")
 
 
@@ -254,11 +282,14 @@ def report(network: Network, test: Dataset, folder: Path | None, examples: int =
     from fastnn import plotting
 
     assigned = network.predict(test.X)
-    wrong = np.flatnonzero(assigned != test.y)
-    for name, which in (("digits.png", np.arange(min(examples, len(test.y)))), ("mistakes.png", wrong[:examples])):
-        if len(which):
-            save_figure(plotting.plot_digits(test.X[which], test.y[which], assigned[which]), folder, name)
-    save_figure(plotting.plot_confusion(network.confusion_matrix(test.X, test.y)), folder, "confusion.png")
+    if network.classifies and assigned.size == len(test.y):  # one class or label each
+        assigned = assigned.ravel()
+        wrong = np.flatnonzero(assigned != test.y)
+        for name, which in (("digits.png", np.arange(min(examples, len(test.y)))), ("mistakes.png", wrong[:examples])):
+            if len(which):
+                save_figure(plotting.plot_digits(test.X[which], test.y[which], assigned[which]), folder, name)
+    if network.loss == "cross_entropy":
+        save_figure(plotting.plot_confusion(network.confusion_matrix(test.X, test.y)), folder, "confusion.png")
     save_figure(plotting.plot_weights(network), folder, "weights.png")
 
 
@@ -281,6 +312,17 @@ def make_optimizer(arguments: argparse.Namespace, epochs: int) -> Any:
     return SGD(rate, SGD_MOMENTUM if momentum is None else momentum) if kind is SGD else kind(rate)
 
 
+def check_places(arguments: argparse.Namespace, save_path: str) -> None:
+    """Refuse files that cannot be written, or would overwrite each other, before hours of work are meant for them."""
+    places = {"--save": save_path, "--history": arguments.history, "--checkpoint": arguments.checkpoint}
+    taken: dict[str, str] = {}
+    for option, path in places.items():
+        if path is not None:
+            other = taken.setdefault(os.path.realpath(check_writable(path, option)), option)
+            if other != option:
+                raise ValueError(f"{other} and {option} name the same file, {path}")
+
+
 def make_callbacks(arguments: argparse.Namespace, has_validation: bool, on_terminal: bool) -> list[Callback]:
     """Return what is to be told of the training; the checkpoint after what it keeps."""
     callbacks: list[Callback] = []
@@ -289,18 +331,32 @@ def make_callbacks(arguments: argparse.Namespace, has_validation: bool, on_termi
             raise ValueError("--early-stopping needs validation images, and there are none")
         callbacks.append(EarlyStopping(patience=arguments.early_stopping))
     if arguments.history is not None:
-        check_writable(arguments.history)
         callbacks.append(HistoryFile(arguments.history))
     if arguments.checkpoint is not None:
-        check_writable(arguments.checkpoint)
         callbacks.append(Checkpoint(arguments.checkpoint))
     return callbacks if on_terminal else [*callbacks, Lines()]
 
 
+def save_somewhere(network: Network, path: str) -> tuple[str, int]:
+    """Save a network, elsewhere if what could be written before the training no longer can; returns path and status."""
+    try:
+        network.save(path)
+        return path, 0
+    except OSError as error:
+        failure = error
+    for folder in (".", tempfile.gettempdir()):
+        with contextlib.suppress(OSError):
+            instead = os.path.normpath(free_name(os.path.join(folder, DEFAULT_MODEL)))
+            network.save(instead)
+            print(f"fastnn train: error: {path}: {failure.strerror}; saved as {instead} instead", file=sys.stderr)
+            return instead, 2
+    raise failure
+
+
 def train_command(arguments: argparse.Namespace) -> int:
     """Train, report and save."""
-    save_path = arguments.save or free_name(DEFAULT_MODEL)
-    check_writable(save_path)
+    save_path = free_name(DEFAULT_MODEL) if arguments.save is None else arguments.save
+    check_places(arguments, save_path)
     by_lbfgs = arguments.optimizer == "lbfgs"
     epochs = (LBFGS_EPOCHS if by_lbfgs else EPOCHS) if arguments.epochs is None else arguments.epochs
     batch_size = (0 if by_lbfgs else BATCH_SIZE) if arguments.batch_size is None else arguments.batch_size
@@ -311,12 +367,15 @@ def train_command(arguments: argparse.Namespace) -> int:
     if not 1 <= n_rows <= len(train.y):
         raise ValueError(f"--rows must be from 1 to {len(train.y)}, not {n_rows}")
     n_classes = max(int(part.y.max(initial=0)) for part in (train, valid, test)) + 1
+    if n_classes > sum(len(part.y) for part in (train, valid, test)):
+        raise ValueError(f"the data have fewer images than the {n_classes:,} classes that the largest label asks for")
     network = Network(
         [train.X.shape[1], *arguments.hidden, n_classes],
         arguments.activation if len(arguments.activation) > 1 else arguments.activation[0],
         arguments.dtype,
         arguments.seed,
     )
+    network.input_scale = UINT8_SCALE  # the data are pixels
     on_terminal = sys.stderr.isatty()
     trainer = Trainer(
         network,
@@ -352,7 +411,7 @@ def train_command(arguments: argparse.Namespace) -> int:
             raise
         print(f"fastnn train: error: {error}", file=sys.stderr)
         history, status = error.history, 2
-    network.save(save_path)
+    save_path, saved = save_somewhere(network, save_path)
     elapsed = time.perf_counter() - STARTED
     wrong = network.error(test.X, test.y)
     print(
@@ -366,7 +425,7 @@ def train_command(arguments: argparse.Namespace) -> int:
         save_figure(plotting.plot_history(history), folder, "learning-curves.png")
     report(network, test, folder)
     print(f"next: fastnn evaluate {save_path}")
-    return status
+    return status or saved
 
 
 def tutorial_command(arguments: argparse.Namespace) -> int:
@@ -412,32 +471,148 @@ def tutorial_command(arguments: argparse.Namespace) -> int:
 
 
 def evaluate_command(arguments: argparse.Namespace) -> int:
-    """Print error, log-likelihood and confusion matrix of a saved model."""
+    """Print how well a saved model does on the test images, by the measures of its kind."""
     network = Network.load(arguments.model)
     folder = plot_folder(arguments)
     _, _, test = load_mnist(arguments.data, network.dtype)
-    matrix = network.confusion_matrix(test.X, test.y)
-    print(f"{network} on {len(test.y):,} test images")
-    print(f"error           {percent(network.error(test.X, test.y))}")
-    print(f"log-likelihood  {network.log_likelihood(test.X, test.y):.4f} nats")
+    if test.X.shape[1] != network.n_in:
+        raise ValueError(f"{arguments.model} has {network.n_in} inputs, and the images have {test.X.shape[1]} pixels")
+    scale = UINT8_SCALE if network.input_scale is None else network.input_scale
+    test = test._replace(X=scaled(test.X, scale / UINT8_SCALE, network))  # the pixels come multiplied by UINT8_SCALE
+    y, meaning = targets(network, test.y)
+    print(f"{network} on {len(y):,} test images, pixels multiplied by {fraction(scale)}")
+    if meaning:
+        print(f"wanted: {meaning}")
+    log_likelihood = network.log_likelihood(test.X, y)
+    if network.classifies:
+        print(f"error           {percent(network.error(test.X, y))}{'' if y.ndim == 1 else ' of the labels'}")
+        print(f"log-likelihood  {log_likelihood:.4f} nats")
+    else:
+        print(f"mean error      {np.abs(network.predict(test.X) - y.reshape(len(y), -1)).mean():.6g}")
+        print(f"loss            {-log_likelihood:.6g} ({network.loss})")
+    if network.loss == "cross_entropy":
+        print_confusion(network.confusion_matrix(test.X, y))
+    elif network.classifies:
+        print_labels(network.predict(test.X), y.reshape(len(y), -1))
+    report(network, test, folder)
+    return 0
+
+
+def targets(network: Network, classes: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
+    """Return what a network of this kind should give for images of these classes, and what that is, in words."""
+    n_classes = int(classes.max()) + 1
+    needed = 2 if network.n_out == 1 and network.loss == "binary_cross_entropy" else network.n_out
+    if n_classes > needed and (network.classifies or network.n_out > 1):
+        raise ValueError(
+            f"the test images have {n_classes} classes, which do not go with the model's "
+            f"{plural(network.n_out, 'output')} and {network.loss} loss"
+        )
+    if network.loss == "cross_entropy":
+        return classes, ""
+    if network.n_out == 1:
+        return classes.astype(network.dtype), "the class"
+    wanted = np.eye(network.n_out, dtype=network.dtype)[classes]
+    return wanted, "1 from the output of an image's class, 0 from the others"
+
+
+def print_confusion(matrix: NDArray[np.intp]) -> None:
+    """Print how many rows of each class got each class."""
     width = max(len(str(matrix.max())), len(str(len(matrix)))) + 2
     print("\nconfusion matrix: true class down, assigned class across")
     print(" " * 4 + "".join(f"{k:{width}}" for k in range(len(matrix))) + "     error")
     for k, row in enumerate(matrix):
         wrong = percent(1 - row[k] / row.sum()) if row.sum() else "-"
         print(f"{k:4}" + "".join(f"{count or '.':>{width}}" for count in row) + f"  {wrong:>8}")
-    report(network, test, folder)
-    return 0
+
+
+def print_labels(assigned: NDArray[Any], true: NDArray[Any]) -> None:
+    """Print how often each label, down, was assigned where it holds and where it does not."""
+    print("\nimages that have each label, that it was assigned to, where it was missed, and where it was wrong")
+    print("label       true   assigned     missed      wrong     error")
+    for k, (found, wanted) in enumerate(zip(assigned.T == 1, true.T == 1, strict=True)):
+        missed, wrong = int((wanted & ~found).sum()), int((found & ~wanted).sum())
+        error = percent((missed + wrong) / len(wanted))
+        print(f"{k:5} {wanted.sum():10} {found.sum():10} {missed:10} {wrong:10} {error:>9}")
+
+
+def fraction(scale: float) -> str:
+    """Return a scale as people write it: 1/256 where it is that."""
+    inverse = round(1 / scale) if scale > 1e-9 else 0
+    return f"1/{inverse}" if inverse > 1 and 1 / inverse == scale else f"{scale:.17g}"
+
+
+def scaled(rows: NDArray[Any], scale: float, network: Network) -> NDArray[Any]:
+    """Return rows multiplied by scale, as floats that hold them; uint8 where the network itself does it."""
+    if scale == 1 or (rows.dtype == np.uint8 and scale == UINT8_SCALE):
+        return rows.astype(network.dtype) if rows.dtype == np.uint8 and scale == 1 else rows
+    with np.errstate(all="ignore"):  # what is not finite is refused
+        product: NDArray[Any] = np.multiply(rows.astype(np.result_type(rows.dtype, network.dtype)), scale)
+    return product
+
+
+def choose_scale(arguments: argparse.Namespace, network: Network, rows: NDArray[Any]) -> tuple[float, str]:
+    """Return what the numbers of a file are multiplied by, and why; their values play no part."""
+    if arguments.scale is not None:
+        return arguments.scale, "as --scale says"
+    if network.input_scale is not None:
+        return network.input_scale, "as the model's file says"
+    if rows.dtype == np.uint8:
+        return UINT8_SCALE, "as pixels are, since the model's file does not say how"
+    return 1.0, "since the model's file does not say how to scale them"
+
+
+def hint(rows: NDArray[Any], scale: float, known: bool) -> str:
+    """Return what looks wrong about scaled numbers, or nothing; it is for the user to change that."""
+    if not rows.size:
+        return ""
+    low, high = float(rows.min()), float(rows.max())
+    told = f"the numbers go from {low:g} to {high:g}"
+    if scale < 1 and low >= -1 and 0 < high <= 1:
+        return f"hint: {told}, as if they were scaled already; --scale 1 takes them as they are"
+    if scale < 1 and high * scale > 1:
+        return f"hint: {told}, which times {fraction(scale)} is more than 1; --scale tells another factor"
+    like_pixels = not known and scale == 1 and rows.shape[1] >= PICTURE and low >= 0 and 1 < high <= 255
+    if like_pixels and (rows == np.floor(rows)).all():
+        return f"hint: {told} and are whole, as pixels are; --scale {fraction(UINT8_SCALE)} is for models of pixels"
+    return ""
 
 
 def predict_command(arguments: argparse.Namespace) -> int:
-    """Print the class of each image in a file."""
+    """Print what a network says of each row of a file, in columns for its kind."""
     network = Network.load(arguments.model)
-    probabilities = network.predict_proba(read_rows(arguments.file, network.n_in))
-    print("image\tclass\tprobability")
-    for i, row in enumerate(probabilities):
-        print(f"{i}\t{row.argmax()}\t{row.max():.4f}")
+    rows, notes = read_file(arguments.file, network.n_in, arguments.header)
+    scale, why = choose_scale(arguments, network, rows)
+    how = "taken as they are" if scale == 1 else f"multiplied by {fraction(scale)}"
+    told = [
+        f"{plural(len(rows), 'row')} of {plural(network.n_in, 'number')} ({rows.dtype}), {how}, {why}",
+        *notes,
+        "" if arguments.scale is not None else hint(rows, scale, network.input_scale is not None),
+    ]
+    table = answers(network, scaled(rows, scale, network))
+    names = next(table)  # by then it is known that there are answers
+    print("\n".join(f"{arguments.file}: {line}" for line in told if line), file=sys.stderr)
+    print("row", *names, sep="\t")
+    for i, cells in enumerate(table):
+        print(i, *cells, sep="\t")
     return 0
+
+
+def answers(network: Network, X: NDArray[Any]) -> Iterator[list[Any]]:
+    """Names of the columns that fit a network's kind, then their values for each row, as `Network.predict` has them."""
+    predicted = network.predict(X)
+    if network.loss == "cross_entropy":
+        yield ["class", "probability"]
+        for k, row in zip(predicted, network.predict_proba(X), strict=True):
+            yield [k, f"{row[k]:.4f}"]
+        return
+    names = [""] if network.n_out == 1 else [f" {k}" for k in range(network.n_out)]
+    if not network.classifies:
+        yield [f"value{name}" for name in names]
+        yield from (list(map(str, row)) for row in predicted)  # as few digits as tell them apart
+        return
+    yield [f"{kind}{name}" for name in names for kind in ("label", "probability")]
+    for labels, row in zip(predicted, network.predict_proba(X), strict=True):
+        yield [cell for label, p in zip(labels, row, strict=True) for cell in (label, f"{p:.4f}")]
 
 
 def benchmark_command(arguments: argparse.Namespace) -> int:
@@ -448,21 +623,32 @@ def benchmark_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None, streams: tuple[Stream, Stream]) -> int:
     """Run the command line and return its exit status."""
+    output, _ = streams
     parsed = build_parser().parse_args(arguments)
     try:
         status: int = parsed.run(parsed)
-        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe has left; nothing more can be said, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, TypeError, OSError, ImportError, ArithmeticError, MemoryError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        text = str(error)
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            text = f"{error.filename}: {error.strerror}"
+        message = " ".join(text.split()) or type(error).__name__
         print(f"fastnn {parsed.command}: error: {message}", file=sys.stderr)
         return 2
+    output.flush()
+    if output.error is not None and not isinstance(output.error, BrokenPipeError):  # whose reader has seen enough
+        kind, lost = ("warning", 0) if parsed.command == "train" else ("error", 2)  # what training gives is the model
+        reason = getattr(output.error, "strerror", None) or output.error
+        print(f"fastnn {parsed.command}: {kind}: the output cannot be written: {reason}", file=sys.stderr)
+        return status or lost
     return status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; what becomes of its output is no matter to a training."""
+    with lasting_streams() as streams:
+        return run(arguments, streams)

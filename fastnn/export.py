@@ -134,7 +134,8 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
         Checked.  Its input is ``"X"`` (n, n_in), of the network's dtype: pixels of uint8 must be multiplied by
         1/256 before, as the network itself does.  The outputs of a classifier are ``"probabilities"`` and ``"labels"``
         (int64), as `Network.predict_proba` and `Network.predict` return them; that of regression is ``"values"``.  The
-        metadata holds this package's version under ``"fastnn"``, and the network's description under ``"network"``.
+        metadata holds this package's version under ``"fastnn"``, the network's description under ``"network"``, and its
+        `input_scale`, if it has one, under ``"input_scale"``.
 
     Raises
     ------
@@ -177,7 +178,9 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
         producer_name="fastnn",
         producer_version=__version__,
     )
-    onnx.helper.set_model_props(model, {"fastnn": __version__, "network": repr(network)})
+    told = {"fastnn": __version__, "network": repr(network)}
+    told |= {} if network.input_scale is None else {"input_scale": repr(network.input_scale)}
+    onnx.helper.set_model_props(model, told)
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
         storage.write_atomically(path, model.SerializeToString())

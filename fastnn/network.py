@@ -19,6 +19,7 @@ from fastnn._validation import (
     check_dtype,
     check_loss,
     check_not_empty,
+    check_number,
     check_rows,
     check_seed,
     check_sizes,
@@ -138,6 +139,10 @@ class Network:
         running statistics that predictions are made with.  Empty without it.
     parameters : (n_parameters,) array
         All of them in one vector, that these are views of.
+    input_scale : float or None, default None
+        What raw numbers in files are multiplied by before they are this network's inputs, above 0; None where that is
+        not known.  It is kept with the network for those who read such files, as ``fastnn predict`` does; the methods
+        here do not use it.
 
     Notes
     -----
@@ -172,6 +177,8 @@ class Network:
     >>> net.weights[0].shape, net.biases[1].shape
     ((784, 20), (10,))
     """
+
+    _input_scale: float | None = None
 
     def __init__(
         self,
@@ -238,6 +245,15 @@ class Network:
     def batch_norm(self) -> bool:
         """Whether the hidden layers are batch-normalised."""
         return self._batch_norm
+
+    @property
+    def input_scale(self) -> float | None:
+        """What raw numbers in files are multiplied by before they are inputs; None where that is not known."""
+        return self._input_scale
+
+    @input_scale.setter
+    def input_scale(self, scale: float | None) -> None:
+        self._input_scale = None if scale is None else check_number(scale, "input_scale", 0, open_left=True)
 
     @property
     def parameters(self) -> NDArray[Any]:
@@ -347,7 +363,7 @@ class Network:
         return f"Network({list(self.sizes)}{middle}, dtype={self.dtype.name!r}{loss}{batch_norm})"
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("sizes", "activation", "loss", "batch_norm", "parameters")
+        names = ("sizes", "activation", "loss", "batch_norm", "parameters", "input_scale")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -355,6 +371,7 @@ class Network:
         self._loss, self._batch_norm = state["loss"], state["batch_norm"]
         self._allocate(state["parameters"].dtype)
         self._parameters[:] = state["parameters"]
+        self.input_scale = state.get("input_scale")  # pickles of earlier versions do not have it
 
     def engine(self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None) -> Engine:
         """Return the engine that trains this network's parameters."""
@@ -374,6 +391,7 @@ class Network:
             return self
         plain = self._empty(self.sizes, self.activation, self.loss, False, self.dtype)
         plain.parameters = self.parameters[: plain.parameters.size]
+        plain.input_scale = self.input_scale
         norms = zip(plain.weights, plain.biases, self.scales, self.means, self.variances, strict=False)
         for weight, bias, scale, mean, variance in norms:
             factor = scale / np.sqrt(variance.astype(np.float64) + EPSILON)
@@ -503,7 +521,7 @@ class Network:
         layers = [list(pair) for pair in zip(self.weights, self.biases, strict=True)]
         for layer, *norm in zip(layers, self.scales, self.means, self.variances, strict=False):
             layer += norm
-        storage.save_network(path, self.sizes, self.activation, self.loss, self.batch_norm, layers)
+        storage.save_network(path, self.sizes, self.activation, self.loss, self.batch_norm, layers, self.input_scale)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -516,9 +534,10 @@ class Network:
         ValueError
             If the file is damaged or is not a network of this package; the message names it.
         """
-        sizes, activations, loss, batch_norm, dtype, layers = storage.load_network(path)
-        network = cls._empty(sizes, activations, loss, batch_norm, dtype)
+        kind, layers = storage.load_network(path)
+        network = cls._empty(kind.sizes, kind.activations, kind.loss, kind.batch_norm, kind.dtype)
+        network.input_scale = kind.input_scale
         network.weights, network.biases = zip(*(layer[:2] for layer in layers), strict=True)
-        if batch_norm and len(layers) > 1:
+        if kind.batch_norm and len(layers) > 1:
             network.scales, network.means, network.variances = zip(*(layer[2:] for layer in layers[:-1]), strict=True)
         return network

@@ -1,16 +1,19 @@
-"""Pictures, with matplotlib (extra ``plot``).  Each function returns a Figure: save it with ``savefig``."""
+"""Pictures, with matplotlib (extra ``plot``).  Each `plot_` function returns a Figure."""
 
 from __future__ import annotations
 
+import io
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._validation import check_integer
+from fastnn._validation import check_integer, check_path
 from fastnn.callbacks import History
 from fastnn.network import Network
+from fastnn.storage import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +29,48 @@ def new_figure(width: float, height: float) -> Figure:
     except ImportError as error:
         raise ImportError('pictures need matplotlib: pip install "fastnn[plot]"') from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """Return matplotlib's name of the format that a file's ending asks for, its default where there is none.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib writes no such files.
+    """
+    import matplotlib
+
+    name = check_path(path)
+    kind = os.path.splitext(name)[1][1:].lower() or str(matplotlib.rcParams["savefig.format"])
+    known = new_figure(1, 1).canvas.get_supported_filetypes()
+    if kind not in known:
+        raise ValueError(f"{name} must end in one of {', '.join(f'.{ending}' for ending in sorted(known))}")
+    return kind
+
+
+def write_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None = None) -> None:
+    """Write a picture, atomically: a crash leaves an old file whole.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        What is to be seen.
+    path : path
+        Its ending tells the format, any that matplotlib writes.
+    dpi : float or None, default None
+        Dots per inch; None takes matplotlib's setting.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib knows no such format.
+    OSError
+        If the file cannot be written.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format=picture_format(path), dpi=dpi)
+    write_atomically(path, content.getvalue())
 
 
 def image_shape(n_pixels: int) -> tuple[int, int]:

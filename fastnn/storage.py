@@ -9,32 +9,44 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_activations, check_choice, check_dtype, check_loss, check_path, check_sizes
+from fastnn._validation import check_activations, check_choice, check_loss, check_number, check_path, check_sizes
 
 FORMAT = 1
 KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes
 CHECKPOINT_KEY, CHECKPOINT_FORMAT = "fastnn checkpoint", 2
+MAX_DESCRIPTION = 10**6  # characters of JSON that tell a network's architecture; a hundred will do
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file format's
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves either the old content or the new one, whole."""
-    target = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.{os.urandom(8).hex()}")
+    """Write a file so that a crash at any moment leaves either the old content or the new one, whole.
+
+    What is no file, such as a pipe or /dev/null, is written to and stays what it is.
+    """
+    name = os.fsdecode(path)
+    if os.path.exists(name) and not os.path.isfile(name):
+        with open(name, "wb") as stream:
+            stream.write(content)
+        return
+    target = os.path.realpath(name)
+    # Its own name, however long: a file may have one of as many bytes as the system allows.
+    temporary = os.path.join(os.path.dirname(target), f".fastnn-{os.urandom(6).hex()}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError):  # tells of the file that the caller knows
+            error.filename, error.filename2 = name, None
         raise
 
 
@@ -51,6 +63,7 @@ def save_network(
     loss: str,
     batch_norm: bool,
     layers: list[list[NDArray[Any]]],
+    input_scale: float | None = None,
 ) -> None:
     """Write a network's architecture and its layers: weight (n_in, n_out), bias (n_out,) and what normalises them."""
     import safetensors.numpy
@@ -59,6 +72,7 @@ def save_network(
     architecture = {"format": FORMAT, "sizes": sizes, "activation": activations, "loss": loss, "dtype": dtype}
     # Without batch normalisation the file is one that earlier versions read.
     architecture |= {"batch_norm": True} if batch_norm else {}
+    architecture |= {} if input_scale is None else {"input_scale": input_scale}
     metadata = {KEY: json.dumps(architecture)}
     tensors = {
         name: array
@@ -97,15 +111,24 @@ def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
         if content["format"] != CHECKPOINT_FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {CHECKPOINT_FORMAT}")
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path} is not a usable checkpoint: {error}") from error
     return content, tensors
 
 
-def load_network(
-    path: str | os.PathLike[str],
-) -> tuple[tuple[int, ...], tuple[str, ...], str, bool, np.dtype[Any], list[list[NDArray[Any]]]]:
-    """Read what `save_network` wrote: sizes, activations, loss, batch_norm, dtype and layers.
+class Architecture(NamedTuple):
+    """All that a network is but for its arrays."""
+
+    sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    loss: str
+    batch_norm: bool
+    dtype: np.dtype[Any]
+    input_scale: float | None
+
+
+def load_network(path: str | os.PathLike[str]) -> tuple[Architecture, list[list[NDArray[Any]]]]:
+    """Read what `save_network` wrote.
 
     Raises
     ------
@@ -121,7 +144,8 @@ def load_network(
         pass
     try:
         with safe_open(path, framework="numpy") as file:
-            sizes, activations, loss, batch_norm, dtype = _architecture(file.metadata() or {})
+            architecture = _architecture(file.metadata() or {})
+            sizes, _, _, batch_norm, dtype, _ = architecture
             names = tensor_names(len(sizes) - 1, batch_norm)
             if set(file.keys()) != {name for layer in names for name in layer}:
                 raise ValueError(f"its tensors are not those of a network of {len(names)} layers")
@@ -136,14 +160,16 @@ def load_network(
                 raise ValueError("it holds NaN or infinity")
             if batch_norm and any(layer[-1].min() < 0 for layer in layers[:-1]):
                 raise ValueError("it holds a negative variance")
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path} is not a usable fastnn network: {error}") from error
-    return sizes, activations, loss, batch_norm, dtype, layers
+    return architecture, layers
 
 
-def _architecture(metadata: dict[str, str]) -> tuple[tuple[int, ...], tuple[str, ...], str, bool, np.dtype[Any]]:
+def _architecture(metadata: dict[str, str]) -> Architecture:
     if KEY not in metadata:
         raise ValueError(f"its metadata has no {KEY!r}")
+    if len(metadata[KEY]) > MAX_DESCRIPTION:
+        raise ValueError(f"its description has {len(metadata[KEY])} characters")
     architecture = json.loads(metadata[KEY])
     if architecture["format"] != FORMAT:
         raise ValueError(f"its format is {architecture['format']!r}, not {FORMAT}")
@@ -151,4 +177,7 @@ def _architecture(metadata: dict[str, str]) -> tuple[tuple[int, ...], tuple[str,
     activations = check_activations(architecture["activation"], len(sizes) - 2)
     loss = check_loss(architecture.get("loss", "cross_entropy"))  # files of earlier versions do not name it
     batch_norm = check_choice(architecture.get("batch_norm", False), "batch_norm", [False, True])
-    return sizes, activations, loss, batch_norm, check_dtype(architecture["dtype"])
+    dtype = np.dtype(check_choice(architecture["dtype"], "dtype", DTYPES))
+    scale = architecture.get("input_scale")
+    input_scale = None if scale is None else check_number(scale, "input_scale", 0, open_left=True)
+    return Architecture(sizes, activations, loss, batch_norm, dtype, input_scale)

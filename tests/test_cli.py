@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -209,6 +211,12 @@ def test_train_on_a_users_data(run, tmp_path):
     assert "on 5 test images" in out
 
 
+def test_more_classes_than_images_are_a_mistake(run, tmp_path):
+    X = np.zeros((3, 4), "f4")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(((X, np.array([0, 1, 10**9])),) * 3))
+    refused(run("train", "--data", "a.pkl"), "fewer images than the 1,000,000,001 classes that the largest label")
+
+
 def test_pictures(run, tmp_path):
     _, out, _ = run(*FAST, "--plot", "some/where")
     pictures = sorted(path.name for path in (tmp_path / "some" / "where").iterdir())
@@ -247,23 +255,264 @@ def test_evaluate(run, model):
     np.testing.assert_array_equal(matrix, network.confusion_matrix(test.X, test.y))
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.csv", "a.png"])
-def test_predict(run, model, tmp_path, name):
-    _, _, test = fastnn.datasets.load_mnist(dtype="uint8")
-    X = test.X[: 1 if name == "a.png" else 3]
-    path = tmp_path / name
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "float64", "csv", "npz", "idx", "png"])
+@pytest.mark.parametrize("scale", [1 / 256, 1 / 255, 1.0])
+def test_predict_scales_every_format_alike(run, model, tmp_path, kind, scale):
+    network = fastnn.Network.load(model)
+    network.input_scale = scale
+    network.save(model)
+    X = fastnn.datasets.load_mnist(dtype="uint8")[2].X[: 1 if kind == "png" else 3]
+    path = tmp_path / {"csv": "a.csv", "npz": "a.npz", "png": "a.png", "idx": "a"}.get(kind, "a.npy")
     {
-        ".npy": lambda: np.save(path, X),
-        ".npz": lambda: np.savez(path, X=X),
-        ".csv": lambda: np.savetxt(path, X, fmt="%d", delimiter=","),
-        ".png": lambda: Image.fromarray(X[0].reshape(28, 28)).save(path),
-    }[path.suffix]()
+        "csv": lambda: np.savetxt(path, X, fmt="%d", delimiter=","),
+        "npz": lambda: np.savez(path, X=X),
+        "png": lambda: Image.fromarray(X[0].reshape(28, 28)).save(path),
+        "idx": lambda: path.write_bytes(struct.pack(">BBBB2I", 0, 0, 8, 2, *X.shape) + X.tobytes()),
+    }.get(kind, lambda: np.save(path, X.astype(kind)))()
     status, out, err = run("predict", model, path)
-    assert (status, err) == (0, "")
+    assert status == 0
+    dtype = {"csv": "float64", "npz": "uint8", "idx": "uint8", "png": "uint8"}.get(kind, kind)
+    how = {1 / 256: "multiplied by 1/256", 1 / 255: "multiplied by 1/255", 1: "taken as they are"}[scale]
+    rows = "1 row" if kind == "png" else "3 rows"
+    assert err == f"{path}: {rows} of 784 numbers ({dtype}), {how}, as the model's file says\n"
     lines = [line.split("\t") for line in out.splitlines()]
-    assert lines[0] == ["image", "class", "probability"]
-    probabilities = fastnn.Network.load(model).predict_proba(X)
+    assert lines[0] == ["row", "class", "probability"]
+    probabilities = network.predict_proba(X.astype(np.float32) * scale)
     assert lines[1:] == [[str(i), str(p.argmax()), f"{p.max():.4f}"] for i, p in enumerate(probabilities)]
+
+
+def small_network(loss="cross_entropy", n_out=2, **options):
+    """A network of three inputs whose answers depend on their scale."""
+    network = fastnn.Network([3, 4, n_out], "tanh", "float64", seed=1, loss=loss, **options)
+    network.weights[0] = network.weights[0] / 40
+    return network
+
+
+def test_a_row_is_answered_alike_whatever_the_others_and_the_format(run, tmp_path):
+    network = small_network()
+    row = np.array([[150, 20, 30]])
+    for scale in (None, 1 / 256):
+        network.input_scale = scale
+        network.save("net")
+        expected = f"{network.predict_proba(row * (scale or 1)).max():.4f}"
+        answers = []
+        for others in (np.empty((0, 3)), [[256, 0, 0]], [[1, 0, 1]], [[0.5, 0, 0]], [[-1, 2, 3]]):
+            X = np.vstack([row, others])
+            for dtype in ("int64", "float32", "float64", "csv", "whole csv"):
+                if dtype.endswith("csv"):
+                    np.savetxt("a.csv", X, fmt="%g" if dtype == "whole csv" else "%.18e", delimiter=",")
+                else:
+                    np.save("a.npy", X.astype(dtype))
+                status, out, _ = run("predict", "net", "a.csv" if dtype.endswith("csv") else "a.npy")
+                assert status == 0
+                answers.append(out.splitlines()[1].split("\t")[2])
+        assert answers == [expected] * 25
+
+
+def test_predict_without_a_known_scale(run, tmp_path):
+    network = small_network()
+    network.save("net")
+    X = np.array([[150, 20, 30], [1, 2, 255]])
+    for dtype, factor, told in (
+        ("uint8", 1 / 256, "multiplied by 1/256, as pixels are, since the model's file does not say how"),
+        ("int16", 1, "taken as they are, since the model's file does not say how to scale them"),
+        ("float32", 1, "taken as they are, since the model's file does not say how to scale them"),
+    ):
+        np.save("a.npy", X.astype(dtype))
+        status, out, err = run("predict", "net", "a.npy")
+        assert (status, err) == (0, f"a.npy: 2 rows of 3 numbers ({dtype}), {told}\n")
+        answers = [line.split("\t")[2] for line in out.splitlines()[1:]]
+        assert answers == [f"{p.max():.4f}" for p in network.predict_proba(X * factor)]
+
+
+@pytest.mark.parametrize(
+    ("given", "scale"), [("1", 1), ("1/256", 1 / 256), ("0.004", 0.004), ("1e-3", 1e-3), ("3/4", 0.75)]
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float64", "int32"])
+@pytest.mark.parametrize("known", [None, 1 / 255])
+def test_the_scale_that_is_given_counts(run, given, scale, dtype, known):
+    network = small_network()
+    network.input_scale = known
+    network.save("net")
+    X = np.array([[150, 20, 30], [1, 2, 255]])
+    np.save("a.npy", X.astype(dtype))
+    status, out, err = run("predict", "net", "a.npy", "--scale", given)
+    assert status == 0
+    assert len(err.splitlines()) == 1
+    assert "as --scale says" in err
+    answers = [line.split("\t")[2] for line in out.splitlines()[1:]]
+    assert answers == [f"{p.max():.4f}" for p in network.predict_proba(X * scale)]
+
+
+@pytest.mark.parametrize(
+    ("scale", "X", "words"),
+    [
+        (1 / 256, np.linspace(0, 1, 32), "from 0 to 1, as if they were scaled already; --scale 1"),
+        (1 / 256, np.arange(32) * 8, None),
+        (1 / 256, np.arange(32) * 2000, "from 0 to 62000, which times 1/256 is more than 1"),
+        (1 / 256, np.zeros(32), None),
+        (None, np.arange(32) * 8, "from 0 to 248 and are whole, as pixels are; --scale 1/256"),
+        (None, np.arange(32) * 9, None),
+        (None, np.arange(32) * 7.5, None),
+        (None, np.linspace(0, 1, 32), None),
+    ],
+)
+def test_predict_hints_at_numbers_that_look_wrongly_scaled_and_changes_nothing(run, scale, X, words):
+    network = fastnn.Network([16, 4, 2])
+    network.input_scale = scale
+    network.save("net")
+    X = X.reshape(2, 16)
+    np.save("a.npy", X)
+    _, out, err = run("predict", "net", "a.npy")
+    hints = [line for line in err.splitlines() if "hint: " in line]
+    assert len(hints) == (words is not None)
+    assert not hints or words in hints[0]
+    assert [line.split("\t")[2] for line in out.splitlines()[1:]] == [
+        f"{p.max():.4f}" for p in network.predict_proba(X * (scale or 1))
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_out", [1, 3])
+def test_predict_with_labels(run, rng, n_out, dtype):
+    network = fastnn.Network([3, 4, n_out], dtype=dtype, loss="binary_cross_entropy")
+    network.save("net")
+    X = rng.standard_normal((20, 3))
+    np.save("a.npy", X)
+    status, out, _ = run("predict", "net", "a.npy")
+    assert status == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    if n_out == 1:
+        assert lines[0] == ["row", "label", "probability"]
+    else:
+        assert lines[0] == ["row", "label 0", "probability 0", "label 1", "probability 1", "label 2", "probability 2"]
+    assert [line[0] for line in lines[1:]] == list(map(str, range(20)))
+    labels = np.array([line[1::2] for line in lines[1:]], int)
+    np.testing.assert_array_equal(labels, network.predict(X))
+    assert set(labels.ravel()) == {0, 1}
+    assert [line[2::2] for line in lines[1:]] == [[f"{p:.4f}" for p in row] for row in network.predict_proba(X)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n_out", "names"), [(1, ["value"]), (2, ["value 0", "value 1"])])
+@pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])
+def test_predict_with_real_outputs(run, rng, n_out, names, dtype, loss):
+    network = fastnn.Network([3, 4, n_out], dtype=dtype, loss=loss)
+    network.save("net")
+    X = rng.standard_normal((5, 3))
+    np.save("a.npy", X)
+    status, out, _ = run("predict", "net", "a.npy")
+    assert status == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert lines[0] == ["row", *names]
+    np.testing.assert_array_equal(np.array([line[1:] for line in lines[1:]], dtype), network.predict(X))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "squared"])
+def test_predict_without_rows(run, loss):
+    small_network(loss).save("net")
+    np.save("a.npy", np.empty((0, 3)))
+    status, out, _ = run("predict", "net", "a.npy")
+    assert status == 0
+    assert len(out.splitlines()) == 1
+
+
+def test_train_says_how_pixels_were_scaled(run, tmp_path):
+    run(*FAST, "--epochs", 0)
+    assert fastnn.Network.load(tmp_path / "digits.safetensors").input_scale == 1 / 256
+
+
+def test_predict_with_a_header(run, tmp_path):
+    network = small_network()
+    network.save("net")
+    (tmp_path / "a.csv").write_text("0,1,2\n0.5,0.25,8\n")
+    refused(run("predict", "net", "a.csv"), "a.csv", "line 1 may be a row or a header", "header yes or no")
+    for option, n_rows in (("yes", 1), ("no", 2)):
+        status, out, _ = run("predict", "net", "a.csv", "--header", option)
+        assert status == 0
+        assert len(out.splitlines()) == 1 + n_rows
+    (tmp_path / "a.csv").write_text(",0,1,2\n0,0.5,0.25,8\n")
+    status, out, err = run("predict", "net", "a.csv")
+    assert status == 0
+    p = network.predict_proba([[0.5, 0.25, 8]])[0]
+    assert out.splitlines()[1:] == [f"0\t{p.argmax()}\t{p.max():.4f}"]
+    assert "line 1 is taken for a header of column numbers" in err
+    assert "first column, which has no name, is taken for an index" in err
+
+
+def write_two_classes(folder, rng, n_classes=2):
+    """Write MNIST-like files of 4 pixels whose first tells the class."""
+    for kind, n in (("train", 60), ("t10k", 40)):
+        y = np.arange(n, dtype=np.uint8) % n_classes
+        X = rng.integers(0, 256, (n, 2, 2)).astype(np.uint8)
+        X[:, 0, 0] = y * 100
+        for name, array in ((f"{kind}-images-idx3-ubyte", X), (f"{kind}-labels-idx1-ubyte", y)):
+            head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+            (folder / name).write_bytes(head + array.tobytes())
+    return fastnn.datasets.load_mnist(folder, "float64")[2]
+
+
+def test_evaluate_with_one_label(run, tmp_path, rng):
+    test = write_two_classes(tmp_path, rng)
+    network = fastnn.Network([4, 3, 1], loss="binary_cross_entropy", seed=3)
+    network.save("net")
+    status, out, err = run("evaluate", "net", "--data", ".", "--plot")
+    assert (status, err) == (0, "")
+    assert "on 40 test images, pixels multiplied by 1/256" in out
+    assert f"error           {100 * network.error(test.X, test.y):.2f} %\n" in out
+    assert f"log-likelihood  {network.log_likelihood(test.X, test.y):.4f} nats" in out
+    found, wanted = network.predict(test.X)[:, 0] == 1, test.y == 1
+    table = out[out.index("label ") :].splitlines()[1].split()
+    expected = [0, wanted.sum(), found.sum(), (wanted & ~found).sum(), (found & ~wanted).sum()]
+    assert [int(cell) for cell in table[:5]] == expected
+    assert sorted(path.name for path in (tmp_path / "plots").glob("*")) == ["digits.png", "mistakes.png", "weights.png"]
+
+
+def test_evaluate_with_a_label_for_each_class(run, tmp_path, rng):
+    test = write_two_classes(tmp_path, rng, 3)
+    network = fastnn.Network([4, 3, 3], loss="binary_cross_entropy", seed=3)
+    network.save("net")
+    status, out, _ = run("evaluate", "net", "--data", ".", "--plot")
+    assert status == 0
+    one_hot = np.eye(3)[test.y]
+    assert "1 from the output of an image's class, 0 from the others" in out
+    assert f"error           {100 * network.error(test.X, one_hot):.2f} % of the labels\n" in out
+    assert f"log-likelihood  {network.log_likelihood(test.X, one_hot):.4f} nats" in out
+    assert len(out[out.index("label ") :].split("picture")[0].splitlines()) == 4
+    assert [path.name for path in (tmp_path / "plots").glob("*")] == ["weights.png"]
+
+
+@pytest.mark.parametrize("n_out", [1, 3])
+@pytest.mark.parametrize("loss", ["squared", "absolute"])
+def test_evaluate_with_real_outputs(run, tmp_path, rng, n_out, loss):
+    test = write_two_classes(tmp_path, rng, 3)
+    network = fastnn.Network([4, 3, n_out], loss=loss, seed=3)
+    network.input_scale = 1 / 255
+    network.save("net")
+    X = test.X * (256 / 255)
+    y = test.y[:, None] if n_out == 1 else np.eye(3)[test.y]
+    status, out, err = run("evaluate", "net", "--data", ".")
+    assert (status, err) == (0, "")
+    assert "pixels multiplied by 1/255" in out
+    assert float(re.search(r"^mean error +(\S+)$", out, re.M).group(1)) == pytest.approx(
+        np.abs(network.predict(X) - y).mean(), rel=1e-5
+    )
+    loss_of_rows = np.square(network.predict(X) - y) / 2 if loss == "squared" else np.abs(network.predict(X) - y)
+    assert float(re.search(rf"^loss +(\S+) \({loss}\)$", out, re.M).group(1)) == pytest.approx(
+        loss_of_rows.sum(axis=1).mean(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "squared"])
+def test_evaluate_refuses_images_that_do_not_go_with_the_model(run, tmp_path, rng, loss):
+    write_two_classes(tmp_path, rng, 3)
+    fastnn.Network([4, 2], loss=loss).save("net")
+    refused(run("evaluate", "net", "--data", "."), "3 classes", "2 outputs", loss)
+    fastnn.Network([5, 3], loss=loss).save("net")
+    refused(run("evaluate", "net", "--data", "."), "net has 5 inputs, and the images have 4 pixels")
+    if loss == "binary_cross_entropy":
+        fastnn.Network([4, 1], loss=loss).save("net")
+        refused(run("evaluate", "net", "--data", "."), "3 classes", "1 output ", loss)
 
 
 def test_a_batch_normalised_model(run, tmp_path):
@@ -325,7 +574,17 @@ def test_predict_idx(run, model):
         (("train", "--seed", "-1"), ["seed must be"]),
         (("train", "--threads", "0"), ["n_threads must be at least 1"]),
         (("train", "--save", "nowhere/net.safetensors"), ["folder", "nowhere", "does not exist"]),
-        (("train", "--save", "."), [". is a folder"]),
+        (("train", "--save", "."), ["--save: . is a folder"]),
+        (("train", "--save", ""), ["--save: '' cannot be the name of a file"]),
+        (("train", "--save", "n" * 256), ["--save: ", "File name too long"]),
+        (("train", "--save", "a\0b"), ["--save: ", "cannot be the name of a file"]),
+        (("train", "--history", "n" * 256 + ".csv"), ["--history: ", "File name too long"]),
+        (("train", "--checkpoint", "n" * 256), ["--checkpoint: ", "File name too long"]),
+        (("train", "--checkpoint", "."), ["--checkpoint: . is a folder"]),
+        (("train", "--plot", "n" * 256), ["File name too long"]),
+        (("train", "--plot", "junk"), ["junk", "File exists"]),
+        (("train", "--plot", "/sys"), ["--plot: /sys/", "cannot be written"]),
+        (("train", "--save", "net", "--checkpoint", "./net"), ["--save and --checkpoint name the same file"]),
         (("train", "--learning-rate", "1e30", "--rows", "500"), ["epoch 1, batch", "Try a smaller learning rate"]),
         (("benchmark", "--seconds", "0"), ["seconds must be above 0"]),
         (("benchmark", "--seconds", "nan"), ["seconds must be above 0"]),
@@ -337,6 +596,12 @@ def test_predict_idx(run, model):
         (("predict", "{model}", "missing.npy"), ["missing.npy"]),
         (("predict", "{model}", "small.npy"), ["small.npy", "rows of 784 numbers"]),
         (("predict", "{model}", "nan.npy"), ["X must be finite, but it holds NaN"]),
+        (("predict", "{model}", "small.npy", "--scale", "0"), ["--scale", "must be a number above 0", "'0'"]),
+        (("predict", "{model}", "small.npy", "--scale", "1/0"), ["--scale", "must be a number above 0"]),
+        (("predict", "{model}", "small.npy", "--scale", "nan"), ["--scale", "must be a number above 0"]),
+        (("predict", "{model}", "small.npy", "--scale", "a/b"), ["--scale", "must be a number above 0"]),
+        (("predict", "{model}", "small.npy", "--header", "perhaps"), ["--header", "perhaps"]),
+        (("predict", "{model}", "small.npy", "--header", "yes"), ["small.npy is not a .csv file"]),
         (("evaluate", "{model}", "--data", "junk"), ["junk is not a usable MNIST pickle"]),
     ],
 )
@@ -400,8 +665,80 @@ def test_a_reader_that_leaves_early_is_no_error(model, tmp_path):
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60, cwd=tmp_path
     )
     assert done.returncode == 0
-    assert done.stderr == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "10,000 rows" in done.stderr
     assert len(done.stdout.splitlines()) == 2
+
+
+STREAMS = {
+    "train": [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>&1", "| true"],
+    "predict": [">&-", "2>&-", ">/dev/full", "2>/dev/full", "| true"],
+    "evaluate": [">&- 2>&-", ">/dev/full"],
+    "missing": ["2>&-", ">/dev/full 2>&1"],
+    "--help": [">&-", ">/dev/full"],
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such shell there")
+@pytest.mark.parametrize(("command", "streams"), [(name, item) for name, items in STREAMS.items() for item in items])
+def test_whatever_becomes_of_the_streams_there_is_no_traceback(model, tmp_path, command, streams):
+    np.save(tmp_path / "a.npy", np.zeros((2000, 784), np.uint8))
+    arguments = {
+        "train": " ".join(FAST) + " --save net",
+        "predict": f"predict '{model}' a.npy",
+        "evaluate": f"evaluate '{model}'",
+        "missing": "evaluate missing",
+    }.get(command, command)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"'{sys.executable}' -m fastnn {arguments} {streams}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    full = streams.startswith(">/dev/full")
+    if command == "train":
+        assert done.returncode == 0
+        assert fastnn.Network.load(tmp_path / "net").weights[0].any()
+        assert done.stderr == (
+            "fastnn train: warning: the output cannot be written: No space left on device\n" * (streams == ">/dev/full")
+        )
+    elif command == "missing":
+        assert done.returncode == 2
+    elif command != "--help":
+        assert done.returncode == (2 if full else 0)
+        assert ("cannot be written" in done.stderr) == (streams == ">/dev/full")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+def test_a_name_that_the_output_cannot_show_is_shown_as_escapes(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "fastnn", *FAST, "--save", b"\xff\xc3\xa4"],
+        capture_output=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"saved: \udcff\xe4" in done.stdout
+    assert os.listdir(os.fsencode(tmp_path)) == [b"\xff\xc3\xa4"]
+
+
+def test_a_model_that_cannot_be_saved_any_more_is_saved_elsewhere(run, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    original = fastnn.Trainer.fit
+
+    def fit(*arguments, **options):
+        (tmp_path / "folder").rmdir()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(fastnn.Trainer, "fit", fit)
+    result = run(*FAST, "--save", "folder/net")
+    out = refused(result, "folder/net: No such file or directory; saved as digits.safetensors instead")
+    assert out.splitlines()[-1] == "next: fastnn evaluate digits.safetensors"
+    assert fastnn.Network.load("digits.safetensors").weights[0].any()
 
 
 def test_help_names_every_command_and_option(run):

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 import fastnn
 from fastnn import plotting
@@ -13,9 +14,25 @@ from fastnn import plotting
 
 def written(figure, tmp_path):
     assert isinstance(figure, Figure)
-    figure.savefig(tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").stat().st_size > 300
+    plotting.write_figure(figure, tmp_path / "picture.png", dpi=50)
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.size == tuple(int(50 * side) for side in figure.get_size_inches())
     return figure
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("a.PNG", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml"), ("a", b"\x89PNG")]
+)
+def test_the_ending_tells_the_format(tmp_path, name, head):
+    plotting.write_figure(plotting.new_figure(1, 1), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(head)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.xyz must end in one of .*\.png"):
+        plotting.write_figure(plotting.new_figure(1, 1), tmp_path / "a.xyz")
+    assert not list(tmp_path.iterdir())
 
 
 def test_digits(tmp_path, mnist):

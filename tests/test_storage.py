@@ -1,8 +1,11 @@
 """Saved networks: they come back as they were, hostile files are refused, and a crash loses nothing."""
 
+import copy
 import json
 import os
+import pickle
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -12,6 +15,8 @@ import pytest
 import safetensors.numpy
 
 import fastnn
+from fastnn import export, plotting
+from fastnn._validation import check_writable
 
 
 @pytest.fixture
@@ -34,6 +39,40 @@ def test_a_network_comes_back_as_it_was(network, saved):
     np.testing.assert_array_equal(other.parameters, network.parameters)
     # Loading gives a network that can be trained on.
     fastnn.Trainer(other).fit(np.ones((2, 7)), [0, 1], epochs=1)
+
+
+@pytest.mark.parametrize("scale", [None, 1 / 256, 1 / 255, 5e-324, np.float32(0.1), 3])
+def test_the_scale_of_inputs_is_kept_wherever_a_network_goes(network, tmp_path, scale):
+    network.input_scale = scale
+    network.save(tmp_path / "net")
+    normalised = fastnn.Network([7, 5, 3], batch_norm=True)
+    normalised.input_scale = scale
+    others = [fastnn.Network.load(tmp_path / "net"), pickle.loads(pickle.dumps(network)), copy.deepcopy(network)]
+    for other in [*others, copy.copy(network), network.without_norm(), normalised.without_norm()]:
+        assert other.input_scale == (None if scale is None else float(scale))
+        assert type(other.input_scale) in (float, type(None))
+    with safetensors.safe_open(tmp_path / "net", framework="numpy") as file:
+        assert ("input_scale" in json.loads(file.metadata()["fastnn"])) == (scale is not None)
+    model = export.to_onnx(network)
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert told.get("input_scale") == (None if scale is None else repr(float(scale)))
+
+
+def test_pickles_of_earlier_versions_have_no_scale(network):
+    state = network.__getstate__()
+    del state["input_scale"]
+    other = fastnn.Network.__new__(fastnn.Network)
+    other.__setstate__(state)
+    assert other.input_scale is None
+    np.testing.assert_array_equal(other.parameters, network.parameters)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, np.inf, np.nan, 10**400, "1/256", True, [1.0]])
+def test_an_impossible_scale_is_refused(network, wrong):
+    network.input_scale = 0.5
+    with pytest.raises((TypeError, ValueError), match="input_scale must be"):
+        network.input_scale = wrong
+    assert network.input_scale == 0.5
 
 
 def test_other_programs_can_read_the_file(network, saved):
@@ -80,6 +119,122 @@ def test_a_failure_in_the_middle_leaves_the_old_file(network, saved, tmp_path, m
         network.save(saved)
     assert saved.read_bytes() == before
     assert os.listdir(tmp_path) == [saved.name]
+
+
+LONGEST = 255  # bytes of a file's name, on nearly all systems
+
+
+def long_name(letter, ending):
+    """The longest name that ends so, made of a letter of one byte or more."""
+    return letter * ((LONGEST - len(ending)) // len(letter.encode())) + ending
+
+
+def write_history(network, path):
+    trainer = fastnn.Trainer(network, callbacks=[fastnn.callbacks.HistoryFile(path)])
+    trainer.fit(np.ones((2, 7)), [0, 1], epochs=1)
+
+
+def write_checkpoint(network, path):
+    trainer = fastnn.Trainer(network, callbacks=[fastnn.callbacks.Checkpoint(path)])
+    trainer.fit(np.ones((2, 7)), [0, 1], epochs=1)
+
+
+def write_picture(network, path):
+    plotting.write_figure(plotting.plot_weights(network), path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are counted otherwise there")
+@pytest.mark.parametrize("letter", ["n", "ä", "数", "🙂"])
+@pytest.mark.parametrize(
+    ("write", "ending"),
+    [
+        (lambda network, path: network.save(path), ""),
+        (write_history, ".csv"),
+        (write_history, ".json"),
+        (write_checkpoint, ""),
+        (lambda network, path: export.to_onnx(network, path), ".onnx"),
+        (write_picture, ".png"),
+    ],
+)
+def test_a_name_may_be_as_long_as_the_system_allows(network, tmp_path, letter, write, ending):
+    path = tmp_path / long_name(letter, ending)
+    assert LONGEST - 4 < len(os.fsencode(path.name)) <= LONGEST
+    assert check_writable(path) == str(path)
+    for _ in range(2):  # a new file, and one that is replaced
+        write(network, path)
+        assert os.listdir(tmp_path) == [path.name]
+    too_long = path.with_stem(path.stem + letter * 4)
+    with pytest.raises(OSError, match="File name too long"):
+        check_writable(too_long)
+    with pytest.raises(OSError, match="File name too long"):
+        write(network, too_long)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="other names and folders there")
+@pytest.mark.parametrize(
+    ("path", "kind", "message"),
+    [
+        (".", IsADirectoryError, "out: . is a folder"),
+        ("folder", IsADirectoryError, "out: folder is a folder"),
+        ("new/", IsADirectoryError, "out: new/ is a folder"),
+        ("missing/net", FileNotFoundError, "out: the folder .*missing does not exist"),
+        ("dangling/net", FileNotFoundError, "out: the folder .*nowhere does not exist"),
+        ("file/net", NotADirectoryError, "out: .*file is not a folder"),
+        ("x" * 256, OSError, "out: x* cannot be written: File name too long"),
+        ("/sys/net", PermissionError, "out: /sys/net cannot be written: "),
+        ("a\0b", ValueError, "out: .* cannot be the name of a file"),
+        ("\ud800", ValueError, "out: .* cannot be the name of a file"),
+        ("", ValueError, "out: '' cannot be the name of a file"),
+        (3, TypeError, "out must be a path, not 3"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch, path, kind, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(kind, match=message):
+        check_writable(path, "out")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_place_that_can_be_written_is_left_alone(saved, tmp_path):
+    before = saved.read_bytes()
+    for name in (saved.name, "new", b"bytes"):
+        assert check_writable(os.path.join(os.fsencode(tmp_path), os.fsencode(name))) == str(
+            tmp_path / os.fsdecode(name)
+        )
+    assert saved.read_bytes() == before
+    assert os.listdir(tmp_path) == [saved.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such devices there")
+def test_a_device_or_a_pipe_is_written_to_and_stays(network, tmp_path):
+    # Replacing it, as files are, would take /dev/null away from everyone where root does it.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert check_writable(pipe) == str(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        network.save(pipe)
+        content, _ = reader.communicate(timeout=60)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    network.save(tmp_path / "net")
+    assert content == (tmp_path / "net").read_bytes()
+    assert check_writable("/dev/null") == "/dev/null"
+    script = f"import fastnn; fastnn.Network.load({str(tmp_path / 'net')!r}).save('/dev/stdout')"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60)
+    assert done.stdout == content
+    (tmp_path / "link").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        network.save(tmp_path / "link")
+
+
+def test_a_failure_names_the_file_that_was_asked_for(network, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        network.save(tmp_path / "missing" / "net")
+    assert caught.value.filename == str(tmp_path / "missing" / "net")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
@@ -163,6 +318,13 @@ GOOD = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
         ({}, json.dumps(GOOD | {"activation": 3}), "not a usable"),
         ({}, json.dumps(GOOD | {"dtype": "float64"}), "should be float64 of shape"),
         ({}, json.dumps(GOOD | {"dtype": "int8"}), "dtype must be"),
+        ({}, json.dumps(GOOD | {"dtype": ["f4", "f4"]}), "dtype must be"),
+        ({}, json.dumps(GOOD | {"input_scale": 0}), "input_scale must be above 0"),
+        ({}, json.dumps(GOOD | {"input_scale": float("nan")}), "input_scale must be above 0"),
+        ({}, json.dumps(GOOD | {"input_scale": 10**400}), "input_scale must be above 0"),
+        ({}, json.dumps(GOOD | {"input_scale": True}), "input_scale must be a number"),
+        ({}, json.dumps(GOOD | {"input_scale": "1/256"}), "input_scale must be a number"),
+        ({}, json.dumps(GOOD) + " " * 10**6, "its description has"),
         ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(GOOD), r"layers.0.bias should be float32 of shape \(3,\)"),
         ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(GOOD), "layers.0.bias should be float32"),
         ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(GOOD), "holds NaN or infinity"),

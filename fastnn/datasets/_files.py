@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
+import struct
+import tokenize
+import warnings
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_path
-from fastnn.datasets._idx import read_idx
+from fastnn._validation import check_choice, check_integer, check_path
+from fastnn.datasets._csv import HEADERS, read_csv
+from fastnn.datasets._idx import MAX_RATIO, MUCH, read_idx
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: Pixels of the largest picture that is read, which takes up to 300 MB meanwhile; bytes that a PNG begins with and that
+#: tell its size.
+MAX_PIXELS, PNG_HEAD = 2**24, 26
 
 
-def read_rows(path: str | os.PathLike[str], n_in: int) -> NDArray[Any]:
+def read_rows(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> NDArray[Any]:
     """Read rows to classify, the kind told by the file's ending.
 
     Parameters
     ----------
     path : path
-        ``.npy``; ``.npz`` (its array X, or its only one); ``.csv`` (numbers with commas, a header line or none);
-        ``.png``; any other ending, with or without ``.gz``, is taken as IDX.
+        ``.npy``; ``.npz`` (its array X, or its only one); ``.csv``; ``.png``; any other ending, with or without
+        ``.gz``, is taken as IDX.
     n_in : int
         Numbers in a row.
+    header : {"auto", "yes", "no"}, default "auto"
+        Whether a CSV file begins with a line of names; see Notes.
 
     Returns
     -------
     array (n, n_in)
-        uint8 if the file holds pixels from 0 to 255: also those of a CSV of whole numbers up to 255 with one
-        above 1.  A picture becomes one row: grey, scaled to the network's square, and turned to light on dark if
-        its border is light, since that is how MNIST's digits are.
+        The numbers as they stand in the file: uint8 of IDX files and pictures, float64 of CSV, whatever they are of
+        NumPy's.  A picture becomes one row: grey from 0 to 255, scaled to the network's square, and turned to light on
+        dark if its border is light, since that is how MNIST's digits are.
 
     Raises
     ------
@@ -39,42 +54,74 @@ def read_rows(path: str | os.PathLike[str], n_in: int) -> NDArray[Any]:
     ImportError
         If a picture is asked for and Pillow (extra ``plot``) is missing.
     ValueError
-        If the content is not that or does not fit; names the file.
+        If the content is not that or does not fit; names the file, and the line of a CSV.
+
+    Notes
+    -----
+    The cells of a CSV are parted by commas, semicolons, tabs or blanks, whichever the first line has, and may stand in
+    quotes; empty lines and those that begin with # are left out.  The first line is taken for a header if none of its
+    cells is a number, or if they are the columns' numbers, 0, 1, 2, ... or 1, 2, 3, ..., as pandas writes them: of ten
+    columns or more, or behind an empty cell too many.  ``0,1`` and the like may be a row as well, so that `header` must
+    tell.  Where a header's first cell is empty, and there is one column more than `n_in`, it is an index and left out.
     """
-    name = check_path(path)
+    return read_file(path, n_in, header)[0]
+
+
+def read_file(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> tuple[NDArray[Any], list[str]]:
+    """Read rows as `read_rows` does; also returns what was assumed of the file, in words."""
+    name, n_in = check_path(path), check_integer(n_in, "n_in", 1)
+    check_choice(header, "header", HEADERS)
     with open(name, "rb"):  # a missing or unreadable file is an OSError that names it
         pass
-    readers = {".npy": _read_numpy, ".npz": _read_numpy, ".csv": _read_csv}
     ending = Path(name).suffix.lower()
+    notes: list[str] = []
+    if header != "auto" and ending != ".csv":
+        raise ValueError(f"{name} is not a .csv file: it has no header")
     if ending == ".png":
-        return _read_picture(name, n_in)
-    array = readers[ending](name) if ending in readers else read_idx(name)
-    rows = array.reshape(len(array), -1) if array.ndim > 2 else array
+        array: NDArray[Any] = _read_picture(name, n_in)
+    elif ending == ".csv":
+        array, notes = read_csv(name, n_in, header)
+    else:
+        array = _read_numpy(name) if ending in (".npy", ".npz") else read_idx(name)
+    rows = array.reshape(len(array), math.prod(array.shape[1:])) if array.ndim > 2 else array
     if (array.size == n_in and array.shape[-1] != n_in) or array.ndim == 1:
         rows = array.reshape(1, -1)  # a single image or a single row
     if rows.shape[1] != n_in:
-        raise ValueError(f"{name} holds an array of shape {array.shape}; rows of {n_in} numbers were expected")
-    return rows
+        hint = "; is one of the columns an index or the class?" if rows.shape[1] == n_in + 1 else ""
+        raise ValueError(f"{name} holds an array of shape {array.shape}; rows of {n_in} numbers were expected{hint}")
+    return rows, notes
+
+
+class _Stream:
+    """A file that NumPy does not know as one: of those it takes less than the header says, for some dtypes."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.read, self.seek, self.tell, self.seekable = file.read, file.seek, file.tell, file.seekable
 
 
 def _read_numpy(name: str) -> NDArray[Any]:
     import zipfile
 
     try:
-        with open(name, "rb") as file:
-            loaded = np.load(file, allow_pickle=False)
+        with open(name, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that Python 2 wrote
+            loaded: Any = np.load(_Stream(file), allow_pickle=False)
             if not isinstance(loaded, np.ndarray):  # an archive of arrays
-                if "X" not in loaded.files and len(loaded.files) != 1:
-                    raise ValueError(f"it holds the arrays {loaded.files}; one named X was expected")
-                loaded = loaded["X" if "X" in loaded.files else loaded.files[0]]
+                loaded = _from_archive(loaded)
     except (
         ValueError,
         EOFError,
         SyntaxError,
-        KeyError,
+        tokenize.TokenError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        struct.error,
         zipfile.BadZipFile,
         zlib.error,
-        NotImplementedError,
+        RuntimeError,
+        OSError,  # of what unpacks: that the file can be read was seen before
         MemoryError,
     ) as error:
         raise ValueError(f"{name} is not a usable NumPy file: {error}") from error
@@ -84,29 +131,24 @@ def _read_numpy(name: str) -> NDArray[Any]:
     return array
 
 
-def _read_csv(name: str) -> NDArray[Any]:
-    try:
-        with open(name, encoding="utf-8-sig") as file:
-            first = file.readline()
-            header = not all(_is_number(cell) for cell in first.strip().split(","))
-            if not header:
-                file.seek(0)
-            lines = [line for line in file if line.strip()]
-        if not lines:
-            raise ValueError("it holds no rows")
-        array = np.loadtxt(lines, delimiter=",", ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} is not a usable CSV file: {error}") from error
-    whole = np.isfinite(array).all() and (array == np.floor(array)).all()
-    return array.astype(np.uint8) if whole and array.min() >= 0 and 1 < array.max() <= 255 else array
+def _from_archive(archive: Any) -> Any:
+    """Return the array X of an .npz, or its only one."""
+    import zipfile
 
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    if "X" not in archive.files and len(archive.files) != 1:
+        raise ValueError(f"it holds the arrays {', '.join(archive.files[:9]) or '(none)'}; one named X was expected")
+    wanted = "X" if "X" in archive.files else archive.files[0]
+    for member in archive.zip.infolist():
+        if member.filename not in (wanted, f"{wanted}.npy"):
+            continue
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{wanted} is packed in a way that NumPy does not use")
+        if member.file_size > max(MUCH, MAX_RATIO * member.compress_size):
+            raise ValueError(f"it says that {wanted} has {member.file_size} bytes, of {member.compress_size} packed")
+    array = archive[wanted]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{wanted} is no array")
+    return array
 
 
 def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
@@ -117,17 +159,60 @@ def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
     side = round(n_in**0.5)
     if side * side != n_in:
         raise ValueError(f"{name} is a picture, but the network's {n_in} inputs are not a square of pixels")
+    with open(name, "rb") as file:
+        head = file.read(PNG_HEAD)
     try:
-        with Image.open(name, formats=["PNG"]) as picture:
-            flat = Image.new("RGBA", picture.size, "white")
-            flat.alpha_composite(picture.convert("RGBA"))
-            grey = flat.convert("L")
+        if len(head) < PNG_HEAD or head[12:16] != b"IHDR":
+            raise ValueError("it does not begin as one")
+        width, height, depth = struct.unpack(">IIB", head[16:25])
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"it has {width} x {height} pixels, and more than {MAX_PIXELS} are not read")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what only animations or photographs have
+            with Image.open(name, formats=["PNG"]) as picture:
+                if picture.size != (width, height):
+                    raise ValueError("it has two sizes")
+                grey = _to_grey(picture, depth)
         pixels = np.asarray(
             grey.resize((side, side), Image.Resampling.BOX if min(grey.size) >= side else Image.Resampling.BILINEAR)
         )
-    except (ValueError, SyntaxError, OSError, Image.DecompressionBombError, MemoryError) as error:
+    except (
+        ValueError,
+        SyntaxError,
+        OSError,
+        struct.error,
+        zlib.error,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        Image.DecompressionBombError,
+        MemoryError,
+    ) as error:
         raise ValueError(f"{name} is not a usable PNG file: {error}") from error
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     if np.median(border) > 127:
         pixels = 255 - pixels
     return pixels.reshape(1, -1)
+
+
+def _to_grey(picture: Image.Image, depth: int) -> Image.Image:
+    """Grey from 0 to 255 of a picture of any kind that PNG has, on white; depth: bits of a stored value."""
+    from PIL import Image
+
+    mode, clear = picture.mode, picture.info.get("transparency")
+    if mode in ("1", "L", "I", "I;16", "I;16B", "I;16L"):
+        # By hand: Pillow clips 16 bits where they become 8, and compares the transparent value without scaling it.
+        values = np.asarray(picture)
+        top = {"1": 1, "L": 255}.get(mode, 65535)
+        grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+        if clear is not None:
+            grey[values == clear * top // (2**depth - 1)] = 255
+        return Image.fromarray(grey)
+    if mode not in ("LA", "P", "PA", "RGB", "RGBA"):
+        raise ValueError(f"its mode {mode} is not read")
+    if mode == "RGB" and clear is not None and depth == 16:
+        raise ValueError("its mode is RGB of 16 bits with a transparent colour, which is not read")
+    flat = Image.new("RGBA", picture.size, "white")
+    flat.alpha_composite(picture.convert("RGBA"))
+    return flat.convert("L")

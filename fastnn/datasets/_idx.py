@@ -23,6 +23,9 @@ UNSIGNED_BYTE = 0x08
 #: Largest content in bytes that a data file may have; 30 times the whole of MNIST.
 MAX_BYTES = 2**31
 
+#: How many times its size in bytes a gzipped file may be unpacked to, where that is much; MNIST has 5 to 30.
+MAX_RATIO, MUCH = 200, 2**26
+
 #: Bytes that are unpacked at a time: they are still in cache when they are moved to where they belong.
 CHUNK_BYTES = 2**18
 
@@ -33,6 +36,12 @@ def open_maybe_gzip(path: str | os.PathLike[str]) -> gzip.GzipFile | io.Buffered
     with open(name, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     return gzip.open(name, "rb") if zipped else open(name, "rb")
+
+
+def most_bytes(file: gzip.GzipFile | io.BufferedReader) -> int:
+    """Bytes that a file's content has, or may have if it is gzipped: up to so many it is believed."""
+    size = os.fstat(file.fileno()).st_size
+    return min(MAX_BYTES, max(MUCH, MAX_RATIO * size)) if isinstance(file, gzip.GzipFile) else size
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -58,7 +67,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     try:
         with open_maybe_gzip(path) as file:
             return _read(file)
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (ValueError, EOFError, MemoryError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{os.fspath(path)} is not a usable IDX file: {error}") from error
 
 
@@ -73,6 +82,9 @@ def _read(file: gzip.GzipFile | io.BufferedReader) -> NDArray[np.uint8]:
     n_bytes = math.prod(shape)
     if n_bytes > MAX_BYTES:
         raise ValueError(f"it states the shape {shape}, more than {MAX_BYTES} bytes")
+    most = max(0, most_bytes(file) - 4 - len(dimensions))
+    if n_bytes > most:
+        raise ValueError(f"it states the shape {shape}, {n_bytes} bytes, but holds only {most} bytes")
     content = np.empty(n_bytes, np.uint8)
     n_read = 0
     while n_new := file.readinto(content.data[n_read : n_read + CHUNK_BYTES]):

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastnn._engine import aligned
 from fastnn._validation import STORED, check_choice, check_path
-from fastnn.datasets._idx import MAX_BYTES, open_maybe_gzip, read_idx
+from fastnn.datasets._idx import MAX_BYTES, most_bytes, open_maybe_gzip, read_idx
 from fastnn.datasets._pickle import load_arrays
 from fastnn.kernels.rows import UINT8_SCALE
 
@@ -56,7 +56,7 @@ def load_mnist(
     ----------
     path : path or None, default None
         None loads the embedded MNIST.  Otherwise a folder that holds the four IDX files under MNIST's names,
-        gzipped or not, or a file ``mnist.pkl.gz``: a pickle of three pairs (X, y).
+        gzipped or not, or a file ``mnist.pkl.gz``: a pickle, of any protocol, of three pairs (X, y).
     dtype : {"float32", "float64", "uint8"}, default "float32"
         Of X.  Pixels are multiplied by 1/256; uint8 leaves them from 0 to 255 (networks scale them then).
 
@@ -118,9 +118,10 @@ def _find(folder: Path, name: str) -> Path:
 def _load_pickle(path: str, dtype: np.dtype[Any]) -> tuple[Dataset, Dataset, Dataset]:
     try:
         with open_maybe_gzip(path) as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"it holds more than {MAX_BYTES} bytes")
+            most = min(MAX_BYTES, most_bytes(file))
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"it holds more than {most} bytes, which is not believed of a file of its size")
         found = load_arrays(content)
         if not isinstance(found, (tuple, list)) or len(found) != 3:
             raise ValueError("it should hold three pairs (X, y)")
@@ -132,9 +133,9 @@ def _load_pickle(path: str, dtype: np.dtype[Any]) -> tuple[Dataset, Dataset, Dat
         ValueError,
         TypeError,
         AttributeError,
-        IndexError,
-        KeyError,
+        LookupError,
         EOFError,
+        BufferError,
         MemoryError,
         OverflowError,
         RecursionError,
@@ -157,10 +158,10 @@ def _pickled_set(pair: Any, dtype: np.dtype[Any]) -> Dataset:
         if X.dtype != np.uint8:
             raise ValueError(f"X is of dtype {X.dtype}")
         return Dataset(_scale(X, dtype), y.astype(np.int64))
-    if dtype == np.uint8:
-        X = np.rint(X / UINT8_SCALE)  # pixel / 256, as the tutorial's file has it
-        if not (X.min() >= 0 and X.max() <= 255):
+    with np.errstate(all="ignore"):  # what is beyond the dtype becomes infinity
+        X = np.rint(X / UINT8_SCALE) if dtype == np.uint8 else X.astype(dtype)
+        if dtype == np.uint8 and not (X.min() >= 0 and X.max() <= 255):  # pixel / 256, as the tutorial's file has it
             raise ValueError("X does not hold pixel / 256, so it cannot be had as uint8")
-    elif not np.isfinite(X).all():
-        raise ValueError("X holds NaN or infinity")
-    return Dataset(X.astype(dtype), y.astype(np.int64))
+    if not np.isfinite(X).all():
+        raise ValueError(f"X holds NaN, infinity or what is beyond {dtype}")
+    return Dataset(X.astype(dtype, copy=False), y.astype(np.int64))
