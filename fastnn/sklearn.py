@@ -298,12 +298,14 @@ class _Record(Callback):
     def on_epoch(self, fit: Fit) -> None:
         """Note the epoch."""
         estimator = self.estimator
+        # First what takes time, so that Ctrl-C finds the whole record of an epoch or nothing of it.
+        score = None if self.held_out is None else estimator._score(*self.held_out)
         estimator.n_iter_ = len(fit.history)
         estimator.loss_ = estimator._loss_of(fit.history)
         estimator.loss_curve_.append(estimator.loss_)
         if estimator.verbose:
             print(f"Iteration {len(fit.history)}, loss = {estimator.loss_:.8f}")
-        stalled = self.held_out is not None and self._falls_short(estimator._score(*self.held_out))
+        stalled = score is not None and self._falls_short(score)
         if not estimator._stops_early:
             # So written that NaN is no improvement, here and below.
             stalled = not estimator.loss_ <= estimator.best_loss_ - estimator.tol
@@ -614,7 +616,8 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         if kept is None and self._stops_early:
             (data, kept), names = self._hold_out(data, random_state), ("X", "y")
         if kept is not None:
-            self.network_.check_data(kept[0], kept[1], names=names)  # not after an epoch
+            X, targets, weights = (*kept, None)[:3]
+            self.network_.check_data(X, targets, weights, names)  # not after an epoch
         return data, kept
 
     def _check_held_out(self, X: Any, y: Any, weights: Any) -> Data | None:
@@ -765,10 +768,12 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             classes, codes = np.unique(y, return_inverse=True)
         if reset or not hasattr(self, "classes_"):
             self.classes_ = classes
-        elif np.setdiff1d(classes, self.classes_).size:
+            return codes
+        self.classes_ = np.asarray(self.classes_)  # a user may have set a list, in any order
+        if np.setdiff1d(classes, self.classes_).size:
             raise ValueError(f"`y` has classes not in `self.classes_`: it has {classes}, expected {self.classes_}")
-        elif y.ndim == 1:
-            order = np.argsort(self.classes_)  # those that a user set need not be sorted
+        if y.ndim == 1:
+            order = np.argsort(self.classes_)
             codes = order[np.searchsorted(self.classes_, classes, sorter=order)][codes]
         return codes
 
