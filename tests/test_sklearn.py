@@ -733,6 +733,24 @@ def test_ctrl_c_keeps_what_has_been_learnt(digits, estimator, solver):
     assert len(model.loss_curve_) == 8
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_ctrl_c_finds_the_record_of_an_epoch_whole_or_not_begun(digits, monkeypatch, estimator):
+    X, y = digits
+    scores = iter([0.25, 0.5])
+
+    def score(*_):
+        try:
+            return next(scores)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(estimator, "_score", score)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model = estimator(solver="sgd", random_state=0).fit(X, y, X_val=X[:50], y_val=y[:50])
+    assert (len(model.loss_curve_), model.n_iter_, model.t_) == (2, 2, 2 * len(X))
+    assert model.validation_scores_ == [0.25, 0.5]
+
+
 class Do(Callback):
     """Calls a function after each epoch."""
 
@@ -1014,6 +1032,7 @@ def test_set_attributes_without_intercepts_in_any_order_of_classes(digits):
     np.testing.assert_array_equal(model.predict(X), fitted.predict(X))
     np.testing.assert_array_equal(model.fit(X, y).predict(X), fitted.predict(X))
     assert model.n_iter_ < fitted.n_iter_ / 3
+    np.testing.assert_array_equal(model.classes_, order)
     # A warm start without intercepts has none, whatever there was.
     model.set_params(fit_intercept=True).fit(X, y)
     assert model.intercept_.any()
@@ -1102,7 +1121,17 @@ def test_mistakes_in_the_data_are_named(digits, targets):
         MLPClassifier(early_stopping=True).partial_fit(X, y, classes=range(10))
     with pytest.raises(ValueError, match="'balanced' needs all rows at once"):
         MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=range(10))
-    with pytest.raises(ValueError, match=r"non-finite parameter weights.*Try a smaller learning rate"):
+    with pytest.raises(ValueError, match=r"sample_weight must be at least 0, and above 0 for some row"):
+        # All rows that are set aside have weight 0.
+        MLPClassifier((3,), early_stopping=True, random_state=0).fit(X, y, np.arange(len(y)) == 0)
+    with pytest.raises(ValueError, match=r"sample_weight_val must be at least 0"):
+        model.fit(X, y, X_val=X[:2], y_val=y[:2], sample_weight_val=[1.0, -1.0])
+    with pytest.raises(ValueError, match=r"X_val must be finite, but it holds NaN"):
+        model.fit(X, y, X_val=X[:2] * np.nan, y_val=y[:2])
+    with pytest.raises(
+        ValueError,
+        match=r"in epoch \d+, batch \d+; the model is as it was before the fit. Try a smaller learning rate",
+    ):
         MLPRegressor(solver="sgd", learning_rate_init=1e3, random_state=0).fit(1e3 * X, 1e3 * y)
     np.testing.assert_array_equal(MLPClassifier((3,)).fit(X, ["one"] * len(y)).predict(X[:2]), ["one", "one"])
     labels = targets["multi-label"]
