@@ -180,10 +180,18 @@ def test_follows_scikit_learn_from_planted_parameters(rng, digits, targets, esti
 
 
 @pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
-def test_partial_fit_and_warm_starts_follow_scikit_learn(digits, targets, estimator, kind, solver):
+@pytest.mark.parametrize(
+    ("solver", "rates"),
+    [
+        ("sgd", {}),
+        ("adam", {}),
+        ("sgd", {"learning_rate": "invscaling", "power_t": 0.1}),
+        ("sgd", {"learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1}),
+    ],
+)
+def test_partial_fit_and_warm_starts_follow_scikit_learn(digits, targets, estimator, kind, solver, rates):
     X, y = digits[0], targets[kind]
-    options = {"hidden_layer_sizes": (9,), "solver": solver, "random_state": 0, "learning_rate_init": 0.02}
+    options = {"hidden_layer_sizes": (9,), "solver": solver, "random_state": 0, "learning_rate_init": 0.02, **rates}
     ours, other = estimator(**options), theirs(estimator)(**options)
     classes = np.arange(3) if kind == "multi-label" else np.unique(y)
     for model in (ours, other):
