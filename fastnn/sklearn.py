@@ -228,11 +228,15 @@ class _Arrays(_OfNetwork):
         if network is None:
             vars(estimator)[self.name] = self.copy(value)
             return
-        there, value = self.read(network), self.copy(value, network.dtype)
+        value = self.copy(value, network.dtype)
+        if id(estimator) not in _under_way:  # what was read before stays as it is
+            network = copy.copy(network)
+        there = self.read(network)
         if _shapes(there) != _shapes(value):
             raise ValueError(f"{self.name} must keep its shape {_shapes(there)}, not {_shapes(value)}")
         for target, array in zip(there, value, strict=True) if self._listed else [(there, value)]:
             target[...] = array
+        estimator.network_ = network
 
     def copy(self, value: Any, dtype: Any = None) -> Any:
         """Copy of what a user gave, as arrays."""
@@ -920,7 +924,8 @@ class SoftmaxClassifier(_Classifier):
     n_iter_ : (1,) int32 array
         Iterations or epochs of the last fit.
     network_ : fastnn.Network
-        The model, of each fit another; changes of its parameters are seen in `coef_`, and the other way round.
+        The model; changes of its parameters are seen in `coef_`, and changes within `coef_` here.  It is another one
+        after each fit, and after each assignment to `coef_` or `intercept_`.
     loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_
         As in `MLPClassifier`, for all solvers.
     n_features_in_ : int
@@ -1162,7 +1167,7 @@ class MLPClassifier(_Perceptron, _Classifier):
     coefs_, intercepts_ : lists of arrays, (n_in, n_out) and (n_out,)
         Weights and biases of each layer; assigning to them, to an item or into an array changes the model.
     network_ : fastnn.Network
-        The model itself; of each fit another.
+        The model itself; another one after each fit, and after each assignment to `coefs_` or `intercepts_`.
     loss_ : float
         Loss of the last epoch: the mean over its rows, each batch taken before its own step, penalty included.  Where
         rows have weights, the mean is weighted by them across batches too; scikit-learn takes a batch by its number of

@@ -377,6 +377,9 @@ def test_data_frames(digits):
         model.fit(frame, labels, X_val=frame.rename(columns={"pixel 0": "other"}), y_val=labels)
     with pytest.warns(DataConversionWarning, match="column-vector"):
         model.fit(frame, labels.to_frame())
+    with pytest.raises(ValueError, match="X must be finite"):
+        model.fit(np.nan * X, y)
+    np.testing.assert_array_equal(model.feature_names_in_, frame.columns)
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
@@ -787,6 +790,16 @@ def test_what_a_callback_may_do_with_the_estimator(digits, estimator):
     assert scores[-1] == model.score(X, y)
     assert [len(each.loss_curve_) for each in copies] == [1, 2, 3, 4]
     assert copies[0].partial_fit(X, y).score(X, y) != scores[0]
+    # It may set the parameters.
+    names = ("coef_", "intercept_") if estimator is SoftmaxClassifier else ("coefs_", "intercepts_")
+    zeros = {name: [0 * array for array in getattr(plain, name)] for name in names}
+
+    def forget():
+        for name in names:
+            setattr(model, name, zeros[name])
+
+    model.set_params(callbacks=[Do(forget)]).fit(X, y)
+    assert not model.network_.parameters.any()
     # What a fit goes by was settled when it began.
     for change in (lambda: model.set_params(tol=1.0), lambda: setattr(model, "callbacks", [])):
         before = learnt(model)
@@ -874,9 +887,17 @@ def test_what_was_read_of_a_fit_stays_as_it_is(digits, targets, estimator, kind,
         assert model.network_.parameters is not seen[0][0]["network_"].parameters or len(seen) == 1
     for read, digests in seen:
         assert {name: joblib.hash(value) for name, value in read.items()} == digests
-    # Within a fit they are the model still.
-    read["network_"].parameters[:] = 0
-    assert not np.any(read["coef_"] if estimator is SoftmaxClassifier else read["coefs_"][0])
+    # So does what is read before an attribute is assigned to; but to assign into an array changes the model.
+    for name in ("coef_", "intercept_") if estimator is SoftmaxClassifier else ("coefs_", "intercepts_"):
+        setattr(model, name, [0 * array for array in read[name]])
+    assert {name: joblib.hash(value) for name, value in read.items()} == digests
+    assert not model.network_.parameters.any()
+    arrays = [model.coef_] if estimator is SoftmaxClassifier else model.coefs_
+    arrays[0][0, 0] = 3
+    assert model.network_.parameters[0] == 3
+    if estimator is not SoftmaxClassifier:
+        model.coefs_[0] = np.full_like(read["coefs_"][0], 4)
+        assert model.network_.parameters[1] == arrays[0][0, 1] == 4
 
 
 def copies_of(model):
