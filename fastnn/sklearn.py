@@ -242,7 +242,7 @@ class _Arrays(_OfNetwork):
         """Copy of what a user gave, as arrays."""
         if self._listed:
             return [_copy(array, self._ndim, dtype, f"{self.name}[{i}]") for i, array in enumerate(value)]
-        return _copy(value, self._ndim, dtype, self.name)
+        return _copy(np.array(value, ndmin=self._ndim), self._ndim, dtype, self.name)  # one row may come as a vector
 
 
 class _ScikitTrainer(Trainer):

@@ -1006,7 +1006,13 @@ def test_rounds_of_federated_learning(digits, estimator, fitted):
 def test_attributes_that_do_not_fit_are_named(digits):
     X, y = digits
     model = SoftmaxClassifier()
-    for wrong in (np.zeros(64), np.zeros((10, 0)), "coefficients", np.full((10, 64), np.nan), [[1.0], [2.0, 3.0]]):
+    for wrong in (
+        np.zeros((2, 5, 64)),
+        np.zeros((10, 0)),
+        "coefficients",
+        np.full((10, 64), np.nan),
+        [[1.0], [2.0, 3.0]],
+    ):
         with pytest.raises((ValueError, TypeError), match=r"coef_|inhomogeneous"):
             model.coef_ = wrong
     assert vars(model).keys() == vars(SoftmaxClassifier()).keys()
@@ -1049,6 +1055,15 @@ def test_attributes_that_do_not_fit_are_named(digits):
     np.testing.assert_array_equal(model.network_.parameters, before)
     with pytest.raises(TypeError, match=r"network_ must be a fastnn.Network"):
         model.network_ = "network"
+
+
+def test_a_model_of_two_classes_made_by_hand(rng):
+    X, coef = rng.standard_normal((20, 3)), [1.0, -2.0, 0.5]
+    model, other = SoftmaxClassifier(), linear_model.LogisticRegression()
+    model.coef_, model.intercept_, model.classes_ = coef, 0.25, np.array(["no", "yes"])
+    other.coef_, other.intercept_, other.classes_ = np.array([coef]), np.array([0.25]), np.array(["no", "yes"])
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    np.testing.assert_array_equal(model.coef_, other.coef_)
 
 
 def test_set_attributes_without_intercepts_in_any_order_of_classes(digits):
