@@ -520,10 +520,10 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             trainer = self._find_trainer(incremental, random_state)
             history = self._train(trainer, data, kept, epochs=1 if incremental else self.max_iter)
             self._finish(trainer)
-            if history.interrupted:
-                warnings.warn("Training interrupted by user.", stacklevel=3)
-            elif not incremental:
+            if not (history.interrupted or incremental):
                 self._warn_unless_converged(history)
+        if history.interrupted:  # which keeps what has been learnt, where warnings are errors too
+            warnings.warn("Training interrupted by user.", stacklevel=3)
         return self
 
     def _finish(self, trainer: _ScikitTrainer) -> None:

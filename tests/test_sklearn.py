@@ -742,6 +742,11 @@ def test_ctrl_c_keeps_what_has_been_learnt(digits, estimator, solver):
     np.testing.assert_array_equal(model.network_.parameters, three.network_.parameters)
     assert model.loss_curve_ == three.loss_curve_
     assert len(model.loss_curve_) == 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="Training interrupted by user"):
+            model.fit(X, y)
+    assert len(model.loss_curve_) == 11
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
