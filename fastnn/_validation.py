@@ -6,8 +6,8 @@ engine uses, or raises a TypeError or ValueError that names the argument, what i
 
 from __future__ import annotations
 
-import copy
 import contextlib
+import copy
 import itertools
 import math
 import numbers

@@ -8,19 +8,23 @@ of the rows are the same too, so that a fit follows scikit-learn's to rounding.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
 import math
+import os
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._validation import check_choice, check_integer, check_number
+from fastnn._validation import check_choice, check_integer, check_number, check_sizes, check_weights
 from fastnn.callbacks import Callback, Fit, History
 from fastnn.kernels.updates import Steps
 from fastnn.network import Network, split_parameters
@@ -30,15 +34,14 @@ from fastnn.training import Chunk, DivergenceError, Trainer
 try:
     from joblib.parallel import get_active_backend
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.exceptions import ConvergenceWarning, NotFittedError
     from sklearn.metrics import r2_score
     from sklearn.model_selection import train_test_split
     from sklearn.utils import check_random_state, column_or_1d
     from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
-    from sklearn.utils.extmath import safe_sparse_dot
     from sklearn.utils.metaestimators import available_if
     from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+    from sklearn.utils.validation import _check_sample_weight
 except ImportError as error:
     raise ImportError('fastnn.sklearn needs scikit-learn: pip install "fastnn[sklearn]"') from error
 
@@ -133,6 +136,115 @@ def _usable_threads(n_threads: int | None) -> int | None:
     return n_threads
 
 
+# Estimators of which a fit is under way, by id.
+_under_way: set[int] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_under_way.clear)
+
+
+@contextmanager
+def _all_or_nothing(estimator: Any) -> Iterator[None]:
+    """Let a fit change the estimator only if it ends well, and nobody else change the parameters meanwhile.
+
+    A fit writes into no object that the estimator holds, but puts others in their places: a copy of the network, of
+    the optimizer's state, of the record.  So the attributes are all that must come back, and what was read of an
+    earlier fit stays what it was.
+    """
+    if id(estimator) in _under_way:
+        raise RuntimeError(f"a fit of this {type(estimator).__name__} is under way: fit a clone of it, or wait")
+    generator = estimator.random_state
+    drawn = generator._bit_generator.state if isinstance(generator, np.random.RandomState) else None
+    before = dict(vars(estimator))
+    try:
+        _under_way.add(id(estimator))
+        yield
+    except BaseException:
+        estimator.__dict__ = before
+        if drawn is not None:
+            generator._bit_generator.state = drawn
+        raise
+    finally:
+        _under_way.discard(id(estimator))
+
+
+def _copy(value: Any, ndim: int, dtype: Any, name: str) -> NDArray[Any]:
+    """Copy of a user's array of finite numbers; without a dtype, float32 stays and all else becomes float64."""
+    array = np.array(value)
+    if array.ndim != ndim or 0 in array.shape:
+        raise ValueError(f"{name} must have {ndim} dimensions, none of them 0; its shape is {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
+    dtype = np.dtype(dtype or (np.float32 if array.dtype == np.float32 else np.float64))
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype, copy=False)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must hold finite numbers of {dtype}")
+    return array
+
+
+def _shapes(arrays: Any) -> str:
+    return ", ".join(str(array.shape) for array in (arrays if isinstance(arrays, list) else [arrays]))
+
+
+class _OfNetwork:
+    """An attribute that is the network's and, where there is no network yet, waits for the others to be set."""
+
+    def __init__(self, doc: str, read: Callable[[Network], Any]) -> None:
+        self.__doc__, self.read = doc, read
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, estimator: Any, owner: type) -> Any:
+        if estimator is None:
+            return self
+        if hasattr(estimator, "network_"):
+            return self.read(estimator.network_)
+        if self.name not in vars(estimator):
+            raise AttributeError(f"{owner.__name__!r} object has no attribute {self.name!r}")
+        return vars(estimator)[self.name]
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        if "network_" in vars(estimator):
+            self.check(value, estimator.network_)
+        else:
+            vars(estimator)[self.name] = value
+
+    def check(self, value: Any, network: Network) -> None:
+        """Refuse what is not so."""
+        if value != self.read(network):
+            raise ValueError(f"{self.name} is {self.read(network)!r} with these parameters, not {value!r}")
+
+
+class _Arrays(_OfNetwork):
+    """Parameters of the network: an array of ndim dimensions, or a list of them, one a layer."""
+
+    def __init__(self, doc: str, read: Callable[[Network], Any], ndim: int, listed: bool) -> None:
+        super().__init__(doc, read)
+        self._ndim, self._listed = ndim, listed
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        network: Network | None = vars(estimator).get("network_")
+        if network is None:
+            vars(estimator)[self.name] = self.copy(value)
+            return
+        value = self.copy(value, network.dtype)
+        if id(estimator) not in _under_way:  # what was read before stays as it is
+            network = copy.copy(network)
+        there = self.read(network)
+        if _shapes(there) != _shapes(value):
+            raise ValueError(f"{self.name} must keep its shape {_shapes(there)}, not {_shapes(value)}")
+        for target, array in zip(there, value, strict=True) if self._listed else [(there, value)]:
+            target[...] = array
+        estimator.network_ = network
+
+    def copy(self, value: Any, dtype: Any = None) -> Any:
+        """Copy of what a user gave, as arrays."""
+        if self._listed:
+            return [_copy(array, self._ndim, dtype, f"{self.name}[{i}]") for i, array in enumerate(value)]
+        return _copy(np.array(value, ndmin=self._ndim), self._ndim, dtype, self.name)  # one row may come as a vector
+
+
 class _ScikitTrainer(Trainer):
     """A trainer that draws orders of rows as scikit-learn does, from the same numbers: each shuffles the last."""
 
@@ -140,6 +252,12 @@ class _ScikitTrainer(Trainer):
 
     def draw_from(self, random_state: np.random.RandomState) -> None:
         self._generator, self._order = np.random.Generator(random_state._bit_generator), None
+
+    def go_on_from(self, other: _ScikitTrainer) -> None:
+        """Take over what the optimizer has gathered in an earlier fit, if it was of such a network."""
+        if other._state.shape[1] == self._state.shape[1] and other._state.dtype == self._state.dtype:
+            self._state, self._curve = other._state.copy(), list(other._curve)
+            self._kind, self._n_steps = other._kind, other._n_steps
 
     def _draw_order(self, n: int) -> NDArray[np.intp]:
         drawn = super()._draw_order(n)
@@ -188,15 +306,19 @@ class _Record(Callback):
     def on_epoch(self, fit: Fit) -> None:
         """Note the epoch."""
         estimator = self.estimator
+        # First what takes time, so that Ctrl-C finds the whole record of an epoch or nothing of it.
+        score = None if self.held_out is None else estimator._score(*self.held_out)
         estimator.n_iter_ = len(fit.history)
         estimator.loss_ = estimator._loss_of(fit.history)
         estimator.loss_curve_.append(estimator.loss_)
         if estimator.verbose:
             print(f"Iteration {len(fit.history)}, loss = {estimator.loss_:.8f}")
-        stalled = self.held_out is not None and self._falls_short(estimator._score(*self.held_out))
+        stalled = score is not None and self._falls_short(score)
         if not estimator._stops_early:
-            stalled = estimator.loss_ > estimator.best_loss_ - estimator.tol
-            estimator.best_loss_ = min(estimator.loss_, estimator.best_loss_)
+            # So written that NaN is no improvement, here and below.
+            stalled = not estimator.loss_ <= estimator.best_loss_ - estimator.tol
+            if estimator.loss_ < estimator.best_loss_:
+                estimator.best_loss_ = estimator.loss_
         if estimator._stochastic:
             estimator.t_ += fit.n_rows
             if self._has_rate("invscaling"):
@@ -219,7 +341,7 @@ class _Record(Callback):
         estimator.validation_scores_.append(score)
         if estimator.verbose:
             print(f"Validation score: {score:f}")
-        stalled = score < estimator.best_validation_score_ + estimator.tol
+        stalled = not score >= estimator.best_validation_score_ + estimator.tol
         if score > estimator.best_validation_score_:
             estimator.best_validation_score_ = score
             estimator._best_parameters = estimator.network_.parameters.copy()
@@ -254,7 +376,42 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     _trainer_class: type[_ScikitTrainer] = _ScikitTrainer
 
-    network_: Network
+    #: Attributes that hold weights and biases, and others that are the network's.
+    _arrays = ("coefs_", "intercepts_")
+    _numbers: tuple[str, ...] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if id(self) in _under_way and name in PARAMETERS:
+            raise RuntimeError(f"{name} cannot be set while a fit is under way: set it before or after")
+        super().__setattr__(name, value)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "network_")
+
+    @property
+    def network_(self) -> Network:
+        """The model itself."""
+        attributes = dict(vars(self))
+        if "network_" not in attributes:
+            try:
+                made = self._assemble(attributes)
+            except (TypeError, ValueError) as error:
+                raise NotFittedError(str(error)) from error
+            self.__dict__.setdefault("network_", made)  # another thread may have been quicker
+            self._forget_arrays()
+        network: Network = vars(self)["network_"]
+        return network
+
+    @network_.setter
+    def network_(self, network: Network) -> None:
+        if not isinstance(network, Network):
+            raise TypeError(f"network_ must be a fastnn.Network, not {type(network).__name__}")
+        self.__dict__["network_"] = network
+        self._forget_arrays()
+
+    def _forget_arrays(self) -> None:
+        for name in self._arrays + self._numbers:
+            self.__dict__.pop(name, None)
 
     @property
     def _stochastic(self) -> bool:
@@ -321,6 +478,21 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         Returns
         -------
         self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If something is not as described, or training left the finite numbers.
+        RuntimeError
+            If a fit of this estimator is under way: in another thread, or in one whose callback called this.
+
+        Notes
+        -----
+        A fit that raises, a callback's exceptions included, leaves the estimator as it was: not fitted, or with the
+        model that it had.  Ctrl-C while it trains ends it with a warning and what has been learnt.
+
+        Each fit makes a network and arrays of its own: what was read of an earlier one stays as it is.  While it is
+        under way, attributes show what has been learnt so far, and parameters cannot be set.
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
@@ -331,31 +503,87 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         weights: Any,
         held_out: tuple[Any, Any, Any] = (None, None, None),
         incremental: bool = False,
+        classes: Any = None,
     ) -> Any:
-        if incremental and self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True")
-        self._check_parameters()
-        random_state = check_random_state(self.random_state)
-        fresh = not (hasattr(self, "network_") and (self.warm_start or incremental))
-        X, y, weights = self._check_data(X, y, weights, reset=fresh)
-        targets = self._read_targets(y, reset=fresh and not incremental)
-        data = _data(X, targets, self._weigh(y, targets, weights))
-        if fresh:
-            self.network_ = self._start(X.shape[1], targets, X.dtype, random_state)
-        kept = self._check_held_out(*held_out)
-        if kept is None and self._stops_early:
-            data, kept = self._hold_out(data, random_state)
-        self._begin_record(fresh, kept is not None)
-
-        trainer = self._find_trainer(incremental, random_state)
-        history = self._train(trainer, data, kept, epochs=1 if incremental else self.max_iter)
-        if self._stops_early:
-            self.network_.parameters = self._best_parameters
-        if history.interrupted:
+        with _all_or_nothing(self):
+            self._check_parameters()
+            if incremental:
+                self._begin_partial(classes)
+            random_state = check_random_state(self.random_state)
+            fresh = not ((self.warm_start or incremental) and self._has_start())
+            X, y, weights = self._check_data(X, y, weights, reset=fresh or not hasattr(self, "n_features_in_"))
+            targets = self._read_targets(y, reset=fresh and not incremental)
+            data = _data(X, targets, check_weights(self._weigh(y, targets, weights), X.shape[0]))
+            self.network_ = self._start(X.shape[1], targets, X.dtype, random_state) if fresh else self._go_on(targets)
+            data, kept = self._split(data, held_out, random_state)
+            self._begin_record(fresh, kept is not None)
+            trainer = self._find_trainer(incremental, random_state)
+            history = self._train(trainer, data, kept, epochs=1 if incremental else self.max_iter)
+            self._finish(trainer)
+            if not (history.interrupted or incremental):
+                self._warn_unless_converged(history)
+        if history.interrupted:  # which keeps what has been learnt, where warnings are errors too
             warnings.warn("Training interrupted by user.", stacklevel=3)
-        elif not incremental:
-            self._warn_unless_converged(history)
         return self
+
+    def _finish(self, trainer: _ScikitTrainer) -> None:
+        """Put together what the fit leaves."""
+        if self._stops_early and self._best_parameters is not None:
+            self.network_.parameters = self._best_parameters
+        self._trainer: _ScikitTrainer | None = trainer if self._stochastic else None
+
+    def _begin_partial(self, classes: Any) -> None:
+        """Check what partial_fit asks for beyond fit."""
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+
+    def _has_start(self) -> bool:
+        # Whether there are parameters that a fit could go on from.
+        return "network_" in vars(self) or any(name in vars(self) for name in self._arrays)
+
+    def _go_on(self, targets: NDArray[Any]) -> Network:
+        """Network to go on with, which is nobody else's."""
+        return copy.copy(self.network_) if "network_" in vars(self) else self._assemble(dict(vars(self)))
+
+    def _assemble(self, attributes: dict[str, Any]) -> Network:
+        """Network of attributes that were set one by one."""
+        kind, (coefs, intercepts) = type(self), self._arrays
+        needed = [coefs, intercepts, *(["classes_"] if isinstance(self, ClassifierMixin) else [])]
+        given = [each for each in needed if each in attributes]
+        missing = [each for each in needed if each not in attributes]
+        if not given:
+            raise NotFittedError(
+                f"This {kind.__name__} instance is not fitted yet. Call 'fit' with appropriate arguments before using "
+                "this estimator."
+            )
+        if missing:
+            raise NotFittedError(
+                f"This {kind.__name__} instance is not fitted yet: it was given {' and '.join(given)}, but not "
+                f"{' and '.join(missing)}"
+            )
+        weights, biases = self._layers(*(getattr(kind, each).copy(attributes[each]) for each in self._arrays))
+        expected, found = _shapes([weight[0] for weight in weights]), _shapes(biases)
+        if expected != found:
+            raise ValueError(f"{intercepts} must have shape {expected}, to go with {coefs}, not {found}")
+        sizes = [len(weights[0]), *map(len, biases)]
+        network = self._network(sizes, self._loss_set(attributes, sizes[-1]), np.result_type(*weights, *biases))
+        network.weights, network.biases = weights, biases
+        for each in self._numbers:
+            if each in attributes:
+                getattr(kind, each).check(attributes[each], network)
+        return network
+
+    @abstractmethod
+    def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """Weights and biases of each layer, as the network has them."""
+
+    @abstractmethod
+    def _network(self, sizes: list[int], loss: str, dtype: Any) -> Network:
+        """Network whose parameters are still to be drawn or set."""
+
+    @abstractmethod
+    def _loss_set(self, attributes: dict[str, Any], n_out: int) -> str:
+        """Loss of a network whose attributes were set."""
 
     def _check_parameters(self) -> None:
         for name, value in vars(self).items():
@@ -384,12 +612,25 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             weights = _check_sample_weight(weights, X, dtype=np.float64)
         return X, y, weights
 
+    def _split(
+        self, data: Data, held_out: tuple[Any, Any, Any], random_state: np.random.RandomState
+    ) -> tuple[Data, Data | None]:
+        """Rows to train on and rows to score, if there are any."""
+        kept, names = self._check_held_out(*held_out), ("X_val", "y_val")
+        if kept is None and self._stops_early:
+            (data, kept), names = self._hold_out(data, random_state), ("X", "y")
+        if kept is not None:
+            X, targets, weights = (*kept, None)[:3]
+            self.network_.check_data(X, targets, weights, names)  # not after an epoch
+        return data, kept
+
     def _check_held_out(self, X: Any, y: Any, weights: Any) -> Data | None:
         if X is None and y is None:
             return None
         if X is None or y is None:
             raise ValueError(f"X_val and y_val belong together, but {'X_val' if X is None else 'y_val'} is None")
         X, y, weights = self._check_data(X, y, weights, reset=False)
+        weights = check_weights(weights, X.shape[0], "sample_weight_val")
         return _data(X, self._read_targets(y, reset=False), weights)
 
     def _hold_out(self, data: Data, random_state: np.random.RandomState) -> tuple[Data, Data]:
@@ -405,35 +646,33 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         return tuple(parts[0::2]), tuple(parts[1::2])
 
     def _begin_record(self, fresh: bool, validated: bool) -> None:
-        # As in scikit-learn, a warm start goes on with the old record.
-        if fresh:
-            self.t_, self._no_improvement_count = 0, 0
-            self.loss_curve_: list[float] = []
-            self.best_loss_: float | None = None
-            self.validation_scores_: list[float] | None = None
-            self.best_validation_score_: float | None = None
+        # As in scikit-learn, a warm start goes on with the old record: with copies of its lists.
+        began = {"t_": 0, "_no_improvement_count": 0, "loss_curve_": [], "best_loss_": None, "validation_scores_": None}
+        began |= {"best_validation_score_": None, "_best_parameters": None}
+        for name, value in began.items():
+            setattr(self, name, value if fresh else copy.copy(getattr(self, name, value)))
         self.n_iter_: Any = 0
         if self._stops_early:
-            self.best_loss_ = None
+            self.best_loss_: float | None = None
         elif self.best_loss_ is None:
             self.best_loss_ = math.inf
         if validated and self.validation_scores_ is None:
-            self.validation_scores_, self.best_validation_score_ = [], -math.inf
-            self._best_parameters = self.network_.parameters.copy()
+            self.validation_scores_: list[float] | None = []
+            self.best_validation_score_ = -math.inf
 
     def _find_trainer(self, incremental: bool, random_state: np.random.RandomState) -> _ScikitTrainer:
+        # In partial_fit the optimizer goes on as it began, as in scikit-learn; other parameters may have been set anew.
+        kept: _ScikitTrainer | None = getattr(self, "_trainer", None) if incremental else None
+        self._trainer = None  # of the fit before, which a copy made half way has no use for
         trainer = self._trainer_class(
             self.network_,
-            self._make_optimizer(),
+            self._make_optimizer() if kept is None else kept.optimizer,
             shuffle=_plain(self.shuffle),
             n_threads=_usable_threads(self.n_threads),
             dropout=getattr(self, "dropout", 0.0),
         )
-        kept: _ScikitTrainer | None = getattr(self, "_trainer", None) if incremental else None
         if kept is not None:
-            # The optimizer goes on as it began, as in scikit-learn; other parameters may have been set anew.
-            kept.shuffle, kept.n_threads, kept.dropout = trainer.shuffle, trainer.n_threads, trainer.dropout
-            trainer = kept
+            trainer.go_on_from(kept)
         trainer.draw_from(random_state)
         return trainer
 
@@ -462,15 +701,15 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             )
         except DivergenceError as error:
             raise ValueError(
-                f"Solver produced non-finite parameter weights: {error} The input data may contain large values and "
-                "need to be preprocessed."
+                f"Solver produced non-finite parameter weights in epoch {error.epoch}, batch {error.batch}; the model "
+                "is as it was before the fit. Try a smaller learning rate. The input data may contain large values "
+                "and need to be preprocessed."
             ) from error
         finally:
-            trainer.callbacks, trainer._order = [], None
+            trainer.callbacks, trainer._order = [], None  # they need not outlive the fit
             if record.learning_rate is not None:  # partial_fit goes on with it
                 optimizer: Any = trainer.optimizer
                 trainer.optimizer = dataclasses.replace(optimizer, learning_rate=record.learning_rate)
-            self._trainer = trainer if self._stochastic else None
 
     def _rows_at_once(self, n_rows: int) -> int:
         if self.batch_size == "auto":
@@ -492,15 +731,17 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             )
         else:
             message = (
-                f"lbfgs failed to converge after {self.n_iter_} iteration(s): increase the number of iterations "
+                f"lbfgs failed to converge after {len(history)} iteration(s): increase the number of iterations "
                 f"(max_iter={self.max_iter}) or scale the data."
             )
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
     def _check_rows(self, X: Any) -> Any:
-        check_is_fitted(self)
-        dtype = (np.float64, np.float32)
-        return validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", ensure_all_finite=False, reset=False)
+        n_in, dtype = self.network_.n_in, (np.float64, np.float32)
+        X = validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", ensure_all_finite=False, reset=False)
+        if X.shape[1] != n_in:  # where no fit has seen to n_features_in_
+            raise ValueError(f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {n_in} features")
+        return X
 
     def _has_steps(self) -> bool:
         if not self._stochastic:
@@ -530,15 +771,18 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             if type_of_target(y) != "multilabel-indicator":
                 raise ValueError("y must hold one class a row or, for several labels a row, zeros and ones")
             classes, codes = np.arange(y.shape[1]), y
-            reset = reset or not hasattr(self, "network_")
+            reset = reset or "network_" not in vars(self)
         else:
             classes, codes = np.unique(y, return_inverse=True)
-        if reset:
+        if reset or not hasattr(self, "classes_"):
             self.classes_ = classes
-        elif np.setdiff1d(classes, self.classes_).size:
+            return codes
+        self.classes_ = np.asarray(self.classes_)  # a user may have set a list, in any order
+        if np.setdiff1d(classes, self.classes_).size:
             raise ValueError(f"`y` has classes not in `self.classes_`: it has {classes}, expected {self.classes_}")
-        elif y.ndim == 1:
-            codes = np.searchsorted(self.classes_, classes)[codes]
+        if y.ndim == 1:
+            order = np.argsort(self.classes_)
+            codes = order[np.searchsorted(self.classes_, classes, sorter=order)][codes]
         return codes
 
     def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
@@ -584,6 +828,10 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         -------
         self
         """
+        return self._fit(X, y, sample_weight, incremental=True, classes=classes)
+
+    def _begin_partial(self, classes: Any) -> None:
+        super()._begin_partial(classes)
         if isinstance(self.class_weight, str):
             raise ValueError(
                 f"class_weight={self.class_weight!r} needs all rows at once; for partial_fit give a dict of weights"
@@ -594,7 +842,19 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             self.classes_ = unique_labels(classes)
         elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
             raise ValueError(f"classes={classes!r} differ from those of an earlier fit, {self.classes_!r}")
-        return self._fit(X, y, sample_weight, incremental=True)
+
+    def _go_on(self, targets: NDArray[Any]) -> Network:
+        if targets.ndim == 2 and "network_" not in vars(self):
+            self.out_activation_ = "logistic"
+        return super()._go_on(targets)
+
+    def _loss_set(self, attributes: dict[str, Any], n_out: int) -> str:
+        n_classes = len(attributes["classes_"])
+        if n_out > 1 and attributes.get("out_activation_") == "logistic":
+            return "binary_cross_entropy"
+        if n_out != (1 if n_classes == 2 else n_classes):
+            raise ValueError(f"classes_ holds {n_classes} classes, but {self._arrays[0]} leads to {n_out} outputs")
+        return "cross_entropy" if n_out > 1 else "binary_cross_entropy"
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Most probable class (n,) of each row; with several labels a row, zeros and ones (n, n_outputs)."""
@@ -603,8 +863,10 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         if self._multi_label:
             return predicted
         # A model that has seen a single class has no other to tell.
-        classes: NDArray[Any] = self.classes_.take(predicted.ravel(), mode="clip")
-        return classes
+        classes, n_out = np.asarray(self.classes_), self.network_.n_out
+        if len(classes) != n_out and not (n_out == 1 and len(classes) <= 2):
+            raise ValueError(f"classes_ holds {len(classes)} classes, but the model has {n_out} outputs")
+        return classes.take(predicted.ravel(), mode="clip")
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Probability (n, n_classes) of each class, in the order of `classes_`; with several labels, of each label."""
@@ -666,7 +928,8 @@ class SoftmaxClassifier(_Classifier):
     n_iter_ : (1,) int32 array
         Iterations or epochs of the last fit.
     network_ : fastnn.Network
-        The model; changes of its parameters are seen in `coef_`, and the other way round.
+        The model; changes of its parameters are seen in `coef_`, and changes within `coef_` here.  It is another one
+        after each fit, and after each assignment to `coef_` or `intercept_`.
     loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_
         As in `MLPClassifier`, for all solvers.
     n_features_in_ : int
@@ -681,6 +944,9 @@ class SoftmaxClassifier(_Classifier):
     there is a `partial_fit`, and float32 is computed in float32, where LogisticRegression turns to float64 for
     parts of its work.
 
+    `coef_`, `intercept_` and `classes_` may be set without a fit: the model then predicts, and a fit with warm_start,
+    or partial_fit, goes on from it.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -691,6 +957,7 @@ class SoftmaxClassifier(_Classifier):
     """
 
     _multi_output = False
+    _arrays = ("coef_", "intercept_")
     _trainer_class = _SoftmaxTrainer
 
     def __init__(
@@ -740,40 +1007,42 @@ class SoftmaxClassifier(_Classifier):
 
     def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
         n_out, loss = self._outputs(targets)
-        return Network._empty((n_in, n_out), (), loss, False, np.dtype(dtype))
+        return self._network([n_in, n_out], loss, dtype)
 
-    def _fit(self, *args: Any, **options: Any) -> Any:
-        super()._fit(*args, **options)
+    def _go_on(self, targets: NDArray[Any]) -> Network:
+        network = super()._go_on(targets)
+        if not self.fit_intercept:
+            network.biases[0][:] = 0
+        return network
+
+    def _assemble(self, attributes: dict[str, Any]) -> Network:
+        if not self.fit_intercept and "coef_" in attributes:
+            attributes = {"intercept_": np.zeros_like(attributes["coef_"][:, 0]), **attributes}
+        return super()._assemble(attributes)
+
+    def _network(self, sizes: list[int], loss: str, dtype: Any) -> Network:
+        return Network._empty(check_sizes(sizes), (), loss, False, np.dtype(dtype))
+
+    def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        return [coefs.T], [intercepts]
+
+    def _finish(self, trainer: _ScikitTrainer) -> None:
+        super()._finish(trainer)
         self.n_iter_ = np.array([self.n_iter_], np.int32)
-        return self
 
     def _penalise(self, trainer: Any, total_weight: float) -> None:
         # Of two classes there is one vector of coefficients, as in LogisticRegression, so C means the same.
         trainer.l2 = 1 / (self.C * total_weight)
         trainer.fit_intercept = self.fit_intercept
 
-    @property
-    def coef_(self) -> NDArray[Any]:
-        """Coefficients."""
-        return self.network_.weights[0].T
-
-    @coef_.setter
-    def coef_(self, values: ArrayLike) -> None:
-        self.network_.weights[0] = np.transpose(values)
-
-    @property
-    def intercept_(self) -> NDArray[Any]:
-        """Constants."""
-        return self.network_.biases[0]
-
-    @intercept_.setter
-    def intercept_(self, values: ArrayLike) -> None:
-        self.network_.biases[0] = values
+    coef_ = _Arrays("Coefficients.", lambda network: network.weights[0].T, 2, listed=False)
+    intercept_ = _Arrays("Constants.", lambda network: network.biases[0], 1, listed=False)
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Logits (n, n_classes); of two classes the second one's log-odds (n,)."""
         X = self._check_rows(X)
-        logits: NDArray[Any] = safe_sparse_dot(X, self.coef_.T) + self.intercept_
+        outputs = self.network_._outputs(X, _usable_threads(self.n_threads))
+        logits = np.concatenate([logits.copy() for _, logits in outputs])
         return logits.ravel() if logits.shape[1] == 1 else logits
 
 
@@ -781,6 +1050,7 @@ class _Perceptron(_Estimator):
     """Hidden layers, and how scikit-learn starts and penalises them."""
 
     _trainer_class = _PerceptronTrainer
+    _numbers = ("n_layers_", "n_outputs_", "out_activation_")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -796,51 +1066,37 @@ class _Perceptron(_Estimator):
 
     def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
         n_out, loss = self._outputs(targets)
-        sizes, batch_norm = [n_in, *self._hidden_sizes(), n_out], _plain(self.batch_norm)
-        network = Network(sizes, self._activations(), dtype, loss=loss, batch_norm=batch_norm)
+        network = self._network([n_in, *self._hidden_sizes(), n_out], loss, dtype)
         # Glorot & Bengio (2010), in scikit-learn's variant: biases too, and sigmoid units with a third of the variance.
-        activations = [*network.activation, *network.activation[-1:]] or [""]
-        for weight, bias, activation in zip(network.weights, network.biases, activations, strict=True):
+        # The last layer goes by the activation before it, or by the one that was named if there is none before it.
+        named = self._activations()
+        last = named if isinstance(named, str) else [None, *named][-1]
+        for weight, bias, activation in zip(network.weights, network.biases, [*network.activation, last], strict=True):
             bound = np.sqrt((2 if activation == "sigmoid" else 6) / sum(weight.shape))
             weight[:] = random_state.uniform(-bound, bound, weight.shape)
             bias[:] = random_state.uniform(-bound, bound, bias.shape)
         return network
 
+    def _network(self, sizes: list[int], loss: str, dtype: Any) -> Network:
+        return Network(sizes, self._activations(), dtype, loss=loss, batch_norm=_plain(self.batch_norm))
+
+    def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        if any(weight.shape[1] != after.shape[0] for weight, after in itertools.pairwise(coefs)):
+            raise ValueError(f"coefs_ must lead from layer to layer, but are of shapes {_shapes(coefs)}")
+        return coefs, intercepts
+
     def _penalise(self, trainer: Any, total_weight: float) -> None:
         trainer.alpha = self.alpha
 
-    @property
-    def coefs_(self) -> list[NDArray[Any]]:
-        """Weights of each layer."""
-        return self.network_.weights
-
-    @coefs_.setter
-    def coefs_(self, arrays: list[ArrayLike]) -> None:
-        self.network_.weights = arrays
-
-    @property
-    def intercepts_(self) -> list[NDArray[Any]]:
-        """Biases of each layer."""
-        return self.network_.biases
-
-    @intercepts_.setter
-    def intercepts_(self, arrays: list[ArrayLike]) -> None:
-        self.network_.biases = arrays
-
-    @property
-    def n_layers_(self) -> int:
-        """Number of layers, those of the inputs and outputs included."""
-        return len(self.network_.sizes)
-
-    @property
-    def n_outputs_(self) -> int:
-        """Number of outputs."""
-        return self.network_.sizes[-1]
-
-    @property
-    def out_activation_(self) -> str:
-        """Name of the output's activation."""
-        return OUT_ACTIVATIONS.get(self.network_.loss, "identity")
+    coefs_ = _Arrays("Weights of each layer.", lambda network: network.weights, 2, listed=True)
+    intercepts_ = _Arrays("Biases of each layer.", lambda network: network.biases, 1, listed=True)
+    n_layers_ = _OfNetwork(
+        "Number of layers, those of the inputs and outputs included.", lambda network: len(network.sizes)
+    )
+    n_outputs_ = _OfNetwork("Number of outputs.", lambda network: network.sizes[-1])
+    out_activation_ = _OfNetwork(
+        "Name of the output's activation.", lambda network: OUT_ACTIVATIONS.get(network.loss, "identity")
+    )
 
 
 class MLPClassifier(_Perceptron, _Classifier):
@@ -915,7 +1171,7 @@ class MLPClassifier(_Perceptron, _Classifier):
     coefs_, intercepts_ : lists of arrays, (n_in, n_out) and (n_out,)
         Weights and biases of each layer; assigning to them, to an item or into an array changes the model.
     network_ : fastnn.Network
-        The model itself.
+        The model itself; another one after each fit, and after each assignment to `coefs_` or `intercepts_`.
     loss_ : float
         Loss of the last epoch: the mean over its rows, each batch taken before its own step, penalty included.  Where
         rows have weights, the mean is weighted by them across batches too; scikit-learn takes a batch by its number of
@@ -947,6 +1203,11 @@ class MLPClassifier(_Perceptron, _Classifier):
 
     What differs: momentum must be below 1.  A warm start may see fewer classes than before.  Where training leaves
     the finite numbers it ends at once, with the same ValueError that scikit-learn raises in the end.
+
+    `coefs_`, `intercepts_` and `classes_` may be set without a fit.  The model then predicts, and a fit with
+    warm_start, or partial_fit, goes on from it; its layers are those of the arrays, whatever hidden_layer_sizes says.
+    What scikit-learn needs besides (`n_layers_`, `n_outputs_`, `out_activation_`) may be set but must agree; only
+    several labels a row need ``out_activation_ = "logistic"``.
 
     A row of weight 2 and the same row twice give the same objective to rounding.  The steps of "lbfgs" magnify that,
     so that its solutions may differ by more, of ReLU networks above all, which have many minima.
@@ -994,6 +1255,12 @@ class MLPClassifier(_Perceptron, _Classifier):
     ) -> None:
         _keep(self, locals())
 
+    def _set_label_binarizer(self, binarizer: Any) -> None:
+        self.classes_ = binarizer.classes_
+
+    #: Where scikit-learn's estimator keeps its classes.
+    _label_binarizer = property(fset=_set_label_binarizer)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -1028,6 +1295,8 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     More than in scikit-learn: the losses "absolute_error" and "huber", dropout, batch_norm, callbacks, n_threads, more
     activations and one a layer, validation data of one's own in `fit`, validation scores without early stopping, and
     loss_curve_ for "lbfgs".
+
+    `coefs_` and `intercepts_` may be set without a fit, as in `MLPClassifier`.
 
     What differs: the loss "poisson" is not known, and momentum must be below 1.  With several outputs scikit-learn
     reports the mean of their losses, but steps along the gradient of the sum: so do "sgd" and "adam" here, in the
@@ -1083,10 +1352,14 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
         return (targets.shape[1] if targets.ndim == 2 else 1), LOSSES[self.loss]
 
+    def _loss_set(self, attributes: dict[str, Any], n_out: int) -> str:
+        CHECKS["loss"](self.loss, "loss")
+        return LOSSES[self.loss]
+
     def _loss_of(self, history: History) -> float:
         # scikit-learn reports the mean over the outputs, but penalises their sum.
         log_likelihood, objective = history.log_likelihood[-1], history.objective[-1]
-        return -log_likelihood / self.n_outputs_ + (log_likelihood - objective)
+        return -log_likelihood / self.network_.n_out + (log_likelihood - objective)
 
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
         return float(
@@ -1118,3 +1391,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+# What no one may set while a fit is under way.
+PARAMETERS = {name for kind in (SoftmaxClassifier, MLPClassifier, MLPRegressor) for name in kind._get_param_names()}

@@ -1,5 +1,7 @@
 """The estimators: scikit-learn's own checks, the same numbers as scikit-learn's estimators, and what goes beyond."""
 
+import copy
+import itertools
 import pickle
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 import fastnn
@@ -177,10 +180,18 @@ def test_follows_scikit_learn_from_planted_parameters(rng, digits, targets, esti
 
 
 @pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
-def test_partial_fit_and_warm_starts_follow_scikit_learn(digits, targets, estimator, kind, solver):
+@pytest.mark.parametrize(
+    ("solver", "rates"),
+    [
+        ("sgd", {}),
+        ("adam", {}),
+        ("sgd", {"learning_rate": "invscaling", "power_t": 0.1}),
+        ("sgd", {"learning_rate": "adaptive", "tol": 10.0, "n_iter_no_change": 1}),
+    ],
+)
+def test_partial_fit_and_warm_starts_follow_scikit_learn(digits, targets, estimator, kind, solver, rates):
     X, y = digits[0], targets[kind]
-    options = {"hidden_layer_sizes": (9,), "solver": solver, "random_state": 0, "learning_rate_init": 0.02}
+    options = {"hidden_layer_sizes": (9,), "solver": solver, "random_state": 0, "learning_rate_init": 0.02, **rates}
     ours, other = estimator(**options), theirs(estimator)(**options)
     classes = np.arange(3) if kind == "multi-label" else np.unique(y)
     for model in (ours, other):
@@ -366,6 +377,9 @@ def test_data_frames(digits):
         model.fit(frame, labels, X_val=frame.rename(columns={"pixel 0": "other"}), y_val=labels)
     with pytest.warns(DataConversionWarning, match="column-vector"):
         model.fit(frame, labels.to_frame())
+    with pytest.raises(ValueError, match="X must be finite"):
+        model.fit(np.nan * X, y)
+    np.testing.assert_array_equal(model.feature_names_in_, frame.columns)
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
@@ -428,10 +442,10 @@ def test_copies_and_files(tmp_path, digits, targets, estimator, kind):
     options = {"solver": "adam", "max_iter": 3, "random_state": 0}
     model = estimator(**options).fit(X, y)
     joblib.dump(model, tmp_path / "model.joblib")
-    for copy in (pickle.loads(pickle.dumps(model)), joblib.load(tmp_path / "model.joblib")):
-        np.testing.assert_array_equal(copy.predict(X), model.predict(X))
-        copy.partial_fit(X, y)
-        np.testing.assert_array_equal(copy.predict(X), clone(model).fit(X, y).partial_fit(X, y).predict(X))
+    for each in (pickle.loads(pickle.dumps(model)), joblib.load(tmp_path / "model.joblib")):
+        np.testing.assert_array_equal(each.predict(X), model.predict(X))
+        each.partial_fit(X, y)
+        np.testing.assert_array_equal(each.predict(X), clone(model).fit(X, y).partial_fit(X, y).predict(X))
     fresh = clone(model)
     assert not hasattr(fresh, "network_")
     np.testing.assert_array_equal(fresh.fit(X, y).network_.parameters, model.network_.parameters)
@@ -588,6 +602,525 @@ class Interrupt(Callback):
         raise KeyboardInterrupt
 
 
+# What scikit-learn's perceptrons know; the weights of the last layer go by the activation before it.
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("sizes", [(), (5,), (5, 4), (5, 4, 3)])
+@pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
+def test_starts_from_scikit_learns_parameters(digits, targets, estimator, kind, sizes, activation):
+    X, y = digits[0][:50].astype(np.float32), targets[kind][:50]
+    options = {"hidden_layer_sizes": sizes, "activation": activation, "random_state": 5}
+    options |= {"solver": "sgd", "learning_rate_init": 1e-30, "max_iter": 1}  # one epoch without a step
+    ours, other = estimator(**options).fit(X, y), theirs(estimator)(**options).fit(X, y)
+    for mine, its in zip(ours.coefs_ + ours.intercepts_, other.coefs_ + other.intercepts_, strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+class Raise(Callback):
+    """Raises after so many epochs."""
+
+    def __init__(self, epoch, error=ZeroDivisionError):
+        self.epoch, self.error = epoch, error
+
+    def on_epoch(self, fit):
+        if len(fit.history) == self.epoch:
+            raise self.error
+
+
+# Why a fit is refused: parameters, a change to the rows X, y of iris, and further arguments.
+REFUSALS = {
+    "X": ({}, lambda X, y: (np.where(X > 7.8, np.nan, X), y), {}),
+    "columns": ({}, lambda X, y: (X[:, None], y), {}),
+    "rows": ({}, lambda X, y: (X, y[:-1]), {}),
+    "no rows": ({}, lambda X, y: (X[:0], y[:0]), {}),
+    "y": ({}, lambda X, y: (X, np.full(len(y), np.nan)), {}),
+    "shape of y": ({}, lambda X, y: (X, y.reshape(-1, 1, 1)), {}),
+    "number of weights": ({}, None, {"sample_weight": [1.0, 2.0]}),
+    "negative weights": ({}, None, {"sample_weight": np.linspace(-1, 1, 150)}),
+    "no weights": ({}, None, {"sample_weight": np.zeros(150)}),
+    "parameter": ({"tol": -1.0}, None, {}),
+    "parameter of the trainer": ({"n_threads": 0}, None, {}),
+    "seed": ({"random_state": "now"}, None, {}),
+    "callback at once": ({"callbacks": [Raise(1)]}, None, {}),
+    "callback later": ({"callbacks": [Raise(3)], "max_iter": 5}, None, {}),
+    "exit": ({"callbacks": [Raise(1, SystemExit)]}, None, {}),
+}
+REFUSALS_OF_FIT = {
+    "X_val": ({}, None, {"X_val": np.full((3, 4), np.nan), "y_val": [0, 1, 2]}),
+    "columns of X_val": ({}, None, {"X_val": np.ones((3, 5)), "y_val": [0, 1, 2]}),
+    "y_val": ({}, None, {"X_val": np.ones((3, 4)), "y_val": [np.nan, 0, 1]}),
+    "no y_val": ({}, None, {"X_val": np.ones((3, 4))}),
+    "weights of validation": (
+        {},
+        None,
+        {"X_val": np.ones((3, 4)), "y_val": [0, 1, 2], "sample_weight_val": np.zeros(3)},
+    ),
+}
+REFUSALS_OF_STEPS = {
+    "too few to validate": ({"early_stopping": True, "validation_fraction": 1e-3}, None, {}),
+    "X that is set aside": (
+        {"early_stopping": True, "random_state": 0},
+        lambda X, y: (np.where(X > 7.8, np.nan, X), y),
+        {},
+    ),
+    "divergence": (
+        {"solver": "sgd", "learning_rate_init": 1e30, "learning_rate": "invscaling", "max_iter": 50},
+        lambda X, y: (1e300 * X, y),
+        {},
+    ),
+}
+
+
+def learnt(model):
+    """All that a fit leaves in an estimator, as a digest of each attribute."""
+    return {name: joblib.hash(value) for name, value in vars(model).items() if name not in model.get_params()}
+
+
+def refusals(estimator, solver, method, warm):
+    found = REFUSALS | (REFUSALS_OF_FIT if method == "fit" else {})
+    found |= REFUSALS_OF_STEPS if solver != "lbfgs" else {}
+    if method == "partial_fit":  # whose one epoch goes by the optimizer that there is
+        del found["callback later"]
+        found |= {} if solver == "sgd" else {"divergence": found["X"]}
+    if estimator is MLPRegressor:
+        return found | {"divergence": ({}, lambda X, y: (X, 1e200 * y), {})}
+    found["classes"] = ({}, lambda X, y: (X, y / 7), {})
+    found["class weights"] = ({"class_weight": {99: 1.0}}, None, {})
+    if estimator is SoftmaxClassifier and method == "fit" and not warm:
+        found["one class"] = ({}, lambda X, y: (X, 0 * y), {})
+    return found
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    ("solver", "method", "warm"),
+    [(solver, "fit", warm) for solver in ("lbfgs", "sgd", "adam") for warm in (False, True)]
+    + [(solver, "partial_fit", False) for solver in ("sgd", "adam")],
+)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_refused_fit_changes_nothing(estimator, solver, method, warm, known):
+    X, y = datasets.load_iris(return_X_y=True)
+    options = {"solver": solver, "max_iter": 3, "learning_rate_init": 0.01, "warm_start": warm}
+    first = {"classes": [0, 1, 2]} if method == "partial_fit" and estimator is not MLPRegressor else {}
+    for name, (changes, change, arguments) in refusals(estimator, solver, method, warm).items():
+        model = estimator(**options, random_state=np.random.RandomState(0))
+        twin = estimator(**options, random_state=np.random.RandomState(0))
+        if known:
+            model.fit(X, y)
+            twin.fit(X, y)
+        model.set_params(**changes)
+        params, before, drawn = model.get_params(), learnt(model), joblib.hash(model.random_state)
+        fit, twins = getattr(model, method), getattr(twin, method)
+        data = change(X, y) if change else (X, y)
+        with pytest.raises((ValueError, TypeError, ZeroDivisionError, SystemExit)):
+            fit(*data, **arguments, **first)
+        assert learnt(model) == before, name
+        assert joblib.hash(model.random_state) == drawn
+        assert all(value is params[each] for each, value in model.get_params().items())
+        if not known:
+            with pytest.raises(NotFittedError):
+                check_is_fitted(model)
+            with pytest.raises(NotFittedError):
+                model.predict(X)
+        # What follows is as if the refused fit had not been.
+        model.set_params(**{each: twin.get_params()[each] for each in changes if each != "random_state"})
+        if "random_state" not in changes:
+            fit(X, y, **first)
+            twins(X, y, **first)
+            np.testing.assert_array_equal(model.network_.parameters, twin.network_.parameters)
+            assert model.loss_curve_ == twin.loss_curve_
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_ctrl_c_keeps_what_has_been_learnt(digits, estimator, solver):
+    X, y = digits
+    options = {"solver": solver, "random_state": 0, "warm_start": True}
+    model, three = (estimator(max_iter=n, **options).fit(X, y) for n in (5, 5))
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.set_params(callbacks=[Raise(3, KeyboardInterrupt)]).fit(X, y)
+    three.set_params(max_iter=3).fit(X, y)
+    np.testing.assert_array_equal(model.network_.parameters, three.network_.parameters)
+    assert model.loss_curve_ == three.loss_curve_
+    assert len(model.loss_curve_) == 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="Training interrupted by user"):
+            model.fit(X, y)
+    assert len(model.loss_curve_) == 11
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_ctrl_c_finds_the_record_of_an_epoch_whole_or_not_begun(digits, monkeypatch, estimator):
+    X, y = digits
+    scores = iter([0.25, 0.5])
+
+    def score(*_):
+        try:
+            return next(scores)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(estimator, "_score", score)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model = estimator(solver="sgd", random_state=0).fit(X, y, X_val=X[:50], y_val=y[:50])
+    assert (len(model.loss_curve_), model.n_iter_, model.t_) == (2, 2, 2 * len(X))
+    assert model.validation_scores_ == [0.25, 0.5]
+
+
+class Do(Callback):
+    """Calls a function after each epoch."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_epoch(self, fit):
+        self.function()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_what_a_callback_may_do_with_the_estimator(digits, estimator):
+    X, y = digits
+    options = {"solver": "adam", "max_iter": 4, "random_state": 0}
+    plain = estimator(**options).fit(X, y)
+    # It may look at what has been learnt so far, and copy it.
+    model, scores, copies = estimator(**options), [], []
+
+    def look():
+        scores.append(model.score(X, y))
+        copies.append(pickle.loads(pickle.dumps(copy.copy(model).set_params(callbacks=()))))
+        clone(copies[-1]).fit(X, y)
+
+    model.set_params(callbacks=[Do(look)]).fit(X, y)
+    np.testing.assert_array_equal(model.network_.parameters, plain.network_.parameters)
+    assert scores[-1] == model.score(X, y)
+    assert [len(each.loss_curve_) for each in copies] == [1, 2, 3, 4]
+    assert copies[0].partial_fit(X, y).score(X, y) != scores[0]
+    # It may set the parameters.
+    names = ("coef_", "intercept_") if estimator is SoftmaxClassifier else ("coefs_", "intercepts_")
+    zeros = {name: [0 * array for array in getattr(plain, name)] for name in names}
+
+    def forget():
+        for name in names:
+            setattr(model, name, zeros[name])
+
+    model.set_params(callbacks=[Do(forget)]).fit(X, y)
+    assert not model.network_.parameters.any()
+    # What a fit goes by was settled when it began.
+    for change in (lambda: model.set_params(tol=1.0), lambda: setattr(model, "callbacks", [])):
+        before = learnt(model)
+        with pytest.raises(RuntimeError, match="cannot be set while a fit is under way"):
+            model.set_params(callbacks=[Do(change)]).fit(X, y)
+        assert learnt(model) == before
+        assert model.tol == plain.tol
+    with pytest.raises(RuntimeError, match=r"a fit of this .* is under way"):
+        model.set_params(callbacks=[Do(lambda: model.fit(X, y))]).fit(X, y)
+    assert learnt(model) == before
+    model.set_params(callbacks=(), tol=1.0).fit(X, y)
+
+
+def test_a_fit_in_one_thread_keeps_others_from_fitting_the_same_estimator(digits):
+    X, y = digits
+    model, refused = MLPClassifier((9,), max_iter=2, random_state=0), []
+
+    def fit():
+        with pytest.raises(RuntimeError, match="is under way"):
+            model.fit(X, y)
+        refused.append(True)
+
+    def fit_elsewhere():
+        thread = threading.Thread(target=fit)
+        thread.start()
+        thread.join()
+
+    model.set_params(callbacks=[Do(fit_elsewhere)]).fit(X, y)
+    assert refused == [True, True]
+    np.testing.assert_array_equal(
+        model.network_.parameters, clone(model).set_params(callbacks=()).fit(X, y).network_.parameters
+    )
+
+
+def test_a_child_forked_during_a_fit_may_fit(tmp_path):
+    code = """
+import os, sys, numpy as np
+from fastnn.callbacks import Callback
+from fastnn.sklearn import MLPClassifier
+class Fork(Callback):
+    def on_epoch(self, fit):
+        if (pid := os.fork()) == 0:
+            model.set_params(callbacks=()).fit(X, y)
+            os._exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+X, y = np.eye(3), [0, 1, 2]
+model = MLPClassifier((3,), max_iter=1, n_threads=1, callbacks=[Fork()])
+model.fit(X, y)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "7\n"
+
+
+def test_a_path_of_solutions_is_logistic_regressions():
+    X, y = datasets.load_iris(return_X_y=True)
+    paths = []
+    for estimator in (SoftmaxClassifier, linear_model.LogisticRegression):
+        model, path = estimator(warm_start=True, tol=1e-10, max_iter=10_000), []
+        for C in (0.01, 1, 100):
+            model.set_params(C=C).fit(X, y)
+            path.append((model.coef_, model.intercept_))
+        paths.append(path)
+    for mine, its in zip(*paths, strict=True):
+        np.testing.assert_allclose(mine[0], its[0], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(mine[1], its[1], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("solver", ["lbfgs", "sgd", "adam"])
+@pytest.mark.parametrize(("estimator", "kind"), EACH_KIND)
+def test_what_was_read_of_a_fit_stays_as_it_is(digits, targets, estimator, kind, solver, early_stopping):
+    X, y = digits[0], targets[kind]
+    options = {"solver": solver, "max_iter": 3, "early_stopping": early_stopping, "learning_rate_init": 0.01}
+    model = estimator(warm_start=True, **options)
+    fits = [model.fit, model.set_params(C=2.0).fit if estimator is SoftmaxClassifier else model.fit]
+    if solver != "lbfgs" and not early_stopping:
+        fits += [model.partial_fit, model.partial_fit, model.fit]
+    names = {"coef_", "intercept_", "coefs_", "intercepts_", "n_iter_", "loss_curve_", "validation_scores_"}
+    names |= {"classes_", "network_", "best_loss_", "n_features_in_", "_best_parameters"}
+    seen = []
+    for fit in fits:
+        fit(X, y)
+        read = {name: getattr(model, name) for name in names if hasattr(model, name)}
+        seen.append((read, {name: joblib.hash(value) for name, value in read.items()}))
+        assert model.network_.parameters is not seen[0][0]["network_"].parameters or len(seen) == 1
+    for read, digests in seen:
+        assert {name: joblib.hash(value) for name, value in read.items()} == digests
+    # So does what is read before an attribute is assigned to; but to assign into an array changes the model.
+    for name in ("coef_", "intercept_") if estimator is SoftmaxClassifier else ("coefs_", "intercepts_"):
+        setattr(model, name, [0 * array for array in read[name]])
+    assert {name: joblib.hash(value) for name, value in read.items()} == digests
+    assert not model.network_.parameters.any()
+    arrays = [model.coef_] if estimator is SoftmaxClassifier else model.coefs_
+    arrays[0][0, 0] = 3
+    assert model.network_.parameters[0] == 3
+    if estimator is not SoftmaxClassifier:
+        model.coefs_[0] = np.full_like(read["coefs_"][0], 4)
+        assert model.network_.parameters[1] == arrays[0][0, 1] == 4
+
+
+def copies_of(model):
+    return [model, copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+
+
+@pytest.mark.parametrize("kind", ["multi-class", "binary"])
+def test_softmax_takes_attributes_without_a_fit_as_logistic_regression_does(digits, targets, kind):
+    X, y = digits[0], targets[kind]
+    other = linear_model.LogisticRegression(max_iter=1000).fit(X, y)
+    attributes = {name: getattr(other, name) for name in ("intercept_", "classes_", "coef_")}
+    for names in itertools.permutations(attributes):
+        model = SoftmaxClassifier(max_iter=1000, warm_start=True, solver="adam")
+        for name in names[:2]:
+            setattr(model, name, attributes[name])
+            np.testing.assert_array_equal(getattr(model, name), attributes[name])
+        for method in (model.predict, model.predict_proba, model.decision_function):
+            with pytest.raises(NotFittedError, match=rf"was given .*{names[0]}.* but not {names[2]}"):
+                method(X)
+        if names[2] != "classes_":  # which a fit can tell
+            for method in (model.fit, model.partial_fit):
+                with pytest.raises(ValueError, match=rf"but not {names[2]}"):
+                    method(X, y)
+        with pytest.raises(NotFittedError):
+            check_is_fitted(model)
+        setattr(model, names[2], attributes[names[2]])
+        check_is_fitted(model.set_params(solver="lbfgs"))
+    for each in copies_of(model):
+        np.testing.assert_array_equal(each.predict(X), other.predict(X))
+        np.testing.assert_allclose(each.predict_proba(X), other.predict_proba(X), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(each.decision_function(X), other.decision_function(X), rtol=0, atol=1e-12)
+    assert not np.shares_memory(model.coef_, other.coef_)
+    with pytest.raises(NotFittedError, match=r"is not fitted yet\. Call 'fit'"):
+        clone(model).predict(X)
+    # Both are where a warm fit begins, which then has next to nothing to do.
+    far = SoftmaxClassifier(max_iter=1000).fit(X, y).n_iter_
+    assert model.fit(X, y).n_iter_ < far / 3
+    np.testing.assert_allclose(model.coef_, other.coef_, rtol=0, atol=1e-2)
+    assert model.n_features_in_ == 64
+
+
+@pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
+def test_perceptrons_take_attributes_without_a_fit_as_scikit_learns_do(digits, targets, estimator, kind):
+    X, y = digits[0], targets[kind]
+    other = theirs(estimator)(hidden_layer_sizes=(9, 8), activation="tanh", max_iter=20, random_state=0).fit(X, y)
+    names = ["coefs_", "intercepts_", "n_layers_", "n_outputs_", "out_activation_"]
+    names += ["_label_binarizer"] if estimator is MLPClassifier else []
+    model, twin = (each(activation="tanh", random_state=0) for each in (estimator, theirs(estimator)))
+    for name in names:
+        for each in (model, twin):
+            setattr(each, name, copy.deepcopy(getattr(other, name)))
+    for each in copies_of(model):
+        if estimator is MLPRegressor:
+            np.testing.assert_allclose(each.predict(X), twin.predict(X), rtol=0, atol=1e-12)
+        else:
+            np.testing.assert_array_equal(each.predict(X), twin.predict(X))
+            np.testing.assert_allclose(each.predict_proba(X), twin.predict_proba(X), rtol=0, atol=1e-12)
+        assert [getattr(each, name) for name in names[2:5]] == [getattr(other, name) for name in names[2:5]]
+    with pytest.raises(ValueError, match="n_layers_ is 4 with these parameters, not 3"):
+        model.n_layers_ = 3
+    # What scikit-learn needs besides, to go on.
+    if estimator is MLPClassifier:
+        twin.classes_ = other.classes_
+    twin.t_, twin.loss_curve_, twin.best_loss_, twin._no_improvement_count = 0, [], np.inf, 0
+    for each in (model, twin):
+        each.set_params(hidden_layer_sizes=(9, 8), warm_start=True, max_iter=5)
+        each.partial_fit(X, y).fit(X, y)
+    np.testing.assert_allclose(model.loss_curve_, twin.loss_curve_, rtol=1e-6)
+    np.testing.assert_allclose(model.coefs_[0], twin.coefs_[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_rounds_of_federated_learning(digits, estimator, fitted):
+    X, y = digits
+    names = ("coef_", "intercept_") if estimator is SoftmaxClassifier else ("coefs_", "intercepts_")
+    parts = [slice(0, 350), slice(350, 700)]
+    options = {"solver": "adam", "max_iter": 10, "random_state": 0, "warm_start": True, "learning_rate_init": 0.01}
+    start = estimator(**options).set_params(max_iter=1).fit(X, y)
+    shared, scores = [copy.deepcopy(getattr(start, name)) for name in names], [start.score(X, y)]
+    clients = [estimator(**options) for _ in parts]
+    for client, part in zip(clients, parts, strict=True):
+        if fitted:
+            client.fit(X[part], y[part])
+        elif estimator is not MLPRegressor:
+            client.classes_ = np.arange(10)
+    for _ in range(3):
+        for client, part in zip(clients, parts, strict=True):
+            for name, value in zip(names, shared, strict=True):
+                setattr(client, name, value)
+            client.fit(X[part], y[part])
+        if estimator is SoftmaxClassifier:
+            shared = [np.mean([getattr(client, name) for client in clients], axis=0) for name in names]
+        else:
+            shared = [
+                [np.mean(arrays, axis=0) for arrays in zip(*(getattr(client, name) for client in clients), strict=True)]
+                for name in names
+            ]
+        for name, value in zip(names, shared, strict=True):
+            setattr(start, name, value)
+        scores.append(start.score(X, y))
+    assert scores[3] > scores[1] > scores[0]
+    assert scores[3] > (0.7 if estimator is MLPRegressor else 0.9)
+
+
+def test_attributes_that_do_not_fit_are_named(digits):
+    X, y = digits
+    model = SoftmaxClassifier()
+    for wrong in (
+        np.zeros((2, 5, 64)),
+        np.zeros((10, 0)),
+        "coefficients",
+        np.full((10, 64), np.nan),
+        [[1.0], [2.0, 3.0]],
+    ):
+        with pytest.raises((ValueError, TypeError), match=r"coef_|inhomogeneous"):
+            model.coef_ = wrong
+    assert vars(model).keys() == vars(SoftmaxClassifier()).keys()
+    model.coef_, model.intercept_, model.classes_ = np.zeros((10, 64)), np.zeros(9), np.arange(10)
+    for method in (lambda: model.predict(X), lambda: model.set_params(warm_start=True).fit(X, y)):
+        with pytest.raises(ValueError, match=r"intercept_ must have shape \(10,\), to go with coef_, not \(9,\)"):
+            method()
+    model.intercept_, model.classes_ = np.zeros(10), np.arange(9)
+    with pytest.raises(ValueError, match="classes_ holds 9 classes, but coef_ leads to 10 outputs"):
+        model.predict(X)
+    model.classes_ = np.arange(10)
+    with pytest.raises(ValueError, match="X has 63 features, but SoftmaxClassifier is expecting 64"):
+        model.predict(X[:, 1:])
+    with pytest.raises(ValueError, match="X must have 64 columns"):
+        model.fit(X[:, 1:], y)
+    assert not hasattr(model, "n_features_in_")
+    assert (model.predict(X) == 0).all()
+    # From now on the shapes stay.
+    with pytest.raises(ValueError, match=r"intercept_ must keep its shape \(10,\), not \(9,\)"):
+        model.intercept_ = np.zeros(9)
+    model.classes_ = np.arange(3)
+    with pytest.raises(ValueError, match="classes_ holds 3 classes, but the model has 10 outputs"):
+        model.predict(X)
+
+    model = MLPRegressor()
+    model.coefs_ = [np.ones((64, 3)), np.ones((2, 1))]
+    model.coefs_[1][0, 0] = np.inf
+    model.intercepts_ = [np.ones(3), np.ones(1)]
+    with pytest.raises(ValueError, match=r"coefs_\[1\] must hold finite numbers"):
+        model.predict(X)
+    model.coefs_[1][0, 0] = 1
+    with pytest.raises(ValueError, match=r"coefs_ must lead from layer to layer, .* \(64, 3\), \(2, 1\)"):
+        model.predict(X)
+    model.coefs_ = [np.ones((64, 3)), np.ones((3, 1))]
+    model.coefs_[1] = np.full((3, 1), 2)
+    np.testing.assert_allclose(model.predict(X), 6 * X.sum(axis=1) + 7)
+    before = model.network_.parameters.copy()
+    with pytest.raises(ValueError, match=r"coefs_ must keep its shape"):
+        model.coefs_ = [np.zeros((64, 3)), np.zeros((4, 1))]
+    np.testing.assert_array_equal(model.network_.parameters, before)
+    with pytest.raises(TypeError, match=r"network_ must be a fastnn.Network"):
+        model.network_ = "network"
+
+
+def test_a_model_of_two_classes_made_by_hand(rng):
+    X, coef = rng.standard_normal((20, 3)), [1.0, -2.0, 0.5]
+    model, other = SoftmaxClassifier(), linear_model.LogisticRegression()
+    model.coef_, model.intercept_, model.classes_ = coef, 0.25, np.array(["no", "yes"])
+    other.coef_, other.intercept_, other.classes_ = np.array([coef]), np.array([0.25]), np.array(["no", "yes"])
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    np.testing.assert_array_equal(model.coef_, other.coef_)
+
+
+def test_set_attributes_without_intercepts_in_any_order_of_classes(digits):
+    X, y = digits
+    fitted = SoftmaxClassifier(fit_intercept=False, max_iter=1000).fit(X, y)
+    order = np.random.default_rng(0).permutation(10)
+    model = SoftmaxClassifier(fit_intercept=False, max_iter=1000, warm_start=True)
+    model.coef_, model.classes_ = fitted.coef_[order].astype(np.float32), fitted.classes_[order].tolist()
+    assert model.network_.dtype == np.float32
+    np.testing.assert_array_equal(model.predict(X), fitted.predict(X))
+    np.testing.assert_array_equal(model.fit(X, y).predict(X), fitted.predict(X))
+    assert model.n_iter_ < fitted.n_iter_ / 3
+    np.testing.assert_array_equal(model.classes_, order)
+    # A warm start without intercepts has none, whatever there was.
+    model.set_params(fit_intercept=True).fit(X, y)
+    assert model.intercept_.any()
+    assert not model.set_params(fit_intercept=False).fit(X, y).intercept_.any()
+
+
+def test_nan_is_no_improvement(digits, monkeypatch):
+    X, y = digits[0], digits[1] / 10
+    options = {"max_iter": 30, "n_iter_no_change": 3, "random_state": 0, "early_stopping": True}
+
+    def with_scores(scores, **changes):
+        left = iter(scores)
+        monkeypatch.setattr(MLPRegressor, "_score", lambda *_: next(left, np.nan))
+        seen = []
+        model = MLPRegressor("squared_error", (9,), **options).set_params(
+            callbacks=[Do(lambda: seen.append(model.network_.parameters.copy()))], **changes
+        )
+        return model.fit(X, y), seen
+
+    # Five scores that are no better than the second.
+    model, seen = with_scores([np.nan, 0.5, np.nan, 0.25, np.nan, np.nan, 0.75])
+    assert (model.n_iter_, model.best_validation_score_) == (6, 0.5)
+    np.testing.assert_array_equal(model.network_.parameters, seen[1])
+    # None ever: it stops, and keeps what has been learnt.
+    model, seen = with_scores([])
+    assert (model.n_iter_, model.best_validation_score_) == (4, -np.inf)
+    np.testing.assert_array_equal(model.network_.parameters, seen[-1])
+    losses = iter([np.nan, 3.0, np.nan, 2.0, np.nan, np.nan, np.nan, np.nan, 1.0])
+    monkeypatch.setattr(MLPRegressor, "_loss_of", lambda *_: next(losses))
+    model, _ = with_scores([], early_stopping=False)
+    assert (model.n_iter_, model.best_loss_) == (8, 2.0)
+    # The last rows' R2 is NaN where there is one row.
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="R.2 score is not well-defined"):
+        model = MLPRegressor("squared_error", (9,), **options).fit(X[1:], y[1:], X_val=X[:1], y_val=y[:1])
+    assert model.n_iter_ == 4
+    assert np.isnan(model.validation_scores_).all()
+
+
 MISTAKES = [
     (MLPClassifier, {"solver": "newton"}, "solver must be one of 'lbfgs', 'sgd', 'adam', not 'newton'"),
     (MLPClassifier, {"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes\[1\] must be at least 1"),
@@ -637,7 +1170,17 @@ def test_mistakes_in_the_data_are_named(digits, targets):
         MLPClassifier(early_stopping=True).partial_fit(X, y, classes=range(10))
     with pytest.raises(ValueError, match="'balanced' needs all rows at once"):
         MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=range(10))
-    with pytest.raises(ValueError, match=r"non-finite parameter weights.*Try a smaller learning rate"):
+    with pytest.raises(ValueError, match=r"sample_weight must be at least 0, and above 0 for some row"):
+        # All rows that are set aside have weight 0.
+        MLPClassifier((3,), early_stopping=True, random_state=0).fit(X, y, np.arange(len(y)) == 0)
+    with pytest.raises(ValueError, match=r"sample_weight_val must be at least 0"):
+        model.fit(X, y, X_val=X[:2], y_val=y[:2], sample_weight_val=[1.0, -1.0])
+    with pytest.raises(ValueError, match=r"X_val must be finite, but it holds NaN"):
+        model.fit(X, y, X_val=X[:2] * np.nan, y_val=y[:2])
+    with pytest.raises(
+        ValueError,
+        match=r"in epoch \d+, batch \d+; the model is as it was before the fit. Try a smaller learning rate",
+    ):
         MLPRegressor(solver="sgd", learning_rate_init=1e3, random_state=0).fit(1e3 * X, 1e3 * y)
     np.testing.assert_array_equal(MLPClassifier((3,)).fit(X, ["one"] * len(y)).predict(X[:2]), ["one", "one"])
     labels = targets["multi-label"]
