@@ -58,7 +58,11 @@ def trajectories(make, dtype="float64", steps=6, **options):
     found = []
     for mode in ("FAST_RUN", "FAST_COMPILE"):
         model = Model(dtype=dtype, **options)
-        settings, arguments = make(model)
+        theano.config.floatX = dtype  # so that rates do not widen the parameters
+        try:
+            settings, arguments = make(model)
+        finally:
+            theano.config.floatX = "float64"
         function = theano.function(mode=mode, **settings)
         assert function.recognised == (mode == "FAST_RUN"), function.explanation()
         outputs = [function(*arguments(step)) for step in range(steps)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
@@ -16,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn._validation import check_array
+from fastnn.symbolic.configuration import config
 
 #: Texts of expressions, each with how tightly it holds together.
 Parts: TypeAlias = "list[tuple[str, int]]"
+
+#: Of Python's integers, the first that holds one.
+INTEGERS = (np.int8, np.int16, np.int32, np.int64, np.uint64)
 
 RANKS = ("scalar", "vector", "matrix", "tensor3", "tensor4")
 
@@ -49,11 +53,14 @@ class Op:
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype to put it into.
     overwrites : slice
         Those of the inputs that ``out`` may be.
+    connects : slice
+        Those of the inputs that the result's value depends on in a way that has a gradient, though it may be 0.
     """
 
     views = False
     takes_out = False
     overwrites = slice(0)
+    connects = slice(None)
 
     def compute(self, *arrays: Any) -> Any:
         """Return the value from the inputs' values."""
@@ -70,6 +77,10 @@ class Op:
     def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
         """Return those of the inputs whose values, not their shapes alone, decide the result's shape."""
         return ()
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        """Return variables behind the result whose shapes, broadcast, surely make its own, None if there are none."""
+        return None
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         """Return how the expression reads, and how tightly its parts hold together, from the same of its inputs."""
@@ -102,8 +113,19 @@ class Variable:
         self.inputs = inputs
         self.name = name
         self.number = next(_numbers)
+        self._shapes = None if op is None else op.shapes(inputs)
         for source in inputs:
             unused.discard(source)
+
+    @property
+    def shapes(self) -> frozenset[Variable]:
+        """Variables whose shapes, broadcast, make this one's; expressions with the same ones have the same shape."""
+        return frozenset([self]) if self._shapes is None else self._shapes
+
+    @property
+    def like(self) -> Variable:
+        """The simplest expression inside this one that surely has its shape."""
+        return next(iter(self.shapes)) if len(self.shapes) == 1 else self
 
     @property
     def dtype(self) -> str:
@@ -364,6 +386,9 @@ class Shared(Variable):
         return self._prepared[key]
 
 
+#: Of how many variables the shapes are remembered that make an expression's.
+MOST_SHAPES = 4
+
 V = TypeVar("V", bound=Variable)
 
 Operand: TypeAlias = "Variable | NDArray[Any] | np.generic | float | list[Any] | tuple[Any, ...]"
@@ -408,11 +433,29 @@ def shared(value: Any, name: str | None = None, borrow: bool = False) -> Shared:
 
 
 def constant(value: Any, dtype: Any = None) -> Constant:
-    """Return a constant with a copy of the value, which must hold numbers or booleans."""
-    array = np.array(value, dtype)
+    """Return a constant with a copy of the value, which must hold numbers or booleans.
+
+    Without a dtype, an integer of Python's has the least of int8, int16, int32 and int64 that holds it.  A float of
+    Python's has ``config.floatX`` if this is float32; otherwise float32 if that holds it exactly, or else float64.
+    """
+    with np.errstate(all="ignore"):  # a float may be infinite as a float32
+        array = np.array(value, _dtype_of_number(value) if dtype is None else dtype)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{value!r} ({type(value).__name__}) holds no real numbers: it cannot be part of an expression")
     return Constant(array)
+
+
+def _dtype_of_number(value: Any) -> type[np.generic] | str | None:
+    if isinstance(value, np.generic):  # some are numbers of Python's, too
+        return None
+    if isinstance(value, int):
+        return next((dtype for dtype in INTEGERS if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max), None)
+    if isinstance(value, float):
+        if config.floatX == "float32":
+            return np.float32
+        with np.errstate(over="ignore"):
+            return np.float32 if float(np.float32(value)) == value else np.float64
+    return config.floatX if isinstance(value, (list, tuple)) and not value else None
 
 
 def as_variable(value: Any) -> Variable:
@@ -448,6 +491,18 @@ def sort(
             if variable not in stops:
                 pending.extend((source, False) for source in reversed(tuple(sources(variable))))
     return order
+
+
+def replaced(outputs: Iterable[Variable], replacements: Mapping[Variable, Variable]) -> list[Variable]:
+    """Return expressions with other variables in the place of some; nothing is replaced in what is put there."""
+    wanted = list(outputs)
+    done = dict(replacements)
+    for variable in sort(wanted, done):
+        if variable not in done:
+            inputs = tuple(done[source] for source in variable.inputs)
+            same = all(new is old for new, old in zip(inputs, variable.inputs, strict=True))
+            done[variable] = variable if same else Variable(variable.type, variable.op, inputs, variable.name)
+    return [done[variable] for variable in wanted]
 
 
 def shared_in(*outputs: Variable) -> list[Shared]:

@@ -15,7 +15,7 @@ from fastnn.symbolic import ops
 from fastnn.symbolic.gradient import Gradient
 from fastnn.symbolic.graph import Constant, Shared, Variable, as_variable, shared_in, sort
 from fastnn.symbolic.printing import pprint
-from fastnn.symbolic.simplify import Simplifier, of_same_shape
+from fastnn.symbolic.simplify import Simplifier
 
 ACTIVATIONS = {ops.tanh: "tanh", ops.sigmoid: "sigmoid", ops.relu: "relu"}
 
@@ -218,7 +218,7 @@ def _check_counted(stop: Variable, network: TrainedNetwork, expression: Variable
         for variable in sort([expression], [network.rows, network.classes]):
             if variable.ndim == 2 and any(source in by_rows for source in variable.inputs):
                 by_rows.add(variable)
-        if source in {of_same_shape(variable) for variable in (*by_rows, network.classes)}:
+        if source.like in {variable.like for variable in (*by_rows, network.classes)}:
             return
     raise NotRecognised(f"the rows of {pprint(expression)} are not counted by the shape of something in the network")
 
