@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastnn._validation import check_array, check_choice
 from fastnn.symbolic import graph, ops, recognition
 from fastnn.symbolic.configuration import MODES, config
-from fastnn.symbolic.gradient import computed_from
+from fastnn.symbolic.gradient import computed_from, taken_anew
 from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, sort
 from fastnn.symbolic.lowering import EngineStep, NotHere
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
@@ -227,11 +227,15 @@ def function(
     new_values = _check_updates(updates)
     replacements = _check_givens(givens, given_inputs)
     leaves = _leaves_for(given_inputs)
-    if leaves:
-        given_inputs = replaced(given_inputs, leaves)
-        wanted = replaced(wanted, leaves)
-        new_values = dict(zip(new_values, replaced(new_values.values(), leaves), strict=True))
-        replacements = dict(zip(replacements, replaced(replacements.values(), leaves), strict=True))
+    stops = [variable for variable in (*leaves, *replacements) if variable.op is not None]
+    if stops:
+        found = [*wanted, *new_values.values(), *replacements.values()]
+        anew = {gradient: its for gradient, its in taken_anew(found, stops).items() if gradient not in stops}
+        found = replaced(replaced(found, anew), leaves)
+        given_inputs = [leaves.get(variable, variable) for variable in given_inputs]
+        wanted, rest = found[: len(wanted)], found[len(wanted) :]
+        new_values = dict(zip(new_values, rest, strict=False))
+        replacements = dict(zip(replacements, rest[len(new_values) :], strict=True))
     _check_leaves(given_inputs, wanted, new_values, replacements, on_unused_input)
     return Function(
         given_inputs,

@@ -24,11 +24,11 @@ class Gradient(Op):
 
     Attributes
     ----------
-    whole : bool
-        Whether no expression was taken for a constant on the way.
+    constants : frozenset of Variable
+        Expressions that were taken for constants on the way.
     """
 
-    whole: bool = True
+    constants: frozenset[Variable] = frozenset()
     views = True
     connects = slice(1)
 
@@ -92,7 +92,7 @@ def grad(
             variable.is_parameter = True
     if cost.ndim != 0:
         raise TypeError(f"the cost must be a scalar, but {pprint(cost)} is a {cost.type}: take its mean or sum")
-    constants = set(consider_constant or ())
+    constants = frozenset(consider_constant or ())
     order = sort([cost], constants)
     gradients = _backward(cost, variables, order, constants)
     connected = set(
@@ -105,12 +105,30 @@ def grad(
             if variable not in connected:
                 _complain(cost, variable, variable in order, disconnected_inputs)
             expansion = ops.zeros_like(variable)
-        found.append(apply(Gradient(not constants), variable.type, expansion, cost, variable))
+        found.append(apply(Gradient(constants), variable.type, expansion, cost, variable))
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
 
 
+def taken_anew(outputs: Iterable[Variable], stops: Collection[Variable]) -> dict[Variable, Variable]:
+    """Return gradients in outputs that pass none of the stops by, which will have other values than their own."""
+    found = {}
+    for variable in sort(outputs):
+        if isinstance(variable.op, Gradient):
+            _, cost, of = variable.inputs
+            constants = variable.op.constants
+            order = sort([cost], constants)
+            anew = _backward(cost, [of], order, constants, stops).get(of) if set(order).intersection(stops) else None
+            if anew is not None:
+                found[variable] = Variable(variable.type, variable.op, (anew, cost, of))
+    return found
+
+
 def _backward(
-    cost: Variable, variables: list[Variable], order: list[Variable], constants: set[Variable]
+    cost: Variable,
+    variables: list[Variable],
+    order: list[Variable],
+    constants: Collection[Variable],
+    stops: Collection[Variable] = (),
 ) -> dict[Variable, Variable]:
     targets = set(variables)
     reaching: set[Variable] = set()  # depend on a target
@@ -119,22 +137,26 @@ def _backward(
         if variable in targets or any(source in reaching for source in inputs):
             reaching.add(variable)
     # Through what overflows on the way, such as 1 / (1 + exp(-z)), at once; but what is asked for is not passed by.
-    forms, among = Forms(targets | constants, for_gradient=True), set(order)
+    forms, among = Forms(targets.union(constants, stops), for_gradient=True), set(order)
     gradients: dict[Variable, Variable] = {cost: constant(1, cost.type.dtype)}
     for variable in reversed(order):
         g = gradients.get(variable)
         if g is None or variable.op is None or variable in constants or reaching.isdisjoint(variable.inputs):
             continue
         form = forms.of(variable)
-        terms = (
-            zip(variable.inputs, variable.op.gradient(variable.inputs, variable, g), strict=True)
-            if form is None
-            else (_through(form, g, among))
-        )
+        terms = zip(variable.inputs, _slopes(variable, g), strict=True) if form is None else (_through(form, g, among))
         for source, slope in terms:
             if slope is not None and source in reaching and source.type.dtype.kind == "f":
                 gradients[source] = gradients[source] + slope if source in gradients else slope
     return gradients
+
+
+def _slopes(variable: Variable, g: Variable) -> list[Variable | None]:
+    # The gradients by a variable's inputs; a function's slope is one of its input, whatever may replace the result.
+    op, inputs = variable.op, variable.inputs
+    assert op is not None
+    output = Variable(variable.type, op, inputs) if isinstance(op, ops.Elementwise) else variable
+    return op.gradient(inputs, output, g)
 
 
 def _through(form: Variable, g: Variable, leaves: Collection[Variable]) -> Iterable[tuple[Variable, Variable]]:
@@ -147,9 +169,7 @@ def _through(form: Variable, g: Variable, leaves: Collection[Variable]) -> Itera
         if variable in leaves:
             yield variable, slope
         elif variable.op is not None:
-            for source, part in zip(
-                variable.inputs, variable.op.gradient(variable.inputs, variable, slope), strict=True
-            ):
+            for source, part in zip(variable.inputs, _slopes(variable, slope), strict=True):
                 if part is not None and source.type.dtype.kind == "f":
                     gradients[source] = gradients[source] + part if source in gradients else part
 
