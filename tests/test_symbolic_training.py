@@ -1,6 +1,7 @@
 """Networks in Theano's notation: the tutorial, what the engine takes over, and graphs that went stale."""
 
 import json
+import pickle
 import re
 import warnings
 from itertools import pairwise
@@ -250,6 +251,19 @@ def test_layers_above_an_expression_that_is_given():
         outputs = [step(np.tanh(X[:, :5]), y), whole(X, np.tanh(X[:, 1:6]), y), step(np.tanh(X[:, :5]), y)]
         found.append(np.append(outputs, m.values()))
     np.testing.assert_allclose(*found, rtol=1e-10)
+
+
+def test_pickled_steps_go_on():
+    X, y = data()
+    m = Model()
+    step = theano.function([m.x, m.y], m.nll, updates=m.descent(m.nll))
+    step(X, y)
+    parameters, again = pickle.loads(pickle.dumps((m.parameters, step)))
+    assert again.recognised
+    np.testing.assert_array_equal([step(X, y) for _ in range(3)], [again(X, y) for _ in range(3)])
+    for p, p2 in zip(m.parameters, parameters, strict=True):
+        np.testing.assert_array_equal(p.get_value(), p2.get_value())
+        assert not np.shares_memory(p.array, p2.array)
 
 
 def test_rates_and_other_updates():

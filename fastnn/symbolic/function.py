@@ -29,6 +29,8 @@ Givens = Mapping[Variable, Any] | Iterable[Sequence[Any]] | None
 class Function:
     """What `function` returns: call it with the inputs' values, by position or by name.
 
+    It can be pickled and copied: a pickle and a deep copy have shared variables of their own, a shallow copy the same.
+
     Attributes
     ----------
     inputs : list of Variable
@@ -45,14 +47,13 @@ class Function:
         outputs: list[Variable],
         updates: dict[Shared, Variable],
         givens: dict[Variable, Variable],
-        *,
         pack: Callable[[list[NDArray[Any]]], Any],
         name: str | None,
         downcast: bool | None,
         recognise: bool,
     ) -> None:
         self.inputs, self.outputs, self.updates, self.givens, self.name = inputs, outputs, updates, givens, name
-        self._pack, self._downcast = pack, downcast
+        self._pack, self._downcast, self._recognise = pack, downcast, recognise
         names = names_in_use()
         met = sort([*outputs, *updates, *updates.values(), *givens, *givens.values()])
         self._names = {variable: names[variable] for variable in met if variable in names}
@@ -78,6 +79,10 @@ class Function:
                     [simplify(value) for value in others],
                     simplify,
                 )
+
+    def __reduce__(self) -> Any:
+        options = self._pack, self.name, self._downcast, self._recognise
+        return Function, (self.inputs, self.outputs, self.updates, self.givens, *options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the outputs' values, after the updates of the shared variables.
@@ -242,10 +247,10 @@ def function(
         wanted,
         new_values,
         replacements,
-        pack=pack,
-        name=name,
-        downcast=allow_input_downcast,
-        recognise=mode == "FAST_RUN",
+        pack,
+        name,
+        allow_input_downcast,
+        mode == "FAST_RUN",
     )
 
 
@@ -314,7 +319,7 @@ def _converted(value: Any, wanted: Type, what: str) -> Variable:
     if not np.can_cast(value.type.dtype, wanted.dtype, "safe"):
         raise TypeError(
             f"{what} must be a {wanted}, but {pprint(value)} is a {value.type}: "
-            f"convert it with T.cast(..., {wanted.dtype.name!r})"
+            f"convert it with T.cast(..., {wanted.dtype.name!r}), or set config.floatX, the dtype of Python's floats, before"
         )
     return ops.cast(value, wanted.dtype)
 

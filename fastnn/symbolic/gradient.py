@@ -152,10 +152,10 @@ def _backward(
 
 
 def _slopes(variable: Variable, g: Variable) -> list[Variable | None]:
-    # The gradients by a variable's inputs; a function's slope is one of its input, whatever may replace the result.
+    # The gradients by a variable's inputs.  Of whatever may replace the result, only those of a softmax are made.
     op, inputs = variable.op, variable.inputs
     assert op is not None
-    output = Variable(variable.type, op, inputs) if isinstance(op, ops.Elementwise) else variable
+    output = variable if isinstance(op, ops.Softmax) else Variable(variable.type, op, inputs)
     return op.gradient(inputs, output, g)
 
 

@@ -7,8 +7,9 @@ its dtype and number of dimensions; its shape is known at run time alone, where 
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
@@ -105,6 +106,9 @@ class Variable:
 
     __array_ufunc__ = None  # NumPy's arrays leave operators with a variable to the variable
 
+    #: What is not copied and not pickled.
+    _passing: frozenset[str] = frozenset(["number"])
+
     def __init__(
         self, type_: Type, op: Op | None = None, inputs: tuple[Variable, ...] = (), name: str | None = None
     ) -> None:
@@ -136,6 +140,14 @@ class Variable:
     def ndim(self) -> int:
         """Number of dimensions."""
         return self.type.ndim
+
+    def __getstate__(self) -> Any:
+        state = {name: value for name, value in vars(self).items() if name not in self._passing}
+        return state if self.op is None or getattr(_listing, "under_way", False) else (_Behind(self), state)
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state[1] if isinstance(state, tuple) else state)
+        self.number = next(_numbers)
 
     def __repr__(self) -> str:
         return self.name or f"<{self.type}>"
@@ -325,6 +337,8 @@ class Shared(Variable):
         The network, if any, whose parameters it and others are; see `lowering`.
     """
 
+    _passing = frozenset(["number", "home", "_prepared"])
+
     def __init__(self, value: NDArray[Any], name: str | None, exposed: bool) -> None:
         super().__init__(Type(value.dtype, value.ndim), name=name)
         self.array = value
@@ -333,6 +347,14 @@ class Shared(Variable):
         self.trained = 0
         self.home: Any = None
         self._prepared: dict[Any, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self.home, self._prepared = None, {}
+
+    def __copy__(self) -> Shared:
+        # In Theano a copy has the same value, also after either is changed.
+        return self
 
     def put(self, array: NDArray[Any], exposed: bool = False) -> None:
         """Make an array the value."""
@@ -385,6 +407,26 @@ class Shared(Variable):
             self._prepared[key] = prepare(self.array)
         return self._prepared[key]
 
+
+class _Behind:
+    """All that an expression depends on, each after its inputs, so that a pickle of it is not nested deeply."""
+
+    def __init__(self, variable: Variable) -> None:
+        self._variable = variable
+
+    def __reduce__(self) -> Any:
+        return list, (), None, self._listed()
+
+    def _listed(self) -> Iterator[Variable]:
+        _listing.under_way = True
+        try:
+            yield from sort(self._variable.inputs)
+        finally:
+            _listing.under_way = False
+
+
+#: Whether what variables depend on is being listed, so that they need not do it again.
+_listing = threading.local()
 
 #: Of how many variables the shapes are remembered that make an expression's.
 MOST_SHAPES = 4

@@ -103,6 +103,10 @@ class Elementwise(Op):
     def overwrites(self) -> slice:  # type: ignore[override]
         return KERNEL_OVERWRITES if isinstance(self.function, InPlace) else slice(None)
 
+    def __reduce__(self) -> str:
+        # Each stands in this module, and is compared by identity.
+        return next(name for name, value in globals().items() if value is self)
+
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         return self.function(*arrays) if out is None else self.function(*arrays, out=out)
 
