@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 import fastnn.symbolic as theano
 import fastnn.symbolic.tensor as T
@@ -41,8 +41,9 @@ def broadcastable(draw, shape):
 #: Kinds of expressions, and the ranks that they can have.
 KINDS = {
     **dict.fromkeys(["unary", "binary", "switch", "clip", "reduce", "reduced", "like", "mixed"], (0, 1, 2, 3, 4, 5)),
+    **dict.fromkeys(["stable", "log_sum_exp"], (0, 1, 2, 3, 4, 5)),
     **dict.fromkeys(["transpose", "reshape", "flatten", "index", "join", "rows", "shuffle"], (1, 2)),
-    **dict.fromkeys(["dot", "softmax", "log_softmax", "picked"], (2,)),
+    **dict.fromkeys(["dot", "softmax", "log_softmax", "picked", "quotient"], (2,)),
     **dict.fromkeys(["matrix_vector", "vector_matrix"], (1,)),
     "dots": (0,),
 }
@@ -113,6 +114,53 @@ class Expressions:
         x, a = self.expression(shape, depth)
         y, b = self.expression(self.draw(broadcastable(shape)), depth)
         return T.switch(x > y, x, T.tanh(y)), np.where(a > b, a, np.tanh(b))
+
+    def stable(self, shape, depth):
+        # What gets another form, lest it overflow.
+        x, a = self.expression(shape, depth)
+        y, b = self.expression(self.draw(broadcastable(shape)), depth)
+        sigmoid, one = T.nnet.sigmoid, self.draw(st.sampled_from([1, 1.0, T.constant(1), T.ones_like(x)]))
+        if self.draw(st.booleans()):
+            x, a, y, b = y, b, x, a
+        return [
+            lambda: (1 / (one + T.exp(-x - y)), expit(a + b)),
+            lambda: (one / (T.exp(y - x) + 1), expit(a - b)),
+            lambda: (y / (1 + T.exp(-2 * x)), b * expit(2 * a)),
+            lambda: (T.exp(x * y) / (one + T.exp(x * y)), expit(a * b)),
+            lambda: (y * T.exp(x) / (2 * (1 + T.exp(x))), b * expit(a) / 2),
+            lambda: ((1 + T.exp(x)) ** -1.0 + y, expit(-a) + b),
+            lambda: (T.log(one + T.exp(x - y)), np.logaddexp(0, a - b)),
+            lambda: (T.log1p(T.exp(-x)) * y, np.logaddexp(0, -a) * b),
+            lambda: (T.log(T.exp(x) + T.exp(y)), np.logaddexp(a, b)),
+            lambda: (T.log(1 - one / (1 + T.exp(-x))) + y, -np.logaddexp(0, a) + b),
+            lambda: (T.log(one - sigmoid(x + y)), -np.logaddexp(0, a + b)),
+            lambda: (T.log(3 * sigmoid(x) ** 2 / (2 + y**2)), np.log(3 * expit(a) ** 2 / (2 + b**2))),
+            lambda: (T.log(T.sqrt(sigmoid(x)) * T.exp(y)), np.log(expit(a)) / 2 + b),
+            lambda: (T.log1p(-sigmoid(-x)) - y, -np.logaddexp(0, -a) - b),
+            lambda: (T.log(one + x**2) + T.log(1 - T.tanh(y) / 2), np.log1p(a**2) + np.log1p(-np.tanh(b) / 2)),
+            lambda: ((T.exp(x) - one) * T.exp(x) / T.exp(y), np.expm1(a) * np.exp(a - b)),
+            lambda: (T.exp(x) * sigmoid(-x) - y / T.exp(x), expit(a) - b * np.exp(-a)),
+        ][self.draw(st.integers(0, 16))]()
+
+    def log_sum_exp(self, shape, depth):
+        axis, n = self.draw(st.integers(0, len(shape))), self.draw(st.integers(1, 3))
+        x, a = self.expression((*shape[:axis], n, *shape[axis:]), depth)
+        total = T.exp(x).sum(axis=axis, keepdims=True)
+        if self.draw(st.booleans()):
+            return T.log(T.sum(T.exp(x), axis=axis)), np.log(np.exp(a).sum(axis=axis))
+        P, weights = np.exp(a) / np.exp(a).sum(axis=axis, keepdims=True), self.generator.normal(size=a.shape)
+        return (T.exp(x) / total * weights).sum(axis=axis), (P * weights).sum(axis=axis)
+
+    def quotient(self, shape, depth):
+        # A softmax, and its logarithm.
+        x, a = self.expression(shape, depth)
+        e = T.exp(x)
+        row_sums = [e.sum(axis=1, keepdims=True), T.sum(e, axis=1).dimshuffle(0, "x"), e.sum(axis=1)[:, None]]
+        axis, total = self.draw(
+            st.sampled_from([*((1, each) for each in row_sums), (0, e.sum(axis=0)), (None, e.sum())])
+        )
+        P = np.exp(a) / np.exp(a).sum(axis=axis, keepdims=True)
+        return (e / total, P) if self.draw(st.booleans()) else (T.log((e / total).T).T, np.log(P))
 
     def clip(self, shape, depth):
         x, a = self.expression(shape, depth)
@@ -295,6 +343,15 @@ def test_values_and_gradients_are_theanos(floatX):
             np.testing.assert_allclose(value, wanted, tolerance, tolerance, err_msg=text)
 
 
+def test_integers_to_negative_powers():
+    # As Theano's compiled code has them: cut off.
+    x, y = T.ivector("x"), T.ivector("y")
+    for _ in range(3):
+        power = theano.function([x, y], x**y)([2, 1, -1, 3], [-1, -2, -3, 2])
+        np.testing.assert_array_equal(power, [0, 1, -1, 9])
+        assert power.dtype == "int32"
+
+
 @pytest.mark.parametrize("floatX", ["float64", "float32"])
 def test_logistic_regression_written_out(floatX):
     # The example of Theano's documentation, whose logits start at some +-80.  Theano 1.0.5 says the same of steps 500
@@ -351,6 +408,19 @@ def test_second_derivatives():
     second = T.grad(first, x)
     t = np.tanh(0.3)
     np.testing.assert_allclose(run(second, x=0.3), 6 * t * (1 - t**2) ** 2 - 6 * t**3 * (1 - t**2))
+
+
+def test_second_derivatives_of_what_overflows():
+    x = T.dscalar("x")
+    for cost, slope in [  # of the first derivative sigmoid(x), and of sigmoid(-x)
+        (T.log(1 + T.exp(x)), 1),
+        (-T.log(1 - 1 / (1 + T.exp(-x))), 1),
+        (T.log(T.exp(x) / (1 + T.exp(x))), -1),
+        (T.log(T.exp(x) + T.exp(2 * x)), 1),
+    ]:
+        second = theano.function([x], T.grad(T.grad(cost, x), x))
+        for value in (-800.0, -3.0, 0.0, 3.0, 800.0):
+            np.testing.assert_allclose(second(value), slope * expit(value) * expit(-value), 1e-12, 1e-300)
 
 
 def test_subgradients():

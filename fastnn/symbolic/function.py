@@ -319,7 +319,7 @@ def _converted(value: Any, wanted: Type, what: str) -> Variable:
     if not np.can_cast(value.type.dtype, wanted.dtype, "safe"):
         raise TypeError(
             f"{what} must be a {wanted}, but {pprint(value)} is a {value.type}: "
-            f"convert it with T.cast(..., {wanted.dtype.name!r}), or set config.floatX, the dtype of Python's floats, before"
+            f"convert it with T.cast(..., {wanted.dtype.name!r}), or set config.floatX before"
         )
     return ops.cast(value, wanted.dtype)
 

@@ -154,6 +154,8 @@ class Elementwise(Op):
             dtype = floating(dtype)
         if self.kind == "power" and dtype.kind == "b":
             dtype = np.dtype(np.int8)
+        if self is power and dtype.kind == "i":
+            return _whole_power(*inputs)
         return self.on(*(cast(source, dtype) for source in inputs))
 
     def on(self, *inputs: Variable) -> Variable:
@@ -212,6 +214,14 @@ def _limited(x: Any, low: Any, high: Any, out: NDArray[Any] | None = None) -> An
     return out
 
 
+def _cut_power(x: Any, y: Any, out: NDArray[Any] | None = None) -> Any:
+    # NumPy refuses negative powers of integers.
+    if np.all(np.greater_equal(y, 0)):
+        return np.power(x, y, out=out)
+    found = np.trunc(np.power(x, y, dtype=np.float64)).astype(x.dtype)
+    return found if out is None else np.positive(found, out=out)
+
+
 def _kernel_of(activation: str, kernel: Callable[..., None]) -> InPlace:
     return InPlace(partial(kernel, ACTIVATIONS[activation]))
 
@@ -239,6 +249,7 @@ true_div = Elementwise("true_div", np.true_divide, lambda x, y, z, g: [g / y, -(
 int_div = Elementwise("int_div", np.floor_divide, None, "//", PRODUCT, "whole")
 mod = Elementwise("mod", np.mod, lambda x, y, z, g: [g, -(g * (x // y))], "%", PRODUCT, "whole")
 power = Elementwise("pow", np.power, _power_slopes, "**", POWER, "power")
+_whole_power = Elementwise("pow", _cut_power, None, "**", POWER, "power")
 neg = Elementwise("neg", np.negative, lambda x, z, g: [-g], "-", SIGN, "signed")
 eq = Elementwise("eq", np.equal, None, "==", COMPARISON, "bool")
 neq = Elementwise("neq", np.not_equal, None, "!=", COMPARISON, "bool")
