@@ -168,6 +168,35 @@ INDEXED["m"] = [[0, 1, 0], [3, 0, 1]]
 
 INDICES = (
     *(
+        "x[x > 3]",
+        "x[x[:, 0] > 3]",
+        "x[:, x[0] > 1]",
+        "x[x > 100]",
+        "x[None, i]",
+        "x[i, None]",
+        "x[..., i]",
+        "x[i, ..., 0]",
+    ),
+    *(
+        "x[np.array(1)]",
+        "x[np.array(1), i]",
+        "x[k, k]",
+        "x[T.constant(1), i]",
+        "x[-k]",
+        "x[k - 3]",
+        "x[i[0]]",
+        "x[i[1] :]",
+    ),
+    *(
+        "x[: i[0], i]",
+        "x[i[0], :][i]",
+        "x[np.array([2, 2]), 1:3]",
+        "x[np.array([[0], [2]]), i]",
+        "x[:, i, None]",
+        "x[i > 0]",
+    ),
+    *("x[i > 0][:, i]", "x[T.arange(x.shape[0]), i]", "x[T.arange(i.shape[0]), m[0]]", "x[T.arange(0, 3, 2), i[:2]]"),
+    *(
         "x[i]",
         "x[i, i]",
         "x[T.arange(3), i]",
