@@ -304,13 +304,13 @@ def check_array(
 ) -> NDArray[Any]:
     """Return value as an array of dtype with ndim dimensions; not a copy if it is one.
 
-    Arrays and NumPy's numbers may be converted to a dtype that holds all values of theirs; lists and Python's numbers
-    where their values come out the same.
+    Arrays may be converted to a dtype that holds all values of theirs; lists and numbers where their values come out
+    the same.
 
     Parameters
     ----------
     downcast : bool or None, default None
-        True converts to any dtype, False not even Python's numbers.
+        True converts to any dtype, False not even numbers.
     float_downcast : bool, default False
         Whether Python's floats may be rounded to dtype if downcast is None.
     """
@@ -321,12 +321,12 @@ def check_array(
         raise TypeError(f"{name} must have {ndim} dimensions, not {array.ndim}; its shape is {array.shape}")
     if array.dtype == dtype or downcast or np.can_cast(array.dtype, dtype, "safe"):
         return np.asarray(array, dtype)
-    if downcast is None and not isinstance(value, (np.ndarray, np.generic)):
-        if float_downcast and isinstance(value, float):
+    if downcast is None and not isinstance(value, np.ndarray):
+        if float_downcast and type(value) is float:
             return np.asarray(array, dtype)
         with np.errstate(all="ignore"):
             converted = array.astype(dtype)
-        if np.array_equal(converted, array):
+        if np.array_equal(converted, array, equal_nan=True):
             return converted
     raise TypeError(
         f"{name} must be of dtype {dtype}, and {array.dtype} could lose precision: convert it with "

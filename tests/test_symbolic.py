@@ -1,18 +1,28 @@
 """Theano's notation: expressions and gradients against NumPy and central differences, and functions."""
 
+import copy
+import itertools
+import json
+import pickle
+import runpy
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 import fastnn.symbolic as theano
 import fastnn.symbolic.tensor as T
 from fastnn._engine import thin_product
 from fastnn.symbolic import execution, ops
 from fastnn.symbolic.graph import Type, sort
+
+#: Cases that Theano 1.0.5 was asked, too.
+notation = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "golden" / "notation" / "cases.py")))
 
 # Central differences in float64: the error of the formula and that of the roundings are about equal at this step.
 STEP = 1e-6
@@ -31,8 +41,9 @@ def broadcastable(draw, shape):
 #: Kinds of expressions, and the ranks that they can have.
 KINDS = {
     **dict.fromkeys(["unary", "binary", "switch", "clip", "reduce", "reduced", "like", "mixed"], (0, 1, 2, 3, 4, 5)),
+    **dict.fromkeys(["stable", "log_sum_exp"], (0, 1, 2, 3, 4, 5)),
     **dict.fromkeys(["transpose", "reshape", "flatten", "index", "join", "rows", "shuffle"], (1, 2)),
-    **dict.fromkeys(["dot", "softmax", "log_softmax", "picked"], (2,)),
+    **dict.fromkeys(["dot", "softmax", "log_softmax", "picked", "quotient"], (2,)),
     **dict.fromkeys(["matrix_vector", "vector_matrix"], (1,)),
     "dots": (0,),
 }
@@ -104,6 +115,53 @@ class Expressions:
         y, b = self.expression(self.draw(broadcastable(shape)), depth)
         return T.switch(x > y, x, T.tanh(y)), np.where(a > b, a, np.tanh(b))
 
+    def stable(self, shape, depth):
+        # What gets another form, lest it overflow.
+        x, a = self.expression(shape, depth)
+        y, b = self.expression(self.draw(broadcastable(shape)), depth)
+        sigmoid, one = T.nnet.sigmoid, self.draw(st.sampled_from([1, 1.0, T.constant(1), T.ones_like(x)]))
+        if self.draw(st.booleans()):
+            x, a, y, b = y, b, x, a
+        return [
+            lambda: (1 / (one + T.exp(-x - y)), expit(a + b)),
+            lambda: (one / (T.exp(y - x) + 1), expit(a - b)),
+            lambda: (y / (1 + T.exp(-2 * x)), b * expit(2 * a)),
+            lambda: (T.exp(x * y) / (one + T.exp(x * y)), expit(a * b)),
+            lambda: (y * T.exp(x) / (2 * (1 + T.exp(x))), b * expit(a) / 2),
+            lambda: ((1 + T.exp(x)) ** -1.0 + y, expit(-a) + b),
+            lambda: (T.log(one + T.exp(x - y)), np.logaddexp(0, a - b)),
+            lambda: (T.log1p(T.exp(-x)) * y, np.logaddexp(0, -a) * b),
+            lambda: (T.log(T.exp(x) + T.exp(y)), np.logaddexp(a, b)),
+            lambda: (T.log(1 - one / (1 + T.exp(-x))) + y, -np.logaddexp(0, a) + b),
+            lambda: (T.log(one - sigmoid(x + y)), -np.logaddexp(0, a + b)),
+            lambda: (T.log(3 * sigmoid(x) ** 2 / (2 + y**2)), np.log(3 * expit(a) ** 2 / (2 + b**2))),
+            lambda: (T.log(T.sqrt(sigmoid(x)) * T.exp(y)), np.log(expit(a)) / 2 + b),
+            lambda: (T.log1p(-sigmoid(-x)) - y, -np.logaddexp(0, -a) - b),
+            lambda: (T.log(one + x**2) + T.log(1 - T.tanh(y) / 2), np.log1p(a**2) + np.log1p(-np.tanh(b) / 2)),
+            lambda: ((T.exp(x) - one) * T.exp(x) / T.exp(y), np.expm1(a) * np.exp(a - b)),
+            lambda: (T.exp(x) * sigmoid(-x) - y / T.exp(x), expit(a) - b * np.exp(-a)),
+        ][self.draw(st.integers(0, 16))]()
+
+    def log_sum_exp(self, shape, depth):
+        axis, n = self.draw(st.integers(0, len(shape))), self.draw(st.integers(1, 3))
+        x, a = self.expression((*shape[:axis], n, *shape[axis:]), depth)
+        total = T.exp(x).sum(axis=axis, keepdims=True)
+        if self.draw(st.booleans()):
+            return T.log(T.sum(T.exp(x), axis=axis)), np.log(np.exp(a).sum(axis=axis))
+        P, weights = np.exp(a) / np.exp(a).sum(axis=axis, keepdims=True), self.generator.normal(size=a.shape)
+        return (T.exp(x) / total * weights).sum(axis=axis), (P * weights).sum(axis=axis)
+
+    def quotient(self, shape, depth):
+        # A softmax, and its logarithm.
+        x, a = self.expression(shape, depth)
+        e = T.exp(x)
+        row_sums = [e.sum(axis=1, keepdims=True), T.sum(e, axis=1).dimshuffle(0, "x"), e.sum(axis=1)[:, None]]
+        axis, total = self.draw(
+            st.sampled_from([*((1, each) for each in row_sums), (0, e.sum(axis=0)), (None, e.sum())])
+        )
+        P = np.exp(a) / np.exp(a).sum(axis=axis, keepdims=True)
+        return (e / total, P) if self.draw(st.booleans()) else (T.log((e / total).T).T, np.log(P))
+
     def clip(self, shape, depth):
         x, a = self.expression(shape, depth)
         return T.clip(x, -0.31, 0.43), np.clip(a, -0.31, 0.43)
@@ -122,6 +180,9 @@ class Expressions:
         n = self.draw(st.integers(1, 3))
         x, a = self.expression((*shape[:axis], n, *shape[axis:]), depth)
         name = self.draw(st.sampled_from(["sum", "mean", "max", "min"]))
+        if name in ("max", "min"):  # rows that were taken twice must not be equal: each would take the whole gradient
+            steps = 0.0137 * np.arange(n).reshape((n,) + (1,) * (len(shape) - axis))
+            x, a = x + steps, a + steps
         return getattr(T, name)(x, axis=axis), getattr(np, name)(a, axis=axis)
 
     def reduced(self, shape, depth):
@@ -256,40 +317,81 @@ def run(expression, **values):
     return theano.function(list(inputs.values()), expression)(**values)
 
 
-@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
-def test_dtypes_are_numpys(mode, monkeypatch):
-    theano.config.mode = mode
-    operands = [np.ones(2, dtype) for dtype in ("bool", "int8", "uint8", "int32", "int64", "float32", "float64")]
-    operands += [np.float32(0.5), np.float64(0.5), 2, 0.5]
-    operations = [
-        *(lambda x, y, name=name: getattr(x, name)(y) for name in ("__add__", "__mul__", "__lt__")),
-        lambda x, y: x / y,
-        lambda x, y: (x + 0.0).mean() + y,
-        lambda x, y: x**y,
-    ]
+@pytest.mark.parametrize("floatX", ["float64", "float32"])
+def test_types_are_theanos(floatX):
+    golden, found = json.loads(notation.FILE.read_text())[floatX]["types"], notation.types(theano, T, floatX)
+    for kind, expected in golden.items():
+        for text, dtypes in expected.items():
+            for wanted, dtype in zip(dtypes, found[kind][text], strict=True):
+                # There is more that we take, such as True beside a variable.
+                assert wanted in ("error", dtype), f"{kind} {text}: {dtypes} became {found[kind][text]}"
+    for expression in (lambda x: x - x, lambda x: -x, T.sgn):
+        with pytest.raises(TypeError, match="not booleans alone"):
+            expression(T.vector("x", dtype="bool"))
+
+
+@pytest.mark.parametrize("floatX", ["float64", "float32"])
+def test_values_and_gradients_are_theanos(floatX):
+    golden = json.loads(notation.FILE.read_text())[floatX]["values"]
+    found = notation.values(theano, T, floatX)
+    tolerance = 1e-11 if floatX == "float64" else 2e-5
+    for text, expected in golden.items():
+        assert len(found[text]) == len(expected), text
+        for wanted, value in zip(expected, found[text], strict=True):
+            # Some infinite numbers of Theano's are finite ones of ours.
+            wanted = np.where(np.isfinite(wanted), wanted, value)
+            np.testing.assert_allclose(value, wanted, tolerance, tolerance, err_msg=text)
+
+
+def test_integers_to_negative_powers():
+    # As Theano's compiled code has them: cut off.
+    x, y = T.ivector("x"), T.ivector("y")
+    for _ in range(3):
+        power = theano.function([x, y], x**y)([2, 1, -1, 3], [-1, -2, -3, 2])
+        np.testing.assert_array_equal(power, [0, 1, -1, 9])
+        assert power.dtype == "int32"
+
+
+@pytest.mark.parametrize("floatX", ["float64", "float32"])
+def test_logistic_regression_written_out(floatX):
+    # The example of Theano's documentation, whose logits start at some +-80.  Theano 1.0.5 says the same of steps 500
+    # and 1000.
+    theano.config.floatX = floatX
+    rng = np.random.RandomState(0)
+    X, y_true = rng.randn(400, 784).astype(floatX), rng.randint(size=400, low=0, high=2).astype(floatX)
+    x, y = T.matrix("x"), T.vector("y")
+    w, b = theano.shared(rng.randn(784).astype(floatX), "w"), theano.shared(np.asarray(0.0, floatX), "b")
     try:
-        for value in operands[:7]:
-            for other in operands:
-                x = theano.shared(value)
-                y = theano.shared(other) if isinstance(other, np.ndarray) else other
-                for operation in operations:
-                    if operation is operations[-1] and bool in (value.dtype, getattr(other, "dtype", None)):
-                        continue
-                    expression = operation(x, y)
-                    # Before NumPy 2.3 an array to the power of a half was a square root, of another dtype.
-                    expected = np.power(value, other) if operation is operations[-1] else operation(value, other)
-                    found = expression.eval()
-                    assert found.dtype == expected.dtype == expression.dtype
-                    np.testing.assert_allclose(found, expected)
-        for name in ("exp", "sqrt", "tanh", "abs", "mean", "sum", "max"):
-            for value in operands[1:7]:
-                expression = getattr(T, "abs_" if name == "abs" else name)(theano.shared(value))
-                expected = getattr(np, name)(value)
-                found = expression.eval()
-                assert found.dtype == expected.dtype == expression.dtype
-                np.testing.assert_allclose(found, expected, rtol=1e-2 if found.dtype == "float16" else 1e-6)
+        p_1 = 1 / (1 + T.exp(-T.dot(x, w) - b))
+        xent = -y * T.log(p_1) - (1 - y) * T.log(1 - p_1)
+        cost = xent.mean() + 0.01 * (w**2).sum()
+        updates = [(p, p - 0.1 * T.grad(cost, p)) for p in (w, b)]
     finally:
-        theano.config.mode = "FAST_RUN"
+        theano.config.floatX = "float64"
+    train = theano.function([x, y], [p_1 > 0.5, xent.mean(), cost], updates=updates)
+    outputs = [train(X, y_true) for _ in range(1001)]
+    assert all(np.isfinite(loss) for _, _, loss in outputs)
+    tolerance = 1e-9 if floatX == "float64" else 1e-5
+    np.testing.assert_allclose(outputs[500][1:], [0.03256074552940793, 0.8241023427733538], tolerance)
+    np.testing.assert_allclose(outputs[1000][1:], [0.043449858508940765, 0.19831477836432606], tolerance)
+    assert np.array_equal(outputs[1000][0], y_true)
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+def test_values_have_their_dtypes(mode):
+    x_value, y_value = np.array([1, 2]), np.array([2, 1])
+    for dtype, text in itertools.product(notation.DTYPES, (*notation.UNARY, *notation.BINARY)):
+        for other in ("bool", "uint8", "float32"):
+            x, y = T.vector("x", dtype=dtype), T.vector("y", dtype=other)
+            try:
+                expression = eval(text, {"np": np, "T": T, "x": x, "y": y})
+            except TypeError:
+                continue
+            function = theano.function([x, y], expression, mode, on_unused_input="ignore", allow_input_downcast=True)
+            for _ in range(3):
+                assert function(x_value, y_value).dtype == expression.dtype, (dtype, text, other)
+            if other == "bool" and text not in notation.BINARY:
+                break
 
 
 def test_gradients_keep_each_parameters_dtype():
@@ -308,11 +410,24 @@ def test_second_derivatives():
     np.testing.assert_allclose(run(second, x=0.3), 6 * t * (1 - t**2) ** 2 - 6 * t**3 * (1 - t**2))
 
 
+def test_second_derivatives_of_what_overflows():
+    x = T.dscalar("x")
+    for cost, slope in [  # of the first derivative sigmoid(x), and of sigmoid(-x)
+        (T.log(1 + T.exp(x)), 1),
+        (-T.log(1 - 1 / (1 + T.exp(-x))), 1),
+        (T.log(T.exp(x) / (1 + T.exp(x))), -1),
+        (T.log(T.exp(x) + T.exp(2 * x)), 1),
+    ]:
+        second = theano.function([x], T.grad(T.grad(cost, x), x))
+        for value in (-800.0, -3.0, 0.0, 3.0, 800.0):
+            np.testing.assert_allclose(second(value), slope * expit(value) * expit(-value), 1e-12, 1e-300)
+
+
 def test_subgradients():
     x, y = T.dvector("x"), T.dvector("y")
     value = np.array([1.0, 1.0, 0.0])
-    np.testing.assert_array_equal(run(T.grad(T.max(x), x), x=value), [0.5, 0.5, 0])
-    np.testing.assert_array_equal(run(T.grad(T.sum(T.nnet.relu(x)), x), x=value), [1, 1, 0])
+    np.testing.assert_array_equal(run(T.grad(T.max(x), x), x=value), [1, 1, 0])
+    np.testing.assert_array_equal(run(T.grad(T.sum(T.nnet.relu(x)), x), x=value), [1, 1, 0.5])
     np.testing.assert_array_equal(run(T.grad(T.sum(abs(x)), x), x=value), [1, 1, 0])
     np.testing.assert_array_equal(run(T.grad(T.sum(T.clip(x, 0, 1)), x), x=value), [1, 1, 1])
     first, second = T.grad(T.sum(T.maximum(x, y)), [x, y])
@@ -377,7 +492,7 @@ def test_grad_says_why_there_is_no_gradient():
     x, w, i = T.dvector("x"), theano.shared(np.ones(2), "w"), T.ivector("i")
     with pytest.raises(theano.DisconnectedInputError, match=r"the cost sum\(x\) depends on w not at all"):
         T.grad(T.sum(x), w)
-    with pytest.raises(theano.DisconnectedInputError, match=r"on w only through integers"):
+    with pytest.raises(theano.DisconnectedInputError, match=r"on w only through indices or shapes"):
         T.grad(T.sum(x[T.argmax(w)]), w)
     with pytest.raises(TypeError, match=r"wrt must hold real numbers, but i is of dtype int32"):
         T.grad(T.sum(i * x), i)
@@ -454,6 +569,11 @@ def test_inputs_are_checked():
         function(z=1)
     with pytest.raises(TypeError, match="given twice"):
         function(np.ones((1, 1), "f4"), x=1)
+    counted = theano.function([i], i + 1)
+    assert counted(np.int64(3)) == counted(np.float64(3)) == counted(3.0) == 4
+    for value in (np.int64(2**40), np.float64(3.5), np.array(3), T.iscalar("j"), theano.shared(3)):
+        with pytest.raises(TypeError, match="input i must be"):
+            counted(value)
     loose = theano.function([x, i], x * i, allow_input_downcast=True)
     np.testing.assert_array_equal(loose(np.full((1, 1), 2.0), 1.5), [[2]])
     strict = theano.function([x], x, allow_input_downcast=False)
@@ -557,8 +677,8 @@ def test_plans_for_shapes_that_return():
         kept[-1][1][3][:] = -1
     # What was given away is left alone.
     for found, copies, value, expected in kept:
-        for each, copy in zip(found, copies, strict=True):
-            np.testing.assert_array_equal(each, copy)
+        for each, before in zip(found, copies, strict=True):
+            np.testing.assert_array_equal(each, before)
         if len(found[1]):
             np.testing.assert_allclose(value, expected)
 
@@ -726,6 +846,20 @@ def test_outputs():
     assert theano.function([x], [x, 2])(1) == [1, 2]
     assert isinstance(theano.function([x], x)(1), np.ndarray)
     assert theano.function([], [])() == []
+    assert theano.function([x], (x, x * 2))(1) == [1, 2]
+    named = theano.function([x], {"twice": x * 2, "once": x})
+    assert named(1) == {"once": 1, "twice": 2}
+    assert [theano.pprint(each) for each in named.outputs] == ["x", "x * 2"]
+    for outputs, message in [
+        ({1: x}, r"the keys of outputs must be strings, not \[1\]"),
+        (np.ones(2), "outputs must be a variable, a list or .*ndarray.*T.constant"),
+        (2, "outputs must be a variable"),
+        ([[x, x]], r"outputs must hold variables, not \[x, x\] \(list\)"),
+        ([x, None], "outputs must hold variables, not None"),
+        ("x", "outputs must be a variable"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            theano.function([x], outputs)
     w = theano.shared(np.zeros(2))
     first, second = theano.function([], [w, w])()
     first += 1
@@ -744,6 +878,56 @@ def test_givens():
     # Gradients are those from before the replacement.
     slope = T.grad(T.sum(w * y), w)
     np.testing.assert_array_equal(theano.function([], slope, givens={y: w})(), np.arange(4))
+
+
+def test_expressions_as_inputs():
+    # Theano's results.
+    a, x = theano.shared(2.0, "a"), T.dvector("x")
+    b = a * 3
+    assert theano.function([b], b + 1)(10.0) == 11
+    assert theano.function([b], T.grad(b**2, a))(10.0) == 60
+    assert theano.function([b], T.grad(b**2, b))(10.0) == 20
+    assert theano.function([b], (a * 3) * b)(10.0) == 60  # another expression, though it reads the same
+    h = T.tanh(x * a)
+    cost = T.sum(T.log(h) * x)
+    f = theano.function([x, h], [cost, *T.grad(cost, [x, a])], updates=[(a, a + b)], givens={b: h[0]})
+    value, given = np.array([0.1, 0.2]), np.array([0.5, 0.25])
+    found = f(value, given)
+    slope = value / given * (1 - np.tanh(2 * value) ** 2)  # through the tanh of x, not the one that is given
+    np.testing.assert_allclose(found[0], np.sum(np.log(given) * value))
+    np.testing.assert_allclose(found[1], np.log(given) + slope * 2)
+    np.testing.assert_allclose(found[2], np.sum(slope * value))
+    assert a.get_value() == 2.5
+    g = T.grad(cost, a)
+    descent = theano.function([g], updates=[(a, a - 2 * g)])
+    descent(0.5)
+    assert a.get_value() == 1.5
+    assert "depends on b" in theano.function([b], b + 1).explanation()
+    with pytest.raises(ValueError, match="the input x is not used"):
+        theano.function([x, h], h + 1)
+    with pytest.raises(ValueError, match="is both an input and given"):
+        theano.function([h], h + 1, givens={h: x})
+
+
+def test_gradients_through_what_is_given():
+    # What is replaced is not passed by: the slope of the logarithm is that at the new value, as in Theano.
+    x, p_value = T.dscalar("x"), T.dscalar("p_value")
+    for p in (1 / (1 + T.exp(-x)), T.nnet.sigmoid(x)):
+        slope, own = T.grad(T.log(p), x), 0.25
+        np.testing.assert_allclose(theano.function([x], slope)(0.0), 0.5)
+        np.testing.assert_allclose(theano.function([x, p], slope)(0.0, 0.1), own / 0.1)
+        np.testing.assert_allclose(theano.function([x, p_value], slope, givens={p: p_value})(0.0, 0.1), own / 0.1)
+
+
+def test_what_is_given_holds_in_what_follows():
+    u, v, w = T.dscalar("u"), T.dscalar("v"), T.dscalar("w")
+    assert theano.function([v], w + u, givens={u: v, w: u * 2})(1.0) == 3
+    a = theano.shared(2.0, "a")
+    assert theano.function([], a * 1, givens={a: a * 2})() == 4
+    with pytest.raises(ValueError, match="u is given after w, whose value depends on it"):
+        theano.function([v], w + u, givens={w: u, u: v})
+    with pytest.raises(ValueError, match="the value of w"):
+        theano.function([], w, givens={w: w * 2})
 
 
 def test_borrowing():
@@ -777,6 +961,42 @@ def test_data_in_shared_variables_is_not_copied():
     w = theano.shared(np.ones((100, 100)).view(Spy), borrow=True)
     theano.function([], T.dot(w, w))()
     assert seen == []
+
+
+@pytest.mark.parametrize("copied", [lambda value: pickle.loads(pickle.dumps(value)), copy.deepcopy])
+def test_pickles_and_copies(copied):
+    x, w = T.dvector("x"), theano.shared(np.array([1.0, 2.0]), "w")
+    cost = T.log(1 + T.exp(T.sum(x * w))) + T.sum(T.switch(w[T.arange(2), None] > 0, T.maximum(0, w), 2))
+    step = theano.function([x], {"cost": cost, "w": w}, updates=[(w, w - 0.1 * T.grad(cost, w))], name="step")
+    x2, w2, cost2, step2 = copied((x, w, cost, step))
+    assert [v for v in sort([cost2]) if v.op is None and v.name] == [x2, w2]
+    expected = step([3.0, 4.0])
+    np.testing.assert_array_equal(w2.get_value(), expected["w"])
+    assert theano.function([x2], cost2)([3.0, 4.0]) == expected["cost"]
+    assert repr(step2) == repr(step)
+    for name, value in step2([3.0, 4.0]).items():
+        np.testing.assert_array_equal(value, expected[name])
+    np.testing.assert_array_equal(w2.get_value(), w.get_value())
+    w2.set_value([0.0, 0.0])
+    assert w.get_value()[0] != 0
+
+
+def test_pickles_of_deep_expressions():
+    x = T.dscalar("x")
+    expression = x
+    for _ in range(3000):
+        expression = T.tanh(1.5 * expression)
+    x2, expression2 = pickle.loads(pickle.dumps((x, expression)))
+    assert theano.function([x2], expression2)(1.0) == theano.function([x], expression)(1.0)
+
+
+def test_shallow_copies():
+    w = theano.shared(np.zeros(2), "w")
+    step = theano.function([], updates=[(w, w + 1)])
+    copy.copy(step)()
+    copy.copy(w).set_value(w.get_value() + 1)
+    np.testing.assert_array_equal(w.get_value(), [2, 2])
+    assert copy.copy(w * 2).op == (w * 2).op
 
 
 def test_pictures():

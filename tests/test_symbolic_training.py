@@ -1,6 +1,7 @@
 """Networks in Theano's notation: the tutorial, what the engine takes over, and graphs that went stale."""
 
 import json
+import pickle
 import re
 import warnings
 from itertools import pairwise
@@ -58,7 +59,11 @@ def trajectories(make, dtype="float64", steps=6, **options):
     found = []
     for mode in ("FAST_RUN", "FAST_COMPILE"):
         model = Model(dtype=dtype, **options)
-        settings, arguments = make(model)
+        theano.config.floatX = dtype  # so that rates do not widen the parameters
+        try:
+            settings, arguments = make(model)
+        finally:
+            theano.config.floatX = "float64"
         function = theano.function(mode=mode, **settings)
         assert function.recognised == (mode == "FAST_RUN"), function.explanation()
         outputs = [function(*arguments(step)) for step in range(steps)]
@@ -183,6 +188,82 @@ def test_minibatches_by_givens(borrow, sparse, dtype, stored):
         return {"inputs": [i], "outputs": m.nll, "updates": updates, "givens": given}, lambda step: (step % 3,)
 
     trajectories(make, dtype, sizes=(70, 5, 4))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_rectifiers_at_zero(weight):
+    # Theano's slope is 1/2 there: of units without weights, and, as biases start from 0, on rows of zeros.
+    X, y = data()
+    X[::3] = 0
+
+    def make(m):
+        for W, b in zip(m.weights[:-1], m.biases[:-1], strict=True):
+            W.set_value(weight * W.get_value())
+            b.set_value(np.zeros_like(b.get_value()))
+        return {"inputs": [m.x, m.y], "outputs": m.nll, "updates": m.descent(m.nll)}, lambda step: (X, y)
+
+    outputs, _ = trajectories(make, activation=T.nnet.relu, sizes=(7, 5, 5, 4))
+    assert outputs[-1] < outputs[0]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_softmax_written_out(dtype):
+    X, y = data(dtype=dtype)
+
+    def make(m):
+        Z = T.dot(T.tanh(T.dot(m.x, m.weights[0]) + m.biases[0]), m.weights[1]) + m.biases[1]
+        P = T.exp(Z) / T.exp(Z).sum(axis=1, keepdims=True)
+        nll = -T.mean(T.log(P)[T.arange(m.y.shape[0]), m.y])
+        return {"inputs": [m.x, m.y], "outputs": nll, "updates": m.descent(nll)}, lambda step: (X, y)
+
+    trajectories(make, dtype)
+
+
+def test_costs_of_another_dtype():
+    # 0.05 is no float32, so that the cost is a float64; its gradients are not.
+    X, y = data(dtype="float32")
+    found = []
+    for mode in ("FAST_RUN", "FAST_COMPILE"):
+        m = Model(dtype="float32")
+        cost = m.nll + 0.05 * sum(T.sum(T.sqr(W)) for W in m.weights)
+        step = theano.function([m.x, m.y], [cost, m.nll], mode, m.descent(cost))
+        assert step.recognised == (mode == "FAST_RUN")
+        outputs = [step(X, y) for _ in range(5)]
+        assert [each.dtype for each in outputs[0]] == ["float64", "float32"]
+        found.append(np.append(outputs, m.values()))
+    np.testing.assert_allclose(*found, rtol=TOLERANCES["float32"], atol=TOLERANCES["float32"])
+
+
+def test_layers_above_an_expression_that_is_given():
+    # function([h, y], ...) of a hidden layer h: the layers above it are a network.
+    X, y = data()
+    found = []
+    for mode in ("FAST_RUN", "FAST_COMPILE"):
+        m = Model()
+        h = T.tanh(T.dot(m.x, m.weights[0]) + m.biases[0])
+        P = T.nnet.softmax(T.dot(h, m.weights[1]) + m.biases[1])
+        nll = -T.mean(T.log(P)[T.arange(m.y.shape[0]), m.y])
+        above = [(p, p - 0.5 * T.grad(nll, p)) for p in (m.weights[1], m.biases[1])]
+        step = theano.function([h, m.y], nll, mode, above)
+        assert step.recognised == (mode == "FAST_RUN")
+        whole = theano.function([m.x, h, m.y], nll, mode, m.descent(nll))
+        assert not whole.recognised
+        outputs = [step(np.tanh(X[:, :5]), y), whole(X, np.tanh(X[:, 1:6]), y), step(np.tanh(X[:, :5]), y)]
+        found.append(np.append(outputs, m.values()))
+    np.testing.assert_allclose(*found, rtol=1e-10)
+
+
+def test_pickled_steps_go_on():
+    X, y = data()
+    m = Model()
+    step = theano.function([m.x, m.y], m.nll, updates=m.descent(m.nll))
+    step(X, y)
+    parameters, again = pickle.loads(pickle.dumps((m.parameters, step)))
+    assert again.recognised
+    np.testing.assert_array_equal([step(X, y) for _ in range(3)], [again(X, y) for _ in range(3)])
+    for p, p2 in zip(m.parameters, parameters, strict=True):
+        np.testing.assert_array_equal(p.get_value(), p2.get_value())
+        assert not np.shares_memory(p.array, p2.array)
 
 
 def test_rates_and_other_updates():

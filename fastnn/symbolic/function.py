@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,8 @@ from numpy.typing import NDArray
 from fastnn._validation import check_array, check_choice
 from fastnn.symbolic import graph, ops, recognition
 from fastnn.symbolic.configuration import MODES, config
-from fastnn.symbolic.gradient import computed_from
-from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, sort
+from fastnn.symbolic.gradient import computed_from, taken_anew
+from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, sort
 from fastnn.symbolic.lowering import EngineStep, NotHere
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
 from fastnn.symbolic.program import Program
@@ -27,11 +29,13 @@ Givens = Mapping[Variable, Any] | Iterable[Sequence[Any]] | None
 class Function:
     """What `function` returns: call it with the inputs' values, by position or by name.
 
+    It can be pickled and copied: a pickle and a deep copy have shared variables of their own, a shallow copy the same.
+
     Attributes
     ----------
     inputs : list of Variable
     outputs : list of Variable
-        As they were given.
+        As they were given; of a dictionary, in the order of its keys.
     updates : dict of Shared to Variable
     givens : dict of Variable to Variable
     name : str or None
@@ -43,14 +47,13 @@ class Function:
         outputs: list[Variable],
         updates: dict[Shared, Variable],
         givens: dict[Variable, Variable],
-        *,
-        single: bool,
+        pack: Callable[[list[NDArray[Any]]], Any],
         name: str | None,
         downcast: bool | None,
         recognise: bool,
     ) -> None:
         self.inputs, self.outputs, self.updates, self.givens, self.name = inputs, outputs, updates, givens, name
-        self._single, self._downcast = single, downcast
+        self._pack, self._downcast, self._recognise = pack, downcast, recognise
         names = names_in_use()
         met = sort([*outputs, *updates, *updates.values(), *givens, *givens.values()])
         self._names = {variable: names[variable] for variable in met if variable in names}
@@ -77,6 +80,10 @@ class Function:
                     simplify,
                 )
 
+    def __reduce__(self) -> Any:
+        options = self._pack, self.name, self._downcast, self._recognise
+        return Function, (self.inputs, self.outputs, self.updates, self.givens, *options)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the outputs' values, after the updates of the shared variables.
 
@@ -85,14 +92,14 @@ class Function:
 
         Returns
         -------
-        array, or a list of them
+        array, or a list or a dictionary of them
             As the outputs were given to `function`; [] without any.
         """
         outputs, updated = self._computed(self._arguments(args, kwargs))
         for variable, value in updated.items():
             variable.put(value)
         self._watch.called()
-        return outputs[0] if self._single else outputs
+        return self._pack(outputs)
 
     def _computed(self, arguments: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], dict[Shared, NDArray[Any]]]:
         # The engine has updated the parameters of its network when it returns.
@@ -122,6 +129,8 @@ class Function:
             what = f"input {leaf_name(variable, self._names)}"
             if i not in given:
                 raise TypeError(f"{what} of {self!r}, a {variable.type}, is missing")
+            if isinstance(given[i], Variable):
+                raise TypeError(f"{what} must be a value, not the expression {pprint(given[i])}: compute it first")
             rounds = variable.dtype == config.floatX
             found.append(check_array(given[i], variable.type.dtype, variable.ndim, what, self._downcast, rounds))
         return found
@@ -189,17 +198,16 @@ def function(
     Parameters
     ----------
     inputs : sequence of Variable
-        Whose values a call gives.
-    outputs : Variable, sequence of them, or None
-        What a call returns: one array for a variable, else a list of arrays.
+        Whose values a call gives.  An expression may be one: what it is made of does not count then.
+    outputs : Variable, list or tuple of them, dict from str to them, or None
+        What a call returns: one array for a variable, a list of arrays, or a dictionary of them.
     mode : {"FAST_RUN", "FAST_COMPILE"} or None
         "FAST_RUN" looks for a network that the engine can train, "FAST_COMPILE" runs all operation by operation, with
         the same results to rounding; None takes ``config.mode``.
     updates : dict, or sequence of pairs (shared variable, new value), optional
         What a call puts in the place of shared variables.
     givens : dict, or sequence of pairs (variable, value), optional
-        What stands in the place of variables, in outputs and updates.  All are replaced at once: nothing is
-        replaced in the values.
+        What stands in the place of variables, in outputs, updates, and the values of those that follow.
     name : str, optional
     on_unused_input : {"raise", "warn", "ignore"}, default "raise"
         What to do with an input on which nothing depends.
@@ -220,20 +228,29 @@ def function(
     check_choice(allow_input_downcast, "allow_input_downcast", [None, False, True])
     mode = config.mode if mode is None else check_choice(mode, "mode", MODES)
     given_inputs = _check_inputs(inputs)
-    single = isinstance(outputs, Variable)
-    wanted = [outputs] if isinstance(outputs, Variable) else [as_variable(each) for each in outputs or ()]
-    replacements = _check_givens(givens, given_inputs)
+    wanted, pack = _check_outputs(outputs)
     new_values = _check_updates(updates)
+    replacements = _check_givens(givens, given_inputs)
+    leaves = _leaves_for(given_inputs)
+    stops = [variable for variable in (*leaves, *replacements) if variable.op is not None]
+    if stops:
+        found = [*wanted, *new_values.values(), *replacements.values()]
+        anew = {gradient: its for gradient, its in taken_anew(found, stops).items() if gradient not in stops}
+        found = replaced(replaced(found, anew), leaves)
+        given_inputs = [leaves.get(variable, variable) for variable in given_inputs]
+        wanted, rest = found[: len(wanted)], found[len(wanted) :]
+        new_values = dict(zip(new_values, rest, strict=False))
+        replacements = dict(zip(replacements, rest[len(new_values) :], strict=True))
     _check_leaves(given_inputs, wanted, new_values, replacements, on_unused_input)
     return Function(
         given_inputs,
         wanted,
         new_values,
         replacements,
-        single=single,
-        name=name,
-        downcast=allow_input_downcast,
-        recognise=mode == "FAST_RUN",
+        pack,
+        name,
+        allow_input_downcast,
+        mode == "FAST_RUN",
     )
 
 
@@ -249,6 +266,41 @@ def _check_inputs(inputs: Any) -> list[Variable]:
         if found.count(variable) > 1:
             raise ValueError(f"the input {pprint(variable)} is listed twice")
     return found
+
+
+def _leaves_for(inputs: Iterable[Variable]) -> dict[Variable, Variable]:
+    # Variables that stand for expressions whose values a call gives.
+    names = names_in_use()
+    expressions = [variable for variable in inputs if variable.op is not None]
+    for variable in expressions:
+        graph.unused.discard(variable)
+    return {variable: Variable(variable.type, name=variable.name or names.get(variable)) for variable in expressions}
+
+
+def _check_outputs(outputs: Any) -> tuple[list[Variable], Callable[[list[NDArray[Any]]], Any]]:
+    # The expressions, and what makes the result of a call of the list of their values.
+    if isinstance(outputs, Variable):
+        return [outputs], itemgetter(0)
+    pack: Callable[[list[NDArray[Any]]], Any] = list
+    if isinstance(outputs, Mapping):
+        if not all(isinstance(key, str) for key in outputs):
+            raise TypeError(f"the keys of outputs must be strings, not {list(outputs)}")
+        keys = sorted(outputs)
+        outputs, pack = [outputs[key] for key in keys], partial(_named, keys)
+    if isinstance(outputs, (str, np.ndarray)) or not isinstance(outputs, (Iterable, type(None))):
+        raise TypeError(
+            f"outputs must be a variable, a list or a dictionary of variables, or None, not {outputs!r} "
+            f"({type(outputs).__name__}): T.constant makes a variable of an array or a number"
+        )
+    found = list(outputs or ())
+    for each in found:
+        if not isinstance(each, (Variable, np.ndarray, np.generic, int, float)):
+            raise TypeError(f"outputs must hold variables, not {each!r} ({type(each).__name__}), in one list")
+    return [as_variable(each) for each in found], pack
+
+
+def _named(keys: list[str], values: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return dict(zip(keys, values, strict=True))
 
 
 def _pairs(pairs: Any, what: str) -> list[tuple[Any, Any]]:
@@ -268,7 +320,7 @@ def _converted(value: Any, wanted: Type, what: str) -> Variable:
     if not np.can_cast(value.type.dtype, wanted.dtype, "safe"):
         raise TypeError(
             f"{what} must be a {wanted}, but {pprint(value)} is a {value.type}: "
-            f"convert it with T.cast(..., {wanted.dtype.name!r})"
+            f"convert it with T.cast(..., {wanted.dtype.name!r}), or set config.floatX before"
         )
     return ops.cast(value, wanted.dtype)
 
@@ -282,7 +334,13 @@ def _check_givens(givens: Givens, inputs: list[Variable]) -> dict[Variable, Vari
             raise ValueError(f"{pprint(variable)} is both an input and given")
         if variable in found:
             raise ValueError(f"{pprint(variable)} is given twice")
-        found[variable] = _converted(value, variable.type, f"the value given for {pprint(variable)}")
+        user = next((each for each, its in found.items() if variable in sort([its])), None)
+        if user is not None:
+            raise ValueError(
+                f"{pprint(variable)} is given after {pprint(user)}, whose value depends on it: give it before"
+            )
+        new = _converted(value, variable.type, f"the value given for {pprint(variable)}")
+        (found[variable],) = replaced([new], found)
     return found
 
 
@@ -305,10 +363,11 @@ def _check_leaves(
     on_unused_input: str,
 ) -> None:
     met = set(sort([*outputs, *updates.values()], givens, computed_from))
-    used = met | set(sort([value for variable, value in givens.items() if variable in met], (), computed_from))
+    behind = set(sort([value for variable, value in givens.items() if variable in met], (), computed_from))
+    used = met | behind
     for variable in used:
         is_leaf = variable.op is None and not isinstance(variable, (Shared, graph.Constant))
-        if is_leaf and variable not in inputs and not (variable in givens and variable in met):
+        if is_leaf and variable not in inputs and (variable in behind or variable not in givens):
             raise ValueError(
                 f"the value of {pprint(variable)}, a {variable.type}, is not known: it must be an input, or be given"
             )

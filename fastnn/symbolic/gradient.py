@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ from fastnn._validation import check_choice
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, constant, sort
 from fastnn.symbolic.printing import pprint
+from fastnn.symbolic.stability import Forms
 
 
 class DisconnectedInputError(ValueError):
-    """A cost does not depend on what its gradient is asked for, or through integers alone."""
+    """A cost does not depend on what its gradient is asked for, or through indices or shapes alone."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,19 @@ class Gradient(Op):
 
     Attributes
     ----------
-    whole : bool
-        Whether no expression was taken for a constant on the way.
+    constants : frozenset of Variable
+        Expressions that were taken for constants on the way.
     """
 
-    whole: bool = True
+    constants: frozenset[Variable] = frozenset()
     views = True
+    connects = slice(1)
 
     def compute(self, *arrays: Any) -> Any:
         return arrays[0]
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[2].shapes
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
         return [g, None, None]
@@ -71,7 +76,7 @@ def grad(
     Raises
     ------
     DisconnectedInputError
-        If the cost does not depend on a variable, or depends on it through integers, comparisons and the like alone.
+        If the cost does not depend on a variable, or depends on it through indices or shapes alone.
     TypeError
         If the cost is no scalar, or it or a variable holds integers.
     """
@@ -87,21 +92,43 @@ def grad(
             variable.is_parameter = True
     if cost.ndim != 0:
         raise TypeError(f"the cost must be a scalar, but {pprint(cost)} is a {cost.type}: take its mean or sum")
-    constants = set(consider_constant or ())
+    constants = frozenset(consider_constant or ())
     order = sort([cost], constants)
     gradients = _backward(cost, variables, order, constants)
+    connected = set(
+        sort([cost], constants, lambda variable: variable.inputs[variable.op.connects] if variable.op else ())
+    )
     found = []
     for variable in variables:
         expansion = gradients.get(variable)
         if expansion is None:
-            _complain(cost, variable, variable in order, disconnected_inputs)
+            if variable not in connected:
+                _complain(cost, variable, variable in order, disconnected_inputs)
             expansion = ops.zeros_like(variable)
-        found.append(apply(Gradient(not constants), variable.type, expansion, cost, variable))
+        found.append(apply(Gradient(constants), variable.type, expansion, cost, variable))
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
 
 
+def taken_anew(outputs: Iterable[Variable], stops: Collection[Variable]) -> dict[Variable, Variable]:
+    """Return gradients in outputs that pass none of the stops by, which will have other values than their own."""
+    found = {}
+    for variable in sort(outputs):
+        if isinstance(variable.op, Gradient):
+            _, cost, of = variable.inputs
+            constants = variable.op.constants
+            order = sort([cost], constants)
+            anew = _backward(cost, [of], order, constants, stops).get(of) if set(order).intersection(stops) else None
+            if anew is not None:
+                found[variable] = Variable(variable.type, variable.op, (anew, cost, of))
+    return found
+
+
 def _backward(
-    cost: Variable, variables: list[Variable], order: list[Variable], constants: set[Variable]
+    cost: Variable,
+    variables: list[Variable],
+    order: list[Variable],
+    constants: Collection[Variable],
+    stops: Collection[Variable] = (),
 ) -> dict[Variable, Variable]:
     targets = set(variables)
     reaching: set[Variable] = set()  # depend on a target
@@ -109,28 +136,46 @@ def _backward(
         inputs = () if variable in constants else variable.inputs
         if variable in targets or any(source in reaching for source in inputs):
             reaching.add(variable)
+    # Through what overflows on the way, such as 1 / (1 + exp(-z)), at once; but what is asked for is not passed by.
+    forms, among = Forms(targets.union(constants, stops), for_gradient=True), set(order)
     gradients: dict[Variable, Variable] = {cost: constant(1, cost.type.dtype)}
     for variable in reversed(order):
         g = gradients.get(variable)
-        if g is None or variable.op is None or variable in constants:
+        if g is None or variable.op is None or variable in constants or reaching.isdisjoint(variable.inputs):
             continue
-        inputs = variable.inputs
-        if variable.op is ops.log and isinstance(inputs[0].op, ops.Softmax) and inputs[0] not in targets | constants:
-            # Through the logarithm of a softmax at once: P may be 0, and 1 / P is not wanted.
-            (P,), inputs = inputs, inputs[0].inputs
-            slopes: list[Variable | None] = [g - P * ops.sum_(g, axis=1, keepdims=True)]
-        elif any(source in reaching for source in inputs):
-            slopes = variable.op.gradient(inputs, variable, g)
-        else:
-            continue
-        for source, slope in zip(inputs, slopes, strict=True):
+        form = forms.of(variable)
+        terms = zip(variable.inputs, _slopes(variable, g), strict=True) if form is None else (_through(form, g, among))
+        for source, slope in terms:
             if slope is not None and source in reaching and source.type.dtype.kind == "f":
                 gradients[source] = gradients[source] + slope if source in gradients else slope
     return gradients
 
 
+def _slopes(variable: Variable, g: Variable) -> list[Variable | None]:
+    # The gradients by a variable's inputs.  Of whatever may replace the result, only those of a softmax are made.
+    op, inputs = variable.op, variable.inputs
+    assert op is not None
+    output = variable if isinstance(op, ops.Softmax) else Variable(variable.type, op, inputs)
+    return op.gradient(inputs, output, g)
+
+
+def _through(form: Variable, g: Variable, leaves: Collection[Variable]) -> Iterable[tuple[Variable, Variable]]:
+    # The gradients by leaves, from that by a form that is made of them.
+    gradients = {form: g}
+    for variable in reversed(sort([form], leaves)):
+        slope = gradients.get(variable)
+        if slope is None:
+            continue
+        if variable in leaves:
+            yield variable, slope
+        elif variable.op is not None:
+            for source, part in zip(variable.inputs, _slopes(variable, slope), strict=True):
+                if part is not None and source.type.dtype.kind == "f":
+                    gradients[source] = gradients[source] + part if source in gradients else part
+
+
 def _complain(cost: Variable, variable: Variable, is_connected: bool, how: str) -> None:
-    reason = "only through integers, comparisons or shapes, which have no gradient" if is_connected else "not at all"
+    reason = "only through indices or shapes, which have no gradient" if is_connected else "not at all"
     message = f"the cost {pprint(cost)} depends on {pprint(variable)} {reason}"
     if how == "raise":
         raise DisconnectedInputError(message)

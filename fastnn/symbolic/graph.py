@@ -7,8 +7,9 @@ its dtype and number of dimensions; its shape is known at run time alone, where 
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
@@ -16,9 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn._validation import check_array
+from fastnn.symbolic.configuration import config
 
 #: Texts of expressions, each with how tightly it holds together.
 Parts: TypeAlias = "list[tuple[str, int]]"
+
+#: Of Python's integers, the first that holds one.
+INTEGERS = (np.int8, np.int16, np.int32, np.int64, np.uint64)
 
 RANKS = ("scalar", "vector", "matrix", "tensor3", "tensor4")
 
@@ -49,11 +54,14 @@ class Op:
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype to put it into.
     overwrites : slice
         Those of the inputs that ``out`` may be.
+    connects : slice
+        Those of the inputs that the result's value depends on in a way that has a gradient, though it may be 0.
     """
 
     views = False
     takes_out = False
     overwrites = slice(0)
+    connects = slice(None)
 
     def compute(self, *arrays: Any) -> Any:
         """Return the value from the inputs' values."""
@@ -70,6 +78,10 @@ class Op:
     def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
         """Return those of the inputs whose values, not their shapes alone, decide the result's shape."""
         return ()
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        """Return variables behind the result whose shapes, broadcast, surely make its own, None if there are none."""
+        return None
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         """Return how the expression reads, and how tightly its parts hold together, from the same of its inputs."""
@@ -94,6 +106,9 @@ class Variable:
 
     __array_ufunc__ = None  # NumPy's arrays leave operators with a variable to the variable
 
+    #: What is not copied and not pickled.
+    _passing: frozenset[str] = frozenset(["number"])
+
     def __init__(
         self, type_: Type, op: Op | None = None, inputs: tuple[Variable, ...] = (), name: str | None = None
     ) -> None:
@@ -102,8 +117,19 @@ class Variable:
         self.inputs = inputs
         self.name = name
         self.number = next(_numbers)
+        self._shapes = None if op is None else op.shapes(inputs)
         for source in inputs:
             unused.discard(source)
+
+    @property
+    def shapes(self) -> frozenset[Variable]:
+        """Variables whose shapes, broadcast, make this one's; expressions with the same ones have the same shape."""
+        return frozenset([self]) if self._shapes is None else self._shapes
+
+    @property
+    def like(self) -> Variable:
+        """The simplest expression inside this one that surely has its shape."""
+        return next(iter(self.shapes)) if len(self.shapes) == 1 else self
 
     @property
     def dtype(self) -> str:
@@ -114,6 +140,14 @@ class Variable:
     def ndim(self) -> int:
         """Number of dimensions."""
         return self.type.ndim
+
+    def __getstate__(self) -> Any:
+        state = {name: value for name, value in vars(self).items() if name not in self._passing}
+        return state if self.op is None or getattr(_listing, "under_way", False) else (_Behind(self), state)
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state[1] if isinstance(state, tuple) else state)
+        self.number = next(_numbers)
 
     def __repr__(self) -> str:
         return self.name or f"<{self.type}>"
@@ -303,6 +337,8 @@ class Shared(Variable):
         The network, if any, whose parameters it and others are; see `lowering`.
     """
 
+    _passing = frozenset(["number", "home", "_prepared"])
+
     def __init__(self, value: NDArray[Any], name: str | None, exposed: bool) -> None:
         super().__init__(Type(value.dtype, value.ndim), name=name)
         self.array = value
@@ -311,6 +347,14 @@ class Shared(Variable):
         self.trained = 0
         self.home: Any = None
         self._prepared: dict[Any, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self.home, self._prepared = None, {}
+
+    def __copy__(self) -> Shared:
+        # In Theano a copy has the same value, also after either is changed.
+        return self
 
     def put(self, array: NDArray[Any], exposed: bool = False) -> None:
         """Make an array the value."""
@@ -364,6 +408,29 @@ class Shared(Variable):
         return self._prepared[key]
 
 
+class _Behind:
+    """All that an expression depends on, each after its inputs, so that a pickle of it is not nested deeply."""
+
+    def __init__(self, variable: Variable) -> None:
+        self._variable = variable
+
+    def __reduce__(self) -> Any:
+        return list, (), None, self._listed()
+
+    def _listed(self) -> Iterator[Variable]:
+        _listing.under_way = True
+        try:
+            yield from sort(self._variable.inputs)
+        finally:
+            _listing.under_way = False
+
+
+#: Whether what variables depend on is being listed, so that they need not do it again.
+_listing = threading.local()
+
+#: Of how many variables the shapes are remembered that make an expression's.
+MOST_SHAPES = 4
+
 V = TypeVar("V", bound=Variable)
 
 Operand: TypeAlias = "Variable | NDArray[Any] | np.generic | float | list[Any] | tuple[Any, ...]"
@@ -408,11 +475,29 @@ def shared(value: Any, name: str | None = None, borrow: bool = False) -> Shared:
 
 
 def constant(value: Any, dtype: Any = None) -> Constant:
-    """Return a constant with a copy of the value, which must hold numbers or booleans."""
-    array = np.array(value, dtype)
+    """Return a constant with a copy of the value, which must hold numbers or booleans.
+
+    Without a dtype, an integer of Python's has the least of int8, int16, int32 and int64 that holds it.  A float of
+    Python's has ``config.floatX`` if this is float32; otherwise float32 if that holds it exactly, or else float64.
+    """
+    with np.errstate(all="ignore"):  # a float may be infinite as a float32
+        array = np.array(value, _dtype_of_number(value) if dtype is None else dtype)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{value!r} ({type(value).__name__}) holds no real numbers: it cannot be part of an expression")
     return Constant(array)
+
+
+def _dtype_of_number(value: Any) -> type[np.generic] | str | None:
+    if isinstance(value, np.generic):  # some are numbers of Python's, too
+        return None
+    if isinstance(value, int):
+        return next((dtype for dtype in INTEGERS if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max), None)
+    if isinstance(value, float):
+        if config.floatX == "float32":
+            return np.float32
+        with np.errstate(over="ignore"):
+            return np.float32 if float(np.float32(value)) == value else np.float64
+    return config.floatX if isinstance(value, (list, tuple)) and not value else None
 
 
 def as_variable(value: Any) -> Variable:
@@ -448,6 +533,18 @@ def sort(
             if variable not in stops:
                 pending.extend((source, False) for source in reversed(tuple(sources(variable))))
     return order
+
+
+def replaced(outputs: Iterable[Variable], replacements: Mapping[Variable, Variable]) -> list[Variable]:
+    """Return expressions with other variables in the place of some; nothing is replaced in what is put there."""
+    wanted = list(outputs)
+    done = dict(replacements)
+    for variable in sort(wanted, done):
+        if variable not in done:
+            inputs = tuple(done[source] for source in variable.inputs)
+            same = all(new is old for new, old in zip(inputs, variable.inputs, strict=True))
+            done[variable] = variable if same else Variable(variable.type, variable.op, inputs, variable.name)
+    return [done[variable] for variable in wanted]
 
 
 def shared_in(*outputs: Variable) -> list[Shared]:

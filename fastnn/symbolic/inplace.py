@@ -13,7 +13,7 @@ KERNEL_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class InPlace:
-    """A kernel as a function of arrays of one shape, with ``out``; other dtypes than the kernels' become float64.
+    """A kernel as a function of arrays of one shape and floating dtype, with ``out``.
 
     Parameters
     ----------
@@ -27,8 +27,11 @@ class InPlace:
     def __call__(self, *arrays: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return the result, in ``out`` if that is given."""
         x = np.asarray(arrays[-1])
+        if x.dtype not in KERNEL_DTYPES:
+            result = self(*(np.asarray(array, np.float32) for array in arrays)).astype(x.dtype)
+            return result if out is None else np.positive(result, out=out)
         if out is None:
-            out = np.empty(x.shape, x.dtype if x.dtype in KERNEL_DTYPES else np.float64)
+            out = np.empty(x.shape, x.dtype)
         read = [np.ascontiguousarray(array, out.dtype) for array in arrays[:-1]]
         for call in self.calls([*read, x], out):
             call()

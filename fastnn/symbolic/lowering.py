@@ -113,7 +113,7 @@ class EngineStep:
         simplify: Simplifier,
     ) -> None:
         self.network = network
-        self._n_outputs = len(outputs)
+        self._dtypes = [variable.type.dtype for variable in outputs]
         rows, classes = simplify(network.rows), simplify(network.classes)
         self.rows, self.classes = source_of(rows), source_of(classes)
         wanted: list[Variable] = [simplify(network.rate)]
@@ -137,6 +137,7 @@ class EngineStep:
         self._updates_at = [place(variable) for variable in updates]
         self._program = Program(inputs, wanted, n_borrowed)
         self._steps: GradientSteps | None = None
+        self._starts = True
         self._views: list[NDArray[Any]] = []
 
     def __call__(self, arguments: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
@@ -147,6 +148,7 @@ class EngineStep:
         NotHere
             If the engine does not take the values; nothing has been changed then.
         """
+        self._check_slopes()
         values = self._program(arguments)
         steps = self._adopted()
         rows, begin, end = self._select_rows(values)
@@ -160,13 +162,13 @@ class EngineStep:
         for variable in self.network.parameters:
             variable.changed()
         outputs = []
-        for i in range(self._n_outputs):
+        for i, dtype in enumerate(self._dtypes):
             if i in self._others_at:
                 outputs.append(values[self._others_at[i]])
             else:
                 affine = self.network.outputs[i]
                 value = affine.log_likelihood * log_likelihood + affine.penalty * penalty + affine.constant
-                outputs.append(np.asarray(value, steps.network.dtype))
+                outputs.append(np.asarray(value, dtype))
         return outputs, [values[i] for i in self._updates_at]
 
     def explanation(self, names: dict[Variable, str]) -> list[str]:
@@ -193,6 +195,15 @@ class EngineStep:
         if self._others_at or self._updates_at:
             lines.append(f"    with {len(self._program.operations)} other operations before it, on NumPy")
         return lines
+
+    def _check_slopes(self) -> None:
+        # Theano's relu has the slope 1/2 at exactly 0, where the engine's has 0.  That is where units start from biases
+        # of 0, on rows of zeros, and stays so for units without any weights.
+        starts, self._starts = self._starts, False
+        for (W, b), smooth in zip(self.network.layers, self.network.smooth, strict=False):
+            zeros = b.array == 0 if smooth and W.array.shape[1:] == b.array.shape else np.zeros(0, bool)
+            if zeros.any() and (starts or not W.array[:, zeros].any(axis=0).all()):
+                raise NotHere("the inputs of rectifiers may be 0")
 
     def _adopted(self) -> GradientSteps:
         # The parameters' values in the network's vector, and the shared variables with views of it.

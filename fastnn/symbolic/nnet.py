@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Operand, Variable, as_variable
-from fastnn.symbolic.ops import sigmoid, softmax
+from fastnn.symbolic.ops import sigmoid, softmax, softplus
 
-__all__ = ["categorical_crossentropy", "relu", "sigmoid", "softmax"]
+__all__ = ["binary_crossentropy", "categorical_crossentropy", "relu", "sigmoid", "softmax", "softplus"]
 
 
 def relu(x: Operand, alpha: Operand = 0) -> Variable:
-    """Rectifier: x where it is above 0, else alpha * x."""
-    if not isinstance(alpha, Variable) and alpha == 0:
+    """Rectifier: x where it is above 0, else alpha * x; at 0 the slope is half way between."""
+    if not isinstance(alpha, Variable) and np.ndim(alpha) == 0 and alpha == 0:
         return ops.relu(x)
-    return ops.switch(as_variable(x) > 0, x, ops.mul(alpha, x))
+    slope = as_variable(alpha)
+    return 0.5 * (1 + slope) * x + 0.5 * (1 - slope) * ops.abs_(x)
+
+
+def binary_crossentropy(output: Operand, target: Operand) -> Variable:
+    """Cross-entropy of each element, in nats.
+
+    Parameters
+    ----------
+    output : array
+        Probabilities, such as those of `sigmoid`.
+    target : array
+        0 or 1, or the probability of 1.
+    """
+    p, truth = as_variable(output), as_variable(target)
+    return -(truth * ops.log(p) + (1.0 - truth) * ops.log(1.0 - p))
 
 
 def categorical_crossentropy(coding_dist: Operand, true_dist: Operand) -> Variable:

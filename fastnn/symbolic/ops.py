@@ -1,11 +1,14 @@
 """The operations: what each computes with NumPy, its gradient, its dtype, and how it reads.
 
-dtypes follow NumPy 2: Python's numbers take the dtype of what they meet.  Where the inputs of an operation differ, they
-are cast before it, so that gradients come back in each input's own dtype.
+dtypes are Theano's: those of Python's numbers depend on their values, see `graph.constant`, and the result has the
+dtype that holds all values of the inputs'; functions of integers are float32 for those of up to 16 bits, else float64,
+and a quotient of integers is ``config.floatX``.  Where the inputs of an operation differ, they are cast before it, so
+that gradients come back in each input's own dtype.
 
-Subgradients, where there is no gradient: abs and relu have 0 at 0; of two equal arguments of maximum or minimum the
-first takes it; equal extremes of a reduction share it equally; clip passes it on at both limits.  Comparisons, argmax,
-shapes, floor division and integers have none.
+Subgradients, where there is no gradient, are Theano's: abs has 0 at 0 and relu a half; of two equal arguments of
+maximum or minimum the first takes it; equal extremes of a reduction each take the whole; clip passes it on at both
+limits; sgn, comparisons, floor division and casts to integers have 0.  Through shapes, indices and argmax there is
+none.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -25,7 +28,18 @@ from fastnn.kernels.activations import ACTIVATIONS, inplace_activation, inplace_
 from fastnn.kernels.softmax import inplace_backprop_softmax, inplace_log_softmax, inplace_softmax
 from fastnn.kernels.ufuncs import sum_of_scaled
 from fastnn.symbolic.configuration import config
-from fastnn.symbolic.graph import Constant, Op, Operand, Parts, Type, Variable, apply, as_variable, constant
+from fastnn.symbolic.graph import (
+    MOST_SHAPES,
+    Constant,
+    Op,
+    Operand,
+    Parts,
+    Type,
+    Variable,
+    apply,
+    as_variable,
+    constant,
+)
 from fastnn.symbolic.inplace import KERNEL_DTYPES, InPlace
 
 Gradients: TypeAlias = "list[Variable | None]"
@@ -35,6 +49,9 @@ Calls: TypeAlias = list[Callable[[], Any]]
 COMPARISON, SUM, PRODUCT, SIGN, POWER, ATOM = range(6)
 
 INDEX = np.dtype(np.int64)
+
+#: Constants of more elements than this are converted by an operation, as it is not known how often they will be.
+LARGEST_CONVERTED = 10_000
 
 #: A kernel reads its first arrays again after it has begun to write.
 KERNEL_OVERWRITES = slice(-1, None)
@@ -62,6 +79,10 @@ class Elementwise(Op):
     name : str
     function : callable
         Takes arrays, and ``out``.
+    kind : {"same", "square", "whole", "signed", "power", "float", "quotient", "bool"}
+        What dtype the result has: that of the inputs (three kinds, as NumPy's square and whole quotient of bool are
+        int8); the same, but these must not be bool; the same, but int8 for bool; a floating one; the same, but
+        ``config.floatX`` for integers; bool.
     slopes : callable or None
         From inputs, output and the output's gradient to the inputs' gradients, before these are summed to the
         inputs' shapes; None where there are none.
@@ -74,12 +95,17 @@ class Elementwise(Op):
     slopes: Callable[..., Gradients] | None = None
     symbol: str | None = None
     level: int = ATOM
+    kind: str = "same"
 
     takes_out = True
 
     @property
     def overwrites(self) -> slice:  # type: ignore[override]
         return KERNEL_OVERWRITES if isinstance(self.function, InPlace) else slice(None)
+
+    def __reduce__(self) -> str:
+        # Each stands in this module, and is compared by identity.
+        return next(name for name, value in globals().items() if value is self)
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         return self.function(*arrays) if out is None else self.function(*arrays, out=out)
@@ -89,12 +115,17 @@ class Elementwise(Op):
             return self.function.calls(arrays, out)
         return [partial(self.function, *arrays, out=out)]
 
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        found = frozenset().union(*(source.shapes for source in inputs if source.ndim > 0))
+        return found if 0 < len(found) <= MOST_SHAPES else None
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         if self.slopes is None:
             return [None] * len(inputs)
+        condition, g = _split(g)
         slopes = self.slopes(*inputs, output, g)
         return [
-            None if slope is None else cast(sum_to(slope, source), source.type.dtype)
+            None if slope is None else cast(sum_to(condition(slope), source), source.type.dtype)
             for slope, source in zip(slopes, inputs, strict=True)
         ]
 
@@ -108,37 +139,57 @@ class Elementwise(Op):
 
     def __call__(self, *values: Operand) -> Variable:
         """Return the expression; inputs are brought to a common dtype."""
-        inputs = promoted(*values)
-        return self.on(*inputs)
+        variables = [as_variable(value) for value in values]
+        inputs = promoted(*variables)
+        dtype = inputs[0].type.dtype
+        if self.kind == "signed" and dtype.kind == "b":
+            raise TypeError(f"{self.name} takes numbers, not booleans alone: convert them with T.cast(..., 'int8')")
+        if self.kind == "quotient" and all(variable.type.dtype.kind != "f" for variable in variables):
+            return cast(self.on(*(cast(source, np.float64) for source in inputs)), config.floatX)
+        if self.kind == "square" and dtype.kind == "b":
+            return inputs[0]
+        if self.kind == "whole" and dtype.kind == "b":
+            return cast(self.on(*(cast(source, np.int8) for source in inputs)), bool)
+        if self.kind == "float":
+            dtype = floating(dtype)
+        if self.kind == "power" and dtype.kind == "b":
+            dtype = np.dtype(np.int8)
+        if self is power and dtype.kind == "i":
+            return _whole_power(*inputs)
+        return self.on(*(cast(source, dtype) for source in inputs))
 
     def on(self, *inputs: Variable) -> Variable:
         """Return the expression on inputs whose dtypes are as they should be."""
-        dtype = result_dtype(self.function, *(source.type.dtype for source in inputs))
+        dtype = np.dtype(bool) if self.kind == "bool" else inputs[-1].type.dtype
         return apply(self, Type(dtype, max(source.ndim for source in inputs)), *inputs)
 
 
-@cache
-def result_dtype(function: Callable[..., Any], *dtypes: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype that NumPy gives the function of arrays of these."""
-    found: np.dtype[Any] = np.asarray(function(*(np.ones(1, dtype) for dtype in dtypes))).dtype
-    return found
+def _split(g: Variable) -> tuple[Callable[[Variable], Variable], Variable]:
+    # A gradient that is 0 where some condition does not hold: what makes it so of another, and the gradient before.
+    # So a slope may be infinite where the condition does not hold.
+    if g.op is _choose:
+        condition, x, y = g.inputs
+        if _is_zero(y):
+            return lambda slope: switch(condition, slope, 0), x
+        if _is_zero(x):
+            return lambda slope: switch(condition, 0, slope), y
+    return lambda slope: slope, g
+
+
+def _is_zero(variable: Variable) -> bool:
+    return isinstance(variable, Constant) and variable.ndim == 0 and bool(variable.value == 0)
 
 
 def promoted(*values: Operand) -> tuple[Variable, ...]:
-    """Return values as variables of their common dtype; Python's numbers do not widen a dtype of their kind."""
-    kinds = [value.type.dtype if isinstance(value, Variable) else _dtype(value) for value in values]
-    strong = [kind for kind in kinds if isinstance(kind, np.dtype)]
-    common = np.result_type(*strong) if strong else None
-    if int in kinds and (common is None or common.kind == "b"):
-        common = INDEX
-    if float in kinds and (common is None or common.kind != "f"):
-        common = np.dtype(np.float64)
-    return tuple(cast(value, common) if isinstance(value, Variable) else constant(value, common) for value in values)
+    """Return values as variables of their common dtype."""
+    variables = [as_variable(value) for value in values]
+    common = reduce(np.promote_types, [variable.type.dtype for variable in variables])
+    return tuple(cast(variable, common) for variable in variables)
 
 
-def _dtype(value: Any) -> np.dtype[Any] | type:
-    # int or float for Python's numbers, whose dtype depends on what they meet.
-    return type(value) if type(value) in (int, float) else constant(value).type.dtype
+def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the floating dtype in which functions of integers of a dtype are computed."""
+    return dtype if dtype.kind == "f" else np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
 
 
 def _relu(x: Any, out: NDArray[Any] | None = None) -> Any:
@@ -152,6 +203,25 @@ def _switch(condition: Any, x: Any, y: Any, out: NDArray[Any] | None = None) -> 
     return out
 
 
+def _limited(x: Any, low: Any, high: Any, out: NDArray[Any] | None = None) -> Any:
+    # Where low is above high, low comes first.
+    if np.all(low <= high):
+        return np.clip(x, low, high, out=out)
+    found = np.where(x < low, low, np.where(x > high, high, x))
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
+def _cut_power(x: Any, y: Any, out: NDArray[Any] | None = None) -> Any:
+    # NumPy refuses negative powers of integers.
+    if np.all(np.greater_equal(y, 0)):
+        return np.power(x, y, out=out)
+    found = np.trunc(np.power(x, y, dtype=np.float64)).astype(x.dtype)
+    return found if out is None else np.positive(found, out=out)
+
+
 def _kernel_of(activation: str, kernel: Callable[..., None]) -> InPlace:
     return InPlace(partial(kernel, ACTIVATIONS[activation]))
 
@@ -160,10 +230,9 @@ def _power_slopes(x: Variable, y: Variable, z: Variable, g: Variable) -> Gradien
     if isinstance(y, Constant) and y.ndim == 0:
         by_x = g * y * x ** constant(y.value - 1, y.type.dtype) if y.value != 0 else zeros_like(g)
         return [by_x, None]
-    # The limits where a power's own formula has 0 * infinity.
+    # The limit where a power's own formula has 0 * infinity.
     by_x = switch(eq(y, 0), 0, y * x ** (y - 1))
-    by_y = switch(eq(x, 0), switch(eq(y, 0), -np.inf, 0), z * log(x))
-    return [g * by_x, g * by_y]
+    return [g * by_x, switch(eq(x, 0), 0, g * z * log(x))]
 
 
 def _choice(better: Callable[[Variable, Variable], Variable]) -> Callable[..., Gradients]:
@@ -174,23 +243,24 @@ def _choice(better: Callable[[Variable, Variable], Variable]) -> Callable[..., G
 
 
 add = Elementwise("add", np.add, lambda x, y, z, g: [g, g], "+", SUM)
-sub = Elementwise("sub", np.subtract, lambda x, y, z, g: [g, -g], "-", SUM)
+sub = Elementwise("sub", np.subtract, lambda x, y, z, g: [g, -g], "-", SUM, "signed")
 mul = Elementwise("mul", np.multiply, lambda x, y, z, g: [g * y, g * x], "*", PRODUCT)
-true_div = Elementwise("true_div", np.true_divide, lambda x, y, z, g: [g / y, -(g * z) / y], "/", PRODUCT)
-int_div = Elementwise("int_div", np.floor_divide, None, "//", PRODUCT)
-mod = Elementwise("mod", np.mod, lambda x, y, z, g: [g, -(g * (x // y))], "%", PRODUCT)
-power = Elementwise("pow", np.power, _power_slopes, "**", POWER)
-neg = Elementwise("neg", np.negative, lambda x, z, g: [-g], "-", SIGN)
-eq = Elementwise("eq", np.equal, None, "==", COMPARISON)
-neq = Elementwise("neq", np.not_equal, None, "!=", COMPARISON)
-lt = Elementwise("lt", np.less, None, "<", COMPARISON)
-le = Elementwise("le", np.less_equal, None, "<=", COMPARISON)
-gt = Elementwise("gt", np.greater, None, ">", COMPARISON)
-ge = Elementwise("ge", np.greater_equal, None, ">=", COMPARISON)
-exp = Elementwise("exp", np.exp, lambda x, z, g: [g * z])
-log = Elementwise("log", np.log, lambda x, z, g: [g / x])
-sqrt = Elementwise("sqrt", np.sqrt, lambda x, z, g: [g * 0.5 / z])
-sqr = Elementwise("sqr", np.square, lambda x, z, g: [g * (2 * x)])
+true_div = Elementwise("true_div", np.true_divide, lambda x, y, z, g: [g / y, -(g * z) / y], "/", PRODUCT, "quotient")
+int_div = Elementwise("int_div", np.floor_divide, None, "//", PRODUCT, "whole")
+mod = Elementwise("mod", np.mod, lambda x, y, z, g: [g, -(g * (x // y))], "%", PRODUCT, "whole")
+power = Elementwise("pow", np.power, _power_slopes, "**", POWER, "power")
+_whole_power = Elementwise("pow", _cut_power, None, "**", POWER, "power")
+neg = Elementwise("neg", np.negative, lambda x, z, g: [-g], "-", SIGN, "signed")
+eq = Elementwise("eq", np.equal, None, "==", COMPARISON, "bool")
+neq = Elementwise("neq", np.not_equal, None, "!=", COMPARISON, "bool")
+lt = Elementwise("lt", np.less, None, "<", COMPARISON, "bool")
+le = Elementwise("le", np.less_equal, None, "<=", COMPARISON, "bool")
+gt = Elementwise("gt", np.greater, None, ">", COMPARISON, "bool")
+ge = Elementwise("ge", np.greater_equal, None, ">=", COMPARISON, "bool")
+exp = Elementwise("exp", np.exp, lambda x, z, g: [g * z], kind="float")
+log = Elementwise("log", np.log, lambda x, z, g: [g / x], kind="float")
+sqrt = Elementwise("sqrt", np.sqrt, lambda x, z, g: [g * 0.5 / z], kind="float")
+sqr = Elementwise("sqr", np.square, lambda x, z, g: [g * (2 * x)], kind="square")
 # A gradient g by the output y of an activation, times its slope there.
 _by_tanh: Elementwise = Elementwise(
     "tanh_slope",
@@ -203,23 +273,38 @@ _by_sigmoid: Elementwise = Elementwise(
     lambda y, g, z, h: [h * g * (1 - 2 * y), _by_sigmoid(y, h)],
 )
 tanh = Elementwise(
-    "tanh", np.tanh, lambda x, z, g: [_by_tanh(z, g) if z.type.dtype in KERNEL_DTYPES else g * (1 - sqr(z))]
+    "tanh",
+    np.tanh,
+    lambda x, z, g: [_by_tanh(z, g) if z.type.dtype in KERNEL_DTYPES else g * (1 - sqr(z))],
+    kind="float",
 )
-sgn: Elementwise = Elementwise("sgn", np.sign, None)
+sgn: Elementwise = Elementwise("sgn", np.sign, kind="signed")
 abs_ = Elementwise("abs", np.abs, lambda x, z, g: [g * sgn(x)])
 maximum = Elementwise("maximum", np.maximum, _choice(ge))
 minimum = Elementwise("minimum", np.minimum, _choice(le))
-sigmoid = Elementwise("sigmoid", _kernel_of("sigmoid", inplace_activation), lambda x, z, g: [_by_sigmoid(z, g)])
+sigmoid: Elementwise = Elementwise(
+    "sigmoid", _kernel_of("sigmoid", inplace_activation), lambda x, z, g: [_by_sigmoid(z, g)], kind="float"
+)
+softplus = Elementwise(
+    "softplus", _kernel_of("softplus", inplace_activation), lambda x, z, g: [g * sigmoid(x)], kind="float"
+)
+log1p = Elementwise("log1p", np.log1p, lambda x, z, g: [g / (1 + x)], kind="float")
+expm1 = Elementwise("expm1", np.expm1, lambda x, z, g: [g * exp(x)], kind="float")
+# log(exp(x) + exp(y))
+logaddexp = Elementwise(
+    "logaddexp", np.logaddexp, lambda x, y, z, g: [g * sigmoid(x - y), g * sigmoid(y - x)], kind="float"
+)
 # a * x + b * y
 scaled_sum = Elementwise("scaled_sum", sum_of_scaled, lambda a, x, b, y, z, g: [g * x, g * a, g * y, g * b])
-relu = Elementwise("relu", _relu, lambda x, z, g: [switch(z > 0, g, 0)])
+_step = Elementwise("heaviside", np.heaviside)
+relu = Elementwise("relu", _relu, lambda x, z, g: [g * _step(x, 0.5)], kind="float")
 _clip = Elementwise(
     "clip",
-    np.clip,
+    _limited,
     lambda x, low, high, z, g: [
         switch(x < low, 0, switch(x > high, 0, g)),
         switch(x < low, g, 0),
-        switch(x < low, 0, switch(x > high, g, 0)),
+        switch(x > high, g, 0),
     ],
 )
 _choose = Elementwise("switch", _switch, lambda c, x, y, z, g: [None, switch(c, g, 0), switch(c, 0, g)])
@@ -244,6 +329,9 @@ class Cast(Op):
     def compute(self, *arrays: Any) -> Any:
         return np.asarray(arrays[0]).astype(self.dtype)
 
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[0].shapes
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [cast(g, inputs[0].type.dtype) if self.dtype.kind == inputs[0].type.dtype.kind == "f" else None]
 
@@ -259,6 +347,8 @@ def cast(x: Operand, dtype: DTypeLike | None) -> Variable:
         raise TypeError(f"dtype must be one of real numbers, not {dtype!r}")
     if wanted == variable.type.dtype:
         return variable
+    if isinstance(variable, Constant) and variable.value.size <= LARGEST_CONVERTED:
+        return constant(variable.value, wanted)
     return apply(Cast(wanted), Type(wanted, variable.ndim), variable)
 
 
@@ -268,6 +358,8 @@ def cast(x: Operand, dtype: DTypeLike | None) -> Variable:
 @dataclass(frozen=True)
 class Shape(Op):
     """The shape as an int64 vector."""
+
+    connects = slice(0)
 
     def compute(self, *arrays: Any) -> Any:
         return np.array(np.shape(arrays[0]), INDEX)
@@ -289,6 +381,8 @@ class Count(Op):
     """Number of elements along some axes, None for all."""
 
     axes: tuple[int, ...] | None
+
+    connects = slice(0)
 
     def compute(self, *arrays: Any) -> Any:
         return INDEX.type(_n_elements(arrays[0], self.axes))
@@ -315,6 +409,7 @@ class BroadcastTo(Op):
     """The first input in the shape that the second holds, as `numpy.broadcast_to` makes it."""
 
     views = True
+    connects = slice(1)
 
     def compute(self, *arrays: Any) -> Any:
         array, lengths = arrays
@@ -322,6 +417,9 @@ class BroadcastTo(Op):
 
     def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
         return inputs[1:]
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[1].inputs[0].shapes if isinstance(inputs[1].op, Shape) else None
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [sum_to(g, inputs[0]), None]
@@ -352,6 +450,7 @@ class SumTo(Op):
     """The first input summed along the axes by which it was broadcast from the shape that the second holds."""
 
     views = True
+    connects = slice(1)
 
     def compute(self, *arrays: Any) -> Any:
         array, lengths = np.asarray(arrays[0]), tuple(arrays[1])
@@ -364,6 +463,9 @@ class SumTo(Op):
     def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
         return inputs[1:]
 
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[1].inputs[0].shapes if isinstance(inputs[1].op, Shape) else None
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [broadcast_like(g, inputs[0]), None]
 
@@ -372,8 +474,8 @@ class SumTo(Op):
 
 
 def sum_to(x: Variable, like: Variable) -> Variable:
-    """Return x summed to the shape of another variable, from which it was broadcast."""
-    if x.ndim == like.ndim == 0:
+    """Return x summed to the shape of another variable, from which it was broadcast, if it may have been."""
+    if x.ndim == like.ndim == 0 or x.shapes == like.shapes:
         return x
     return apply(SumTo(), Type(x.type.dtype, like.ndim), x, shape(like))
 
@@ -430,6 +532,8 @@ def _axis(axis: Any, ndim: int) -> int:
 class Stack(Op):
     """Integer scalars as an int64 vector."""
 
+    connects = slice(0)
+
     def compute(self, *arrays: Any) -> Any:
         return np.array(arrays, INDEX)
 
@@ -445,6 +549,7 @@ class Reshape(Op):
     """The first input in the shape that the second holds, with one -1 at most."""
 
     views = True
+    connects = slice(1)
 
     def compute(self, *arrays: Any) -> Any:
         return np.reshape(arrays[0], tuple(arrays[1]))
@@ -573,6 +678,10 @@ class Reduction(Op):
         return super().calls(arrays, out)
 
     @property
+    def connects(self) -> slice:  # type: ignore[override]
+        return slice(0 if self.name == "argmax" else 1)
+
+    @property
     def _axis(self) -> Any:
         return self.axes[0] if self.axes is not None and len(self.axes) == 1 else self.axes
 
@@ -584,20 +693,23 @@ class Reduction(Op):
             g = g / cast(count(x, self.axes), g.type.dtype)
         if self.name in ("sum", "mean"):
             return [broadcast_like(self._expanded(g, x.ndim), x)]
-        chosen = cast(eq(x, self._expanded(output, x.ndim)), x.type.dtype)
-        return [chosen * (self._expanded(g, x.ndim) / sum_(chosen, self.axes, keepdims=True))]
+        return [cast(eq(x, self._expanded(output, x.ndim)), x.type.dtype) * self._expanded(g, x.ndim)]
 
     def _expanded(self, reduced: Variable, ndim: int) -> Variable:
-        # With the axes of length 1 that keepdims would have left.
-        if self.keepdims or self.axes is None:
-            return reduced
-        kept = iter(range(reduced.ndim))
-        return dimshuffle(reduced, ["x" if axis in self.axes else next(kept) for axis in range(ndim)])
+        return with_reduced_axes(reduced, ndim, self.axes, self.keepdims)
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         axes = () if self.axes is None else self.axes
         options = [] if self.axes is None else [f"axis={axes[0] if len(axes) == 1 else axes}"]
         return call(self.name, inputs[0][0], *options, *["keepdims=True"] * self.keepdims)
+
+
+def with_reduced_axes(reduced: Variable, ndim: int, axes: tuple[int, ...] | None, keepdims: bool) -> Variable:
+    """Return a reduction, or its gradient, with axes of length 1 in the place of those that it reduced."""
+    if keepdims or axes is None:
+        return reduced
+    kept = iter(range(reduced.ndim))
+    return dimshuffle(reduced, ["x" if axis in axes else next(kept) for axis in range(ndim)])
 
 
 def _reduce(name: str, x: Operand, axis: Any, keepdims: bool) -> Variable:
@@ -612,8 +724,15 @@ def _reduce(name: str, x: Operand, axis: Any, keepdims: bool) -> Variable:
         if len(axes) == variable.ndim:
             axes = None
     ndim = variable.ndim if keepdims else 0 if axes is None else variable.ndim - len(axes)
-    dtype = result_dtype(getattr(np, name), variable.type.dtype)
-    return apply(Reduction(name, axes, bool(keepdims)), Type(dtype, ndim), variable)
+    return apply(Reduction(name, axes, bool(keepdims)), Type(_reduced_dtype(name, variable.type.dtype), ndim), variable)
+
+
+def _reduced_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if name == "argmax":
+        return INDEX
+    if name in ("max", "min") or dtype.kind == "f":
+        return dtype
+    return np.dtype(np.float64 if name == "mean" else np.uint64 if dtype.kind == "u" else np.int64)
 
 
 def sum_(x: Operand, axis: Any = None, keepdims: bool = False) -> Variable:
@@ -639,6 +758,29 @@ def min_(x: Operand, axis: Any = None, keepdims: bool = False) -> Variable:
 def argmax(x: Operand, axis: int | None = None, keepdims: bool = False) -> Variable:
     """Where the maximum is, of several equal ones the first; without an axis, in the flattened x."""
     return _reduce("argmax", x, axis, keepdims)
+
+
+@dataclass(frozen=True)
+class LogSumExp(Op):
+    """Logarithm of the sum of exponentials along axes, None for all."""
+
+    axes: tuple[int, ...] | None
+    keepdims: bool
+
+    def compute(self, *arrays: Any) -> Any:
+        x = np.asarray(arrays[0])
+        top = np.max(x, self.axes, keepdims=True, initial=-np.inf)
+        top[~np.isfinite(top)] = 0
+        sums = np.log(np.sum(np.exp(x - top), self.axes, keepdims=True)) + top
+        return sums if self.keepdims else np.squeeze(sums, self.axes)
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        (x,) = inputs
+        log, slope = (with_reduced_axes(each, x.ndim, self.axes, self.keepdims) for each in (output, g))
+        return [exp(x - log) * slope]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("log_sum_exp", inputs[0][0], *(f"axis={axis}" for axis in self.axes or ()))
 
 
 # --- products ---------------------------------------------------------------------------------------------------------
@@ -723,6 +865,9 @@ class Softmax(ByKernel):
 
     kernel = InPlace(inplace_softmax)
 
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[0].shapes
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [apply(SoftmaxSlope(), output.type, output, g)]
 
@@ -735,6 +880,9 @@ class SoftmaxSlope(ByKernel):
     """The gradient by the input of a softmax, from its output and the gradient by this."""
 
     kernel = InPlace(inplace_backprop_softmax)
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[0].shapes
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         P, slope = inputs
@@ -750,6 +898,9 @@ class LogSoftmax(ByKernel):
     """Logarithm of the softmax of each row of a matrix, finite even where the softmax underflows."""
 
     kernel = InPlace(inplace_log_softmax)
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[0].shapes
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [g - softmax(inputs[0]) * sum_(g, axis=1, keepdims=True)]
@@ -779,6 +930,8 @@ class Arange(Op):
 
     dtype: np.dtype[Any]
 
+    connects = slice(0)
+
     def compute(self, *arrays: Any) -> Any:
         return np.arange(*arrays, dtype=self.dtype)
 
@@ -803,8 +956,8 @@ def arange(start: Operand, stop: Operand | None = None, step: Operand = 1, dtype
     if any(number.ndim for number in numbers):
         raise TypeError("arange takes scalars")
     found = numbers[0].type.dtype if dtype is None else np.dtype(dtype)
-    if found.kind in "bu" or found.itemsize < INDEX.itemsize:
-        found = INDEX if found.kind != "f" else found
+    if dtype is None and found.kind in "iu":
+        found = np.dtype(np.int64 if found.kind == "i" else np.uint64)
     return apply(Arange(found), Type(found, 1), *numbers)
 
 
@@ -834,9 +987,9 @@ def concatenate(tensors: Any, axis: int = 0) -> Variable:
     """Join arrays, of the same number of dimensions, along an axis."""
     if isinstance(tensors, Variable):
         raise TypeError("concatenate takes a sequence of variables")
-    inputs = promoted(*tensors)
-    if not inputs:
+    if not tensors:
         raise ValueError("concatenate needs at least one array")
+    inputs = promoted(*tensors)
     ndims = {source.ndim for source in inputs}
     if len(ndims) > 1 or 0 in ndims:
         raise TypeError(f"concatenate takes arrays of as many dimensions, at least one each, not {sorted(ndims)}")
@@ -866,6 +1019,7 @@ class Index(Op):
     items: tuple[Any, ...]
 
     views = True
+    connects = slice(1)
 
     def key(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Return the index with the holes filled."""
@@ -882,12 +1036,11 @@ class Index(Op):
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         x, *others = inputs
-        return [apply(Scatter(self.items, self._unique(others)), x.type, g, shape(x), *others), *([None] * len(others))]
-
-    def _unique(self, others: Sequence[Variable]) -> bool:
-        # Whether no element is taken twice, as far as can be told: slices, or each row's own element.
-        arrays = [source for source in others if source.ndim > 0]
-        return not arrays or isinstance(arrays[0].op, Arange)
+        counting = next((i for i, source in enumerate(others) if isinstance(source.op, Arange)), None)
+        return [
+            apply(Scatter(self.items, counting), x.type, g, shape(x), *others),
+            *([None] * len(others)),
+        ]
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         names = [text for text, _ in inputs[1:]]
@@ -921,23 +1074,41 @@ class Scatter(Op):
     ----------
     items : tuple
         As those of `Index`.
-    unique : bool
-        Whether the index takes no element twice.
+    counting : int or None
+        Which of the index's inputs is an `Arange`, if one is.
     """
 
     items: tuple[Any, ...]
-    unique: bool
+    counting: int | None
+
+    connects = slice(1)
 
     def compute(self, *arrays: Any) -> Any:
         values, lengths, *others = arrays
         values = np.asarray(values)
         result = np.zeros(tuple(lengths), values.dtype)
         key = Index(self.items).key(others)
-        if self.unique:
+        if self._takes_no_element_twice(others):
             result[key] = values
         else:
             np.add.at(result, key, values)
         return result
+
+    def without_lost_count(self, inputs: Sequence[Variable]) -> Scatter:
+        """Return the operation for inputs of which others may have been replaced."""
+        lost = self.counting is not None and not isinstance(inputs[2 + self.counting].op, Arange)
+        return Scatter(self.items, None) if lost else self
+
+    def _takes_no_element_twice(self, others: Sequence[Any]) -> bool:
+        # As far as is easily told: slices and integers, a mask, or each row's own element.
+        arrays = [np.asarray(other) for other in others if np.ndim(other) > 0]
+        if len(arrays) < 2 and all(array.dtype.kind == "b" for array in arrays):
+            return True
+        if self.counting is None or any(array.ndim > 1 for array in arrays):
+            return False
+        rows = others[self.counting]
+        counted = len(rows) == max(map(len, arrays)) and all(array.dtype.kind != "b" for array in arrays)
+        return counted and (len(rows) == 0 or min(rows[0], rows[-1]) >= 0)
 
     def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
         return inputs[1:2]

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastnn.symbolic import ops
+from fastnn.symbolic import graph, ops
 from fastnn.symbolic.gradient import Gradient
 from fastnn.symbolic.graph import Constant, Shared, Variable, as_variable, shared_in, sort
 from fastnn.symbolic.printing import pprint
-from fastnn.symbolic.simplify import Simplifier, of_same_shape
+from fastnn.symbolic.simplify import Simplifier
 
 ACTIVATIONS = {ops.tanh: "tanh", ops.sigmoid: "sigmoid", ops.relu: "relu"}
 
@@ -45,6 +45,8 @@ def terms_of(variable: Variable) -> list[Term]:
         return terms_of(inputs[0]) + [term.times(sign) for term in terms_of(inputs[1])]
     if op is ops.neg:
         return [term.times(-1) for term in terms_of(inputs[0])]
+    if isinstance(op, ops.Cast) and op.dtype.kind == inputs[0].type.dtype.kind == "f" and variable.ndim == 0:
+        return terms_of(inputs[0])
     if isinstance(variable, Constant) and variable.ndim == 0:
         return [Term(float(variable.value), (), (), None)]
     if op is ops.mul or op is ops.true_div:
@@ -88,6 +90,8 @@ class TrainedNetwork:
         Of each layer, from the input on.
     activations : list of str
         Of each hidden layer.
+    smooth : list of bool
+        Whether it is one whose slope, where the engine's is 0 at 0, is a half there.
     rate : Variable
         Of the ascent of the mean log-likelihood minus the penalties.
     l1, l2 : float
@@ -103,6 +107,7 @@ class TrainedNetwork:
     weights: list[Shared]
     biases: list[Shared]
     activations: list[str]
+    smooth: list[bool]
     rate: Variable
     l1: float
     l2: float
@@ -152,8 +157,8 @@ def recognise(
     (likelihood,) = own
     assert likelihood.expression is not None
     logits, classes, counted = _picked(likelihood.expression)  # type: ignore[misc]
-    rows, weights, biases, activations = _layers(logits, set(rates))
-    found = TrainedNetwork(rows, classes, weights, biases, activations, as_variable(0.0), 0.0, 0.0, {}, cost)
+    rows, weights, biases, activations, smooth = _layers(logits, set(rates))
+    found = TrainedNetwork(rows, classes, weights, biases, activations, smooth, as_variable(0.0), 0.0, 0.0, {}, cost)
     _check_counted(counted, found, likelihood.expression)
     _check_parameters(found, rates)
     found.l1, found.l2 = _penalties(terms, likelihood, found)
@@ -218,15 +223,16 @@ def _check_counted(stop: Variable, network: TrainedNetwork, expression: Variable
         for variable in sort([expression], [network.rows, network.classes]):
             if variable.ndim == 2 and any(source in by_rows for source in variable.inputs):
                 by_rows.add(variable)
-        if source in {of_same_shape(variable) for variable in (*by_rows, network.classes)}:
+        if source.like in {variable.like for variable in (*by_rows, network.classes)}:
             return
     raise NotRecognised(f"the rows of {pprint(expression)} are not counted by the shape of something in the network")
 
 
-def _layers(logits: Variable, moved: set[Shared]) -> tuple[Variable, list[Shared], list[Shared], list[str]]:
+def _layers(logits: Variable, moved: set[Shared]) -> tuple[Variable, list[Shared], list[Shared], list[str], list[bool]]:
     weights: list[Shared] = []
     biases: list[Shared] = []
     activations: list[str] = []
+    smooth: list[bool] = []
     current = logits
     while True:
         product, W, b = _affine_layer(current)
@@ -239,6 +245,7 @@ def _layers(logits: Variable, moved: set[Shared]) -> tuple[Variable, list[Shared
         if before is None or not _is_affine(before):
             break
         activations.insert(0, name)
+        smooth.insert(0, current.op is ops.relu)
         current = before
     below = [variable for variable in shared_in(current) if variable in moved]
     if below:
@@ -248,7 +255,7 @@ def _layers(logits: Variable, moved: set[Shared]) -> tuple[Variable, list[Shared
         )
     if current.type != logits.type:
         raise NotRecognised(f"the rows {pprint(current)} are a {current.type}")
-    return current, weights, biases, activations
+    return current, weights, biases, activations, smooth
 
 
 def _activation(variable: Variable) -> tuple[str, Variable | None]:
@@ -322,7 +329,7 @@ def _common_rate(rates: Mapping[Shared, Term], number: float, simplify: Simplifi
     # Of the ascent of the log-likelihood itself, which the cost holds so many times.
     found: dict[Variable, Variable] = {}
     for variable, term in rates.items():
-        rate = as_variable(term.number * number)
+        rate: Variable = graph.constant(term.number * number, "float64")
         for factor in term.factors:
             rate = rate * factor
         for divisor in term.divisors:

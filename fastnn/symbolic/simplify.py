@@ -10,8 +10,9 @@ import numpy as np
 
 from fastnn.symbolic import ops
 from fastnn.symbolic.gradient import Gradient
-from fastnn.symbolic.graph import Constant, Op, Type, Variable, constant, sort
+from fastnn.symbolic.graph import Constant, Op, Type, Variable, constant, sort, unused
 from fastnn.symbolic.inplace import KERNEL_DTYPES
+from fastnn.symbolic.stability import Forms
 
 #: Constants of more elements than this are not computed when a function is made.
 LARGEST_FOLDED = 10_000
@@ -23,7 +24,7 @@ LARGEST_COMPARED = 16
 class Simplifier:
     """Rewrites expressions: equal ones become one and the same, and constants are folded.
 
-    The logarithm of a softmax becomes a log-softmax; gradients become what they expand to.
+    What overflows on the way gets another form, see `stability`; gradients become what they expand to.
 
     Parameters
     ----------
@@ -33,6 +34,7 @@ class Simplifier:
 
     def __init__(self, replacements: Mapping[Variable, Variable] | None = None) -> None:
         self._known: dict[Any, Variable] = {}
+        self._results: set[Variable] = set()
         self._replaced: dict[Variable, Variable] = {}
         if replacements:
             plain = {variable: self(value) for variable, value in replacements.items()}
@@ -53,24 +55,41 @@ class Simplifier:
             return self._same_constant(variable) if isinstance(variable, Constant) else variable
         if isinstance(op, Gradient):
             return inputs[0]
-        if op is ops.log and isinstance(inputs[0].op, ops.Softmax):
-            op, inputs = ops.LogSoftmax(), inputs[0].inputs
-        if op is ops.log and isinstance(inputs[0].op, ops.Index) and isinstance(inputs[0].inputs[0].op, ops.Softmax):
-            op, (P, *places) = inputs[0].op, inputs[0].inputs
-            inputs = self._same(ops.LogSoftmax(), P.inputs, P.type), *places
-        if (op is ops.power and _is_number(inputs[1], 2)) or (op is ops.mul and inputs[0] is inputs[1]):
+        if (op is ops.power and _is_number(inputs[1], 2)) or (
+            op is ops.mul and inputs[0] is inputs[1] and variable.type.dtype.kind != "b"
+        ):
             op, inputs = ops.sqr, inputs[:1]
+        if op is ops.mul and any(_is_number(source, -1) for source in inputs):
+            op, inputs = ops.neg, tuple(source for source in inputs if not _is_number(source, -1)) or inputs[:1]
+        if isinstance(op, ops.Scatter):
+            op = op.without_lost_count(inputs)
         if isinstance(op, ops.Shape):
-            inputs = (of_same_shape(inputs[0]),)
+            inputs = (inputs[0].like,)
         plain = _without_neutral(op, inputs, variable.type)
         return self._same(op, inputs, variable.type) if plain is None else plain
 
     def _same(self, op: Op, inputs: tuple[Variable, ...], type_: Type) -> Variable:
         key = (op, inputs)
         if key not in self._known:
-            folded = self._folded(op, inputs, type_)
-            self._known[key] = Variable(type_, op, inputs) if folded is None else folded
+            found = self._folded(op, inputs, type_)
+            if found is None:
+                found = Variable(type_, op, inputs)
+                form = Forms().of(found)
+                found = found if form is None else self._formed(form)
+            self._known[key] = found
+            self._results.add(found)
         return self._known[key]
+
+    def _formed(self, form: Variable) -> Variable:
+        # What it is made of is simplified, and nothing is replaced in it.
+        done: dict[Variable, Variable] = {}
+        for variable in sort([form], self._results):
+            unused.discard(variable)
+            if variable in self._results or not (variable.op or isinstance(variable, Constant)):
+                done[variable] = variable
+            else:
+                done[variable] = self._rewrite(variable, tuple(done[source] for source in variable.inputs))
+        return done[form]
 
     def _same_constant(self, variable: Constant) -> Variable:
         value = variable.value
@@ -90,15 +109,6 @@ class Simplifier:
         except (ValueError, IndexError, ArithmeticError):
             return None  # as an error it belongs to the call
         return self._same_constant(Constant(result)) if result.size <= LARGEST_FOLDED else None
-
-
-def of_same_shape(variable: Variable) -> Variable:
-    """Return the simplest expression inside one that surely has its shape."""
-    while isinstance(variable.op, (ops.Elementwise, ops.Cast, ops.Softmax, ops.LogSoftmax)):
-        if len(variable.inputs) > 1:
-            break
-        (variable,) = variable.inputs
-    return variable
 
 
 def _is_number(variable: Variable, number: float) -> bool:
@@ -124,7 +134,7 @@ def _without_neutral(op: Op, inputs: tuple[Variable, ...], type_: Type) -> Varia
 
 
 def _has_shape(variable: Variable, shape: Variable) -> bool:
-    return isinstance(shape.op, ops.Shape) and shape.inputs[0] is of_same_shape(variable)
+    return isinstance(shape.op, ops.Shape) and shape.inputs[0].shapes == variable.shapes
 
 
 def with_scaled_sums(outputs: Sequence[Variable]) -> list[Variable]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.symbolic import nnet
+from fastnn.symbolic import graph, nnet
 from fastnn.symbolic.configuration import config
 from fastnn.symbolic.gradient import grad
-from fastnn.symbolic.graph import Operand, Type, Variable, as_variable
+from fastnn.symbolic.graph import Operand, Type, Variable
 from fastnn.symbolic.ops import (
     abs_,
     arange,
@@ -20,11 +20,13 @@ from fastnn.symbolic.ops import (
     dot,
     eq,
     exp,
+    expm1,
     flatten,
     ge,
     gt,
     le,
     log,
+    log1p,
     lt,
     maximum,
     mean,
@@ -58,6 +60,7 @@ __all__ = [
     "dvector",
     "eq",
     "exp",
+    "expm1",
     "flatten",
     "fmatrix",
     "fscalar",
@@ -71,6 +74,7 @@ __all__ = [
     "le",
     "lmatrix",
     "log",
+    "log1p",
     "lscalar",
     "lt",
     "lvector",
@@ -123,9 +127,20 @@ def _input(ndim: int, name: str | None, dtype: Any) -> Variable:
     return Type(found, ndim)(name)
 
 
-def as_tensor_variable(value: Operand) -> Variable:
-    """Return a variable as it is, anything else as a constant."""
-    return as_variable(value)
+def as_tensor_variable(x: Operand, name: str | None = None, ndim: int | None = None) -> Variable:
+    """Return a variable as it is, anything else as a constant; with ndim, with axes of length 1 before its own."""
+    variable = x if isinstance(x, Variable) else constant(x, name)
+    if ndim is None or ndim == variable.ndim:
+        return variable
+    if ndim < variable.ndim:
+        raise ValueError(f"ndim is {ndim}, but {variable!r} has {variable.ndim} dimensions")
+    return variable.dimshuffle(*"x" * (ndim - variable.ndim), *range(variable.ndim))
 
 
-constant = as_tensor_variable
+def constant(x: Any, name: str | None = None, ndim: int | None = None, dtype: Any = None) -> Variable:
+    """Return a constant; an integer without a dtype has the least that holds it, a float ``config.floatX`` or less."""
+    if isinstance(x, Variable):
+        raise TypeError(f"constant takes a value, not the expression {x!r}")
+    found = graph.constant(x, config.floatX if dtype == "floatX" else dtype)
+    found.name = name
+    return found if ndim is None else as_tensor_variable(found, ndim=ndim)
