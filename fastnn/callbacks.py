@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_choice, check_integer, check_number, check_path
+from fastnn._validation import check_choice, check_integer, check_number, check_path, check_writable
 from fastnn.optimizers import LBFGS
 from fastnn.schedules import Schedule
 from fastnn.storage import write_atomically
@@ -343,6 +343,10 @@ class HistoryFile(Callback):
         if not self.path.endswith((".csv", ".json")):
             raise ValueError(f"path must end in .csv or .json, not {self.path!r}")
 
+    def on_start(self, fit: Fit) -> None:
+        """Refuse a file that cannot be written."""
+        check_writable(self.path)
+
     def on_epoch(self, fit: Fit) -> None:
         """Write the file."""
         columns = {name: values for name, values in fit.history.columns().items() if values}
@@ -378,7 +382,8 @@ class Checkpoint(Callback):
         self.seconds = check_number(seconds, "seconds", 0)
 
     def on_start(self, fit: Fit) -> None:
-        """Start the clock."""
+        """Refuse a file that cannot be written, and start the clock."""
+        check_writable(self.path)
         self._written = time.monotonic()
 
     def _write(self, fit: Fit) -> None:
@@ -410,9 +415,11 @@ class LivePlot(Callback):
         self.path = None if path is None else check_path(path)
 
     def on_start(self, fit: Fit) -> None:
-        """Open the window."""
+        """Open the window, or refuse a file that cannot be written."""
         from fastnn import plotting
 
+        if self.path is not None:
+            plotting.picture_format(check_writable(self.path))
         self._figure = plotting.new_window() if self.path is None else None
 
     def on_epoch(self, fit: Fit) -> None:
@@ -421,6 +428,6 @@ class LivePlot(Callback):
 
         figure = plotting.plot_history(fit.history, self._figure)
         if self.path is not None:
-            figure.savefig(self.path)
+            plotting.write_figure(figure, self.path)
         else:
             plotting.refresh(figure)

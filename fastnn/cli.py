@@ -208,6 +208,12 @@ def build_parser() -> Parser:
         "ends with the same bits (lbfgs: with nearly the same)",
         metavar="FILE",
     )
+    argument(
+        "--resume-exactly",
+        "refuse a checkpoint from which the fit would go on with other rounding: of another processor, say, or BLAS",
+        True,
+        action=argparse.BooleanOptionalAction,
+    )
     common(argument, "learning curves, digits, confusion matrix and weights", threads=True)
 
     argument = command(
@@ -399,7 +405,13 @@ def train_command(arguments: argparse.Namespace) -> int:
     try:
         validation = (valid.X, valid.y) if len(valid.y) else None
         history = trainer.fit(
-            train.X[:n_rows], train.y[:n_rows], epochs, validation, progress=on_terminal, resume=checkpoint
+            train.X[:n_rows],
+            train.y[:n_rows],
+            epochs,
+            validation,
+            progress=on_terminal,
+            resume=checkpoint,
+            resume_exactly=arguments.resume_exactly,
         )
         if history.interrupted:
             if checkpoint is not None and os.path.exists(checkpoint):

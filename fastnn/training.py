@@ -35,7 +35,7 @@ from fastnn._validation import (
 )
 from fastnn.callbacks import Callback, Checkpoint, Fit, History, ProgressBar
 from fastnn.kernels.losses import Targets
-from fastnn.kernels.rows import CSRRows, draw_order
+from fastnn.kernels.rows import UINT8_SCALE, CSRRows, draw_order
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
@@ -108,6 +108,8 @@ class Data:
         What tells these data from others.
     whole : Chunk or None
         The only chunk, where it is known beforehand.
+    are_pixels : bool
+        Whether the rows are uint8, which is scaled: whoever reads such rows from a file later has to know.
     """
 
     chunks: Callable[[], Iterator[Chunk]]
@@ -115,6 +117,7 @@ class Data:
     validation: tuple[Rows, Targets] | None
     source: _resume.Source
     whole: Chunk | None
+    are_pixels: bool = False
 
 
 @dataclass
@@ -355,7 +358,8 @@ class Trainer:
         Parameters
         ----------
         X : (n, n_in) array or scipy.sparse matrix, or an iterable of chunks
-            Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256.  A
+            Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256 (and the
+            network's `input_scale` is that then).  A
             memory-mapped array (`numpy.memmap`, C-contiguous, of uint8, float32 or float64) stays on the disk: see the
             notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight), gone through once an
             epoch: each is trained on in turn, and only one need be in memory.
@@ -423,6 +427,8 @@ class Trainer:
             finally:
                 self._run = self._source = None
                 vars(self)["callbacks"] = given
+            if data.are_pixels and len(fit.history) > 0:
+                self.network.input_scale = UINT8_SCALE
             return fit.history
 
     def _carry_out(self, fit: Fit, data: Data, callbacks: list[Callback], written: _resume.Written | None) -> None:
@@ -579,7 +585,7 @@ class Trainer:
         chunk = self._chunk(rows, targets, X, again=True)
         source.rows, source.targets, source.storage["X"] = rows, targets, _storage(chunk.rows)
         source.order = "by row" if chunk.mapped is None else "by pieces of a mapped file"
-        return Data(lambda: iter([chunk]), len(targets.y), valid, source, chunk)
+        return Data(lambda: iter([chunk]), len(targets.y), valid, source, chunk, _are_pixels(rows, X))
 
     def _read_chunks(
         self, X: Any, sample_weight: ArrayLike | None, valid: tuple[Rows, Targets] | None, source: _resume.Source
@@ -599,11 +605,13 @@ class Trainer:
                     raise TypeError(f"chunks must be pairs (X, y) or triples (X, y, sample_weight), not {type(part)}")
                 weights = part[2] if len(part) == 3 else None
                 rows, targets = self.network.check_data(part[0], part[1], weights, n_threads=self.n_threads)
+                data.are_pixels = _are_pixels(rows, part[0])
                 yield self._chunk(rows, targets, part[0], again=False)
             if empty:
                 raise ValueError("X gave no chunks: it must be possible to go through it again in each epoch")
 
-        return Data(each, 0, valid, source, None)
+        data = Data(each, 0, valid, source, None)
+        return data
 
     def _chunk(self, rows: Rows, targets: Targets, X: Any, again: bool) -> Chunk:
         # again: the same rows will be trained on in further epochs
@@ -889,6 +897,11 @@ class _Asked:
         """Return all this as arrays."""
         gradients = np.array(self.gradients, self.start.dtype).reshape(len(self.gradients), len(self.start))
         return {"start": self.start, "seen": np.array(self.seen).reshape(-1, 2), "gradients": gradients}
+
+
+def _are_pixels(rows: Rows, X: Any) -> bool:
+    # Sparse rows have been scaled already.
+    return bool((X if isinstance(rows, CSRRows) else rows).dtype == np.uint8)
 
 
 def _storage(rows: Rows) -> str:
