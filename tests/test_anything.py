@@ -5,17 +5,21 @@ is set.
 """
 
 import contextlib
+import copy
 import dataclasses
 import itertools
 import math
 import os
+import pickle
 import tempfile
 
 import numpy as np
 import pytest
-from anything import Case, Diverged, Twin, cases, error, snapshot
+from anything import Case, Diverged, Twin, cases, error, log_likelihood, outputs, snapshot
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
+from scipy import sparse
+from scipy.special import expit, softmax
 
 import fastnn
 from fastnn._engine import Engine
@@ -94,7 +98,7 @@ class Agreement:
             assert abs(found - expected) <= doubt + 8 * self.eps
 
 
-@examples(400)
+@examples(300)
 @given(case=cases())
 def test_a_fit_agrees_with_its_twin_on_any_number_of_threads(case):
     with tempfile.TemporaryDirectory() as folder, case.tuned():
@@ -154,7 +158,7 @@ def come_back_soon(patch):
     patch.setattr(Engine, "advance", advance)
 
 
-@examples(150)
+@examples(100)
 @given(
     case=cases(),
     crash=st.builds(
@@ -201,7 +205,7 @@ def test_a_fit_that_ends_early_leaves_the_steps_that_were_taken(case, crash):
             agreement.check_parameters(network)
 
 
-@examples(150)
+@examples(60)
 @given(
     case=cases(),
     moments=st.lists(st.tuples(st.integers(1, 8), st.sampled_from([1, 2, 3, 4])), min_size=1, max_size=3),
@@ -233,3 +237,241 @@ def test_a_fit_that_is_resumed_gives_the_bits_of_one_that_is_not(case, moments, 
         resumed = fit(Crash(), case.n_threads, os.path.exists(path), resume=path)
         for found, expected in zip(resumed, whole, strict=True):
             np.testing.assert_array_equal(found, expected)
+
+
+def spoiled(wrong, X, y, w, net, rng):
+    """Return rows, targets and weights of which something is not as it must be."""
+    n, n_in = X.shape
+    row, column = rng.integers(n), rng.integers(n_in)
+    if wrong in ("NaN", "infinity", "too large"):
+        X = X.astype(np.float64)
+        X[row, column] = {"NaN": np.nan, "infinity": -np.inf, "too large": 1e39 if net.dtype == "float32" else np.inf}[
+            wrong
+        ]
+    elif wrong == "NaN in sparse rows":
+        X = sparse.csr_array(X.astype(np.float64) + np.where(np.arange(n) == row, np.nan, 0)[:, None])
+    elif wrong in ("column out of bounds", "rows out of order"):
+        X = sparse.csr_array(np.ones((n, n_in)))
+        if wrong == "column out of bounds":
+            X.indices[row] = rng.choice([-1, n_in, 2**31 - 1])
+        else:
+            X.indptr[rng.integers(1, n + 1)] = rng.choice([-1, 2**30])
+    elif wrong in ("wide", "narrow", "deep", "flat", "empty"):
+        X = {"wide": np.hstack([X, X]), "narrow": X[:, :-1], "deep": X[None], "flat": X.ravel(), "empty": X[:0]}[wrong]
+        y = y[:0] if wrong == "empty" else y
+    elif wrong in ("text", "complex", "objects"):
+        X = X.astype({"text": "U3", "complex": complex, "objects": object}[wrong])
+    elif wrong == "fewer targets":
+        y = y[:-1]
+    elif wrong == "more targets":
+        y = np.concatenate([y, y])
+    elif wrong == "targets out of bounds":
+        y = y.copy()
+        classes = net.loss == "cross_entropy"
+        y[row] = rng.choice([-1, net.sizes[-1], 2**40]) if classes else rng.choice([np.nan, np.inf])
+    elif wrong == "targets of another kind":
+        y = y.astype("U3") if rng.random() < 0.5 else y + 1j
+    elif wrong == "no targets":
+        y = None
+    elif wrong == "negative weight":
+        w = np.ones(n)
+        w[row] = -1e-9
+    elif wrong == "NaN in weights":
+        w = np.full(n, np.nan)
+    elif wrong == "no weight":
+        w = np.zeros(n)
+    elif wrong == "weights of another length":
+        w = np.ones(n + 1)
+    elif wrong == "a matrix of weights":
+        w = np.ones((n, 1))
+    return X, y, w
+
+
+MISTAKES = [
+    "NaN", "infinity", "too large", "NaN in sparse rows", "column out of bounds", "rows out of order", "wide", "narrow",
+    "deep", "flat", "empty", "text", "complex", "objects", "fewer targets", "more targets", "targets out of bounds",
+    "targets of another kind", "no targets", "negative weight", "NaN in weights", "no weight",
+    "weights of another length", "a matrix of weights",
+]  # fmt: skip
+
+
+@examples(100)
+@given(
+    case=cases(one_chunk=True), wrong=st.sampled_from(MISTAKES), where=st.sampled_from(["data", "validation", "chunk"])
+)
+def test_a_fit_that_is_refused_changes_nothing(case, wrong, where):
+    with tempfile.TemporaryDirectory() as folder, case.tuned():
+        inputs, parts = case.inputs(folder)
+        rng = np.random.default_rng(case.net.seed)
+        spoilt = spoiled(wrong, parts[0].X, parts[0].y, parts[0].weights, case.net, rng)
+        network, other = case.net.make(), case.net.make()
+        trainer, undisturbed = case.trainer(network), case.trainer(other)
+        with contextlib.suppress(fastnn.DivergenceError):
+            case.fit(trainer, inputs, epochs=1)
+        with contextlib.suppress(fastnn.DivergenceError):
+            case.fit(undisturbed, inputs, epochs=1)
+        told = []
+        trainer.callbacks = [Tell(told)]
+        chunk = spoilt if spoilt[2] is not None else spoilt[:2]
+        fits = {
+            "data": lambda: trainer.fit(spoilt[0], spoilt[1], sample_weight=spoilt[2]),
+            "validation": lambda: case.fit(trainer, inputs, validation=chunk),
+            "chunk": lambda: trainer.fit([chunk]),
+        }
+        with pytest.raises((TypeError, ValueError)):
+            fits[where]()
+        assert "on_epoch" not in told
+        trainer.callbacks = []
+        np.testing.assert_array_equal(network.parameters, other.parameters)
+        results = []
+        for each in (trainer, undisturbed):
+            try:
+                results.append(case.fit(each, inputs).columns() | {"seconds": None})
+            except fastnn.DivergenceError as error:
+                results.append(str(error))
+        assert results[0] == results[1]
+        np.testing.assert_array_equal(network.parameters, other.parameters)
+
+
+class Tell(Callback):
+    """Notes what it is told."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def on_epoch(self, fit):
+        self.told.append("on_epoch")
+
+
+@examples(60)
+@given(
+    case=cases(),
+    rate=st.sampled_from([3.0, 1e3, 1e10, 1e30, 1e150, 1e300]),
+    momentum=st.sampled_from([0.0, 0.9]),
+)
+def test_divergence_leaves_the_last_good_epoch(case, rate, momentum):
+    case = dataclasses.replace(case, settings=case.settings | {"optimizer": fastnn.SGD(rate, momentum)}, epochs=6)
+    with tempfile.TemporaryDirectory() as folder, case.tuned():
+        inputs, _ = case.inputs(folder)
+        errors = []
+        for n_threads in (1, case.n_threads):
+            network = case.net.make()
+            trainer = case.trainer(network, n_threads=n_threads)
+            try:
+                case.fit(trainer, inputs)
+            except fastnn.DivergenceError as error:
+                errors.append(error)
+        assert np.isfinite(network.parameters).all()
+        network.predict(inputs[0][0])
+        event(f"diverged: {len(errors)}")
+        if not errors:
+            return
+        assert len(errors) == 2
+        assert str(errors[0]) == str(errors[1])
+        assert np.isfinite(errors[0].history.log_likelihood).all()
+        good = case.net.make()
+        case.fit(case.trainer(good), inputs, epochs=errors[0].epoch - 1)
+        np.testing.assert_array_equal(network.parameters, good.parameters)
+        trainer.optimizer = fastnn.SGD(1e-3)
+        with contextlib.suppress(fastnn.DivergenceError):  # which large parameters may lead to
+            case.fit(trainer, inputs, epochs=1)
+        assert np.isfinite(network.parameters).all()
+
+
+@examples(100)
+@given(case=cases(one_chunk=True), empty=st.booleans(), data=st.data())
+def test_a_network_agrees_with_its_twin(case, empty, data):
+    rows = dataclasses.replace(case.data[0], n=0) if empty and data.draw(st.booleans()) else case.data[0]
+    case = dataclasses.replace(case, data=(rows,), valid=None)
+    with tempfile.TemporaryDirectory() as folder, case.tuned():
+        inputs, parts = case.inputs(folder)
+        X, y, w = inputs[0]
+        before = snapshot(inputs)
+        network = case.net.make()
+        agreement = Agreement(case, parts, lambda case, twin, parts: twin.outputs(parts[0].X))
+        exact, rough = agreement.records
+        found = network.predict(X, n_threads=1)
+        np.testing.assert_array_equal(network.predict(X, n_threads=case.n_threads), found)
+        if network.classifies:
+            probabilities = network.predict_proba(X, n_threads=case.n_threads)
+            by_twin = [softmax(Z, axis=1) if network.loss == "cross_entropy" else expit(Z) for Z in (exact, rough)]
+            agreement.check(probabilities, *by_twin, "probabilities")
+            best = probabilities.argmax(axis=1) if network.loss == "cross_entropy" else probabilities > 0.5
+            doubtful = (
+                np.abs(probabilities - 0.5).min(axis=1, initial=1) < 1e-3 if network.loss != "cross_entropy" else 0
+            )
+            assert ((best == found) if best.ndim == 1 else (best == found).all(axis=1) | doubtful).all()
+        else:
+            agreement.check(found, exact, rough, "outputs")
+        if len(parts[0].y):
+            check_measures(network, inputs[0], parts[0], agreement)
+        else:
+            with pytest.raises(ValueError, match="X is empty"):
+                network.log_likelihood(X, y, w)
+        network.save(os.path.join(folder, "network"))
+        copies = fastnn.Network.load(os.path.join(folder, "network")), copy.deepcopy(network), copy.copy(network)
+        for other in (*copies, pickle.loads(pickle.dumps(network))):
+            assert repr(other) == repr(network)
+            np.testing.assert_array_equal(other.parameters, network.parameters)
+            np.testing.assert_array_equal(other.predict(X), found)
+        assert snapshot(inputs) == before
+
+
+def check_measures(network, given_, part, agreement):
+    """Log-likelihood, error, confusion matrix and gradient of a network."""
+    X, y, w = given_
+    exact, rough = agreement.records
+    values = [log_likelihood(network, Z, part) for Z in (exact, rough)]
+    agreement.check(network.log_likelihood(X, y, w), *values, "log-likelihood")
+    if network.classifies:
+        expected, doubt = error(network, exact, part, 100 * agreement.noise(exact, rough))
+        assert abs(network.error(X, y, w) - expected) <= doubt + 8 * agreement.eps
+    if network.loss == "cross_entropy":
+        wrong, _ = error(network, exact, dataclasses.replace(part, weights=None), 0)
+        matrix = network.confusion_matrix(X, y)
+        assert matrix.sum() == len(part.y)
+        np.testing.assert_array_equal(matrix.sum(axis=1), np.bincount(part.y, minlength=network.n_out))
+        _, doubt = error(network, exact, part, 100 * agreement.noise(exact, rough))
+        assert abs(1 - np.trace(matrix) / len(part.y) - wrong) <= (1 if doubt else 1e-9)
+    gradient = [np.concatenate([np.ravel(array) for array in arrays]) for arrays in network.gradient(X, y, w)]
+    by_twin = [twin.gradient(part) for twin in (agreement.exact, agreement.rough)]
+    for found, expected, other in zip(gradient, *by_twin, strict=True):
+        agreement.check(found, expected, other, "gradient")
+    slope, difference, bend = agreement.exact.slopes(part, np.random.default_rng(0))
+    assert slope == pytest.approx(difference, rel=1e-4, abs=1e-5 + bend)
+
+
+@examples(40)
+@given(case=cases(one_chunk=True, max_epochs=6), at=st.integers(1, 6))
+def test_lbfgs(case, at):
+    net = dataclasses.replace(case.net, batch_norm=False, dtype="float64")
+    plain = {name: case.settings[name] for name in ("seed", "sparse", "l2")}
+    settings_ = plain | {"optimizer": fastnn.LBFGS(), "batch_size": None, "shuffle": False}
+    case = dataclasses.replace(case, net=net, settings=settings_)
+    with tempfile.TemporaryDirectory() as folder, case.tuned():
+        inputs, parts = case.inputs(folder)
+        path = os.path.join(folder, "checkpoint")
+        before = snapshot(inputs)
+
+        def fit(n_threads, crash=None, **options):
+            network = case.net.make()
+            callbacks = [Checkpoint(path, seconds=0), crash] if options else []
+            history = case.fit(case.trainer(network, n_threads=n_threads, callbacks=callbacks), inputs, **options)
+            return network, history.columns() | {"seconds": None}
+
+        network, columns = fit(1)
+        assert snapshot(inputs) == before
+        # Uphill, to what the twin says of the parameters that were reached.
+        value = log_likelihood(network, outputs(network, network.parameters, parts[0].X), parts[0])
+        penalty = settings_["l2"] / 2 * sum((weight**2).sum() for weight in network.weights)
+        if columns["objective"]:
+            assert columns["log_likelihood"][-1] == pytest.approx(value, rel=1e-9, abs=1e-9)
+            assert columns["objective"][-1] == pytest.approx(value - penalty, rel=1e-9, abs=1e-9)
+            assert (np.diff(columns["objective"]) >= -1e-9).all()
+        results = [fit(case.n_threads)]
+        with contextlib.suppress(RuntimeError):
+            fit(1, Crash(after_epochs=at, error=RuntimeError), resume=path)
+        results.append(fit(case.n_threads, Crash(), resume=path))
+        for other, found in results:
+            np.testing.assert_array_equal(other.parameters, network.parameters)
+            assert found == columns
