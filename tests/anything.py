@@ -367,7 +367,7 @@ def nets(draw: Any, sizes: tuple[int, ...]) -> Net:
     """Draw a network of these widths."""
     activations = st.sampled_from(list(reference.ACTIVATIONS))
     activation = tuple(draw(activations) for _ in sizes[1:-1])
-    batch_norm = len(sizes) > 2 and draw(st.integers(0, 3)) == 0
+    batch_norm = draw(st.integers(0, 3)) == 0
     loss = draw(st.sampled_from(["cross_entropy", *LOSSES]))
     start = draw(st.sampled_from(["random", "random", "own"]))
     return Net(sizes, activation, loss, batch_norm, draw(st.sampled_from(["float64", "float32"])),

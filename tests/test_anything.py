@@ -12,6 +12,7 @@ import math
 import os
 import pickle
 import tempfile
+import warnings
 
 import numpy as np
 import pytest
@@ -20,10 +21,13 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.special import expit, softmax
+from sklearn.base import RegressorMixin, clone
+from sklearn.exceptions import NotFittedError
 
 import fastnn
+import fastnn.sklearn
 from fastnn._engine import Engine
-from fastnn.callbacks import Callback, Checkpoint
+from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
 
 # DIA matrices of many diagonals.
 pytestmark = pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")
@@ -209,9 +213,10 @@ def test_a_fit_that_ends_early_leaves_the_steps_that_were_taken(case, crash):
 @given(
     case=cases(),
     moments=st.lists(st.tuples(st.integers(1, 8), st.sampled_from([1, 2, 3, 4])), min_size=1, max_size=3),
+    patience=st.sampled_from([None, 0, 1]),
     other_start=st.booleans(),
 )
-def test_a_fit_that_is_resumed_gives_the_bits_of_one_that_is_not(case, moments, other_start):
+def test_a_fit_that_is_resumed_gives_the_bits_of_one_that_is_not(case, moments, patience, other_start):
     case = dataclasses.replace(case, epochs=case.epochs + 1)
     with tempfile.TemporaryDirectory() as folder, case.tuned() as patch:
         inputs, _ = case.inputs(folder)
@@ -220,7 +225,8 @@ def test_a_fit_that_is_resumed_gives_the_bits_of_one_that_is_not(case, moments, 
         def fit(crash, n_threads, again=False, **options):
             net = dataclasses.replace(case.net, seed=case.net.seed + 1) if other_start and again else case.net
             network = net.make()
-            callbacks = [Checkpoint(path, seconds=0), crash] if options else []
+            callbacks = [] if patience is None else [EarlyStopping("log_likelihood", patience)]
+            callbacks += [Checkpoint(path, seconds=0), crash] if options else []
             trainer = case.trainer(network, callbacks=callbacks, n_threads=n_threads)
             history = case.fit(trainer, inputs, **options)
             columns = history.columns() | {"seconds": None}
@@ -234,9 +240,144 @@ def test_a_fit_that_is_resumed_gives_the_bits_of_one_that_is_not(case, moments, 
         for at, n_threads in moments:
             with contextlib.suppress(RuntimeError):
                 fit(Crash(at, error=RuntimeError), n_threads, os.path.exists(path), resume=path)
-        resumed = fit(Crash(), case.n_threads, os.path.exists(path), resume=path)
-        for found, expected in zip(resumed, whole, strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for _ in range(2):  # what has ended stays as it is
+            resumed = fit(Crash(), case.n_threads, os.path.exists(path), resume=path)
+            for found, expected in zip(resumed, whole, strict=True):
+                np.testing.assert_array_equal(found, expected)
+
+
+# What a callback may not do, by name; each is an error at once.
+WRONGS = {
+    "optimizer": lambda fit: setattr(fit.trainer, "optimizer", fastnn.SGD(0.1, 0.5)),
+    "another optimizer": lambda fit: setattr(fit.trainer, "optimizer", fastnn.Adam(0.1)),
+    "batch_size": lambda fit: setattr(fit.trainer, "batch_size", 3),
+    "l2": lambda fit: setattr(fit.trainer, "l2", 0.5),
+    "l1": lambda fit: setattr(fit.trainer, "l1", 0.5),
+    "shuffle": lambda fit: setattr(fit.trainer, "shuffle", not fit.trainer.shuffle),
+    "n_threads": lambda fit: setattr(fit.trainer, "n_threads", 1),
+    "sparse": lambda fit: setattr(fit.trainer, "sparse", True),
+    "callbacks": lambda fit: setattr(fit.trainer, "callbacks", []),
+    "one more callback": lambda fit: fit.trainer.callbacks.append(Crash(1)),
+    "dropout": lambda fit: setattr(fit.trainer, "dropout", 0.5),
+    "an item of dropout": lambda fit: fit.trainer.dropout.__setitem__(slice(None, 1), [0.5]),
+    "label_smoothing": lambda fit: setattr(fit.trainer, "label_smoothing", 0.2),
+    "clip_norm": lambda fit: setattr(fit.trainer, "clip_norm", 0.01),
+    "max_norm": lambda fit: setattr(fit.trainer, "max_norm", 0.01),
+    "network": lambda fit: setattr(fit.trainer, "network", fastnn.Network([1, 1])),
+    "like network": lambda fit: setattr(fit.trainer, "network", copy.deepcopy(fit.trainer.network)),
+    "sizes": lambda fit: setattr(fit.trainer.network, "sizes", (1, 1)),
+    "activation": lambda fit: setattr(fit.trainer.network, "activation", ("relu",)),
+    "loss": lambda fit: setattr(fit.trainer.network, "loss", "squared"),
+    "batch_norm": lambda fit: setattr(fit.trainer.network, "batch_norm", True),
+    "fit.trainer": lambda fit: setattr(fit, "trainer", None),
+    "fit.epochs": lambda fit: setattr(fit, "epochs", 1),
+    "fit.n_rows": lambda fit: setattr(fit, "n_rows", 1),
+    "fit.history": lambda fit: setattr(fit, "history", fastnn.History()),
+    "fit.rows_done": lambda fit: setattr(fit, "rows_done", 0),
+    "fit.learning_rate": lambda fit: setattr(fit, "learning_rate", -1.0),
+    "a fit in a fit": lambda fit: fit.trainer.fit(np.zeros((3, fit.trainer.network.n_in)), [0, 0, 0], epochs=1),
+    "another trainer's fit": lambda fit: fastnn.Trainer(fit.trainer.network).fit(
+        np.zeros((3, fit.trainer.network.n_in)), np.zeros((3, fit.trainer.network.n_out)), epochs=1
+    ),
+}
+
+# And what it may not do within an epoch.
+WRONGS_WITHIN = {
+    "parameters": lambda network: setattr(network, "parameters", 0 * network.parameters),
+    "weights": lambda network: setattr(network, "weights", [0 * weight for weight in network.weights]),
+    "a weight": lambda network: network.weights.__setitem__(-1, 0 * network.weights[-1]),
+    "numbers of a bias": lambda network: network.biases[0].__setitem__(slice(None), 0),
+    "numbers": lambda network: network.parameters.__setitem__(0, 0),
+}
+
+
+class Meddler(Callback):
+    """Does what it may not, and keeps what that raised; and what it may, at the ends of epochs.
+
+    wrongs : (when, name) of each
+    rates, scales : by epoch, what the learning rate becomes, and what weights and biases are multiplied by
+    stop : epoch after which the fit ends;  early : rates and stop are set within the epoch, where there is a chance
+    """
+
+    def __init__(self, wrongs, rates, scales, stop, early):
+        self.wrongs, self.rates, self.scales, self.stop, self.early = wrongs, rates, scales, stop, early
+        self.left = []
+
+    def do_wrong(self, fit, when):
+        for moment, name in self.wrongs:
+            act = WRONGS.get(name) or (lambda fit, name=name: WRONGS_WITHIN[name](fit.trainer.network))
+            if moment == when and (name in WRONGS or when == "on_chunk"):
+                try:
+                    act(fit)
+                except (RuntimeError, AttributeError, TypeError, ValueError):
+                    continue
+                self.left.append((when, name))
+
+    def on_start(self, fit):
+        self.do_wrong(fit, "on_start")
+
+    def on_chunk(self, fit):
+        self.do_wrong(fit, "on_chunk")
+        epoch = len(fit.history) + (fit.rows_done > 0)
+        if self.early and epoch in self.rates:
+            fit.learning_rate = self.rates[epoch]
+        fit.stop = fit.stop or (self.early and epoch == self.stop)
+
+    def on_epoch(self, fit):
+        self.do_wrong(fit, "on_epoch")
+        epoch = len(fit.history)
+        if epoch in self.rates:
+            fit.learning_rate = self.rates[epoch]
+        if epoch in self.scales:
+            network = fit.trainer.network
+            network.weights = [weight * self.scales[epoch] for weight in network.weights]
+            for bias in network.biases:
+                bias *= self.scales[epoch]
+        fit.stop = fit.stop or epoch == self.stop
+
+    def on_epoch_of_twin(self, twin, epoch):
+        """Do the same to the twin, and return whether it is to stop."""
+        epoch += 1
+        if epoch in self.rates:
+            optimizer = dataclasses.replace(twin.settings["optimizer"], learning_rate=self.rates[epoch])
+            twin.settings["optimizer"] = optimizer
+        n_scaled = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(twin.network.sizes))
+        twin.parameters[:n_scaled] *= twin.dtype.type(self.scales.get(epoch, 1))
+        return epoch == self.stop
+
+
+def meddlers():
+    moments = st.sampled_from(["on_start", "on_chunk", "on_epoch"])
+    wrongs = st.lists(st.tuples(moments, st.sampled_from([*WRONGS, *WRONGS_WITHIN])), max_size=4)
+    epochs = st.integers(1, 3)
+    rates = st.dictionaries(epochs, st.sampled_from([0.01, 0.05]), max_size=2)
+    scales = st.dictionaries(epochs, st.sampled_from([0.5, 0.875]), max_size=2)
+    return st.builds(Meddler, wrongs, rates, scales, st.sampled_from([0, 0, 1, 2]), st.booleans())
+
+
+@examples(100)
+@given(case=cases(max_epochs=4), meddler=meddlers())
+def test_callbacks_change_what_they_may_and_nothing_else(case, meddler):
+    with tempfile.TemporaryDirectory() as folder, case.tuned() as patch:
+        inputs, parts = case.inputs(folder)
+        come_back_soon(patch)
+        try:
+            agreement = Agreement(
+                case, parts, lambda case, twin, parts: case.fit_twin(twin, parts, on_epoch=meddler.on_epoch_of_twin)
+            )
+        except Diverged:
+            assume(False)
+        network = case.net.make()
+        trainer = case.trainer(network, callbacks=[meddler])
+        before = {
+            name: getattr(trainer, name) for name in fastnn.Trainer.__init__.__annotations__ if name in dir(trainer)
+        }
+        history = case.fit(trainer, inputs)
+        assert meddler.left == []
+        agreement.check_parameters(network)
+        agreement.check_history(history)
+        for name, value in before.items():
+            assert getattr(trainer, name) is value
 
 
 def spoiled(wrong, X, y, w, net, rng):
@@ -433,7 +574,7 @@ def check_measures(network, given_, part, agreement):
         np.testing.assert_array_equal(matrix.sum(axis=1), np.bincount(part.y, minlength=network.n_out))
         _, doubt = error(network, exact, part, 100 * agreement.noise(exact, rough))
         assert abs(1 - np.trace(matrix) / len(part.y) - wrong) <= (1 if doubt else 1e-9)
-    gradient = [np.concatenate([np.ravel(array) for array in arrays]) for arrays in network.gradient(X, y, w)]
+    gradient = [np.concatenate([[], *map(np.ravel, arrays)]) for arrays in network.gradient(X, y, w)]
     by_twin = [twin.gradient(part) for twin in (agreement.exact, agreement.rough)]
     for found, expected, other in zip(gradient, *by_twin, strict=True):
         agreement.check(found, expected, other, "gradient")
@@ -475,3 +616,137 @@ def test_lbfgs(case, at):
         for other, found in results:
             np.testing.assert_array_equal(other.parameters, network.parameters)
             assert found == columns
+
+
+# Parameters of the estimators, each with values to draw from.
+PARAMETERS = {
+    "solver": ["lbfgs", "sgd", "adam"],
+    "batch_size": ["auto", 1, 7, 1000],
+    "learning_rate": ["constant", "invscaling", "adaptive"],
+    "learning_rate_init": [1e-3, 0.1],
+    "max_iter": [1, 4],
+    "shuffle": [True, False],
+    "tol": [0.0, 1e-4, 10.0],
+    "warm_start": [False, True],
+    "momentum": [0.0, 0.9],
+    "nesterovs_momentum": [True, False],
+    "early_stopping": [False, False, True],
+    "n_iter_no_change": [1, 3],
+    "random_state": [0, 7],
+}
+PERCEPTRONS = {
+    "hidden_layer_sizes": [(), (1,), (5, 3), 4],
+    "activation": ["identity", "logistic", "tanh", "relu", "gelu"],
+    "alpha": [0.0, 1e-2],
+    "dropout": [0.0, 0.3],
+    "batch_norm": [False, False, True],
+}
+ESTIMATORS = {
+    fastnn.sklearn.SoftmaxClassifier: {
+        "C": [0.1, np.inf],
+        "fit_intercept": [True, True, False],
+        "class_weight": [None, "balanced"],
+    },
+    fastnn.sklearn.MLPClassifier: PERCEPTRONS | {"class_weight": [None, "balanced"]},
+    fastnn.sklearn.MLPRegressor: PERCEPTRONS | {"loss": ["squared_error", "absolute_error", "huber"]},
+}
+
+
+@st.composite
+def estimators(draw):
+    """Draw an estimator, whose parameters may not go together."""
+    kind = draw(st.sampled_from(list(ESTIMATORS)))
+    known = PARAMETERS | ESTIMATORS[kind]
+    names = draw(st.lists(st.sampled_from(list(known)), unique=True, max_size=8))
+    return kind(**{"max_iter": 3} | {name: draw(st.sampled_from(known[name])) for name in names})
+
+
+def seen(estimator, X):
+    """Return what can be seen of an estimator: its attributes, and what it predicts."""
+    names = sorted(
+        {name for name in (*vars(estimator), *dir(type(estimator))) if name.endswith("_") and name[0] != "_"}
+    )
+    found = {"parameters": repr(estimator.get_params())}
+    for name in names:
+        try:
+            found[name] = pickle.dumps(np.asarray(getattr(estimator, name), object).tolist())
+        except AttributeError:
+            found[name] = "not there"
+    try:
+        found["predicted"] = estimator.predict(X).tobytes()
+    except NotFittedError:
+        found["predicted"] = "not fitted"
+    return found
+
+
+# What makes a fit raise an error: parameters to set, and what becomes of the arguments.
+FAULTS = {
+    "NaN": lambda X, y: ({}, (np.where(np.arange(X.shape[1]) == 0, np.nan, X), y), {}),
+    "fewer targets": lambda X, y: ({}, (X, y[:-1]), {}),
+    "no rows": lambda X, y: ({}, (X[:0], y[:0]), {}),
+    "NaN in y": lambda X, y: ({}, (X, np.full(len(y), np.nan)), {}),
+    "negative weights": lambda X, y: ({}, (X, y), {"sample_weight": -np.ones(len(y))}),
+    "weights of another length": lambda X, y: ({}, (X, y), {"sample_weight": np.ones(len(y) + 1)}),
+    "NaN to validate on": lambda X, y: ({}, (X, y), {"X_val": np.full_like(X, np.nan), "y_val": y}),
+    "half of a validation": lambda X, y: ({}, (X, y), {"X_val": X}),
+    "max_iter": lambda X, y: ({"max_iter": 0}, (X, y), {}),
+    "solver": lambda X, y: ({"solver": "newton"}, (X, y), {}),
+    "tol": lambda X, y: ({"tol": -1.0}, (X, y), {}),
+    "batch_size": lambda X, y: ({"batch_size": 2.5, "solver": "sgd"}, (X, y), {}),
+    "callbacks": lambda X, y: ({"callbacks": [print]}, (X, y), {}),
+    "a callback's error": lambda X, y: ({"callbacks": [Crash(after_epochs=1, error=RuntimeError)]}, (X, y), {}),
+    "divergence": lambda X, y: (
+        {"solver": "sgd", "learning_rate_init": 1e200, "max_iter": 50, "early_stopping": False, "fit_intercept": True},
+        (1e200 * X, y),
+        {},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:batch_size=:UserWarning")
+@examples(100)
+@given(estimator=estimators(), faults=st.lists(st.sampled_from(list(FAULTS)), min_size=1, max_size=3),
+       seed=st.integers(0, 1000), n_classes=st.integers(2, 3), fitted=st.booleans())  # fmt: skip
+def test_estimators(estimator, faults, seed, n_classes, fitted):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((40, 3))
+    y = (
+        (X[:, 0] + 0.1 * rng.standard_normal(40))
+        if isinstance(estimator, RegressorMixin)
+        else np.arange(40) % n_classes
+    )
+    before = X.copy(), y.copy()
+    try:
+        (estimator if fitted else clone(estimator)).fit(X, y)
+    except ValueError:  # parameters that do not go together
+        fitted = False
+    for name in faults:
+        old = seen(estimator, X)
+        parameters, arguments, options = FAULTS[name](X, y)
+        parameters = {key: value for key, value in parameters.items() if key in estimator.get_params()}
+        kept = {key: getattr(estimator, key) for key in parameters}
+        estimator.set_params(**parameters)
+        raised = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                estimator.fit(*arguments, **options)
+                raised = False
+            except (ValueError, TypeError, RuntimeError):
+                pass
+        estimator.set_params(**kept)
+        if raised:
+            assert seen(estimator, X) == old
+        else:
+            event(f"not an error: {name}")
+        assert raised or name in ("a callback's error", "divergence")
+    if fitted:
+        names = ["coef_", "intercept_"] if hasattr(estimator, "coef_") else ["coefs_", "intercepts_"]
+        kept = [getattr(estimator, name) for name in names]
+        copies = copy.deepcopy(kept)
+        estimator.set_params(warm_start=True).fit(X[::-1], y[::-1])
+        for arrays, others in zip(kept, copies, strict=True):
+            for array, other in zip(arrays, others, strict=True):
+                np.testing.assert_array_equal(array, other)
+    np.testing.assert_array_equal(X, before[0])
+    np.testing.assert_array_equal(y, before[1])
