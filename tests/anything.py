@@ -367,7 +367,7 @@ def nets(draw: Any, sizes: tuple[int, ...]) -> Net:
     """Draw a network of these widths."""
     activations = st.sampled_from(list(reference.ACTIVATIONS))
     activation = tuple(draw(activations) for _ in sizes[1:-1])
-    batch_norm = len(sizes) > 2 and draw(st.integers(0, 3)) == 0
+    batch_norm = draw(st.integers(0, 3)) == 0
     loss = draw(st.sampled_from(["cross_entropy", *LOSSES]))
     start = draw(st.sampled_from(["random", "random", "own"]))
     return Net(sizes, activation, loss, batch_norm, draw(st.sampled_from(["float64", "float32"])),
@@ -413,8 +413,12 @@ def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
 # --- the twin ---------------------------------------------------------------------------------------
 
 
+# Beyond, a float32 may overflow in a few steps.
+TOO_LARGE = 1e8
+
+
 class Diverged(Exception):
-    """The twin left the finite numbers."""
+    """The twin is about to leave the finite numbers."""
 
 
 @dataclass
@@ -541,7 +545,7 @@ class Twin:
                 break
             reference.train(X, targets, order, size, self.architecture._replace(key=key), self.parameters, self.state,
                             steps, space, 0.0, 1)  # fmt: skip
-            if not np.isfinite(space.log_likelihood[0]) or not np.isfinite(self.parameters).all():
+            if not abs(space.log_likelihood[0]) < TOO_LARGE or not np.abs(self.parameters).max() < TOO_LARGE:
                 raise Diverged
             self.n_steps += 1
         first_weight = self.parameters[: self.network.sizes[0] * self.network.sizes[1]].astype(float)
@@ -565,6 +569,53 @@ class Twin:
     def outputs(self, X: np.ndarray) -> np.ndarray:
         """Last layer (n, n_out) before softmax or sigmoid, with the running statistics."""
         return outputs(self.network, self.parameters, self._noisy(X))
+
+    def gradient(self, part: Part) -> list[np.ndarray]:
+        """Gradient of the mean log-likelihood, by weights, by biases and, with batch normalisation, by scales."""
+        n = len(part.y)
+        weights = np.ones(n) if part.weights is None else part.weights
+        targets = Targets(LOSSES[self.network.loss], part.y, weights)
+        gradient = np.zeros((1, self.parameters.size), self.dtype)
+        space = Space(gradient, None, n, np.zeros(2, np.intp), np.zeros(2), np.zeros((len(self.network.sizes) - 1, 1)))
+        steps = Steps(UPDATES["none"], np.zeros((1, 3)))
+        state = np.zeros((0, self.parameters.size), self.dtype)
+        plain = self.architecture._replace(dropout=None)
+        reference.train(self._noisy(part.X), targets, None, n, plain, self.parameters, state, steps, space, 0.0, 1)
+        pairs = zip(*reference.unpack(self.architecture.sizes, gradient[0]), strict=True)
+        found = [np.concatenate([array.ravel() for array in arrays]) for arrays in pairs]
+        norms = reference.unpack_norms(self.architecture, gradient[0])
+        if self.network.batch_norm:
+            found.append(np.concatenate([scale for scale, *_ in norms]) if norms else np.zeros(0))
+        return found
+
+    def slopes(self, part: Part, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Slope of the log-likelihood in a random direction, by the gradient and by a central difference.
+
+        A little away from the parameters, which may stand at bends of many units; the last number is by how much both
+        sides of the difference differ, as they do at a bend.
+        """
+        self.parameters += 0.01 * rng.standard_normal(self.parameters.size)
+        directions = [rng.standard_normal(array.shape) for array in self.gradient(part)]
+        by_gradient = sum(float(a @ b) for a, b in zip(directions, self.gradient(part), strict=True))
+        moved = np.zeros(self.parameters.size)
+        begins = [0] * len(directions)
+        for which, arrays in enumerate(zip(*reference.unpack(self.architecture.sizes, moved), strict=True)):
+            for array in arrays:
+                array.ravel()[:] = directions[which][begins[which] : begins[which] + array.size]
+                begins[which] += array.size
+        for scale, *_ in reference.unpack_norms(self.architecture, moved):
+            scale[:] = directions[2][begins[2] : begins[2] + scale.size]
+            begins[2] += scale.size
+        plain = self.architecture._replace(dropout=None)
+
+        def value(step: float) -> float:
+            Z = reference.forward_pass(part.X, plain, self.parameters + step * moved).outputs[-1]
+            return log_likelihood(self.network, Z, part)
+
+        step = 1e-6
+        below, here, above = value(-step), value(0.0), value(step)
+        sides = (here - below) / step, (above - here) / step
+        return by_gradient, (above - below) / (2 * step), abs(sides[1] - sides[0])
 
 
 def _numbers(optimizer: Any, a: float, t: int) -> list[float]:
