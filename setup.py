@@ -8,6 +8,8 @@ FASTNN_OPENMP=0
     Build without OpenMP even where the compiler has it; everything works, on one thread.
 FASTNN_BASELINE_ONLY=1
     Build for any processor of the kind only: a quicker build, and slower kernels on x86-64.
+FASTNN_SANITIZE=address or thread
+    Build with the compiler's checks of addresses and undefined behaviour, or of threads: see tests/sanitize.py.
 """
 
 import importlib.util
@@ -54,6 +56,22 @@ SOURCE = "fastnn/kernels"
 UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
 MSVC_FLAGS = ["/O2"]
 
+# "undefined" has no checks of arithmetic on floats, whose infinities are meant.  "function" is left out since Cython
+# calls the methods of its own memoryviews through pointers to those of their base.
+SANITIZERS = {
+    "address": [
+        "-fsanitize=address,undefined",
+        "-fno-sanitize=function",
+        "-fno-sanitize-recover=all",
+        "-shared-libasan",
+    ],
+    "thread": ["-fsanitize=thread"],
+}
+SANITIZER = SANITIZERS[os.environ["FASTNN_SANITIZE"]] if os.environ.get("FASTNN_SANITIZE") else []
+if SANITIZER:
+    del INSTRUCTION_SETS["avx2"]  # it takes minutes, and its source is that of the others
+    UNIX_FLAGS = ["-O1", "-fno-math-errno", "-fno-trapping-math", "-g1", "-fno-omit-frame-pointer", *SANITIZER]
+
 EMPTY_PROBE = "int main(void) { return 0; }\n"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 OPENMP_CANDIDATES = {
@@ -95,7 +113,7 @@ class BuildKernels(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args = (MSVC_FLAGS if msvc else UNIX_FLAGS) + compile_flags
             extension.extra_compile_args += INSTRUCTION_SETS.get(instruction_set(extension), [])
-            extension.extra_link_args = link_flags
+            extension.extra_link_args = link_flags + SANITIZER
         super().build_extensions()
 
     def compiles(self, source, compile_flags, link_flags=()):

@@ -82,7 +82,7 @@ def results():
         ones = bits.run(situation)
         others = None
         if i // 2 % 2:
-            others = bits.run(situation, n_threads=2 + i // 4 % 3, seconds=1e-4 if i // 4 % 2 else 0.05)
+            others = bits.run(situation, n_threads=2 + i // 4 % 3, seconds=0.05 if i // 4 % 8 else 3e-4)
         found.append((situation, ones, others))
     return found
 
