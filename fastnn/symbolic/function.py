@@ -287,15 +287,16 @@ def _check_outputs(outputs: Any) -> tuple[list[Variable], Callable[[list[NDArray
             raise TypeError(f"the keys of outputs must be strings, not {list(outputs)}")
         keys = sorted(outputs)
         outputs, pack = [outputs[key] for key in keys], partial(_named, keys)
-    if not isinstance(outputs, (list, tuple, type(None))):
+    if isinstance(outputs, (str, np.ndarray)) or not isinstance(outputs, (Iterable, type(None))):
         raise TypeError(
             f"outputs must be a variable, a list or a dictionary of variables, or None, not {outputs!r} "
             f"({type(outputs).__name__}): T.constant makes a variable of an array or a number"
         )
-    for each in outputs or ():
+    found = list(outputs or ())
+    for each in found:
         if not isinstance(each, (Variable, np.ndarray, np.generic, int, float)):
             raise TypeError(f"outputs must hold variables, not {each!r} ({type(each).__name__}), in one list")
-    return [as_variable(each) for each in outputs or ()], pack
+    return [as_variable(each) for each in found], pack
 
 
 def _named(keys: list[str], values: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -15,8 +15,11 @@ from fastnn.symbolic.inplace import KERNEL_DTYPES
 #: Operations that put the elements of their first input elsewhere, or leave some out.
 MOVES = (ops.Index, ops.Dimshuffle, ops.Reshape)
 
-#: How deep expressions are compared that are not one and the same.
+#: How deep expressions are compared that are not one and the same, and how deep they are looked into.
 DEEPEST = 12
+
+#: How many products within products are looked into, of which each has two factors.
+DEEPEST_PRODUCT = 6
 
 
 class Forms:
@@ -68,7 +71,7 @@ class Forms:
                     return self._exp(other)
         return None
 
-    def _sigmoid(self, variable: Variable) -> Variable | None:
+    def _sigmoid(self, variable: Variable, depth: int = 0) -> Variable | None:
         # z of sigmoid(z) in any spelling
         op, inputs = self._op(variable), variable.inputs
         if op is ops.sigmoid:
@@ -81,8 +84,8 @@ class Forms:
         if op is ops.power and isinstance(inputs[1], Constant) and inputs[1].ndim == 0 and inputs[1].value == -1:
             before = self._one_plus_exp(inputs[0])
             return None if before is None else self._negative(before)
-        if op is ops.sub and _is_one(inputs[0], inputs[1]):
-            before = self._sigmoid(inputs[1])
+        if op is ops.sub and _is_one(inputs[0], inputs[1]) and depth < DEEPEST:
+            before = self._sigmoid(inputs[1], depth + 1)
             return None if before is None else self._negative(before)
         return None
 
@@ -109,7 +112,7 @@ class Forms:
         before = self._sigmoid(variable)
         if before is not None:
             return ops.sigmoid(before)
-        if self._op(over) is ops.neg:
+        if self._op(over) is ops.neg and self._op(over.inputs[0]) is not ops.neg:
             found = self.of(over.inputs[0] / under)
             return None if found is None else -found
         before = self._exp(under)
@@ -166,11 +169,11 @@ class Forms:
             return False
         return isinstance(sums.op, ops.Reduction) and sums.op.axes == (1,)
 
-    def _log_sum_exp(self, variable: Variable) -> Variable | None:
+    def _log_sum_exp(self, variable: Variable, depth: int = 0) -> Variable | None:
         # log(sum(exp(z)))
         op = self._op(variable)
         if isinstance(op, MOVES):
-            return _moved(variable, self._log_sum_exp(variable.inputs[0]))
+            return _moved(variable, self._log_sum_exp(variable.inputs[0], depth + 1)) if depth < DEEPEST else None
         if not isinstance(op, ops.Reduction) or op.name != "sum":
             return None
         before = self._exp(variable.inputs[0])
@@ -183,14 +186,16 @@ class Forms:
         before = self._sigmoid(variable.inputs[0]) if self._op(variable) is ops.neg else None
         return None if before is None else -ops.softplus(before)
 
-    def _log(self, variable: Variable) -> Variable | None:
+    def _log(self, variable: Variable, depth: int = 0) -> Variable | None:
         op, inputs = self._op(variable), variable.inputs
+        if depth > DEEPEST:
+            return None
         if isinstance(op, ops.Softmax):
             return apply(ops.LogSoftmax(), variable.type, *inputs)
         if op is ops.exp:
             return inputs[0]
         if isinstance(op, MOVES):
-            return _moved(variable, self._log(inputs[0]))
+            return _moved(variable, self._log(inputs[0], depth + 1))
         if isinstance(op, ops.Reduction):
             return self._log_sum_exp(variable)
         before = self._sigmoid(variable)
@@ -201,7 +206,7 @@ class Forms:
             of_rows = isinstance(softmax.op, ops.Softmax)
             return apply(ops.LogSoftmax(), variable.type, *softmax.inputs) if of_rows else softmax.inputs[0]
         if self._for_gradient and op in (ops.mul, ops.true_div, ops.neg, ops.power, ops.sqr, ops.sqrt):
-            return self._log_of_product(variable)
+            return self._log_of_product(variable, depth)
         return self._log_of_sum(variable)
 
     def _log_of_sum(self, variable: Variable) -> Variable | None:
@@ -218,10 +223,10 @@ class Forms:
             return ops.log1p(-inputs[1])
         return None
 
-    def _log_of_product(self, variable: Variable) -> Variable | None:
+    def _log_of_product(self, variable: Variable, depth: int) -> Variable | None:
         # Sums of logarithms, if one of them has another form; they may be NaN where the factors are negative.
         op, inputs = variable.op, variable.inputs
-        found = [self._log(source) for source in inputs]
+        found = [self._log(source, depth + DEEPEST // DEEPEST_PRODUCT) for source in inputs]
         if op is ops.mul or op is ops.true_div:
             if all(form is None for form in found):
                 return None
