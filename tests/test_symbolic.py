@@ -423,6 +423,17 @@ def test_second_derivatives_of_what_overflows():
             np.testing.assert_allclose(second(value), slope * expit(value) * expit(-value), 1e-12, 1e-300)
 
 
+def test_gradients_by_what_is_passed_by():
+    # p is asked for, too, so that its own gradient is 1 / p; that by x is not made of it.
+    x = T.dscalar("x")
+    p = 1 / (1 + T.exp(-x))
+    cost = T.log(p) + 2 * p
+    by_x, by_p = theano.function([x], T.grad(cost, [x, p]))(-800.0)
+    assert (by_x, by_p) == (1, np.inf)
+    np.testing.assert_allclose(theano.function([x], T.grad(cost, (p, x)))(0.0), [4, 1])
+    assert T.grad(cost + x, x, consider_constant=[p]).eval() == 1
+
+
 def test_subgradients():
     x, y = T.dvector("x"), T.dvector("y")
     value = np.array([1.0, 1.0, 0.0])
@@ -502,6 +513,8 @@ def test_grad_says_why_there_is_no_gradient():
         T.grad(x, x)
     with pytest.raises(TypeError, match="wrt must be a variable, not 3"):
         T.grad(T.sum(x), 3)
+    for expression in (T.sgn(x), (x > 0) * 2.5, T.cast(T.cast(x, "int32"), "float64"), x // 2, T.switch(x, 1.5, 2)):
+        np.testing.assert_array_equal(run(T.grad(T.sum(expression), x), x=[1.0, -2.0]), [0, 0])  # as in Theano
     with pytest.warns(UserWarning, match="not at all"):
         np.testing.assert_array_equal(T.grad(T.sum(x), w, disconnected_inputs="warn").eval(), [0, 0])
     np.testing.assert_array_equal(T.grad(T.sum(w * w), w, consider_constant=[w * 1]).eval(), [2, 2])
