@@ -160,6 +160,8 @@ class Expressions:
             st.sampled_from([*((1, each) for each in row_sums), (0, e.sum(axis=0)), (None, e.sum())])
         )
         P = np.exp(a) / np.exp(a).sum(axis=axis, keepdims=True)
+        if axis == 1 and self.draw(st.booleans()):
+            return (e.T / T.exp(x).sum(axis=1)).T, P
         return (e / total, P) if self.draw(st.booleans()) else (T.log((e / total).T).T, np.log(P))
 
     def clip(self, shape, depth):
@@ -408,6 +410,24 @@ def test_second_derivatives():
     second = T.grad(first, x)
     t = np.tanh(0.3)
     np.testing.assert_allclose(run(second, x=0.3), 6 * t * (1 - t**2) ** 2 - 6 * t**3 * (1 - t**2))
+
+
+def test_what_overflows_though_it_is_put_elsewhere():
+    x = T.dmatrix("x")
+    value = np.array([[-800.0, 800.0, 1.0]])
+    sigmoid, P = expit(value[0]), softmax(value[0])
+    for cost, expected, slope in [
+        (T.log(1 - T.nnet.sigmoid(x)[0]), -np.logaddexp(0, value[0]), -sigmoid),
+        (T.log((1 / (1 + T.exp(-x))).flatten()), -np.logaddexp(0, -value[0]), 1 - sigmoid),
+        (T.log(T.nnet.sigmoid(x).T[[1, 1], 0]), [0, 0], [0, 0, 0]),
+        (T.log(T.nnet.softmax(x).flatten()[2]), -799, [0, -1, 1]),
+        (T.log(T.nnet.softmax(x)[:, [0]]), -1600, [1, -1, 0]),
+        ((T.exp(x).T / T.exp(x).sum(axis=1)).T, P, [0, 0, 0]),
+        (T.log(T.exp(x[0]) / T.exp(x[0]).sum()), value[0] - 800, [1, -2, 1]),
+    ]:
+        found = theano.function([x], [cost, T.grad(T.sum(cost), x)])(value)
+        np.testing.assert_allclose(found[0].ravel(), np.ravel(expected), 1e-14, 1e-300)
+        np.testing.assert_allclose(found[1], [slope], 1e-14, 1e-14)
 
 
 def test_second_derivatives_of_what_overflows():
