@@ -160,6 +160,8 @@ class Expressions:
             st.sampled_from([*((1, each) for each in row_sums), (0, e.sum(axis=0)), (None, e.sum())])
         )
         P = np.exp(a) / np.exp(a).sum(axis=axis, keepdims=True)
+        if axis == 1 and self.draw(st.booleans()):
+            return (e.T / T.exp(x).sum(axis=1)).T, P
         return (e / total, P) if self.draw(st.booleans()) else (T.log((e / total).T).T, np.log(P))
 
     def clip(self, shape, depth):
@@ -410,6 +412,24 @@ def test_second_derivatives():
     np.testing.assert_allclose(run(second, x=0.3), 6 * t * (1 - t**2) ** 2 - 6 * t**3 * (1 - t**2))
 
 
+def test_what_overflows_though_it_is_put_elsewhere():
+    x = T.dmatrix("x")
+    value = np.array([[-800.0, 800.0, 1.0]])
+    sigmoid, P = expit(value[0]), softmax(value[0])
+    for cost, expected, slope in [
+        (T.log(1 - T.nnet.sigmoid(x)[0]), -np.logaddexp(0, value[0]), -sigmoid),
+        (T.log((1 / (1 + T.exp(-x))).flatten()), -np.logaddexp(0, -value[0]), 1 - sigmoid),
+        (T.log(T.nnet.sigmoid(x).T[[1, 1], 0]), [0, 0], [0, 0, 0]),
+        (T.log(T.nnet.softmax(x).flatten()[2]), -799, [0, -1, 1]),
+        (T.log(T.nnet.softmax(x)[:, [0]]), -1600, [1, -1, 0]),
+        ((T.exp(x).T / T.exp(x).sum(axis=1)).T, P, [0, 0, 0]),
+        (T.log(T.exp(x[0]) / T.exp(x[0]).sum()), value[0] - 800, [1, -2, 1]),
+    ]:
+        found = theano.function([x], [cost, T.grad(T.sum(cost), x)])(value)
+        np.testing.assert_allclose(found[0].ravel(), np.ravel(expected), 1e-14, 1e-300)
+        np.testing.assert_allclose(found[1], [slope], 1e-14, 1e-14)
+
+
 def test_second_derivatives_of_what_overflows():
     x = T.dscalar("x")
     for cost, slope in [  # of the first derivative sigmoid(x), and of sigmoid(-x)
@@ -421,6 +441,17 @@ def test_second_derivatives_of_what_overflows():
         second = theano.function([x], T.grad(T.grad(cost, x), x))
         for value in (-800.0, -3.0, 0.0, 3.0, 800.0):
             np.testing.assert_allclose(second(value), slope * expit(value) * expit(-value), 1e-12, 1e-300)
+
+
+def test_gradients_by_what_is_passed_by():
+    # p is asked for, too, so that its own gradient is 1 / p; that by x is not made of it.
+    x = T.dscalar("x")
+    p = 1 / (1 + T.exp(-x))
+    cost = T.log(p) + 2 * p
+    by_x, by_p = theano.function([x], T.grad(cost, [x, p]))(-800.0)
+    assert (by_x, by_p) == (1, np.inf)
+    np.testing.assert_allclose(theano.function([x], T.grad(cost, (p, x)))(0.0), [4, 1])
+    assert T.grad(cost + x, x, consider_constant=[p]).eval() == 1
 
 
 def test_subgradients():
@@ -502,6 +533,8 @@ def test_grad_says_why_there_is_no_gradient():
         T.grad(x, x)
     with pytest.raises(TypeError, match="wrt must be a variable, not 3"):
         T.grad(T.sum(x), 3)
+    for expression in (T.sgn(x), (x > 0) * 2.5, T.cast(T.cast(x, "int32"), "float64"), x // 2, T.switch(x, 1.5, 2)):
+        np.testing.assert_array_equal(run(T.grad(T.sum(expression), x), x=[1.0, -2.0]), [0, 0])  # as in Theano
     with pytest.warns(UserWarning, match="not at all"):
         np.testing.assert_array_equal(T.grad(T.sum(x), w, disconnected_inputs="warn").eval(), [0, 0])
     np.testing.assert_array_equal(T.grad(T.sum(w * w), w, consider_constant=[w * 1]).eval(), [2, 2])

@@ -94,13 +94,16 @@ def grad(
         raise TypeError(f"the cost must be a scalar, but {pprint(cost)} is a {cost.type}: take its mean or sum")
     constants = frozenset(consider_constant or ())
     order = sort([cost], constants)
-    gradients = _backward(cost, variables, order, constants)
+    # What stands in the way of one target's gradient need not stand in that of another's.
+    leaves = [variable for variable in variables if variable.op is None]
+    gradients = _backward(cost, leaves, order, constants)
+    inner = {variable: _backward(cost, [variable], order, constants) for variable in variables if variable.op}
     connected = set(
         sort([cost], constants, lambda variable: variable.inputs[variable.op.connects] if variable.op else ())
     )
     found = []
     for variable in variables:
-        expansion = gradients.get(variable)
+        expansion = inner.get(variable, gradients).get(variable)
         if expansion is None:
             if variable not in connected:
                 _complain(cost, variable, variable in order, disconnected_inputs)

@@ -59,9 +59,12 @@ class Forms:
     def _op(self, variable: Variable) -> Op | None:
         return None if variable in self._stops else variable.op
 
-    def _exp(self, variable: Variable) -> Variable | None:
+    def _exp(self, variable: Variable, depth: int = 0) -> Variable | None:
         # u of exp(u)
-        return variable.inputs[0] if self._op(variable) is ops.exp else None
+        op, inputs = self._op(variable), variable.inputs
+        if isinstance(op, MOVES) and depth < DEEPEST:
+            return _moved(variable, self._exp(inputs[0], depth + 1))
+        return inputs[0] if op is ops.exp else None
 
     def _one_plus_exp(self, variable: Variable) -> Variable | None:
         # u of 1 + exp(u)
@@ -76,6 +79,8 @@ class Forms:
         op, inputs = self._op(variable), variable.inputs
         if op is ops.sigmoid:
             return inputs[0]
+        if isinstance(op, MOVES) and depth < DEEPEST:
+            return _moved(variable, self._sigmoid(inputs[0], depth + 1))
         if op is ops.true_div:
             before, power = self._one_plus_exp(inputs[1]), self._exp(inputs[0])
             if before is not None and _is_one(inputs[0], inputs[1]):
@@ -147,17 +152,12 @@ class Forms:
             return None
         over, under = variable.inputs
         before, log = self._exp(over), self._log_sum_exp(under)
-        if before is None or log is None or not _same(before, self._summed(under)):
+        if before is None or log is None or not _same(_unmoved(over), _unmoved(under).inputs[0]):
             return None
-        if self._is_by_rows(under) and before.ndim == 2 and before.type.dtype in KERNEL_DTYPES:
+        is_whole = self._op(over) is ops.exp and before.ndim == 2
+        if is_whole and self._is_by_rows(under) and before.type.dtype in KERNEL_DTYPES:
             return ops.softmax(before)
         return ops.exp(before - log)
-
-    def _summed(self, variable: Variable) -> Variable:
-        # z of sum(exp(z)), wherever its elements have been put
-        while isinstance(variable.op, MOVES):
-            variable = variable.inputs[0]
-        return variable.inputs[0].inputs[0]
 
     def _is_by_rows(self, sums: Variable) -> bool:
         # Whether these are sums along the rows of a matrix, in a column.
@@ -238,6 +238,12 @@ class Forms:
             return None
         exponents: dict[Op | None, Operand] = {ops.neg: 1, ops.sqr: 2, ops.sqrt: 0.5, ops.power: inputs[-1]}
         return exponents[op] * found[0]
+
+
+def _unmoved(variable: Variable) -> Variable:
+    while isinstance(variable.op, MOVES):
+        variable = variable.inputs[0]
+    return variable
 
 
 def _moved(variable: Variable, form: Variable | None) -> Variable | None:

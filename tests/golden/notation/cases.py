@@ -178,8 +178,6 @@ INDICES = (
         "x[i, ..., 0]",
     ),
     *(
-        "x[np.array(1)]",
-        "x[np.array(1), i]",
         "x[k, k]",
         "x[T.constant(1), i]",
         "x[-k]",
