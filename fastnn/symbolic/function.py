@@ -213,7 +213,7 @@ def function(
         What to do with an input on which nothing depends.
     allow_input_downcast : bool or None, default None
         Whether values of inputs may be converted to dtypes that hold less: True any, False none, None floats of
-        Python to ``config.floatX``, and Python's numbers whose values stay the same.
+        Python to ``config.floatX``, and numbers and lists whose values stay the same.
 
     Returns
     -------
