@@ -38,6 +38,7 @@ compile_seconds: dict[str, float] = {}
 def prepare_symbolic(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     """Return a training function as the tutorial writes it."""
     network = start(cell, X.dtype.name)
+    theano.config.floatX = X.dtype.name  # the rate's, too
     training_x, training_y = theano.shared(X), theano.shared(y.astype("int32"))
     weights, biases = ([theano.shared(p) for p in group] for group in (network.weights, network.biases))
     begin = time.perf_counter()
@@ -110,6 +111,7 @@ def _summaries(contest: Contest) -> dict[str, tuple[float, float]]:
 
 def general_step(X: NDArray[Any], Y: NDArray[Any], W: list[NDArray[Any]]) -> Callable[[], float]:
     """Return a step of a network that is trained by the squared error of its probabilities, with momentum."""
+    theano.config.floatX = X.dtype.name  # the rates', too
     weights = [theano.shared(w) for w in W]
     velocities = [theano.shared(np.zeros_like(w)) for w in W]
     x, y = theano.shared(X, borrow=True), theano.shared(Y, borrow=True)

@@ -430,6 +430,21 @@ def test_what_overflows_though_it_is_put_elsewhere():
         np.testing.assert_allclose(found[1], [slope], 1e-14, 1e-14)
 
 
+@pytest.mark.parametrize("floatX", ["float64", "float32"])
+def test_branches_that_are_not_taken_may_overflow(floatX):
+    # An exponential linear unit within a layer; Theano has the same gradients.
+    Z, M = T.matrix("Z", dtype=floatX), theano.shared(np.ones((1, 2), floatX))
+    for h, slopes in [
+        (T.switch(Z > 0, Z, T.exp(Z) - 1), [2, 2 * np.exp(-1)]),
+        (T.switch(Z < 0, T.exp(Z) * 1.5, Z), [2, 3 * np.exp(-1)]),
+        (T.switch(Z > 0, T.log(Z), 0.25 * Z), [0.002, 0.5]),
+        (T.maximum(Z, 0) + T.switch(Z < 0, T.exp(Z) ** 2, 0), [2, 4 * np.exp(-2)]),
+    ]:
+        gradient = theano.function([Z], T.grad(T.sum(T.dot(h, M)), Z))([[1000.0], [-1.0]])
+        np.testing.assert_allclose(gradient[:, 0], slopes, 1e-6)
+        assert theano.function([Z], T.grad(T.sum(T.dot(T.switch(Z > 0, T.log(Z), 0), M)), Z))([[0.0]]) == 0
+
+
 def test_second_derivatives_of_what_overflows():
     x = T.dscalar("x")
     for cost, slope in [  # of the first derivative sigmoid(x), and of sigmoid(-x)

@@ -213,7 +213,7 @@ def function(
         What to do with an input on which nothing depends.
     allow_input_downcast : bool or None, default None
         Whether values of inputs may be converted to dtypes that hold less: True any, False none, None floats of
-        Python to ``config.floatX``, and Python's numbers whose values stay the same.
+        Python to ``config.floatX``, and numbers and lists whose values stay the same.
 
     Returns
     -------
@@ -231,16 +231,11 @@ def function(
     wanted, pack = _check_outputs(outputs)
     new_values = _check_updates(updates)
     replacements = _check_givens(givens, given_inputs)
-    leaves = _leaves_for(given_inputs)
-    stops = [variable for variable in (*leaves, *replacements) if variable.op is not None]
+    stops = [variable for variable in (*given_inputs, *replacements) if variable.op is not None]
     if stops:
-        found = [*wanted, *new_values.values(), *replacements.values()]
-        anew = {gradient: its for gradient, its in taken_anew(found, stops).items() if gradient not in stops}
-        found = replaced(replaced(found, anew), leaves)
-        given_inputs = [leaves.get(variable, variable) for variable in given_inputs]
-        wanted, rest = found[: len(wanted)], found[len(wanted) :]
-        new_values = dict(zip(new_values, rest, strict=False))
-        replacements = dict(zip(replacements, rest[len(new_values) :], strict=True))
+        given_inputs, wanted, new_values, replacements = _with_leaves(
+            given_inputs, wanted, new_values, replacements, stops
+        )
     _check_leaves(given_inputs, wanted, new_values, replacements, on_unused_input)
     return Function(
         given_inputs,
@@ -268,13 +263,30 @@ def _check_inputs(inputs: Any) -> list[Variable]:
     return found
 
 
-def _leaves_for(inputs: Iterable[Variable]) -> dict[Variable, Variable]:
-    # Variables that stand for expressions whose values a call gives.
+def _with_leaves(
+    inputs: list[Variable],
+    outputs: list[Variable],
+    updates: dict[Shared, Variable],
+    givens: dict[Variable, Variable],
+    stops: list[Variable],
+) -> tuple[list[Variable], list[Variable], dict[Shared, Variable], dict[Variable, Variable]]:
+    # The same with leaves in the place of expressions that are inputs; gradients do not pass by what gets other values.
     names = names_in_use()
-    expressions = [variable for variable in inputs if variable.op is not None]
-    for variable in expressions:
-        graph.unused.discard(variable)
-    return {variable: Variable(variable.type, name=variable.name or names.get(variable)) for variable in expressions}
+    leaves: dict[Variable, Variable] = {}
+    for variable in inputs:
+        if variable.op is not None:
+            graph.unused.discard(variable)
+            leaves[variable] = Variable(variable.type, name=variable.name or names.get(variable))
+    found = [*outputs, *updates.values(), *givens.values()]
+    anew = {gradient: its for gradient, its in taken_anew(found, stops).items() if gradient not in stops}
+    found = replaced(replaced(found, anew), leaves)
+    n, end = len(outputs), len(outputs) + len(updates)
+    return (
+        [leaves.get(variable, variable) for variable in inputs],
+        found[:n],
+        dict(zip(updates, found[n:end], strict=True)),
+        dict(zip(givens, found[end:], strict=True)),
+    )
 
 
 def _check_outputs(outputs: Any) -> tuple[list[Variable], Callable[[list[NDArray[Any]]], Any]]:

@@ -123,11 +123,15 @@ class Elementwise(Op):
         if self.slopes is None:
             return [None] * len(inputs)
         condition, g = _split(g)
-        slopes = self.slopes(*inputs, output, g)
-        return [
-            None if slope is None else cast(sum_to(condition(slope), source), source.type.dtype)
-            for slope, source in zip(slopes, inputs, strict=True)
-        ]
+        found: Gradients = []
+        for slope, source in zip(self.slopes(*inputs, output, g), inputs, strict=True):
+            if slope is not None:
+                slope = condition(slope)
+                # It has the output's shape, as its gradient has.
+                slope = slope if source.shapes == output.shapes else sum_to(slope, source)
+                slope = cast(slope, source.type.dtype)
+            found.append(slope)
+        return found
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         if self.symbol is None:
