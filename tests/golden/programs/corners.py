@@ -4,6 +4,7 @@ from running import items
 
 HUGE = {"z": ["floatX", [13], "huge"]}
 HUGE_ROWS = {"z": ["floatX", [4, 3], "huge"]}
+HUGE_LAYER = {**HUGE_ROWS, "W": ["floatX", [3, 2], "weights"]}
 FEW = {"x": ["floatX", [3, 4], "few"]}
 PAIR = {"x": ["floatX", [3, 4], "few"], "y": ["floatX", [3, 4], "few"]}
 
@@ -51,6 +52,10 @@ BOTH = {
     "log_sum_exp": (HUGE_ROWS, ["v = T.log(T.sum(T.exp(z), axis=1))"]),
     "log_sum_exp_of_all": (HUGE_ROWS, ["v = T.log(T.exp(z).sum())"]),
     "log_sum_exp_kept": (HUGE_ROWS, ["v = z - T.log(T.exp(z).sum(axis=1, keepdims=True))"]),
+    "elu_in_a_layer": (HUGE_LAYER, ["v = T.dot(T.switch(z > 0, z, T.exp(z) - 1), W)"]),
+    "elu_in_a_layer_otherwise": (HUGE_LAYER, ["v = T.dot(T.switch(T.le(z, 0), 0.5 * (T.exp(z) - 1), z), W) ** 2"]),
+    "swish_in_a_layer": (HUGE_LAYER, ["v = T.dot(z / (1 + T.exp(-z)), W)"]),
+    "softplus_in_a_layer": (HUGE_LAYER, ["v = T.dot(T.log(1 + T.exp(z)), W)"]),
     "crossentropy": (
         {**HUGE_ROWS, "y": ["int32", [4], "classes"]},
         ["v = T.nnet.categorical_crossentropy(T.nnet.softmax(z), y)"],
@@ -180,8 +185,8 @@ LEFT_OUT = {
 
 #: Whose slopes may be written with their values; of x, and Theano's are those at x, whatever the value is replaced by.
 REPLACEABLE = items("""
-    T.tanh(x); T.nnet.sigmoid(x); T.exp(x); T.sqrt(x); T.sqr(x); x ** 3; T.nnet.relu(x); T.log(x);
-    1 / x; x / (1 + x); abs(x); T.nnet.softmax(x); T.max(x); T.log(1 + T.exp(x)); 2 ** x; T.clip(x, 0, 1); x % 2
+    T.tanh(x); T.nnet.sigmoid(x); T.exp(x); T.sqrt(x); x ** 3; T.nnet.relu(x); T.log(x); 1 / x; x / (1 + x);
+    T.nnet.softmax(x); T.max(x); T.log(1 + T.exp(x))
 """)
 
 
