@@ -300,10 +300,10 @@ class Case:
         return fastnn.Trainer(network, **{**self.settings, "n_threads": self.n_threads, **changes})
 
 
-def optimizers(rates: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Draw an optimizer that makes steps; epsilons are such that roundings do not count for much."""
+def optimizers(rates: st.SearchStrategy[Any], dtype: str = "float32") -> st.SearchStrategy[Any]:
+    """Draw an optimizer that makes steps; roundings, which may be divided by epsilon, do not count for much."""
     small = st.sampled_from([0.001, 0.02, Cosine(0.02, 2), LinearWarmup(0.02), OnPlateau(0.02, 0.5, 0, 0.5)])
-    epsilons = st.sampled_from([1e-8, 1e-4, 0.1])
+    epsilons = st.sampled_from([1e-8, 1e-4, 0.1] if dtype == "float64" else [0.01, 0.1])
     momenta = st.sampled_from([0.1, 0.9])
     return st.one_of(
         st.builds(fastnn.SGD, rates),
@@ -311,7 +311,7 @@ def optimizers(rates: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(fastnn.RMSprop, small, st.sampled_from([0.0, 0.9]), epsilons),
         st.builds(fastnn.Adagrad, small, epsilons),
         st.builds(fastnn.Adam, small, momenta, st.sampled_from([0.5, 0.999]), epsilons, st.booleans()),
-        st.builds(fastnn.AdamW, small, weight_decay=st.sampled_from([0.0, 0.3])),
+        st.builds(fastnn.AdamW, small, epsilon=epsilons, weight_decay=st.sampled_from([0.0, 0.3])),
     )
 
 
@@ -385,7 +385,7 @@ def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
     valid = draw(datas(draw(st.integers(1, 10)), sizes[0], kind)) if draw(st.booleans()) else None
     sizes_of_batches = [None, None, 1, 2, 7, 20, max(1, n - 1), n, n + 1] if n < 100 else [None, None, 100, 511, 600, n]
     settings = {
-        "optimizer": draw(optimizers(learning_rates())),
+        "optimizer": draw(optimizers(learning_rates(), net.dtype)),
         "batch_size": draw(st.sampled_from(sizes_of_batches)),
         "shuffle": draw(st.booleans()),
         "seed": draw(st.integers(0, 1000)),
