@@ -300,10 +300,10 @@ class Case:
         return fastnn.Trainer(network, **{**self.settings, "n_threads": self.n_threads, **changes})
 
 
-def optimizers(rates: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Draw an optimizer that makes steps; epsilons are such that roundings do not count for much."""
+def optimizers(rates: st.SearchStrategy[Any], dtype: str = "float32") -> st.SearchStrategy[Any]:
+    """Draw an optimizer that makes steps; roundings, which may be divided by epsilon, do not count for much."""
     small = st.sampled_from([0.001, 0.02, Cosine(0.02, 2), LinearWarmup(0.02), OnPlateau(0.02, 0.5, 0, 0.5)])
-    epsilons = st.sampled_from([1e-8, 1e-4, 0.1])
+    epsilons = st.sampled_from([1e-8, 1e-4, 0.1] if dtype == "float64" else [0.01, 0.1])
     momenta = st.sampled_from([0.1, 0.9])
     return st.one_of(
         st.builds(fastnn.SGD, rates),
@@ -311,7 +311,7 @@ def optimizers(rates: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(fastnn.RMSprop, small, st.sampled_from([0.0, 0.9]), epsilons),
         st.builds(fastnn.Adagrad, small, epsilons),
         st.builds(fastnn.Adam, small, momenta, st.sampled_from([0.5, 0.999]), epsilons, st.booleans()),
-        st.builds(fastnn.AdamW, small, weight_decay=st.sampled_from([0.0, 0.3])),
+        st.builds(fastnn.AdamW, small, epsilon=epsilons, weight_decay=st.sampled_from([0.0, 0.3])),
     )
 
 
@@ -385,7 +385,7 @@ def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
     valid = draw(datas(draw(st.integers(1, 10)), sizes[0], kind)) if draw(st.booleans()) else None
     sizes_of_batches = [None, None, 1, 2, 7, 20, max(1, n - 1), n, n + 1] if n < 100 else [None, None, 100, 511, 600, n]
     settings = {
-        "optimizer": draw(optimizers(learning_rates())),
+        "optimizer": draw(optimizers(learning_rates(), net.dtype)),
         "batch_size": draw(st.sampled_from(sizes_of_batches)),
         "shuffle": draw(st.booleans()),
         "seed": draw(st.integers(0, 1000)),
@@ -406,6 +406,9 @@ def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
         if net.loss == "cross_entropy":
             settings["label_smoothing"] = draw(st.sampled_from([0.0, 0.1]))
     tunings = tuple(draw(st.lists(st.sampled_from(list(TUNINGS)), unique=True, max_size=3)))
+    if "on the disk" in tunings and draw(st.booleans()):
+        stored = st.sampled_from(["uint8", "float32", "float64"])
+        data = tuple(dataclasses.replace(part, form="mapped", dtype=draw(stored), odd=()) for part in data)
     epochs = draw(st.integers(1, max_epochs))
     return Case(net, data, valid, settings, epochs, tunings, draw(st.sampled_from([2, 3, 4])))
 
@@ -471,10 +474,9 @@ class Twin:
         self.noise = noise
         self.parameters = self._noisy(network.parameters)
         self.generator = np.random.default_rng(settings.get("seed", 0))
-        shares = np.broadcast_to(settings.get("dropout", 0.0), len(network.sizes) - 2).astype(float)
         codes = np.array([reference.ACTIVATIONS[name] for name in network.activation], np.int32)
         sizes = np.array(network.sizes, np.intp)
-        self.architecture = Architecture(sizes, codes, shares, batch_norm=network.batch_norm)
+        self.architecture = Architecture(sizes, codes, batch_norm=network.batch_norm)
         self.forget()
         self.curve: list[float] = []
 
@@ -495,13 +497,16 @@ class Twin:
         rows: float = math.inf,
         on_epoch: Any = None,
         knows_rows: bool = False,
+        in_chunks: bool = False,
     ) -> Record:
         """Train for some epochs, or until so many rows of the last are done; on_epoch returns whether to stop.
 
-        The number of rows is known after the first epoch where they come in chunks, or where knows_rows says so.
+        in_chunks : rows come in chunks, though in one;  knows_rows : it is known how many, as it is after an epoch
         """
         record = Record()
-        n_rows = sum(len(part.y) for part in parts) if len(parts) == 1 or knows_rows else 0
+        n_rows = sum(len(part.y) for part in parts) if (len(parts) == 1 and not in_chunks) or knows_rows else 0
+        shares = np.broadcast_to(self.settings.get("dropout", 0.0), len(self.network.sizes) - 2).astype(float)
+        self.architecture = self.architecture._replace(dropout=shares)
         for epoch in range(epochs):
             limit = rows if epoch == epochs - 1 else math.inf
             sums, done = [], 0

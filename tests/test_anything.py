@@ -16,7 +16,7 @@ import warnings
 
 import numpy as np
 import pytest
-from anything import Case, Diverged, Twin, cases, error, log_likelihood, outputs, snapshot
+from anything import Case, Diverged, Twin, cases, error, learning_rates, log_likelihood, optimizers, outputs, snapshot
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -46,6 +46,11 @@ def examples(usual):
     )
 
 
+def magnification(optimizer):
+    """By how much an optimizer may enlarge a rounding."""
+    return 1 / getattr(optimizer, "epsilon", math.inf)
+
+
 class Agreement:
     """Holds results against those of the twin, in float64, with what roundings may make of them.
 
@@ -57,8 +62,7 @@ class Agreement:
         self.valid = parts[-1] if case.valid else None
         self.eps = float(np.finfo(case.net.dtype).eps)
         # What ought to cancel leaves a rounding, which is divided by epsilon.
-        epsilon = getattr(case.settings["optimizer"], "epsilon", math.inf)
-        self.magnified = 1 / epsilon if epsilon < 1 else 0.0
+        self.magnified = magnification(case.settings["optimizer"])
         self.exact = Twin(network, case.settings, "float64")
         self.rough = Twin(network, case.settings, case.net.dtype, 4 * self.eps)
         self.records = [run(case, twin, parts) for twin in (self.exact, self.rough)]
@@ -102,7 +106,7 @@ class Agreement:
             assert abs(found - expected) <= doubt + 8 * self.eps
 
 
-@examples(300)
+@examples(600)
 @given(case=cases())
 def test_a_fit_agrees_with_its_twin_on_any_number_of_threads(case):
     with tempfile.TemporaryDirectory() as folder, case.tuned():
@@ -244,6 +248,102 @@ def test_a_fit_that_is_resumed_gives_the_bits_of_one_that_is_not(case, moments, 
             resumed = fit(Crash(), case.n_threads, os.path.exists(path), resume=path)
             for found, expected in zip(resumed, whole, strict=True):
                 np.testing.assert_array_equal(found, expected)
+
+
+def changes():
+    """Draw settings to change between fits."""
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "optimizer": optimizers(learning_rates()),
+            "batch_size": st.sampled_from([None, 3, 50]),
+            "shuffle": st.booleans(),
+            "sparse": st.sampled_from(["auto", True, False]),
+            "l2": st.sampled_from([0.0, 0.1]),
+            "dropout": st.sampled_from([0.0, 0.4]),
+            "clip_norm": st.sampled_from([None, 0.1]),
+            "max_norm": st.sampled_from([None, 0.5]),
+        },
+    )
+
+
+@examples(60)
+@given(case=cases(max_epochs=2), steps=st.lists(changes(), min_size=1, max_size=2))
+def test_settings_may_change_between_fits(case, steps):
+    case = dataclasses.replace(case, tunings=tuple(name for name in case.tunings if name != "on the disk"))
+    with tempfile.TemporaryDirectory() as folder, case.tuned():
+        inputs, parts = case.inputs(folder)
+
+        def run(case, twin, parts):
+            record = case.fit_twin(twin, parts)
+            for step in steps:
+                before = twin.settings["optimizer"]
+                twin.settings |= step
+                after = twin.settings["optimizer"]
+                if type(before) is not type(after) or before.n_slots != after.n_slots:
+                    twin.forget()
+                record = case.fit_twin(twin, parts)
+            return record
+
+        try:
+            agreement = Agreement(case, parts, run)
+        except Diverged:
+            assume(False)
+        network = case.net.make()
+        trainer = case.trainer(network)
+        history = case.fit(trainer, inputs)
+        for step in steps:
+            for name, value in step.items():
+                setattr(trainer, name, value)
+            history = case.fit(trainer, inputs)
+        agreement.magnified = max(agreement.magnified, *(magnification(step.get("optimizer")) for step in steps))
+        agreement.check_parameters(network)
+        agreement.check_history(history)
+
+
+class Failing:
+    """Chunks that can be gone through again and again, until a chunk is bad or cannot be had."""
+
+    def __init__(self, chunks, at, bad):
+        self.chunks, self.left, self.bad = chunks, at, bad
+
+    def __iter__(self):
+        for chunk in self.chunks:
+            self.left -= 1
+            if self.left < 0 and self.bad is None:
+                raise OSError("the disk is gone")
+            yield chunk if self.left >= 0 else self.bad
+
+
+@examples(60)
+@given(case=cases(), at=st.integers(0, 5), bad=st.booleans())
+def test_a_chunk_that_fails_leaves_the_steps_on_those_before(case, at, bad):
+    case = dataclasses.replace(case, valid=None)
+    with tempfile.TemporaryDirectory() as folder, case.tuned():
+        inputs, parts = case.inputs(folder)
+        chunks = [chunk[: 3 if chunk[2] is not None else 2] for chunk in inputs]
+        n_epochs, n_chunks = divmod(at, len(chunks))
+        n_rows = sum(len(part.y) for part in parts[:n_chunks])
+
+        def run(case, twin, parts):
+            twin.fit(parts, n_epochs, knows_rows=False, in_chunks=True)
+            if n_rows:
+                twin.fit(parts, 1, rows=n_rows, knows_rows=n_epochs > 0, in_chunks=True)
+
+        try:
+            agreement = Agreement(case, parts, run)
+        except Diverged:
+            assume(False)
+        network = case.net.make()
+        trainer = case.trainer(network)
+        wrong = (np.full((2, network.n_in), np.nan), parts[0].y[:1]) if bad else None
+        with pytest.raises((ValueError, OSError)):
+            trainer.fit(Failing(chunks, at, wrong), epochs=9)
+        agreement.check_parameters(network)
+        network.predict(inputs[0][0])
+        with contextlib.suppress(fastnn.DivergenceError):
+            trainer.fit(Failing(chunks, 1000, None), epochs=1)
+        assert np.isfinite(network.parameters).all()
 
 
 # What a callback may not do, by name; each is an error at once.
@@ -530,6 +630,7 @@ def test_a_network_agrees_with_its_twin(case, empty, data):
         before = snapshot(inputs)
         network = case.net.make()
         agreement = Agreement(case, parts, lambda case, twin, parts: twin.outputs(parts[0].X))
+        agreement.magnified = 0.0  # no steps are taken
         exact, rough = agreement.records
         found = network.predict(X, n_threads=1)
         np.testing.assert_array_equal(network.predict(X, n_threads=case.n_threads), found)
