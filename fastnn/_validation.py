@@ -132,9 +132,15 @@ def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X", n_threa
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
     _check_width(array.shape, n_in, name)
-    array = np.ascontiguousarray(array, dtype=None if array.dtype in STORED else dtype)
+    array = _as_laid_out(array, None if array.dtype in STORED else dtype)
     _check_finite(array, dtype, name, n_threads)
     return array
+
+
+def _as_laid_out(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    # As kernels take arrays: one number after the other, each where a number of its size may stand.  Numbers in a file
+    # or a message with a header of odd length do not.
+    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def _check_width(shape: tuple[int, ...], n_in: int, name: str) -> None:
@@ -148,7 +154,8 @@ def _check_width(shape: tuple[int, ...], n_in: int, name: str) -> None:
 def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str, n_threads: int = 1) -> None:
     if values.dtype.kind != "f" or values.size == 0:
         return
-    if values.dtype in FLOATING and np.can_cast(values.dtype, dtype) and all_finite(values, n_threads):
+    taken = values.dtype in FLOATING and np.can_cast(values.dtype, dtype) and values.flags.aligned  # by the kernels
+    if taken and all_finite(values, n_threads):
         return
     # The extremes tell all of it, and cost no array of flags: NaN propagates through both.  Block by block, the values
     # come from memory, or from a disk, once.
@@ -174,11 +181,11 @@ def _check_sparse(X: Any, n_in: int, dtype: np.dtype[Any], name: str) -> CSRRows
         raise ValueError(f"{name} is not a valid CSR matrix: {error}") from None
     _check_finite(csr.data, dtype, name)
     n_stored = int(csr.indptr[-1])
-    data = np.ascontiguousarray(csr.data[:n_stored], dtype=dtype)
+    data = _as_laid_out(csr.data[:n_stored], dtype)
     return CSRRows(
         data * dtype.type(UINT8_SCALE) if csr.dtype == np.uint8 else data,
-        np.ascontiguousarray(csr.indices[:n_stored], dtype=np.int32),
-        np.ascontiguousarray(csr.indptr, dtype=np.int64),
+        _as_laid_out(csr.indices[:n_stored], np.int32),
+        _as_laid_out(csr.indptr, np.int64),
         n_in,
     )
 
