@@ -29,9 +29,19 @@ COPIED = ["fastnn", "tests", "benchmarks", "setup.py", "pyproject.toml", "README
 # What reaches the kernels.
 TESTS = [
     f"tests/test_{name}.py"
-    for name in ("kernels", "bits", "golden", "training", "batch_norm", "optimizers", "objectives", "mapped", "network")
+    for name in (
+        "kernels",
+        "bits",
+        "training",
+        "batch_norm",
+        "optimizers",
+        "objectives",
+        "mapped",
+        "alignment",
+        "network",
+    )
 ]
-TESTS += [name for name in ["tests/test_anything.py"] if (ROOT / name).exists()]
+TESTS += [name for name in ["tests/test_anything.py"] if (ROOT / name).exists()]  # random networks and data
 
 OPTIONS = {
     # Python keeps what it has until it ends, and tests ask for more than there is.
