@@ -308,7 +308,8 @@ def thin_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callabl
     """
     m, n = out.shape
     same = A.dtype == B.dtype == out.dtype and out.dtype in (np.float32, np.float64)
-    if not (same and A.flags.forc and B.flags.forc and out.flags.c_contiguous):
+    aligned_ = A.flags.aligned and B.flags.aligned and out.flags.aligned
+    if not (same and aligned_ and A.flags.forc and B.flags.forc and out.flags.c_contiguous):
         return None
     n_threads = available_threads() if A.size * n >= SMALL_RUN else 1
     if A.flags.c_contiguous:

@@ -358,11 +358,11 @@ class Trainer:
         Parameters
         ----------
         X : (n, n_in) array or scipy.sparse matrix, or an iterable of chunks
-            Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256 (and the
-            network's `input_scale` is that then).  A
-            memory-mapped array (`numpy.memmap`, C-contiguous, of uint8, float32 or float64) stays on the disk: see the
-            notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight), gone through once an
-            epoch: each is trained on in turn, and only one need be in memory.
+            Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256, which the
+            network's `input_scale` keeps.  They are not copied where they need not be, so do not change them during a
+            fit.  A memory-mapped array (`numpy.memmap`, C-contiguous, of uint8, float32 or float64) stays on the disk:
+            see the notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight), gone through
+            once an epoch: each is trained on in turn, and only one need be in memory.
         y : (n,) integer array, or (n, n_out) numbers
             Class of each row, from 0; what the outputs should be, where the network's loss is not cross-entropy.
         epochs : int, default 10
@@ -394,7 +394,8 @@ class Trainer:
             If the log-likelihood or a parameter stops being finite.  The network is then as it was after the
             last good epoch.
         TypeError, ValueError
-            If the input is not as described; nothing has been trained then, but on chunks before a bad one.
+            If the input is not as described; nothing has been trained then.  (Chunks are checked when they come: the
+            network is then as those before have left it.)
         RuntimeError
             If the trainer or the network is in another fit.
 
@@ -771,7 +772,8 @@ class Trainer:
         penalty = chunk.engine.penalty
         if chunk.engine.space.touched is not None:
             total = len(chunk.targets.y) if chunk.targets.weights is None else float(chunk.targets.weights.sum())
-            penalty += total * self.l2 / 2 * float(np.square(self.network.weights[0], dtype=np.float64).sum())
+            with np.errstate(over="ignore"):  # on the way to divergence
+                penalty += total * self.l2 / 2 * float(np.square(self.network.weights[0], dtype=np.float64).sum())
         return penalty
 
     def _gradient(self, chunk: Chunk, steps: Steps) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from fastnn.callbacks import Callback
 from fastnn.kernels import dense, epoch
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.optimizers import step_table
 
 
 @pytest.fixture
@@ -651,3 +652,43 @@ def test_threads_rest_for_longer_and_longer_where_others_want_the_processors(mon
     all_threads, trial, rest = (2, 0.05), (2, _engine.TRIAL_SECONDS), (1, 0.05)
     expected = [all_threads, *4 * [rest], trial, *8 * [rest], trial, *16 * [rest], trial, *16 * [rest]]
     assert chunks == [*expected, trial, all_threads]
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "chunks"])
+def test_a_fit_on_pixels_notes_their_scale(rng, kind):
+    X, y = rng.integers(0, 256, (50, 4), np.uint8), rng.integers(0, 3, 50)
+    network = fastnn.Network([4, 3])
+    trainer = fastnn.Trainer(network)
+    trainer.fit(X / 256, y, epochs=1)
+    assert network.input_scale is None
+    with pytest.raises(ValueError, match="y must hold classes"):
+        trainer.fit(X, y + 3)
+    assert network.input_scale is None
+    data = {"dense": (X, y), "sparse": (sparse.csr_matrix(X), y), "chunks": ([(X, y)],)}[kind]
+    trainer.fit(*data, epochs=1)
+    assert network.input_scale == 1 / 256
+
+
+@pytest.mark.parametrize("update", ["sgd", "adam"])
+@pytest.mark.parametrize("batch_size", [10, 1000])
+def test_a_call_whose_time_is_up_comes_on_and_comes_back(rng, update, batch_size):
+    # Threads may get their processor too late each time.
+    X, y = rng.standard_normal((2000, 5)), rng.integers(0, 3, 2000)
+    network, optimizer = fastnn.Network([5, 4, 3]), fastnn.Adam() if update == "adam" else fastnn.SGD()
+    engine, n_steps = network.engine(2), 2000 // batch_size
+    engine.begin(X, batch_size, update, np.zeros((optimizer.n_slots, network.parameters.size)))
+    engine.restart(Steps(UPDATES[update], step_table(optimizer, np.full(n_steps, 0.01), 0, 0.0, 0.0)))
+    calls = 1
+    while engine.advance(Targets(LOSSES["cross_entropy"], y), None, -1.0):
+        calls += 1
+    assert n_steps <= calls <= max(n_steps, 40)
+    assert engine.rows_done == 2000
+
+
+def test_a_penalty_that_overflows_is_divergence(rng, monkeypatch):
+    monkeypatch.setattr(_engine, "TOUCHED_SHARE", 0)
+    network = fastnn.Network([9, 4], loss="huber")
+    trainer = fastnn.Trainer(network, fastnn.SGD(1e30), 1, l2=0.01)
+    with pytest.raises(fastnn.DivergenceError):
+        trainer.fit(sparse.csr_matrix(np.ones((1, 9))), np.ones((1, 4)), epochs=60)
+    assert np.isfinite(network.parameters).all()

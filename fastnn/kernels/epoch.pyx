@@ -538,18 +538,20 @@ cdef double climb_block(const Model* model, const Batch* batch, Py_ssize_t first
 cdef void climb_lane(const Model* model, const Batch* batch, Py_ssize_t lane, Py_ssize_t n_lanes,
                      const floating* parameters, Py_ssize_t block_rows, floating* work, floating* gradient,
                      Py_ssize_t* done, double* log_likelihood, double deadline, bint cleared) noexcept nogil:
-    # Goes on with one lane of a batch until it is finished or time is up.  cleared: the first weight's gradient is 0
-    # already where it matters.
+    # Goes on with one lane of a batch until it is finished or time is up, by one block at least, or a thread that never
+    # gets its processor in time would not come on.  cleared: the first weight's gradient is 0 already where it matters.
     cdef Py_ssize_t first = batch.n_rows * lane // n_lanes
     cdef Py_ssize_t n_rows = batch.n_rows * (lane + 1) // n_lanes - first
     cdef Py_ssize_t n, at = done[0]
     cdef double beta, sum_ = log_likelihood[0]
-    while at < n_rows and now() < deadline:
+    while at < n_rows:
         n = min(block_rows, n_rows - at)
         beta = 0 if at == 0 else 1
         sum_ += climb_block(model, batch, batch.first + first + at, n, parameters, block_rows, work, gradient, 1,
                             1 if cleared else beta, beta, beta)
         at += n
+        if now() >= deadline:
+            break
     # Once, since what other threads write is in the same line of the cache.
     done[0], log_likelihood[0] = at, sum_
 
@@ -736,6 +738,8 @@ cdef void climb_by_rows(const Model* model, const Batch* run, Py_ssize_t batch_s
         for lane in range(n_lanes):
             position[1 + lane] = 0
             log_likelihood[1 + lane] = 0
+        if now() >= deadline:
+            return
 
 
 cdef unsigned int flush_denormals(unsigned int control, int n_threads) noexcept nogil:
