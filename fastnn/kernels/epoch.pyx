@@ -748,6 +748,7 @@ cdef unsigned int flush_denormals(unsigned int control, int n_threads) noexcept 
     # takes as long as a hundred others.  Returns what stood there.
     cdef unsigned int before = float_control()
     cdef int _
+    set_float_control(control)  # outside, too: LLVM's OpenMP puts back what its caller had before a parallel region
     for _ in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
         set_float_control(control)
     return before
