@@ -5,6 +5,7 @@ Everything above (network, trainer, front doors) trains and predicts through the
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 import time
@@ -274,6 +275,15 @@ kernel_run = _Runs(single_threaded_blas)
 
 #: Trainers and networks that a fit is working on.
 in_use = _InUse()
+
+
+def import_whole(name: str) -> Any:
+    """Return a module, imported here first if need be; no process is forked meanwhile.
+
+    What another thread has imported by half stays so in a child, which would wait for it for ever.
+    """
+    with kernel_run:
+        return importlib.import_module(name)
 
 
 @cache

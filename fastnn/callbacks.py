@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._engine import import_whole
 from fastnn._validation import check_choice, check_integer, check_number, check_path, check_writable
 from fastnn.optimizers import LBFGS
 from fastnn.schedules import Schedule
@@ -206,8 +207,7 @@ class ProgressBar(Callback):
         """Open the bar."""
         self._bar: Any = None
         if self.show or (self.show is None and sys.stderr is not None and sys.stderr.isatty()):
-            from tqdm import tqdm  # takes a while to import
-
+            tqdm = import_whole("tqdm").tqdm  # takes a while to import
             self._bar = tqdm(total=fit.epochs * fit.n_rows or None, unit=" rows", unit_scale=True, dynamic_ncols=True)
             self._describe(fit)
 

@@ -266,8 +266,10 @@ class Network:
         self._parameters[:] = self.check_parameters(values)
 
     def check_parameters(self, values: ArrayLike) -> NDArray[Any]:
-        """Return values as an array (n_parameters,) that the network's parameters can be, or raise ValueError."""
+        """Return values, or a number for all, as an array (n_parameters,) that the parameters can be, or ValueError."""
         array = np.asarray(values)
+        if array.ndim == 0:
+            array = np.broadcast_to(array, self._parameters.shape)
         if array.shape != self._parameters.shape:
             raise ValueError(f"parameters must have shape {self._parameters.shape}, not {array.shape}")
         array = _finite_numbers(array, self.dtype, "parameters")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn._engine import import_whole
 from fastnn._validation import check_activations, check_choice, check_loss, check_number, check_path, check_sizes
 
 FORMAT = 1
@@ -66,8 +67,6 @@ def save_network(
     input_scale: float | None = None,
 ) -> None:
     """Write a network's architecture and its layers: weight (n_in, n_out), bias (n_out,) and what normalises them."""
-    import safetensors.numpy
-
     dtype = layers[0][0].dtype.name
     architecture = {"format": FORMAT, "sizes": sizes, "activation": activations, "loss": loss, "dtype": dtype}
     # Without batch normalisation the file is one that earlier versions read.
@@ -79,16 +78,14 @@ def save_network(
         for names, arrays in zip(tensor_names(len(layers), batch_norm), layers, strict=True)
         for name, array in zip(names, arrays, strict=True)
     }
-    write_atomically(check_path(path), safetensors.numpy.save(tensors, metadata))
+    write_atomically(check_path(path), import_whole("safetensors.numpy").save(tensors, metadata))
 
 
 def save_checkpoint(path: str, content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
     """Write what a fit needs to go on: arrays, and whatever JSON can hold."""
-    import safetensors.numpy
-
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     metadata = {CHECKPOINT_KEY: json.dumps({"format": CHECKPOINT_FORMAT} | content)}
-    write_atomically(path, safetensors.numpy.save(contiguous, metadata))
+    write_atomically(path, import_whole("safetensors.numpy").save(contiguous, metadata))
 
 
 def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -101,17 +98,16 @@ def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
     ValueError
         If it is damaged or no checkpoint; names the file.
     """
-    from safetensors import SafetensorError, safe_open
-
+    safetensors = import_whole("safetensors")
     with open(path, "rb"):  # an unreadable file is an OSError that names it
         pass
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safetensors.safe_open(path, framework="numpy") as file:
             content = json.loads((file.metadata() or {})[CHECKPOINT_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
         if content["format"] != CHECKPOINT_FORMAT:
             raise ValueError(f"its format is {content['format']!r}, not {CHECKPOINT_FORMAT}")
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path} is not a usable checkpoint: {error}") from error
     return content, tensors
 
@@ -137,13 +133,12 @@ def load_network(path: str | os.PathLike[str]) -> tuple[Architecture, list[list[
     ValueError
         If the file is not a network of this package, is damaged or contradicts itself; names the file.
     """
-    from safetensors import SafetensorError, safe_open
-
+    safetensors = import_whole("safetensors")
     path = check_path(path)
     with open(path, "rb"):  # a missing or unreadable file is an OSError that names it
         pass
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safetensors.safe_open(path, framework="numpy") as file:
             architecture = _architecture(file.metadata() or {})
             sizes, _, _, batch_norm, dtype, _ = architecture
             names = tensor_names(len(sizes) - 1, batch_norm)
@@ -160,7 +155,7 @@ def load_network(path: str | os.PathLike[str]) -> tuple[Architecture, list[list[
                 raise ValueError("it holds NaN or infinity")
             if batch_norm and any(layer[-1].min() < 0 for layer in layers[:-1]):
                 raise ValueError("it holds a negative variance")
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path} is not a usable fastnn network: {error}") from error
     return architecture, layers
 

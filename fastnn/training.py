@@ -20,6 +20,7 @@ from fastnn._engine import (
     Rows,
     available_threads,
     choose_storage,
+    import_whole,
     in_use,
     single_threaded_blas,
 )
@@ -789,8 +790,7 @@ class Trainer:
     ) -> None:
         # L-BFGS; what SciPy minimises is minus the objective.  It keeps what it knows of the curvature to itself, so a
         # fit is resumed from its start, and is told again what it had been told, as far as that was kept.
-        from scipy.optimize import minimize
-
+        minimize = import_whole("scipy.optimize").minimize
         chunk, network, optimizer = data.whole, self.network, self.optimizer
         assert chunk is not None
         assert isinstance(optimizer, LBFGS)

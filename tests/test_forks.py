@@ -18,7 +18,11 @@ HEAD = """
     X, y = rng.standard_normal((2000, 30)), rng.integers(0, 3, 2000)
     network = fastnn.Network([30, 100, 3])
     expected = network.predict_proba(X)
-    limits = [library["num_threads"] for library in threadpool_info()]
+
+    def blas_threads():
+        return {library["filepath"]: library["num_threads"] for library in threadpool_info()}
+
+    limits = blas_threads()
 
     def child_is_well(work):
         # Waits for half a minute at most.
@@ -53,7 +57,7 @@ SCRIPTS = {
 
         def work():
             np.testing.assert_array_equal(network.predict_proba(X), expected)
-            assert [library["num_threads"] for library in threadpool_info()] == limits
+            assert blas_threads() == limits, blas_threads()
 
         threads = [threading.Thread(target=predict) for _ in range(2)]
         [thread.start() for thread in threads]
@@ -79,7 +83,7 @@ SCRIPTS = {
                 k += 1
 
         def work():
-            assert [library["num_threads"] for library in threadpool_info()] == limits
+            assert blas_threads() == limits, blas_threads()
             np.testing.assert_array_equal(network.predict_proba(X), expected)
             fastnn.Trainer(trained, n_threads=2).fit(X, y, epochs=1)  # which another thread was training
 
@@ -118,7 +122,7 @@ SCRIPTS = {
                 os._exit(0 if equal else 1)
             assert equal
             assert os.waitpid(fork.child, 0)[1] == 0
-            assert [library["num_threads"] for library in threadpool_info()] == limits
+            assert blas_threads() == limits, blas_threads()
     """,
     "with a compiled function": """
         import fastnn.symbolic as theano
