@@ -80,3 +80,26 @@ def test_no_array_at_odd_addresses_reaches_the_kernels(rng, dtype, monkeypatch):
         trainer.fit(rows, misaligned(X[:, :2]), 1, sample_weight=misaligned(weights))
     assert len(reached) >= 8  # X, y and weights of two fits, and what was looked through
     assert all(array.flags.aligned for array in reached)
+
+
+@pytest.mark.parametrize("borrow", [False, True])
+def test_the_notation(rng, borrow):
+    import fastnn.symbolic as theano
+    import fastnn.symbolic.tensor as T
+
+    X, y = rng.standard_normal((60, 30)), rng.integers(0, 3, 60)
+    found = []
+    for laid in (np.copy, misaligned):
+        x, labels = T.dmatrix("x"), T.lvector("y")
+        data = theano.shared(laid(X), borrow=borrow)
+        W, b = theano.shared(np.zeros((30, 3)), "W"), theano.shared(np.zeros(3), "b")
+        P = T.nnet.softmax(T.dot(x, W) + b)
+        LL = T.mean(T.log(P)[T.arange(P.shape[0]), labels])
+        updates = [(p, p + 0.5 * T.grad(LL, p)) for p in (W, b)]
+        fed = theano.function([x, labels], LL, updates=updates)
+        kept = theano.function([labels], LL, updates=updates, givens={x: data})
+        results = [step for _ in range(4) for step in (fed(laid(X), y), kept(y))]
+        squashed = theano.function([x], T.nnet.sigmoid(x) + T.nnet.softmax(x))
+        found.append([*results, W.get_value(), *(squashed(laid(X)) for _ in range(4))])
+    for here, there in zip(*found, strict=True):
+        np.testing.assert_array_equal(here, there)

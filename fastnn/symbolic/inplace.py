@@ -32,7 +32,7 @@ class InPlace:
             return result if out is None else np.positive(result, out=out)
         if out is None:
             out = np.empty(x.shape, x.dtype)
-        read = [np.ascontiguousarray(array, out.dtype) for array in arrays[:-1]]
+        read = [np.require(array, out.dtype, ["C", "A"]) for array in arrays[:-1]]
         for call in self.calls([*read, x], out):
             call()
         return out
@@ -41,7 +41,7 @@ class InPlace:
         """Return calls, one after the other, that put the result for what is then in the arrays into one."""
         *read, x = arrays
         fitting = out.dtype in KERNEL_DTYPES and all(
-            a.flags.c_contiguous and a.dtype == out.dtype for a in (*read, out)
+            a.flags.c_contiguous and a.flags.aligned and a.dtype == out.dtype for a in (*read, out)
         )
         if not fitting or any(np.may_share_memory(out, array) for array in read):
             return [lambda: np.copyto(out, self(*arrays), "unsafe")]

@@ -237,7 +237,7 @@ class EngineStep:
         source = self.rows
         if source is None:
             assert self._rows_at is not None
-            value = np.ascontiguousarray(values[self._rows_at])
+            value = np.require(values[self._rows_at], requirements=["C", "A"])
             return value, 0, len(value)
 
         # The engine converts floats to its own dtype itself, block by block.
@@ -245,12 +245,12 @@ class EngineStep:
         as_stored = stored in FLOATING and all(each == dtype for each in source.dtypes)
 
         def prepare(array: NDArray[Any]) -> NDArray[Any]:
-            return np.ascontiguousarray(array if as_stored else source.converted(array))
+            return np.require(array if as_stored else source.converted(array), requirements=["C", "A"])
 
         if source.shared.exposed:
             array = source.shared.array
             begin, end = self._range(source, len(array), values)
-            if as_stored and array.flags.c_contiguous and not source.is_fixed:
+            if as_stored and array.flags.c_contiguous and array.flags.aligned and not source.is_fixed:
                 return array, begin, end
             return prepare(array[begin:end]), 0, end - begin
         fixed = source.bounds if source.is_fixed else (None, None)
