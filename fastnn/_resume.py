@@ -194,7 +194,7 @@ def read(
                 continue
             if part == "data":
                 raise ValueError(f"{path} was written in a fit of other data: {name} is not the same")
-            hint = ": results would be rounded in another way, which resume_exactly=False allows"
+            hint = ": results would be rounded in another way, which resume_exactly=False (--no-resume-exactly) allows"
             raise ValueError(
                 f"{path} was written with {name}={there[part].get(name)!r}, but here it is {value!r}"
                 f"{hint if part == 'rounding' else ''}"

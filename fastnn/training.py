@@ -553,7 +553,7 @@ class Trainer:
                 try:
                     callback.restore(written.callbacks.get(key, {}))
                 except _resume.FAILURES as error:
-                    raise ValueError(f"the checkpoint does not hold what {key} needs: {error!r}") from error
+                    raise ValueError(f"the checkpoint does not hold what {key} needs: {error}") from error
         self.network.parameters[:], self._state[...] = written.parameters, written.state
         self._n_steps, self._curve = written.n_steps, written.curve
         self._generator.bit_generator.state = written.generator
