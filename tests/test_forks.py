@@ -148,8 +148,8 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_children_work(kind):
+def test_children_work(kind, tmp_path):
     script = textwrap.dedent(HEAD) + textwrap.dedent(SCRIPTS[kind])
     command = [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", script]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
     assert found.returncode == 0, found.stderr

@@ -188,7 +188,9 @@ def test_another_instruction_set_is_named(path):
     def run(instruction_set, epochs, exactly="exactly"):
         command = [sys.executable, "-c", SCRIPT, path, str(epochs), exactly]
         environment = os.environ | {"FASTNN_INSTRUCTION_SET": instruction_set}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, cwd=os.path.dirname(path)
+        )
 
     best, *_, worst = kernels.AVAILABLE
     assert run(best, 2).returncode == 0

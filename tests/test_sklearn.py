@@ -854,7 +854,9 @@ X, y = np.eye(3), [0, 1, 2]
 model = MLPClassifier((3,), max_iter=1, n_threads=1, callbacks=[Fork()])
 model.fit(X, y)
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert done.stdout == "7\n"
 
 

@@ -224,7 +224,7 @@ def test_a_device_or_a_pipe_is_written_to_and_stays(network, tmp_path):
     assert content == (tmp_path / "net").read_bytes()
     assert check_writable("/dev/null") == "/dev/null"
     script = f"import fastnn; fastnn.Network.load({str(tmp_path / 'net')!r}).save('/dev/stdout')"
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60, cwd=tmp_path)
     assert done.stdout == content
     (tmp_path / "link").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
