@@ -361,9 +361,9 @@ class Trainer:
         X : (n, n_in) array or scipy.sparse matrix, or an iterable of chunks
             Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256, which the
             network's `input_scale` keeps.  They are not copied where they need not be, so do not change them during a
-            fit.  A memory-mapped array (`numpy.memmap`, C-contiguous, of uint8, float32 or float64) stays on the disk:
-            see the notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight), gone through
-            once an epoch: each is trained on in turn, and only one need be in memory.
+            fit.  A memory-mapped array (`numpy.memmap`, C-contiguous and aligned, of uint8, float32 or float64) stays
+            on the disk: see the notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight),
+            gone through once an epoch: each is trained on in turn, and only one need be in memory.
         y : (n,) integer array, or (n, n_out) numbers
             Class of each row, from 0; what the outputs should be, where the network's loss is not cross-entropy.
         epochs : int, default 10
