@@ -188,7 +188,8 @@ class _Runs:
     def __enter__(self) -> None:
         me = threading.get_ident()
         with self._changed:
-            self._changed.wait_for(lambda: self._n_forks == 0 or me in self._within)
+            if self._n_forks > 0 and me not in self._within:
+                self._changed.wait_for(lambda: self._n_forks == 0)
             self._within[me] += 1
         self._blas_limit.__enter__()
 
@@ -196,7 +197,8 @@ class _Runs:
         self._blas_limit.__exit__()
         with self._changed:
             _leave(self._within)
-            self._changed.notify_all()
+            if self._n_forks > 0:
+                self._changed.notify_all()
 
     def _before_fork(self) -> None:
         self._changed.acquire()

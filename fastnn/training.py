@@ -159,7 +159,7 @@ def _check_network(trainer: Trainer, value: Any) -> Network:
     if not isinstance(value, Network):
         raise TypeError(f"network must be a fastnn.Network, not {type(value).__name__}")
     present = vars(trainer).get("network", value)
-    if repr(value) != repr(present):
+    if value is not present and repr(value) != repr(present):
         raise ValueError(f"network must be like the trainer's present one, {present!r}, not {value!r}")
     return value
 
@@ -333,7 +333,7 @@ class Trainer:
         self._source: _resume.Source | None = None  # data of the fit under way
 
     def __setattr__(self, name: str, value: Any) -> None:
-        check = self._settings.get(name)
+        check = None if name.startswith("_") else self._settings.get(name)
         if check is not None:
             if self in in_use:
                 raise RuntimeError(
@@ -707,7 +707,8 @@ class Trainer:
         return Epoch(self.network.parameters.copy(), self._state.copy(), self._n_steps, learning_rate)
 
     def _tell_chunk(self, fit: Fit, callbacks: list[Callback]) -> None:
-        with self.network.read_only():  # the engine may hold the parameters in another layout meanwhile
+        # The engine may hold the parameters in another layout meanwhile; the progress bar looks at none.
+        with self.network.read_only() if self.callbacks else nullcontext():
             for callback in callbacks:
                 callback.on_chunk(fit)
 
