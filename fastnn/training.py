@@ -732,7 +732,7 @@ class Trainer:
         try:
             with chunk.read_ahead(order) as reach:
                 reach(engine.rows_done)
-                while self._advance(chunk, run, targets, order):
+                while self._advance(chunk, targets, order):
                     reach(engine.rows_done)
                     fit.note(rows_done=run.rows + engine.rows_done)
                     if self.callbacks:  # they may look at the network
@@ -754,7 +754,7 @@ class Trainer:
         run.log_likelihood += engine.log_likelihood
         run.penalty += self._penalty(chunk)
 
-    def _advance(self, chunk: Chunk, run: Epoch, targets: Targets, order: NDArray[np.intp] | None) -> bool:
+    def _advance(self, chunk: Chunk, targets: Targets, order: NDArray[np.intp] | None) -> bool:
         # Train for a while, and return whether the chunk goes on.
         try:
             if chunk.engine.advance(targets, order, CHUNK_SECONDS):
