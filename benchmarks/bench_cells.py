@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastnn._engine import blas_libraries
 from fastnn.benchmark.cells import CELLS, LEARNING_RATE, Cell
 from fastnn.benchmark.peers import AUTOMATIC, PEERS, Epoch, Peer, start
 from fastnn.benchmark.timing import PAUSE, PEAK, Contest
+from fastnn.engine.threads import blas_libraries
 
 # What a peer warns of, and what pytest would make an error of, is its own affair.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 from fastnn import kernels
-from fastnn._engine import available_threads, blas_libraries
+from fastnn.engine.threads import available_threads, blas_libraries
 from fastnn.kernels import _cpu, epoch
 
 

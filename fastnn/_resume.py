@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from fastnn import kernels
 from fastnn._config import blas_name
-from fastnn._engine import Rows
 from fastnn._validation import check_choice, check_integer, check_number
 from fastnn.callbacks import Callback, History
+from fastnn.engine.rows import Rows
 from fastnn.kernels import _cpu
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows

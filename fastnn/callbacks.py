@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._engine import import_whole
 from fastnn._validation import check_choice, check_integer, check_number, check_path, check_writable
+from fastnn.engine.threads import import_whole
 from fastnn.optimizers import LBFGS
 from fastnn.schedules import Schedule
 from fastnn.storage import write_atomically

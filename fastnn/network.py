@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnn import storage
-from fastnn._engine import Engine, Rows, available_threads
 from fastnn._validation import (
     check_activations,
     check_choice,
@@ -27,6 +26,9 @@ from fastnn._validation import (
     check_threads,
     check_weights,
 )
+from fastnn.engine.local import Engine
+from fastnn.engine.rows import Rows
+from fastnn.engine.threads import available_threads
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
 from fastnn.kernels.epoch import Architecture
 from fastnn.kernels.losses import LOSSES, Targets, inplace_loss

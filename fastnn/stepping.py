@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._engine import CHUNK_SECONDS, Engine, Rows, available_threads
+from fastnn import tuning
+from fastnn.engine.local import Engine
+from fastnn.engine.rows import Rows
+from fastnn.engine.threads import available_threads
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
@@ -64,7 +67,7 @@ class GradientSteps:
         engine.restart(Steps(UPDATES["sgd"], np.array([[*self._penalties, 0.0, rate]])))
         targets = Targets(LOSSES["cross_entropy"], y)
         order = None if whole else self._numbers[first : first + n]
-        while engine.advance(targets, order, CHUNK_SECONDS):
+        while engine.advance(targets, order, tuning.CHUNK_SECONDS):
             pass
         return engine.log_likelihood / n, engine.penalty / n
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._engine import import_whole
 from fastnn._validation import check_activations, check_choice, check_loss, check_number, check_path, check_sizes
+from fastnn.engine.threads import import_whole
 
 FORMAT = 1
 KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes

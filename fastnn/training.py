@@ -13,17 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn import _resume
-from fastnn._engine import (
-    CHUNK_SECONDS,
-    Engine,
-    Rows,
-    available_threads,
-    choose_storage,
-    import_whole,
-    in_use,
-    single_threaded_blas,
-)
+from fastnn import _resume, tuning
 from fastnn._mapped import MappedRows, stay_on_disk
 from fastnn._validation import (
     check_choice,
@@ -35,6 +25,9 @@ from fastnn._validation import (
     check_threads,
 )
 from fastnn.callbacks import Callback, Checkpoint, Fit, History, ProgressBar
+from fastnn.engine.local import Engine
+from fastnn.engine.rows import Rows, choose_storage
+from fastnn.engine.threads import available_threads, import_whole, in_use, single_threaded_blas
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import UINT8_SCALE, CSRRows, draw_order
 from fastnn.kernels.updates import UPDATES, Steps
@@ -757,7 +750,7 @@ class Trainer:
     def _advance(self, chunk: Chunk, targets: Targets, order: NDArray[np.intp] | None) -> bool:
         # Train for a while, and return whether the chunk goes on.
         try:
-            if chunk.engine.advance(targets, order, CHUNK_SECONDS):
+            if chunk.engine.advance(targets, order, tuning.CHUNK_SECONDS):
                 return True
             self._check_still_finite(chunk)
         except FloatingPointError:

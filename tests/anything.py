@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import fastnn
-from fastnn import _engine, _mapped, reference
+from fastnn import _mapped, reference, tuning
 from fastnn._mapped import MappedRows
 from fastnn.kernels.epoch import Architecture, Space
 from fastnn.kernels.losses import LOSSES, Targets
@@ -203,13 +203,13 @@ def snapshot(given: Any) -> Any:
 
 # Constants of the engine that make small data take the ways of large ones.
 TUNINGS = {
-    "teams": {(_engine, "SMALL_RUN"): 0, (_engine, "PARALLEL_BYTES"): 0},
-    "blocks": {(_engine, "BLOCK_ROWS"): (3, 5), (_engine, "FEWEST_BLOCK_ROWS"): 1, (_engine, "FORWARD_PRODUCT"): 50},
-    "sorted": {(_engine, "SORTED_ONCE"): ((0, 0),), (_engine, "SORTED_EACH_TIME"): ((0, 0),)},
-    "touched": {(_engine, "TOUCHED_SHARE"): 0},
-    "along the inputs": {(_engine, "DENSE_INPUTS"): 2},
-    "in panels": {(_engine, "DENSE_INPUTS"): 2, (_engine, "WIDE_UNITS"): 2},
-    "short samples": {(_engine, "DENSITY_SAMPLE"): 3, (_engine, "LOOKED_THROUGH"): 16},
+    "teams": {(tuning, "SMALL_RUN"): 0, (tuning, "PARALLEL_BYTES"): 0},
+    "blocks": {(tuning, "BLOCK_ROWS"): (3, 5), (tuning, "FEWEST_BLOCK_ROWS"): 1, (tuning, "FORWARD_PRODUCT"): 50},
+    "sorted": {(tuning, "SORTED_ONCE"): ((0, 0),), (tuning, "SORTED_EACH_TIME"): ((0, 0),)},
+    "touched": {(tuning, "TOUCHED_SHARE"): 0},
+    "along the inputs": {(tuning, "DENSE_INPUTS"): 2},
+    "in panels": {(tuning, "DENSE_INPUTS"): 2, (tuning, "WIDE_UNITS"): 2},
+    "short samples": {(tuning, "DENSITY_SAMPLE"): 3, (tuning, "LOOKED_THROUGH"): 16},
     "on the disk": {(_mapped, "PIECE_BYTES"): 100, (_mapped, "WINDOW_BYTES"): 400},
 }
 

@@ -34,7 +34,8 @@ import numpy as np
 import scipy.sparse
 
 import fastnn
-from fastnn import SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, _engine, _mapped, kernels
+from fastnn import SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, _mapped, kernels, tuning
+from fastnn.engine.threads import blas_libraries
 from fastnn.kernels import epoch, layouts
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import LOSSES
@@ -274,7 +275,7 @@ def digest(*arrays: Any) -> str:
     return content.hexdigest()[:16]
 
 
-def run(situation: Situation, n_threads: int = 1, seconds: float = _engine.CHUNK_SECONDS) -> Result:
+def run(situation: Situation, n_threads: int = 1, seconds: float = tuning.CHUNK_SECONDS) -> Result:
     """Train for two epochs, and hash what comes of it; seconds is how long the kernels run at a time."""
     ways: set[Way] = set()
     features: set[str] = set()
@@ -289,8 +290,8 @@ def run(situation: Situation, n_threads: int = 1, seconds: float = _engine.CHUNK
 
     with (
         mock.patch.object(epoch, "train", watch),
-        mock.patch.object(_engine, "SMALL_RUN", 0),  # or one thread does it
-        mock.patch.object(fastnn.training, "CHUNK_SECONDS", seconds),
+        mock.patch.object(tuning, "SMALL_RUN", 0),  # or one thread does it
+        mock.patch.object(tuning, "CHUNK_SECONDS", seconds),
         mock.patch.object(_mapped, "PIECE_BYTES", 1 << 10),
         mock.patch.object(_mapped, "WINDOW_BYTES", 1 << 12),
     ):
@@ -356,7 +357,7 @@ def machine() -> dict[str, Any]:
     """What the bits depend on beside fastnn itself."""
     blas = [
         {name: library[name] for name in ("internal_api", "version", "architecture") if name in library}
-        for library in _engine.blas_libraries()
+        for library in blas_libraries()
     ]
     return {"processor": platform.processor() or platform.machine(), "BLAS": blas, "NumPy": np.__version__}
 

@@ -110,7 +110,7 @@ class Fitting:
             pairs = {"X": X}
         validation = dense(50, self.sizes[0], seed=5)
         # Chunks as short as a batch or two.
-        with mock.patch.object(fastnn.training, "CHUNK_SECONDS", 2e-4):
+        with mock.patch.object(fastnn.tuning, "CHUNK_SECONDS", 2e-4):
             history = trainer.fit(**pairs, epochs=self.epochs, validation=validation, resume=folder / CHECKPOINT)
         kept = {name: values for name, values in history.columns().items() if name != "seconds"}
         told = (folder / HISTORY).read_text().splitlines()

@@ -126,7 +126,7 @@ def run(kind: str, folder: Path, cc: str, instruction_set: str, arguments: list[
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> Any:
-    """Return zeros as `fastnn._engine.aligned` does, with nothing behind their end that an error could hide in."""
+    """Return zeros as `fastnn.engine.rows.aligned` does, with nothing behind their end that an error could hide in."""
     import numpy as np
 
     size = int(np.prod(shape)) * dtype.itemsize
@@ -143,9 +143,9 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> Any:
 
 def pytest_configure() -> None:
     """As a plugin of the tests: have the work space end where it ends."""
-    from fastnn import _engine
+    from fastnn.engine import local
 
-    _engine.aligned = aligned
+    local.aligned = aligned
 
 
 def main(arguments: list[str] | None = None) -> int:

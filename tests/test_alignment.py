@@ -5,8 +5,9 @@ import pytest
 import scipy.sparse
 
 import fastnn
-from fastnn import _engine, _validation
+from fastnn import _validation
 from fastnn.callbacks import Callback
+from fastnn.kernels import epoch
 
 
 def misaligned(array):
@@ -61,7 +62,7 @@ def test_no_array_at_odd_addresses_reaches_the_kernels(rng, dtype, monkeypatch):
     # x86 forgives most of it, so that bits alone would not tell.
     reached = []
 
-    train, all_finite = _engine.epoch.train, _validation.all_finite
+    train, all_finite = epoch.train, _validation.all_finite
 
     def watch_train(X, targets, *others):
         reached.extend([X, targets.y, targets.weights] if isinstance(X, np.ndarray) else [*X[:3], targets.y])
@@ -71,7 +72,7 @@ def test_no_array_at_odd_addresses_reaches_the_kernels(rng, dtype, monkeypatch):
         reached.append(values)
         return all_finite(values, *others)
 
-    monkeypatch.setattr(_engine.epoch, "train", watch_train)
+    monkeypatch.setattr(epoch, "train", watch_train)
     monkeypatch.setattr(_validation, "all_finite", watch_finite)
     X, weights = rng.standard_normal((90, 20)).astype(dtype), rng.uniform(0.5, 1.5, 90)
     for rows in (misaligned(X), misaligned_csr(scipy.sparse.csr_matrix(X * (X > 1)))):

@@ -26,8 +26,8 @@ from sklearn.exceptions import NotFittedError
 
 import fastnn
 import fastnn.sklearn
-from fastnn._engine import Engine
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
+from fastnn.engine.local import Engine
 
 # DIA matrices of many diagonals.
 pytestmark = pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")

@@ -258,7 +258,7 @@ def test_early_stopping_puts_the_best_statistics_back(rng):
 
 @pytest.mark.parametrize("stored", ["dense", "sparse"])
 def test_resuming_within_an_epoch_gives_the_same_bits(rng, tmp_path, monkeypatch, stored):
-    monkeypatch.setattr("fastnn.training.CHUNK_SECONDS", 0.0003)  # several in an epoch
+    monkeypatch.setattr("fastnn.tuning.CHUNK_SECONDS", 0.0003)  # several in an epoch
     X, y, _ = draw(rng, n=4000, n_in=70)
     X = ROWS[stored](X)
     path = tmp_path / "checkpoint"

@@ -113,7 +113,7 @@ SCRIPT = """
                 print("iteration", flush=True)
 
     kind, path = sys.argv[1:]
-    fastnn.training.CHUNK_SECONDS = 0.002 if kind == "large" else 0.0003  # several in an epoch
+    fastnn.tuning.CHUNK_SECONDS = 0.002 if kind == "large" else 0.0003  # several in an epoch
     rng = np.random.default_rng(0)
     options, validation = {}, None
     X, y = rng.random((12_000, 60)).astype("float32"), rng.integers(0, 3, 12_000)

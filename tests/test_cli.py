@@ -617,7 +617,7 @@ def test_mistakes_end_in_one_line_and_status_2(run, model, tmp_path, arguments, 
 
 def test_divergence_after_a_good_epoch_saves_that(run, monkeypatch):
     # The second epoch is made to fail: such a learning rate would depend on rounding.
-    original = fastnn._engine.Engine.advance
+    original = fastnn.engine.local.Engine.advance
     calls = []
 
     def advance(self, *arguments):
@@ -627,7 +627,7 @@ def test_divergence_after_a_good_epoch_saves_that(run, monkeypatch):
             raise FloatingPointError
         return goes_on
 
-    monkeypatch.setattr("fastnn._engine.Engine.advance", advance)
+    monkeypatch.setattr("fastnn.engine.local.Engine.advance", advance)
     status, out, err = run(*FAST[:-1], "5", "--save", "net.safetensors")
     assert status == 2
     assert "the network is as it was after epoch 1" in err

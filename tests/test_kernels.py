@@ -9,7 +9,7 @@ from scipy import sparse as scipy_sparse
 from scipy import special
 
 from fastnn import reference
-from fastnn._engine import sort_blocks, to_csr
+from fastnn.engine.rows import sort_blocks, to_csr
 from fastnn.kernels import (
     activations,
     affine,

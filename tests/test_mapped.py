@@ -83,7 +83,7 @@ def test_what_is_copied_does_not_stay_on_the_disk(data):
 
 def test_windows_are_read_before_they_are_trained_on(data, monkeypatch):
     X, y = data
-    monkeypatch.setattr("fastnn.training.CHUNK_SECONDS", 1e-4)  # a few batches at a time
+    monkeypatch.setattr("fastnn.tuning.CHUNK_SECONDS", 1e-4)  # a few batches at a time
     read, pieces = [], MappedRows._pieces
     monkeypatch.setattr(MappedRows, "_pieces", lambda *given: read.append(given[2]) or pieces(*given))
 

@@ -75,7 +75,7 @@ def test_a_fit_that_was_ended_stays_ended(data, path, ended_by):
 
 
 def test_a_stop_within_an_epoch_is_kept_for_its_end(data, path, monkeypatch):
-    monkeypatch.setattr("fastnn.training.CHUNK_SECONDS", 1e-5)
+    monkeypatch.setattr("fastnn.tuning.CHUNK_SECONDS", 1e-5)
     X, y = np.tile(data[0], (20, 1)), np.tile(data[1], 20)
 
     with pytest.raises(RuntimeError, match="power"):
@@ -89,7 +89,7 @@ def test_a_stop_within_an_epoch_is_kept_for_its_end(data, path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["sgd", "schedule"])
 def test_a_learning_rate_that_a_callback_set_is_kept(data, path, monkeypatch, kind):
-    monkeypatch.setattr("fastnn.training.CHUNK_SECONDS", 1e-5)
+    monkeypatch.setattr("fastnn.tuning.CHUNK_SECONDS", 1e-5)
     X, y = np.tile(data[0], (20, 1)), np.tile(data[1], 20)
     rate = 0.1 if kind == "sgd" else fastnn.schedules.Cosine(0.1, 4)
 
@@ -305,7 +305,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_checkpoints_are_refused_and_change_nothing(data, path, monkeypatch, kind):
-    monkeypatch.setattr("fastnn.training.CHUNK_SECONDS", 1e-5)
+    monkeypatch.setattr("fastnn.tuning.CHUNK_SECONDS", 1e-5)
     X, y = np.tile(data[0], (20, 1)), np.tile(data[1], 20)
     with pytest.raises(RuntimeError, match="power"):
         make(path, Crash(path)).fit(X, y, epochs=3)
@@ -326,7 +326,7 @@ def test_hostile_checkpoints_are_refused_and_change_nothing(data, path, monkeypa
 
 @pytest.mark.parametrize("damage", ["count", "repeated", "outside", "late", "unknown"])
 def test_hostile_records_of_touched_columns_are_refused(path, rng, monkeypatch, damage):
-    monkeypatch.setattr("fastnn.training.CHUNK_SECONDS", 1e-5)
+    monkeypatch.setattr("fastnn.tuning.CHUNK_SECONDS", 1e-5)
     X, y = scipy.sparse.random(2000, 500, 0.002, "csr", random_state=0), rng.integers(0, 3, 2000)
 
     def trainer(*callbacks):

@@ -27,8 +27,8 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 import fastnn
-from fastnn._engine import Engine
 from fastnn.callbacks import Callback
+from fastnn.engine.local import Engine
 from fastnn.sklearn import MLPClassifier, MLPRegressor, SoftmaxClassifier
 
 # Fits that are compared epoch by epoch end before they converge.

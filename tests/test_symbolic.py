@@ -17,7 +17,7 @@ from scipy.special import expit, softmax
 
 import fastnn.symbolic as theano
 import fastnn.symbolic.tensor as T
-from fastnn._engine import thin_product
+from fastnn.engine.rows import thin_product
 from fastnn.symbolic import execution, ops
 from fastnn.symbolic.graph import Type, sort
 

@@ -18,9 +18,10 @@ from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import fastnn
-from fastnn import _engine, training
-from fastnn._engine import available_threads
+from fastnn import tuning
 from fastnn.callbacks import Callback
+from fastnn.engine import local
+from fastnn.engine.threads import available_threads
 from fastnn.kernels import dense, epoch
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.updates import UPDATES, Steps
@@ -146,7 +147,7 @@ def test_sorting_shuffled_sparse_rows_changes_no_bits(monkeypatch, rng, dtype, o
     X, y = rng.random((201, 60)) * (rng.random((201, 60)) < 0.4), rng.integers(0, 3, 201)
     results = []
     for fewest in (0, np.inf):  # non-zeros from which on they are sorted: always, never
-        monkeypatch.setattr(_engine, "SORTED_EACH_TIME", ((fewest, 0),))
+        monkeypatch.setattr(tuning, "SORTED_EACH_TIME", ((fewest, 0),))
         for n_threads in (1, 2, 3, 4):
             options = {"batch_size": 20, "n_threads": n_threads, "sparse": True}
             results.append(fit(X, y, (60, width, 3), 2, dtype, optimizer, **options)[0].parameters)
@@ -411,7 +412,7 @@ def test_an_interrupted_full_batch_step_was_not_taken(data, monkeypatch):
                 signal.raise_signal(signal.SIGINT)
 
     whole = fastnn.Trainer(network, callbacks=[Interrupt()])
-    monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-4)
+    monkeypatch.setattr(tuning, "CHUNK_SECONDS", 1e-4)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         history = whole.fit(X, y, epochs=1)
@@ -428,7 +429,7 @@ def test_an_interrupted_epoch_keeps_the_steps_that_were_taken(rng, monkeypatch, 
     # There are more rows than two of the shortened chunks could take.
     X, y = rng.standard_normal((20_000, 80)), rng.integers(0, 3, 20_000)
     network, same = fastnn.Network([80, 3]), fastnn.Network([80, 3])
-    monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-4)
+    monkeypatch.setattr(tuning, "CHUNK_SECONDS", 1e-4)
     seen = []
 
     class Interrupt(Callback):
@@ -473,7 +474,7 @@ def test_an_interrupted_epoch_of_very_sparse_rows_is_brought_up_to_date(rng, mon
     X = sparse.random_array((900, 400), density=0.004, format="csr", rng=rng)
     y = rng.integers(0, 3, 900)
     network, other = fastnn.Network([400, 3]), fastnn.Network([400, 3])
-    monkeypatch.setattr(training, "CHUNK_SECONDS", 1e-5)
+    monkeypatch.setattr(tuning, "CHUNK_SECONDS", 1e-5)
     done = []
 
     class Interrupt(Callback):
@@ -501,10 +502,10 @@ def test_threads_that_get_no_processor_rest_for_a_while(rng, monkeypatch, busy, 
         used.append(arguments[-1])
         return original(*arguments)
 
-    original = _engine.epoch.train
-    monkeypatch.setattr(_engine.epoch, "train", train)
-    monkeypatch.setattr(_engine.time, "perf_counter", lambda: float(next(clock) // 2))
-    monkeypatch.setattr(_engine.time, "process_time", lambda: busy * (next(clock) // 2))
+    original = local.epoch.train
+    monkeypatch.setattr(local.epoch, "train", train)
+    monkeypatch.setattr(local.time, "perf_counter", lambda: float(next(clock) // 2))
+    monkeypatch.setattr(local.time, "process_time", lambda: busy * (next(clock) // 2))
     engine = network.engine(2)
     engine.begin(X, 100, "sgd")
     targets = Targets(LOSSES["cross_entropy"], y)
@@ -636,7 +637,7 @@ def test_threads_rest_for_longer_and_longer_where_others_want_the_processors(mon
 
     monkeypatch.setattr(epoch, "train", train)
     monkeypatch.setattr(
-        _engine, "time", SimpleNamespace(perf_counter=lambda: clock.wall, process_time=lambda: clock.busy)
+        local, "time", SimpleNamespace(perf_counter=lambda: clock.wall, process_time=lambda: clock.busy)
     )
     net = fastnn.Network([784, 40, 3], dtype="float32")
     engine = net.engine(2)
@@ -649,7 +650,7 @@ def test_threads_rest_for_longer_and_longer_where_others_want_the_processors(mon
     processors = 2.0
     for _ in range(2):
         engine.advance(targets, None, 0.05)
-    all_threads, trial, rest = (2, 0.05), (2, _engine.TRIAL_SECONDS), (1, 0.05)
+    all_threads, trial, rest = (2, 0.05), (2, tuning.TRIAL_SECONDS), (1, 0.05)
     expected = [all_threads, *4 * [rest], trial, *8 * [rest], trial, *16 * [rest], trial, *16 * [rest]]
     assert chunks == [*expected, trial, all_threads]
 
@@ -686,7 +687,7 @@ def test_a_call_whose_time_is_up_comes_on_and_comes_back(rng, update, batch_size
 
 
 def test_a_penalty_that_overflows_is_divergence(rng, monkeypatch):
-    monkeypatch.setattr(_engine, "TOUCHED_SHARE", 0)
+    monkeypatch.setattr(tuning, "TOUCHED_SHARE", 0)
     network = fastnn.Network([9, 4], loss="huber")
     trainer = fastnn.Trainer(network, fastnn.SGD(1e30), 1, l2=0.01)
     with pytest.raises(fastnn.DivergenceError):

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastnn
-from fastnn._engine import available_threads
 from fastnn.benchmark.cells import LEARNING_RATE, Cell
+from fastnn.engine.threads import available_threads
 
 Epoch = Callable[[], float]
 Peer = Callable[[Cell, NDArray[Any], NDArray[Any]], Epoch]

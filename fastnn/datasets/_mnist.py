@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastnn._engine import aligned
 from fastnn._validation import STORED, check_choice, check_path
 from fastnn.datasets._idx import MAX_BYTES, most_bytes, open_maybe_gzip, read_idx
 from fastnn.datasets._pickle import load_arrays
+from fastnn.engine.rows import aligned
 from fastnn.kernels.rows import UINT8_SCALE
 
 EMBEDDED = Path(__file__).parent / "data"

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._engine import Rows, available_threads, choose_storage
+from fastnn.engine.rows import Rows, choose_storage
+from fastnn.engine.threads import available_threads
 from fastnn.network import Network
 from fastnn.stepping import GradientSteps
 from fastnn.symbolic import ops

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastnn._engine import thin_product
+from fastnn.engine.rows import thin_product
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation, inplace_backprop_activation
 from fastnn.kernels.softmax import inplace_backprop_softmax, inplace_log_softmax, inplace_softmax
 from fastnn.kernels.ufuncs import sum_of_scaled

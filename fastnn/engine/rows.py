@@ -1,0 +1,90 @@
+"""Rows of data, made ready for the kernels: dense or sparse, looked through, sorted by column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn import tuning
+from fastnn.engine.threads import available_threads, forks
+from fastnn.kernels import dense, sparse
+from fastnn.kernels import rows as kernel_rows
+from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.sparse import SortedBlocks
+
+Rows = NDArray[Any] | CSRRows
+
+
+def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return zeros that begin a line of the cache, so that vectors do not straddle two."""
+    memory = np.zeros(int(np.prod(shape)) * dtype.itemsize + tuning.LINE_BYTES, np.uint8)
+    begin = -memory.ctypes.data % tuning.LINE_BYTES
+    return memory[begin : begin + len(memory) - tuning.LINE_BYTES].view(dtype).reshape(shape)
+
+
+def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows:
+    """Dense rows as CSRRows of dtype."""
+    n, n_in = X.shape
+    indptr = np.empty(n + 1, np.int64)
+    sparse.count_nonzeros(X, indptr, n_threads)
+    data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
+    sparse.fill_nonzeros(X, indptr, data, indices, n_threads)
+    return CSRRows(data, indices, indptr, n_in)
+
+
+def thin_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callable[[], None] | None:
+    """Return a call that puts A (m, k) @ B (k, n) into out (m, n) by the kernels, for few n; None if they cannot.
+
+    A and B are stored by rows or by columns.  The results do not depend on the number of threads.
+    """
+    m, n = out.shape
+    same = A.dtype == B.dtype == out.dtype and out.dtype in (np.float32, np.float64)
+    aligned_ = A.flags.aligned and B.flags.aligned and out.flags.aligned
+    if not (same and aligned_ and A.flags.forc and B.flags.forc and out.flags.c_contiguous):
+        return None
+    n_threads = available_threads() if A.size * n >= tuning.SMALL_RUN else 1
+    if A.flags.c_contiguous:
+        W, b = np.empty((n, len(B)), B.dtype), np.zeros(n, B.dtype)
+
+        def forward() -> None:
+            np.copyto(W, B.T)
+            dense.dense_affine(A, W, b, out, forks.usable_threads(n_threads))
+
+        return forward
+    G = np.empty((n, m), out.dtype)
+
+    def backward() -> None:
+        dense.backprop_dense_weight(A.T, np.ascontiguousarray(B), G, 1.0, 0.0, forks.usable_threads(n_threads))
+        np.copyto(out, G.T)
+
+    return backward
+
+
+def all_finite(values: NDArray[Any], n_threads: int) -> bool:
+    """Whether float32 or float64 numbers are neither infinite nor NaN."""
+    n_threads = forks.usable_threads(n_threads) if values.nbytes > tuning.PARALLEL_BYTES else 1
+    bits = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
+    # Piece by piece, for Ctrl-C: they may come from a disk.
+    pieces = (bits[begin : begin + tuning.LOOKED_THROUGH] for begin in range(0, len(bits), tuning.LOOKED_THROUGH))
+    return all(kernel_rows.all_finite(piece, n_threads) for piece in pieces)
+
+
+def choose_storage(rows: Rows, dtype: np.dtype[Any], sparse: Any, n_threads: int) -> Rows:
+    """Rows as CSRRows of dtype where they are to be taken for sparse, or with "auto" where that will be faster."""
+    if isinstance(rows, CSRRows):
+        return rows
+    if sparse == "auto":
+        sample = rows[:: max(1, len(rows) // tuning.DENSITY_SAMPLE)]
+        sparse = bool(np.count_nonzero(sample) < tuning.SPARSE_DENSITY * sample.size)
+    return to_csr(rows, dtype, forks.usable_threads(n_threads)) if sparse else rows
+
+
+def sort_blocks(X: CSRRows, bounds: NDArray[np.int64], n_threads: int = 1) -> SortedBlocks:
+    """Sort the non-zeros of each block of rows, from one bound to the next, by pairs of columns."""
+    entries = np.empty(len(X.data), [("values", X.dtype, 2), ("row", np.int32)])
+    starts = np.empty((len(bounds) - 1, (X.n_columns + 1) // 2 + 2), np.int32)
+    sparse.sort_blocks(X, bounds, entries, starts, n_threads)
+    return SortedBlocks(entries, starts, bounds)

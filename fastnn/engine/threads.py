@@ -1,0 +1,214 @@
+"""Threads: how many there are, which fits and runs of kernels are under way in them, and what a fork does to these."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from fastnn import tuning
+from fastnn.kernels import epoch
+
+
+def available_threads() -> int:
+    """Threads to use by default: the processors this process may run on, at most OMP_NUM_THREADS."""
+    if not epoch.HAS_OPENMP:
+        return 1
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        available = os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
+
+
+class _Forks:
+    """Knows whether this process was forked from one whose threads had started.
+
+    GNU's OpenMP does not survive that: its threads are gone in the child, and a parallel region would wait for
+    them for ever.  The child then works on one thread, with the same results.
+    """
+
+    def __init__(self) -> None:
+        self.threads_started = False
+        self.threads_lost = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
+
+    def _in_child(self) -> None:
+        self.threads_lost = self.threads_lost or self.threads_started
+
+    def usable_threads(self, wanted: int) -> int:
+        """Return how many of the wanted threads can be had, which will be started."""
+        if self.threads_lost:
+            return 1
+        self.threads_started = self.threads_started or wanted > 1
+        return wanted
+
+
+forks = _Forks()
+
+
+class _BlasLimit:
+    """Keeps BLAS single-threaded while something is within it, in any thread.
+
+    In a forked child no other thread goes on, so what they were within is over.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._within: Counter[int] = Counter()  # how often, by thread
+        self._limit: Any = None
+        if hasattr(os, "register_at_fork"):
+            # A fork that finds the lock held, by another thread, would find the counts half changed too.
+            os.register_at_fork(
+                before=lambda: self._lock.acquire(),
+                after_in_parent=lambda: self._lock.release(),
+                after_in_child=self._in_child,
+            )
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._limit = _blas().limit(limits=1)
+            self._within[threading.get_ident()] += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            _leave(self._within)
+            self._lift()
+
+    def _lift(self) -> None:
+        if not self._within and self._limit is not None:
+            self._limit.restore_original_limits()
+            self._limit = None
+
+    def _in_child(self) -> None:
+        self._lock = threading.RLock()
+        _keep_this_thread(self._within)
+        self._lift()
+
+
+class _Runs:
+    """Runs of the kernels under way, in any thread; BLAS is single-threaded within them.
+
+    A fork waits until all of them have come back, which they do in tens of milliseconds, and new ones wait meanwhile.
+    BLAS has locks of its own within its products, and a child in which one is closed would wait for it for ever.
+    """
+
+    def __init__(self, blas_limit: _BlasLimit) -> None:
+        self._blas_limit = blas_limit
+        self._changed = threading.Condition()
+        self._within: Counter[int] = Counter()
+        self._nforks = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child
+            )
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            if self._nforks > 0 and me not in self._within:
+                self._changed.wait_for(lambda: self._nforks == 0)
+            self._within[me] += 1
+        self._blas_limit.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._blas_limit.__exit__()
+        with self._changed:
+            _leave(self._within)
+            if self._nforks > 0:
+                self._changed.notify_all()
+
+    def _before_fork(self) -> None:
+        self._changed.acquire()
+        self._nforks += 1
+        self._changed.wait_for(lambda: not self._within.keys() - {threading.get_ident()}, tuning.LONGEST_RUN_SECONDS)
+
+    def _after_fork(self) -> None:
+        self._nforks -= 1
+        self._changed.notify_all()
+        self._changed.release()
+
+    def _in_child(self) -> None:
+        self._changed, self._nforks = threading.Condition(), 0
+        _keep_this_thread(self._within)
+
+
+def _leave(within: Counter[int]) -> None:
+    within[threading.get_ident()] -= 1
+    if within[threading.get_ident()] <= 0:
+        del within[threading.get_ident()]
+
+
+def _keep_this_thread(within: Counter[int]) -> None:
+    for thread in within.keys() - {threading.get_ident()}:
+        del within[thread]
+
+
+class _InUse:
+    """What fits are working on, in any thread, each by one fit at a time; nothing is in a forked child."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, object] = {}
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._owners.clear)
+
+    def __contains__(self, thing: object) -> bool:
+        return id(thing) in self._owners
+
+    @contextmanager
+    def reserve(self, **things: object) -> Iterator[None]:
+        """Reserve what has these names, or raise RuntimeError where another fit has it already."""
+        owner, taken = object(), []
+        try:
+            for name, thing in things.items():
+                if self._owners.setdefault(id(thing), owner) is not owner:
+                    raise RuntimeError(f"the {name} is in a fit already, which must end before another one begins")
+                taken.append(id(thing))
+            yield
+        finally:
+            for key in taken:
+                self._owners.pop(key, None)
+
+
+@cache
+def _blas() -> Any:
+    # threadpoolctl's controller of the BLAS that SciPy calls, or of all where it cannot be told.
+    from threadpoolctl import ThreadpoolController
+
+    found = ThreadpoolController().select(user_api="blas")
+    paths = [library["filepath"] for library in found.info()]
+    scipys = [path for path in paths if "scipy" in os.path.basename(os.path.dirname(path))]
+    return found.select(filepath=scipys) if scipys else found
+
+
+def blas_libraries() -> list[dict[str, Any]]:
+    """Return what threadpoolctl knows of the BLAS that SciPy calls, or of all where it cannot be told."""
+    libraries: list[dict[str, Any]] = _blas().info()
+    return libraries
+
+
+#: Context manager within which BLAS uses one thread; the caller's setting comes back afterwards.
+single_threaded_blas = _BlasLimit()
+
+#: Context manager for each call of kernels that products are made in; BLAS uses one thread within it.
+kernel_run = _Runs(single_threaded_blas)
+
+#: Trainers and networks that a fit is working on.
+in_use = _InUse()
+
+
+def import_whole(name: str) -> Any:
+    """Return a module, imported here first if need be; no process is forked meanwhile.
+
+    What another thread has imported by half stays so in a child, which would wait for it for ever.
+    """
+    with kernel_run:
+        return importlib.import_module(name)
