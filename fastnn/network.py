@@ -30,11 +30,11 @@ from fastnn.engine.local import Engine
 from fastnn.engine.rows import Rows
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
-from fastnn.kernels.epoch import Architecture
 from fastnn.kernels.losses import LOSSES, Targets, inplace_loss
 from fastnn.kernels.normalisation import EPSILON
 from fastnn.kernels.softmax import inplace_softmax
 from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.plan import Method, Shape
 
 # Activations that pass on about half of the variance.
 RECTIFYING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
@@ -379,12 +379,16 @@ class Network:
 
     def engine(self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None) -> Engine:
         """Return the engine that trains this network's parameters."""
-        codes = np.array([ACTIVATIONS[name] for name in self.activation], np.int32)
         # A callback may ask for a gradient where the parameters must not be written.
         parameters = self.parameters if self.parameters.flags.writeable else self.parameters.copy()
-        normalises = self.batch_norm and len(codes) > 0  # only hidden layers are
-        architecture = Architecture(np.array(self.sizes, np.intp), codes, dropout, batch_norm=normalises)
-        return Engine(architecture, parameters, n_threads or available_threads())
+        return Engine(self.shapes(dropout), parameters, n_threads or available_threads())
+
+    def shapes(self, dropout: NDArray[np.float64] | None = None) -> tuple[Shape, ...]:
+        """Return the layers as a plan sees them; dropout is each hidden layer's share."""
+        shares: list[float] = [0.0] * len(self.activation) if dropout is None else dropout.tolist()
+        rest = zip(self.sizes[:-2], self.sizes[1:-1], self.activation, shares, strict=True)
+        hidden = [Shape(n_in, n_out, name, self.batch_norm, share) for n_in, n_out, name, share in rest]
+        return (*hidden, Shape(self.sizes[-2], self.sizes[-1]))
 
     def without_norm(self) -> Network:
         """Return the network itself, or one without batch normalisation that predicts the same.
@@ -515,7 +519,7 @@ class Network:
         """
         rows, targets = self.check_data(X, y, sample_weight)
         engine = self.engine()
-        engine.begin(rows, len(targets.y))
+        engine.begin(rows, engine.plan(rows, Method(len(targets.y))))
         gradient = engine.gradient(targets, Steps(UPDATES["none"], np.zeros((1, 3))))
         layers = split_parameters(gradient, self.sizes)
         return (*layers, split_norms(gradient, self.sizes)[0]) if self.batch_norm else layers

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, expit
 
-from fastnn.kernels.affine import panel_bounds
-from fastnn.kernels.epoch import Architecture, Space
-from fastnn.kernels.layouts import LAYOUTS, slice_bounds, transposes_output
+from fastnn.kernels.affine import REGISTER_BYTES
+from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import Targets
+from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
+from fastnn.plan import LayerPlan, Shape, forward_plan
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[Any] | CSRRows"
@@ -296,6 +298,17 @@ def affine(X: Array, W: Array, b: Array, Z_out: Array) -> None:
     Z_out[:] = X @ W + b
 
 
+def panel_bounds(width: int, number_size: int) -> list[int]:
+    """Where the panels of a slice of units begin, and where the last ends, with a whole vector.
+
+    A panel has at most three vectors; those with one more come first.
+    """
+    lanes = max(1, REGISTER_BYTES // number_size)
+    n_vectors = -(-width // lanes)
+    n_panels = -(-n_vectors // 3)
+    return [lanes * (p * (n_vectors // n_panels) + min(p, n_vectors % n_panels)) for p in range(n_panels + 1)]
+
+
 def panels(W: Array, n_in: int, bounds: Array | list[int]) -> list[Array]:
     """Views (n_in, n_units) of the panels of W, a vector of them, for slices of units that begin at bounds."""
     found, first, line = [], 0, 64 // W.itemsize  # of the cache
@@ -517,82 +530,73 @@ def bring_up_to_date(steps: Steps, W: Array, state: Array, touched: Array, n_ste
             touched[1 + row] += 1
 
 
-# --- kernels.layouts --------------------------------------------------------------------------------
+# --- kernels.layer ----------------------------------------------------------------------------------
 
 
-def rearrange(sizes: Array, layout: int, back: bool, vector: Array, vector_out: Array, n_threads: int = 1) -> None:
-    """vector_out = vector (n_parameters,) with the weights in one of LAYOUTS.
+def weights_in(layer: LayerPlan, vector: Array) -> list[Array]:
+    """Views (n_in, n_units) of a layer's weight in a vector in its form, for units that follow each other."""
+    n_in, n_out = layer.shape[:2]
+    W = vector[layer.weight : layer.weight + layer.weight_size]
+    if layer.form == "transposed":
+        return [W.reshape(n_out, n_in).T]
+    if layer.form == "panels":
+        return panels(W, n_in, [*(own.begin for own in layer.slices), n_out])
+    if layer.form == "sparse slices":
+        found = []
+        for own in layer.slices:
+            rows = vector[own.weight : own.weight + n_in * own.stride].reshape(n_in, own.stride)
+            found.append(rows[:, : own.end - own.begin])
+        return found
+    return [W.reshape(n_in, n_out)]
 
-    back : vector has them in that layout, vector_out as they are stored
+
+def rearrange(
+    plan: CompiledPlan, stored: CompiledPlan, back: bool, vector: Array, vector_out: Array, n_threads: int = 1
+) -> None:
+    """vector_out = vector, a vector of parameters as they are stored, in the forms of a plan.
+
+    plan, stored : CompiledPlan of the same layers, the second with all of them as stored
+    back : vector is in the forms, vector_out as stored
     """
-    n_in, n_out = sizes[:2]
-    plain, arranged = (vector_out, vector) if back else (vector, vector_out)
-    size = n_in * n_out
-    first_size = len(arranged) - len(plain) + size
-    first, W = arranged[:first_size], plain[:size].reshape(n_in, n_out)
-    if layout == LAYOUTS["slices"]:
-        parts, line, begin = [], 64 // vector.itemsize, 0  # of the cache
-        for n_units in np.diff(slice_bounds(n_out)):
-            n_lines, n_halves = -(-n_units // line), -(-2 * n_units // line)
-            width = n_halves * line // 2 if n_lines <= 2 else (n_lines + (n_lines > 8 and n_lines % 2 == 0)) * line
-            parts.append(first[begin : begin + n_in * width].reshape(n_in, width)[:, :n_units])
-            begin += -(-n_in * width // line) * line
-    elif layout == LAYOUTS["transposed"]:
-        parts = [first.reshape(n_out, n_in).T]
-    elif layout == LAYOUTS["stored"]:
-        parts = [first.reshape(n_in, n_out)]
-    else:
-        parts = panels(first, n_in, slice_bounds(n_out))
-    for part, columns in zip(parts, np.hsplit(W, np.cumsum([part.shape[1] for part in parts])[:-1]), strict=True):
-        if back:
-            columns[:] = part
-        else:
-            part[:] = columns
-    rest, rest_out = vector[first_size if back else size :], vector_out[size if back else first_size :]
-    rest_out[:] = rest
-    if layout != LAYOUTS["stored"] and transposes_output(sizes):
-        n_last, n_classes = sizes[-2:]
-        output = slice(-n_classes * (n_last + 1), -n_classes)
-        W = rest[output].reshape((n_classes, n_last) if back else (n_last, n_classes))
-        rest_out[output] = W.T.ravel()
+    plain, moved = (vector_out, vector) if back else (vector, vector_out)
+    for layer, ours in zip(plan.source.layers, stored.source.layers, strict=True):
+        parts, (W,) = weights_in(layer, moved), weights_in(ours, plain)
+        for part, columns in zip(parts, np.hsplit(W, np.cumsum([p.shape[1] for p in parts])[:-1]), strict=True):
+            if back:
+                columns[:] = part
+            else:
+                part[:] = columns
+        spans = [(layer.bias, ours.bias, layer.shape.n_out)]
+        if layer.shape.batch_norm:
+            spans.append((layer.norm, ours.norm, 3 * layer.shape.n_out))
+        for there, here, n in spans:
+            if back:
+                plain[here : here + n] = moved[there : there + n]
+            else:
+                moved[there : there + n] = plain[here : here + n]
 
 
 # --- kernels.epoch ----------------------------------------------------------------------------------
 
 
-def unpack(sizes: Array, parameters: Array) -> list[tuple[Array, Array]]:
-    """Weights (n_in, n_out) and biases (n_out,) of each layer, views of the vector that holds them all."""
+class Layer(NamedTuple):
+    """A layer's parameters, or a gradient by them: W (n_in, n_out), b, scale, running mean and variance (n_out,)."""
+
+    W: Array
+    b: Array
+    norm: tuple[Array, ...]
+
+
+def unpack(shapes: Sequence[Shape], parameters: Array) -> list[Layer]:
+    """Views of the vector that holds all parameters: layer after layer, then what normalises them."""
     layers, begin = [], 0
-    for n_in, n_out in itertools.pairwise(sizes):
+    norm = sum((shape.n_in + 1) * shape.n_out for shape in shapes)
+    for n_in, n_out, _, normalises, _ in shapes:
         middle, end = begin + n_in * n_out, begin + (n_in + 1) * n_out
-        layers.append((parameters[begin:middle].reshape(n_in, n_out), parameters[middle:end]))
-        begin = end
+        norms = tuple(parameters[norm : norm + 3 * n_out].reshape(3, n_out)) if normalises else ()
+        layers.append(Layer(parameters[begin:middle].reshape(n_in, n_out), parameters[middle:end], norms))
+        begin, norm = end, norm + 3 * n_out * normalises
     return layers
-
-
-def unpack_norms(architecture: Architecture, parameters: Array) -> list[tuple[Array, Array, Array]]:
-    """Scale, running mean and running variance (n_units,) of each hidden layer, views; none without normalisation."""
-    sizes = architecture.sizes
-    begin = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
-    norms = []
-    for width in sizes[1:-1] if architecture.batch_norm else ():
-        scale, mean, variance = parameters[begin : begin + 3 * width].reshape(3, width)
-        norms.append((scale, mean, variance))
-        begin += 3 * width
-    return norms
-
-
-def spans(architecture: Architecture) -> list[tuple[slice, bool]]:
-    """Where in the vector of parameters those stand that steps move, and whether they are weights."""
-    found, begin = [], 0
-    for n_in, n_out in itertools.pairwise(architecture.sizes):
-        middle, end = begin + n_in * n_out, begin + (n_in + 1) * n_out
-        found += [(slice(begin, middle), True), (slice(middle, end), False)]
-        begin = end
-    for width in architecture.sizes[1:-1] if architecture.batch_norm else ():
-        found.append((slice(begin, begin + width), False))
-        begin += 3 * width
-    return found
 
 
 def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
@@ -614,121 +618,115 @@ class Pass(NamedTuple):
     normalised: list[tuple[Array, Array, Array]]
 
 
-def forward_pass(X: Array, architecture: Architecture, parameters: Array, first: int = -1) -> Pass:
+def forward_pass(X: Array, shapes: Sequence[Shape], layers: list[Layer], key: int = 0, first: int = -1) -> Pass:
     """Take the rows X (n, n_in) through all layers.
 
     first : position of the rows in the epoch, for dropout; -1: nothing is dropped
     """
     found = Pass([X], [], [])
-    norms = unpack_norms(architecture, parameters)
-    for k, (W, b) in enumerate(unpack(architecture.sizes, parameters)):
+    for k, (shape, (W, b, norm)) in enumerate(zip(shapes, layers, strict=True)):
         Z = found.outputs[-1] @ W
-        if k < len(norms):
+        if norm:
             found.normalised.append((np.empty_like(Z), np.empty_like(b), np.empty_like(b)))
-            inplace_normalisation(Z, norms[k][0], b, *found.normalised[-1])
+            inplace_normalisation(Z, norm[0], b, *found.normalised[-1])
         else:
             Z += b
-        if k < len(architecture.activations):
+        if shape.activation is not None:
             slopes = np.empty_like(Z)
-            inplace_activation_and_slopes(architecture.activations[k], Z, slopes)
-            if architecture.dropout is not None and first >= 0 and architecture.dropout[k] > 0:
-                inplace_dropout(Z, slopes, architecture.dropout[k], architecture.key, k, first)
+            inplace_activation_and_slopes(ACTIVATIONS[shape.activation], Z, slopes)
+            if shape.dropout > 0 and first >= 0:
+                inplace_dropout(Z, slopes, shape.dropout, key, k, first)
             found.slopes.append(slopes)
         found.outputs.append(Z)
     return found
 
 
+def backward_pass(passed: Pass, dZ: Array, layers: list[Layer], dlayers: list[Layer]) -> None:
+    """Put into dlayers the gradient by all parameters, given that by the last layer's output."""
+    for k in reversed(range(len(layers))):
+        W, _, norm = layers[k]
+        dW, db, dnorm = dlayers[k]
+        if norm:
+            X_hat, _, variance = passed.normalised[k]
+            inplace_backprop_normalisation(X_hat, variance, norm[0], dZ, dnorm[0], db)
+        else:
+            backprop_affine_bias(dZ, db)
+        backprop_affine_weight(passed.outputs[k], dZ, dW)
+        if k > 0:
+            dZ = dZ @ W.T
+            dZ *= passed.slopes[k - 1]
+
+
+def take_step(
+    steps: Steps, numbers: Array, layers: list[Layer], dlayers: list[Layer], state: list[list[Layer]]
+) -> None:
+    """Move weights, biases and scales; state has each slot's layers."""
+    length = np.sqrt(sum(np.square(part, dtype=float).sum() for dlayer in dlayers for part in flat(dlayer)))
+    shortened = min(1, steps.clip_norm / (length + 1e-6)) if steps.clip_norm > 0 else 1.0
+    for k, (layer, dlayer) in enumerate(zip(layers, dlayers, strict=True)):
+        slots = [flat(slot[k]) for slot in state]
+        for i, (values, gradient) in enumerate(zip(flat(layer), flat(dlayer), strict=True)):
+            here = np.array([slot[i] for slot in slots]).reshape(len(slots), values.size)
+            inplace_update(steps.update, numbers, values, gradient, here, shortened, i == 0)
+            for slot, moved in zip(slots, here, strict=True):
+                slot[i][:] = moved
+    for W, *_ in layers[:-1] if steps.max_norm > 0 else ():
+        inplace_max_norm(W, steps.max_norm)
+
+
+def flat(layer: Layer) -> list[Array]:
+    """Vectors of what steps move: weight, bias and, if there is one, scale."""
+    return [layer.W.reshape(-1), layer.b, *layer.norm[:1]]
+
+
 def train(
-    X: Rows,
-    targets: Targets,
-    order: Array | None,
-    batch_size: int,
-    architecture: Architecture,
-    parameters: Array,
-    state: Array,
-    steps: Steps,
-    space: Space,
-    seconds: float,
-    n_threads: int,
+    batches: Batches, plan: CompiledPlan, steps: Steps, space: Space, work: Array, seconds: float, n_threads: int
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
     Each step ascends the batch's weighted mean log-likelihood minus the penalties.  The arguments are told beside the
-    compiled ``fastnn.kernels.epoch.train``; lanes, blocks, work space, touched columns and threads, which change how
-    fast it is done but not what is done, are left out here.
+    compiled ``fastnn.kernels.epoch.train``; of the plan only what is done counts here, not how.
     """
-    sizes = architecture.sizes
-    if space.layout != LAYOUTS["stored"]:
-        vectors = [parameters, *state, space.gradients[0, : len(parameters)]]
-        n_norms = 3 * sum(sizes[1:-1]) if architecture.batch_norm else 0  # these stand behind the layers as ever
-        n_parameters = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
-        plain = np.empty((len(vectors), n_parameters + n_norms), parameters.dtype)
-        for vector, other in zip(vectors, plain, strict=True):
-            rearrange(sizes, space.layout, True, vector[: len(vector) - n_norms], other[:n_parameters])
-            other[n_parameters:] = vector[len(vector) - n_norms :]
-        train(X, targets, order, batch_size, architecture, plain[0], plain[1:-1], steps,
-              space._replace(gradients=plain[-1:], layout=LAYOUTS["stored"]), seconds, n_threads)  # fmt: skip
-        for vector, other in zip(vectors, plain, strict=True):
-            rearrange(sizes, space.layout, False, other[:n_parameters], vector[: len(vector) - n_norms])
-            vector[len(vector) - n_norms :] = other[n_parameters:]
-        return
+    shapes, batch_size = [layer.shape for layer in plan.source.layers], plan.source.batch_size
+    stored = CompiledPlan(forward_plan(tuple(shapes), plan.source.dtype, 1, False))
+    vectors = [space.parameters, *space.state, space.gradients[0, : len(space.parameters)]]
+    plain = np.empty((len(vectors), stored.source.n_parameters), space.parameters.dtype)
+    for vector, other in zip(vectors, plain, strict=True):
+        rearrange(plan, stored, True, vector, other)
+    layers, *state, dlayers = (unpack(shapes, vector) for vector in plain)
     deadline = time.monotonic() + seconds
-    gradient = space.gradients[0]
-    layers, dlayers = unpack(sizes, parameters), unpack(sizes, gradient)
-    norms, dnorms = unpack_norms(architecture, parameters), unpack_norms(architecture, gradient)
-    n, weights = len(targets.y), targets.weights
-    each = np.arange(n) if order is None else order
-    while space.position[0] < n:
+    targets, n = batches.targets, len(batches.targets.y)
+    each = np.arange(n) if batches.order is None else batches.order
+    while space.position[0] < n and np.isfinite(space.log_likelihood[0]):
         first = int(space.position[0])
-        batch = slice(first, first + batch_size)
-        passed = forward_pass(rows_of(X, each[batch], parameters.dtype), architecture, parameters, first)
+        here = slice(first, first + batch_size)
+        rows = rows_of(batches.X, each[here], plain.dtype)
+        passed = forward_pass(rows, shapes, layers, batches.key, first)
+        weights = None if targets.weights is None else targets.weights[here]
+        weight = float(len(rows) if weights is None else weights.sum())
         dZ = passed.outputs[-1]
-        weight = float(len(dZ) if weights is None else weights[batch].sum())
-        of_batch = targets._replace(y=targets.y[batch], weights=None if weights is None else weights[batch])
-        sum_ = inplace_loss(of_batch, dZ, weight)
+        sum_ = inplace_loss(targets._replace(y=targets.y[here], weights=weights), dZ, weight)
         space.log_likelihood[0] += sum_
-        if not np.isfinite(sum_):
-            return
-        for k in reversed(range(len(layers))):
-            dW, db = dlayers[k]
-            if k < len(norms):
-                X_hat, _, variance = passed.normalised[k]
-                inplace_backprop_normalisation(X_hat, variance, norms[k][0], dZ, dnorms[k][0], db)
-            else:
-                backprop_affine_bias(dZ, db)
-            backprop_affine_weight(passed.outputs[k], dZ, dW)
-            if k > 0:
-                dZ = dZ @ layers[k][0].T
-                dZ *= passed.slopes[k - 1]
-        numbers = steps.table[first // batch_size]
-        for k, (W, _) in enumerate(layers):
-            space.penalties[k, 0] += weight * (numbers[0] / 2 * (W**2).sum() + numbers[1] * np.abs(W).sum())
-        length = np.sqrt(np.square(gradient, dtype=float).sum())
-        shortened = min(1, steps.clip_norm / (length + 1e-6)) if steps.clip_norm > 0 else 1.0
-        for span, is_weight in spans(architecture):
-            inplace_update(
-                steps.update, numbers, parameters[span], gradient[span], state[:, span], shortened, is_weight
-            )
-        if steps.update != UPDATES["none"]:
-            for (_, *running), (_, *found) in zip(norms, passed.normalised, strict=True):
-                inplace_running_statistics(found[0], found[1], running[0], running[1], len(dZ))
-        for W, _ in layers[:-1] if steps.max_norm > 0 else ():
-            inplace_max_norm(W, steps.max_norm)
-        space.position[0] += len(targets.y[batch])
+        if np.isfinite(sum_):
+            backward_pass(passed, dZ, layers, dlayers)
+            numbers = steps.table[first // batch_size]
+            for k, (W, *_) in enumerate(layers):
+                space.penalties[k, 0] += weight * (numbers[0] / 2 * (W**2).sum() + numbers[1] * np.abs(W).sum())
+            take_step(steps, numbers, layers, dlayers, state)
+            if steps.update != UPDATES["none"]:
+                for (*_, norm), (_, mean, variance) in zip(layers, passed.normalised, strict=False):
+                    inplace_running_statistics(mean, variance, norm[1], norm[2], len(dZ))
+            space.position[0] += len(rows)
         if time.monotonic() >= deadline:
-            return
+            break
+    for vector, other in zip(vectors, plain, strict=True):
+        rearrange(plan, stored, False, other, vector)
 
 
 def forward(
-    X: Rows,
-    first: int,
-    architecture: Architecture,
-    parameters: Array,
-    work: Array,
-    block_rows: int,
-    Z_out: Array,
-    n_threads: int,
+    X: Rows, first: int, plan: CompiledPlan, parameters: Array, work: Array, logits_out: Array, n_threads: int
 ) -> None:
-    """Z_out (n, n_out) = last layer of the n rows of X that begin at first; work and block_rows as for train."""
-    rows = rows_of(X, np.arange(first, first + len(Z_out)), parameters.dtype)
-    Z_out[:] = forward_pass(rows, architecture, parameters).outputs[-1]
+    """logits_out (n, n_out) = output layer, before softmax or sigmoid, of the n rows of X that begin at first."""
+    shapes = [layer.shape for layer in plan.source.layers]
+    rows = rows_of(X, np.arange(first, first + len(logits_out)), parameters.dtype)
+    logits_out[:] = forward_pass(rows, shapes, unpack(shapes, parameters)).outputs[-1]

@@ -12,6 +12,7 @@ from fastnn.engine.threads import available_threads
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
+from fastnn.plan import Method
 
 
 class GradientSteps:
@@ -81,7 +82,9 @@ class GradientSteps:
                 return engine
         self._engine = None  # its work space can go before there is another
         engine = self.network.engine(self._n_threads)
-        engine.begin(rows, n, "sgd", in_order=whole, single=True)
+        l2, l1 = self._penalties
+        method = Method(n, "sgd", plain=l1 == 0, penalised=l2 != 0, single=True)
+        engine.begin(rows, engine.plan(rows, method, ordered=whole, repeated=whole))
         if not whole and len(self._numbers) != rows.shape[0]:
             self._numbers = np.arange(rows.shape[0], dtype=np.intp)
         self._engine, self._rows, self._whole = engine, rows, whole

@@ -33,6 +33,7 @@ from fastnn.kernels.rows import UINT8_SCALE, CSRRows, draw_order
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Optimizer, step_table
+from fastnn.plan import Method
 from fastnn.schedules import Schedule, rates_of
 from fastnn.storage import save_checkpoint
 
@@ -43,9 +44,6 @@ TOLD_BYTES = 1 << 28
 HARMLESS_PARAMETER = 1e4
 
 ALL_AT_ONCE = "LBFGS takes all rows at once: no chunks, and batch_size=None"
-
-# Updates whose steps without a gradient are linear, so that many can be made up for at once.
-LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
 
 
 class DivergenceError(ArithmeticError):
@@ -617,19 +615,20 @@ class Trainer:
         optimizer, batch_size = self.optimizer, min(self.batch_size or n_rows, n_rows)
         mapped = MappedRows(rows, batch_size) if stay_on_disk(rows, X) else None
         if isinstance(optimizer, LBFGS):
-            engine.begin(rows, n_rows, in_order=True)
+            engine.begin(rows, engine.plan(rows, Method(n_rows), repeated=True))
             return Chunk(rows, targets, engine, mapped)
-        alike = not isinstance(optimizer.learning_rate, Schedule) and self._l2_is_constant()
-        gradual = self.l1 == 0 and not self.clip_norm and optimizer.decay == 0
-        engine.begin(
-            rows,
+        method = Method(
             batch_size,
             optimizer.update,
-            self._state,
-            again and (not self.shuffle or batch_size == n_rows),
-            lazy=alike and gradual and not self.max_norm and optimizer.update in LINEAR_UPDATES,
-            direct=gradual and self.l2 == 0 and optimizer.update == "sgd",
+            optimizer.n_slots,
+            plain=self.l1 == 0 and not self.clip_norm and optimizer.decay == 0,
+            penalised=self.l2 != 0,
+            alike=not isinstance(optimizer.learning_rate, Schedule) and self._l2_is_constant(),
+            clips=bool(self.clip_norm),
+            max_norm=bool(self.max_norm),
         )
+        ordered = not self.shuffle or batch_size == n_rows
+        engine.begin(rows, engine.plan(rows, method, ordered, again), self._state)
         return Chunk(rows, targets, engine, mapped)
 
     def _choose_storage(self, rows: Rows, X: Any) -> Rows:

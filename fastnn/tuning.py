@@ -42,7 +42,33 @@ SORTED_EACH_TIME = ((8, 512), (5, 1600))
 # Beyond, going over the whole weight in order costs less than finding its rows here and there.
 TOUCHED_SHARE = 16
 
-# A line of the cache.
+# Slices of a layer: 4 from so many units on, 2 from twice SLICE_UNITS on; a narrower slice loses more in its products
+# than a thread gains.  In layers of ALIGNED_FROM units or more they begin at multiples of ALIGNED_UNITS.
+MANY_UNITS = 200
+SLICE_UNITS = 10
+ALIGNED_FROM = 64
+ALIGNED_UNITS = 8
+
+# Batches go by units from so many multiply-adds forward on; below, a batch is not worth a barrier.  Large ones go by so
+# many rows at a time.
+UNITS_PRODUCT = 300_000
+TEAM_ROWS = 128
+
+# Rows of a shard, at least; below, its own gradient costs more than it gains.  At most so many shards of a batch, and
+# so threads that can help.
+SHARD_ROWS = 256
+MOST_SHARDS = 8
+
+# A row block of a batch that is not normalised has no more rows than this.
+MAX_BLOCK_ROWS = 2 * SHARD_ROWS
+
+# An output layer with so many inputs or more is transposed: sums along them are faster than BLAS.
+LONG_OUTPUT = 64
+
+# Lines of the cache of a row of weights that are multiplied at once with sparse rows.
+PANEL_LINES = 8
+
+# A line of the cache, in bytes.
 LINE_BYTES = 64
 
 # sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.

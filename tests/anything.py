@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ from scipy import sparse
 import fastnn
 from fastnn import _mapped, reference, tuning
 from fastnn._mapped import MappedRows
-from fastnn.kernels.epoch import Architecture, Space
+from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
+from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.plan import Shape, forward_plan
 from fastnn.schedules import Constant, Cosine, Exponential, InverseScaling, LinearWarmup, OnPlateau, Schedule, Step
 
 # --- data -------------------------------------------------------------------------------------------
@@ -474,9 +476,7 @@ class Twin:
         self.noise = noise
         self.parameters = self._noisy(network.parameters)
         self.generator = np.random.default_rng(settings.get("seed", 0))
-        codes = np.array([reference.ACTIVATIONS[name] for name in network.activation], np.int32)
-        sizes = np.array(network.sizes, np.intp)
-        self.architecture = Architecture(sizes, codes, batch_norm=network.batch_norm)
+        self.shapes = network.shapes()
         self.forget()
         self.curve: list[float] = []
 
@@ -506,7 +506,7 @@ class Twin:
         record = Record()
         n_rows = sum(len(part.y) for part in parts) if (len(parts) == 1 and not in_chunks) or knows_rows else 0
         shares = np.broadcast_to(self.settings.get("dropout", 0.0), len(self.network.sizes) - 2).astype(float)
-        self.architecture = self.architecture._replace(dropout=shares)
+        self.shapes = self.network.shapes(shares)
         for epoch in range(epochs):
             limit = rows if epoch == epochs - 1 else math.inf
             sums, done = [], 0
@@ -535,27 +535,33 @@ class Twin:
         order = np.arange(n)
         if settings["shuffle"] and size < n:
             order = self.generator.permutation(n) if part.mapped is None else part.mapped.shuffled(self.generator)
-        key = int(self.generator.integers(2**63)) if self.architecture.dropout.any() else 0
+        key = int(self.generator.integers(2**63)) if any(shape.dropout for shape in self.shapes) else 0
         starts = np.arange(0, n, size)
         weights = np.ones(n) if part.weights is None else part.weights[order]
         of_batches = [weights[first : first + size].sum() for first in starts]
         times = len(self.curve) + ((done + n * np.arange(len(starts)) / len(starts)) / n_rows if n_rows else 0 * starts)
         steps = self._steps(times, of_batches)
         targets = Targets(LOSSES[self.network.loss], part.y[order], weights, settings.get("label_smoothing", 0.0))
-        space = Space(np.zeros((1, self.parameters.size), self.dtype), None, size, np.zeros(2, np.intp), np.zeros(2),
-                      np.zeros((len(self.network.sizes) - 1, 1)))  # fmt: skip
+        space, plan = self._space(self.state), self._plan(self.shapes, size)
         X = self._noisy(part.X)
         for first in starts:
             if done + min(first + size, n) > limit:
                 break
-            reference.train(X, targets, order, size, self.architecture._replace(key=key), self.parameters, self.state,
-                            steps, space, 0.0, 1)  # fmt: skip
+            reference.train(Batches(X, targets, order, key), plan, steps, space, space.work, 0.0, 1)
             if not abs(space.log_likelihood[0]) < TOO_LARGE or not np.abs(self.parameters).max() < TOO_LARGE:
                 raise Diverged
             self.n_steps += 1
         first_weight = self.parameters[: self.network.sizes[0] * self.network.sizes[1]].astype(float)
         late = space.penalties[1:].sum() + weights.sum() * settings["l2"] / 2 * (first_weight**2).sum()
         return float(space.log_likelihood[0]), float(space.penalties.sum()), float(late)
+
+    def _plan(self, shapes: tuple[Shape, ...], batch_size: int) -> CompiledPlan:
+        return CompiledPlan(replace(forward_plan(shapes, self.dtype.name, 1, False), batch_size=batch_size))
+
+    def _space(self, state: np.ndarray) -> Space:
+        gradients, penalties = np.zeros((1, self.parameters.size), self.dtype), np.zeros((len(self.shapes), 1))
+        counts = np.zeros(2, np.intp), np.zeros(2)
+        return Space(self.parameters, state, gradients, np.empty((1, 0), self.dtype), *counts, penalties)
 
     def _steps(self, times: np.ndarray, weights: list[float]) -> Steps:
         optimizer, settings = self.settings["optimizer"], self.settings
@@ -580,17 +586,14 @@ class Twin:
         n = len(part.y)
         weights = np.ones(n) if part.weights is None else part.weights
         targets = Targets(LOSSES[self.network.loss], part.y, weights)
-        gradient = np.zeros((1, self.parameters.size), self.dtype)
-        space = Space(gradient, None, n, np.zeros(2, np.intp), np.zeros(2), np.zeros((len(self.network.sizes) - 1, 1)))
+        space = self._space(np.zeros((0, self.parameters.size), self.dtype))
         steps = Steps(UPDATES["none"], np.zeros((1, 3)))
-        state = np.zeros((0, self.parameters.size), self.dtype)
-        plain = self.architecture._replace(dropout=None)
-        reference.train(self._noisy(part.X), targets, None, n, plain, self.parameters, state, steps, space, 0.0, 1)
-        pairs = zip(*reference.unpack(self.architecture.sizes, gradient[0]), strict=True)
-        found = [np.concatenate([array.ravel() for array in arrays]) for arrays in pairs]
-        norms = reference.unpack_norms(self.architecture, gradient[0])
+        plan = self._plan(self.network.shapes(), n)
+        reference.train(Batches(self._noisy(part.X), targets), plan, steps, space, space.work, 0.0, 1)
+        layers = reference.unpack(self.shapes, space.gradients[0])
+        found = [np.concatenate([layer[which].ravel() for layer in layers]) for which in (0, 1)]
         if self.network.batch_norm:
-            found.append(np.concatenate([scale for scale, *_ in norms]) if norms else np.zeros(0))
+            found.append(np.concatenate([np.zeros(0), *(layer.norm[0] for layer in layers if layer.norm)]))
         return found
 
     def slopes(self, part: Part, rng: np.random.Generator) -> tuple[float, float, float]:
@@ -604,17 +607,15 @@ class Twin:
         by_gradient = sum(float(a @ b) for a, b in zip(directions, self.gradient(part), strict=True))
         moved = np.zeros(self.parameters.size)
         begins = [0] * len(directions)
-        for which, arrays in enumerate(zip(*reference.unpack(self.architecture.sizes, moved), strict=True)):
-            for array in arrays:
+        for W, b, norm in reference.unpack(self.shapes, moved):
+            for which, array in enumerate([W, b, *norm[:1]]):
                 array.ravel()[:] = directions[which][begins[which] : begins[which] + array.size]
                 begins[which] += array.size
-        for scale, *_ in reference.unpack_norms(self.architecture, moved):
-            scale[:] = directions[2][begins[2] : begins[2] + scale.size]
-            begins[2] += scale.size
-        plain = self.architecture._replace(dropout=None)
+        plain = self.network.shapes()
 
         def value(step: float) -> float:
-            Z = reference.forward_pass(part.X, plain, self.parameters + step * moved).outputs[-1]
+            layers = reference.unpack(plain, self.parameters + step * moved)
+            Z = reference.forward_pass(part.X, plain, layers).outputs[-1]
             return log_likelihood(self.network, Z, part)
 
         step = 1e-6
@@ -638,14 +639,11 @@ def _numbers(optimizer: Any, a: float, t: int) -> list[float]:
 
 def outputs(network: fastnn.Network, parameters: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Last layer (n, n_out) of a network with these parameters, by the formula, with the running statistics."""
-    sizes = np.array(network.sizes, np.intp)
-    architecture = Architecture(sizes, np.zeros(0, np.int32), batch_norm=network.batch_norm)
-    norms = reference.unpack_norms(architecture, parameters)
     A = X
-    for k, (W, b) in enumerate(reference.unpack(sizes, parameters)):
+    for k, (W, b, norm) in enumerate(reference.unpack(network.shapes(), parameters)):
         Z = A @ W
-        if k < len(norms):
-            scale, mean, variance = norms[k]
+        if norm:
+            scale, mean, variance = norm
             Z = scale * (Z - mean) / np.sqrt(variance + 1e-5)
         A = Z + b
         if k < len(network.activation):

@@ -36,12 +36,12 @@ import scipy.sparse
 import fastnn
 from fastnn import SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, _mapped, kernels, tuning
 from fastnn.engine.threads import blas_libraries
-from fastnn.kernels import epoch, layouts
-from fastnn.kernels.activations import ACTIVATIONS
+from fastnn.kernels import epoch
 from fastnn.kernels.losses import LOSSES
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES
 from fastnn.optimizers import LBFGS
+from fastnn.plan import Plan, n_slices_of
 from fastnn.schedules import Exponential
 
 DTYPES = ("float32", "float64")
@@ -200,50 +200,44 @@ class Way(NamedTuple):
     output: str
 
 
-def way_of(X: Any, targets: Any, order: Any, batch_size: int, architecture: Any, steps: Any, space: Any) -> Way:
+def way_of(plan: Plan, X: Any, order: Any, steps: Any, dtype: Any) -> Way:
     """Name the way that `kernels.epoch.train` goes, by what it is given."""
-    is_sparse = isinstance(X, CSRRows)
-    layout = {code: name for name, code in layouts.LAYOUTS.items()}[space.layout]
-    plain = steps.update == UPDATES["sgd"] and not steps.clip_norm and not np.any(steps.table[:, 1:3])
-    by_units = epoch.go_by_units(architecture, batch_size, steps.update, is_sparse)
-    n_lanes = len(space.position) - 1
-    folds = plain and batch_size <= min(space.block_rows, 512 if is_sparse else 256)
-    if space.touched is not None:
-        driver, folds = "touched", False
-    elif architecture.batch_norm:
-        driver, folds = "normalised", plain
-    elif by_units:
-        driver = "units" if batch_size < 512 else "units by blocks"
-        folds = plain and batch_size < 512
+    layout = {"sparse": "stored", "sparse slices": "slices"}.get(plan.layers[0].form, plan.layers[0].form)
+    folds = plan.batch_size <= plan.fold_rows
+    if plan.touches:
+        driver = "touched"
+    elif plan.normalises:
+        driver = "normalised"
+    elif plan.driver == "units":
+        driver = "units" if plan.batch_size == plan.block_rows else "units by blocks"
     else:
-        driver = "one block" if folds else "one lane" if n_lanes == 1 else "lanes"
-    if is_sparse:
-        rows = "sorted once" if space.blocks is not None else "sorted each time" if space.nonzeros else "unsorted"
-    elif X.dtype != space.work.dtype:
+        driver = "one block" if folds else "one lane" if plan.n_shards == 1 else "lanes"
+    if isinstance(X, CSRRows):
+        rows = {"once": "sorted once", "each batch": "sorted each time", "none": "unsorted"}[plan.sorting]
+    elif X.dtype != dtype:
         rows = "converted"
     else:
         rows = "in place" if order is None or layout == "transposed" else "gathered"
     kind = "gradient" if steps.update == UPDATES["none"] else "folded" if folds else "stepped"
-    transposed = layout != "stored" and layouts.transposes_output(architecture.sizes)
-    output = "transposed" if transposed else "stored"
+    output = "transposed" if len(plan.layers) > 1 and plan.layers[-1].form == "transposed" else "stored"
     return Way(driver, rows, "in order" if order is None else "in another", layout, kind, output)
 
 
-def features_of(targets: Any, architecture: Any, steps: Any, n_threads: int) -> set[str]:
+def features_of(targets: Any, plan: Plan, steps: Any, n_threads: int) -> set[str]:
     """What else the kernels are asked for."""
     table = np.asarray(steps.table)
     names = {code: name for name, code in UPDATES.items()}, {code: name for name, code in LOSSES.items()}
-    activations = [name for name, code in ACTIVATIONS.items() if code in architecture.activations]
-    most = max([1, *(len(layouts.slice_bounds(int(n))) - 1 for n in architecture.sizes[1:-1])])
-    found = {names[0][steps.update], names[1][targets.loss], *activations}
-    found |= {f"{len(architecture.sizes) - 2} hidden layers", f"{most} slices", f"{min(n_threads, 2)} threads"}
+    hidden = [layer.shape for layer in plan.layers[:-1]]
+    most = max([1, *(n_slices_of(shape.n_out) for shape in hidden)])
+    found = {names[0][steps.update], names[1][targets.loss], *(shape.activation for shape in hidden)}
+    found |= {f"{len(hidden)} hidden layers", f"{most} slices", f"{min(n_threads, 2)} threads"}
     given = {
         "clip_norm": steps.clip_norm,
         "max_norm": steps.max_norm,
         "l2": table[:, 0].any(),
         "l1": table[:, 1].any(),
         "decay": table[:, 2].any(),
-        "dropout": architecture.dropout is not None,
+        "dropout": any(shape.dropout for shape in hidden),
         "weights": targets.weights is not None,
         "smoothing": targets.smoothing,
     }
@@ -281,12 +275,12 @@ def run(situation: Situation, n_threads: int = 1, seconds: float = tuning.CHUNK_
     features: set[str] = set()
     train = epoch.train
 
-    def watch(*given: Any) -> None:
-        X, targets, order, batch_size, architecture, _, _, steps, space, _, threads = given
-        ways.add(way_of(X, targets, order, batch_size, architecture, steps, space))
-        features.update(features_of(targets, architecture, steps, threads))
-        features.update(["memory-mapped"] * is_mapped(X))
-        train(*given)
+    def watch(batches: Any, compiled: Any, steps: Any, space: Any, work: Any, seconds: float, threads: int) -> None:
+        plan = compiled.source
+        ways.add(way_of(plan, batches.X, batches.order, steps, work.dtype))
+        features.update(features_of(batches.targets, plan, steps, threads))
+        features.update(["memory-mapped"] * is_mapped(batches.X))
+        train(batches, compiled, steps, space, work, seconds, threads)
 
     with (
         mock.patch.object(epoch, "train", watch),

@@ -64,9 +64,10 @@ def test_no_array_at_odd_addresses_reaches_the_kernels(rng, dtype, monkeypatch):
 
     train, all_finite = epoch.train, _validation.all_finite
 
-    def watch_train(X, targets, *others):
+    def watch_train(batches, *others):
+        X, targets = batches[:2]
         reached.extend([X, targets.y, targets.weights] if isinstance(X, np.ndarray) else [*X[:3], targets.y])
-        train(X, targets, *others)
+        train(batches, *others)
 
     def watch_finite(values, *others):
         reached.append(values)

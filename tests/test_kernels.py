@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse as scipy_sparse
 from scipy import special
 
-from fastnn import reference
+from fastnn import reference, tuning
 from fastnn.engine.rows import sort_blocks, to_csr
 from fastnn.kernels import (
     activations,
@@ -17,7 +17,7 @@ from fastnn.kernels import (
     dense,
     dropout,
     epoch,
-    layouts,
+    layer,
     losses,
     normalisation,
     rows,
@@ -27,10 +27,25 @@ from fastnn.kernels import (
     ufuncs,
     updates,
 )
-from fastnn.kernels.epoch import Architecture
+from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import Targets
+from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
+from fastnn.plan import (
+    NEVER,
+    Machine,
+    Method,
+    Plan,
+    Reason,
+    Shape,
+    facts_of,
+    forward_plan,
+    lay_out,
+    make_plan,
+    n_parameters_of,
+    to_lines,
+)
 
 MODULES = (
     blas,
@@ -45,7 +60,7 @@ MODULES = (
     sparse,
     updates,
     touched,
-    layouts,
+    layer,
     epoch,
 )
 KERNELS = {
@@ -53,19 +68,7 @@ KERNELS = {
     for module in MODULES
     for name, kernel in vars(module).items()
     if type(kernel).__name__ in ("cython_function_or_method", "fused_cython_function")
-    and not name.endswith(
-        (
-            "work_shape",
-            "work_size",
-            "go_by_units",
-            "slice_bounds",
-            "panel_bounds",
-            "vector_size",
-            "transposes_output",
-            "block_bounds",
-            "rows_at_once",
-        )
-    )  # they plan for these kernels, the twins need no space
+    and not name.endswith("_size")  # the twins need no space
 }
 SIZES = (0, 1, 3, 10, 33)
 
@@ -328,20 +331,25 @@ def test_layer_in_panels(dtype, assert_close, rng, n, n_in, bounds):
         assert_close(ours[0], expected[0], 4)
 
 
-@pytest.mark.parametrize("layout", layouts.LAYOUTS)
+@pytest.mark.parametrize("form", ["stored", "transposed", "panels", "sparse slices"])
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 7), (17, 20, 2), (70, 53, 3), (33, 210, 4), (600, 250, 2), (5, 1003, 2)])
-def test_rearrange(dtype, rng, sizes, layout):
-    sizes, layout = np.array(sizes, np.intp), layouts.LAYOUTS[layout]
-    vector = draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
-    size = layouts.vector_size(sizes, layout, vector.itemsize)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_rearrange(dtype, rng, sizes, form, batch_norm):
+    shapes = shapes_of(sizes, ["tanh"] * (len(sizes) - 2), 0.0, batch_norm)
+    output = "transposed" if form != "stored" and len(sizes) > 2 and sizes[1] >= 64 else "stored"
+    forms = [Reason("", form, ""), Reason("", output, "")][: len(shapes)]
+    layers = tuple(lay_out(shapes, forms, form == "sparse slices", np.dtype(dtype).itemsize))
+    moved = Plan("rows", layers, dtype, n_parameters_of(layers), 1, 1)
+    plans = CompiledPlan(moved), CompiledPlan(forward_plan(shapes, dtype, 1, False))
+    vector = draw(rng, plans[1].source.n_parameters, dtype=dtype)
     for n_threads in (1, 2):
         results = []
         for back in (False, True):
             given = results[0] if back else vector
             ours, expected = call_both(
                 "rearrange",
-                lambda o, b=back, g=given, n=n_threads: (sizes, layout, b, g, *o, n),
-                [np.full(vector.size if back else size, 7, dtype)],
+                lambda o, b=back, g=given, n=n_threads: (*plans, b, g, *o, n),
+                [np.full(plans[back].source.n_parameters, 7, dtype)],
             )
             np.testing.assert_array_equal(ours[0], expected[0])
             results.append(ours[0])
@@ -625,61 +633,82 @@ def test_sort_blocks(dtype, rng, n):
     X = to_csr((draw(rng, n, 13, dtype=dtype) * (rng.random((n, 13)) < 0.4)).astype(dtype), np.dtype(dtype))
     if n == 33:  # columns out of order, and some twice
         X.indices[:50] = rng.integers(0, 13, 50)
-    bounds = np.array(epoch.block_bounds(n, n, 10, True), np.int64)
+    bounds = np.array([*range(0, n, 10), n], np.int64)
     outputs = [np.zeros_like(each) for each in sort_blocks(X, bounds)[:2]]
     ours, expected = call_both("sort_blocks", lambda o: (X, bounds, *o, 2), outputs)
     for found, wanted in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 
-def run_epoch(
-    module,
-    X,
-    targets,
-    order,
-    batch_size,
-    architecture,
-    parameters,
-    steps,
-    block_rows,
-    n_threads=2,
-    layout=0,
-    nonzeros=0,
-    touches=False,
-    in_blocks=False,
-):
+def shapes_of(sizes, names, dropout=0.0, batch_norm=False):
+    """Layers of these sizes, with an activation for each hidden one."""
+    hidden = zip(sizes[:-2], sizes[1:-1], names, strict=True)
+    return (*(Shape(*layer, batch_norm, dropout) for layer in hidden), Shape(*sizes[-2:]))
+
+
+def plan_for(kind, shapes, dtype, X, method, block_rows, ordered):
+    """Plan for rows X, with the bounds of choices moved so that it is one of the kind."""
+    never = ((np.inf, 0),)
+    forced = {
+        "DENSE_INPUTS": NEVER,
+        "SORTED_ONCE": never,
+        "SORTED_EACH_TIME": never,
+        "TOUCHED_SHARE": np.inf,
+        "BLOCK_ROWS": (block_rows, block_rows),
+        "FEWEST_BLOCK_ROWS": 1,
+        "THIN_UNITS": 0,
+        "LONG_OUTPUT": 64,
+    }
+    forced |= {
+        "transposed": {"DENSE_INPUTS": 1, "WIDE_UNITS": NEVER},
+        "panels": {"DENSE_INPUTS": 1, "WIDE_UNITS": 1},
+        "sorted": {"SORTED_EACH_TIME": ((0, 0),)},
+        "blocks": {"SORTED_ONCE": ((0, 0),)},
+        "touched": {"TOUCHED_SHARE": 0},
+    }.get(kind, {})
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in forced.items():
+            patch.setattr(tuning, name, value)
+        data = facts_of(X, method.batch_size, ordered, True)
+        return make_plan(shapes, dtype, data, method, Machine(4, affine.REGISTER_BYTES))
+
+
+def run_epoch(module, batches, plan, parameters, steps, n_threads=2):
     """One epoch by the compiled engine or its twin; returns parameters, state, log-likelihood, penalty, gradient."""
-    n, sizes = len(targets.y), architecture.sizes
-    parameters = parameters.copy()
-    is_sparse = isinstance(X, CSRRows)
-    shape = epoch.work_shape(architecture, batch_size, block_rows, steps.update, nonzeros, touches, is_sparse)
-    in_team = architecture.batch_norm or epoch.go_by_units(architecture, batch_size, steps.update, is_sparse)
-    lanes = shape[0]
-    rows_at_once = epoch.rows_at_once(architecture, batch_size, block_rows, steps.update)
-    bounds = epoch.block_bounds(n, batch_size, rows_at_once, not in_team)
-    n_slots = NUMBERS[list(updates.UPDATES)[steps.update]][1]
-    state = np.zeros((n_slots, parameters.size), parameters.dtype)
-    space = epoch.Space(
-        gradients=np.zeros((lanes, parameters.size), parameters.dtype),
-        work=np.full(shape, np.nan, parameters.dtype),
-        block_rows=block_rows,
-        position=np.zeros(1 + lanes, np.intp),
-        log_likelihood=np.zeros(1 + lanes),
-        penalties=np.zeros((len(sizes) - 1, epoch.N_PENALTIES)),
-        layout=layout,
-        nonzeros=nonzeros,
-        touched=np.zeros(1 + 2 * sizes[0], np.int64) if touches else None,
-        blocks=sort_blocks(X, np.array(bounds, np.int64)) if in_blocks else None,
+    n, n_shards = len(batches.targets.y), plan.n_shards
+    compiled, stored = CompiledPlan(plan), CompiledPlan(stored_plan(plan))
+    moved = np.zeros(plan.n_parameters, parameters.dtype)
+    reference.rearrange(compiled, stored, False, parameters, moved)
+    space = Space(
+        parameters=moved,
+        state=np.zeros((plan.n_slots, moved.size), moved.dtype),
+        gradients=np.zeros((n_shards, to_lines(moved.size, moved.itemsize)), moved.dtype),
+        work=np.full((n_shards, plan.work_size), np.nan, moved.dtype),
+        position=np.zeros(1 + n_shards, np.intp),
+        log_likelihood=np.zeros(1 + n_shards),
+        penalties=np.zeros((len(plan.layers), epoch.N_PENALTIES)),
+        touched=np.zeros(1 + 2 * plan.layers[0].shape.n_in, np.int64) if plan.touches else None,
     )
     for _ in range(10_000):
-        module.train(X, targets, order, batch_size, architecture, parameters, state, steps, space, 0.001, n_threads)
+        module.train(batches, compiled, steps, space, space.work, 0.001, n_threads)
         if space.position[0] == n:
             break
     assert space.position[0] == n
-    if touches and module is epoch:
-        W = parameters[: sizes[0] * sizes[1]].reshape(sizes[:2])
-        touched.bring_up_to_date(steps, W, state, space.touched, -(-n // batch_size))
-    return parameters, state, space.log_likelihood[0] / n, space.penalties.sum() / n, space.gradients[0]
+    if plan.touches and module is epoch:
+        n_in, n_out = plan.layers[0].shape[:2]
+        W = moved[: n_in * n_out].reshape(n_in, n_out)
+        touched.bring_up_to_date(steps, W, space.state, space.touched, -(-n // plan.batch_size))
+    found = []
+    for vector in (moved, *space.state, space.gradients[0, : moved.size]):
+        found.append(np.empty_like(parameters))
+        reference.rearrange(compiled, stored, True, vector, found[-1])
+    state = np.array(found[1:-1])
+    return found[0], state, space.log_likelihood[0] / n, space.penalties.sum() / n, found[-1]
+
+
+def stored_plan(plan):
+    """Plan of the same layers, as they are stored."""
+    return forward_plan(tuple(planned.shape for planned in plan.layers), plan.dtype, 1, False)
 
 
 @pytest.mark.parametrize("update", list(updates.UPDATES))
@@ -725,20 +754,13 @@ def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_si
 
 
 def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, names, n, batch_size, block_rows, **others):
-    sizes = np.array(sizes, np.intp)
-    codes = np.array([activations.ACTIVATIONS[name] for name in names], np.int32)
-    dropped = others.get("dropout", 0.0)
-    shares = np.full(len(codes), dropped) if dropped else None
-    architecture = Architecture(sizes, codes, shares, 2**62 + 3, others.get("batch_norm", False))
-    layout = next((name for name in layouts.LAYOUTS if name in kind), "stored")
-    nonzeros = n * int(sizes[0]) if "sorted" in kind else 0
-    touches = "touched" in kind
-    full_kind, kind = kind, kind.split(",")[0]
-    X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < (0.02 if touches else 0.5))
-    X = X.astype({"dense": dtype, "sparse": dtype, "uint8": "uint8"}.get(kind, "float64"))
-    X = X if kind == "uint8" else X / 256
-    X = X.astype("float32" if (dtype, kind) == ("float64", "other dtype") else X.dtype)
-    X = to_csr(X.astype(dtype), np.dtype(dtype)) if kind == "sparse" else X
+    shapes = shapes_of(sizes, names, others.get("dropout", 0.0), others.get("batch_norm", False))
+    storage, _, kind = kind.partition(", ")
+    X = rng.integers(0, 256, (n, sizes[0])) * (rng.random((n, sizes[0])) < (0.02 if kind == "touched" else 0.5))
+    X = X.astype({"dense": dtype, "sparse": dtype, "uint8": "uint8"}.get(storage, "float64"))
+    X = X if storage == "uint8" else X / 256
+    X = X.astype("float32" if (dtype, storage) == ("float64", "other dtype") else X.dtype)
+    X = to_csr(X.astype(dtype), np.dtype(dtype)) if storage == "sparse" else X
     order = rng.permutation(n) if n % 2 == 0 else None
     loss = others.get("loss", "cross_entropy")
     y = rng.integers(0, sizes[-1], n) if loss == "cross_entropy" else rng.random((n, sizes[-1])).astype(dtype)
@@ -747,28 +769,31 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     if update == "none":
         batch_size = n
     n_batches = -(-n // batch_size)
-    table = np.tile(np.array([l2, others.get("l1", 0.0), others.get("decay", 0.0), *numbers]), (n_batches, 1))
-    if not touches and update != "none":
+    l1, decay = others.get("l1", 0.0), others.get("decay", 0.0)
+    table = np.tile(np.array([l2, l1, decay, *numbers]), (n_batches, 1))
+    if kind != "touched" and update != "none":
         table[:, 3] *= np.linspace(1, 0.8, n_batches)  # learning rates may change from step to step
     clip_norm, max_norm = others.get("clip_norm", 0.0), others.get("max_norm", 0.0)
     steps = Steps(updates.UPDATES[update], table, clip_norm, max_norm)
-    if kind == "sparse" and not touches and epoch.go_by_units(architecture, batch_size, steps.update, True):
-        layout = "slices"
-    layout = layouts.LAYOUTS[layout]
-    plain = 0.5 * draw(rng, sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype=dtype)
-    # What fills up the lines of a slice, or the vectors of a panel, is 0.
-    parameters = np.zeros(layouts.vector_size(sizes, layout, plain.itemsize), dtype)
-    layouts.rearrange(sizes, layout, False, plain, parameters)
-    if architecture.batch_norm:
-        parameters = np.concatenate([parameters, 0.5 + rng.random(3 * sizes[1:-1].sum()).astype(dtype)])
-        block_rows = batch_size
-    arguments = (X, targets, order, batch_size, architecture, parameters, steps, block_rows)
-    in_blocks = "blocks" in full_kind and order is None
-    options = (layout, nonzeros, touches, in_blocks)
-    ours, expected = (run_epoch(module, *arguments, 2, *options) for module in (epoch, reference))
+    plain = l1 == decay == clip_norm == 0
+    clips, alike = clip_norm > 0, kind == "touched"
+    method = Method(batch_size, update, NUMBERS[update][1], plain, l2 != 0, alike, clips, max_norm > 0)
+    plan = plan_for(kind, shapes, dtype, X, method, block_rows, order is None)
+    if storage != "sparse":
+        assert plan.layers[0].form == (kind or "stored")
+    elif kind != "blocks" or order is None:
+        reached = "touched" if plan.touches else {"once": "blocks", "each batch": "sorted"}.get(plan.sorting, "")
+        assert reached == kind
+    parameters = 0.5 * draw(rng, stored_plan(plan).n_parameters, dtype=dtype)
+    for planned in stored_plan(plan).layers:
+        if planned.shape.batch_norm:
+            parameters[planned.norm :][: 3 * planned.shape.n_out] = 0.5 + rng.random(3 * planned.shape.n_out)
+    blocks = sort_blocks(X, np.array(plan.row_blocks(n), np.int64)) if plan.sorting == "once" else None
+    batches = Batches(X, targets, order, 2**62 + 3, blocks)
+    ours, expected = (run_epoch(module, batches, plan, parameters, steps) for module in (epoch, reference))
     for i, (found, wanted) in enumerate(zip(ours[:4], expected[:4], strict=True)):
         # Roundings add up over the steps of an epoch; touched columns leave a penalty out.
-        if i != 3 or not touches:
+        if i != 3 or not plan.touches:
             assert_close(found, wanted, 40)
     if update == "none":
         assert_close(ours[4], expected[4], 20)
@@ -776,7 +801,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     else:
         assert not np.array_equal(ours[0], parameters)
     for n_threads in (1, 3, 4):
-        for found, wanted in zip(run_epoch(epoch, *arguments, n_threads, *options), ours, strict=True):
+        for found, wanted in zip(run_epoch(epoch, batches, plan, parameters, steps, n_threads), ours, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
 
@@ -843,13 +868,13 @@ def test_epoch_with_batch_normalisation(dtype, assert_close, rng, update, kind, 
 
 @pytest.mark.parametrize("n", [1, 5, 300])
 def test_forward(dtype, assert_close, rng, n):
-    architecture = Architecture(np.array([6, 5, 3], np.intp), np.array([1], np.int32))
     X, parameters = draw(rng, n + 4, 6, dtype=dtype), draw(rng, 53, dtype=dtype)
     for data in (X, to_csr(X, X.dtype)):
-        work = np.empty((3, epoch.forward_work_size(architecture, 20, isinstance(data, CSRRows))), dtype)
+        plan = CompiledPlan(forward_plan(shapes_of((6, 5, 3), ["tanh"]), dtype, 20, isinstance(data, CSRRows)))
+        work = np.empty((3, plan.source.work_size), dtype)
         ours, expected = call_both(
             "forward",
-            lambda o, d=data, w=work: (d, 2, architecture, parameters, w, 20, *o, 2),
+            lambda o, d=data, p=plan, w=work: (d, 2, p, parameters, w, *o, 2),
             [np.zeros((n, 3), dtype)],
         )
         assert_close(ours[0], expected[0], 4)

@@ -26,6 +26,7 @@ from fastnn.kernels import dense, epoch
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.optimizers import step_table
+from fastnn.plan import Method
 
 
 @pytest.fixture
@@ -507,7 +508,7 @@ def test_threads_that_get_no_processor_rest_for_a_while(rng, monkeypatch, busy, 
     monkeypatch.setattr(local.time, "perf_counter", lambda: float(next(clock) // 2))
     monkeypatch.setattr(local.time, "process_time", lambda: busy * (next(clock) // 2))
     engine = network.engine(2)
-    engine.begin(X, 100, "sgd")
+    engine.begin(X, engine.plan(X, Method(100, "sgd")))
     targets = Targets(LOSSES["cross_entropy"], y)
     steps = Steps(UPDATES["sgd"], np.tile([0, 0, 0, 0.1], (6, 1)))
     for _ in range(50):
@@ -642,7 +643,7 @@ def test_threads_rest_for_longer_and_longer_where_others_want_the_processors(mon
     net = fastnn.Network([784, 40, 3], dtype="float32")
     engine = net.engine(2)
     X, y = rng.random((200, 784), np.float32), rng.integers(0, 3, 200)
-    engine.begin(X, 20, "sgd", np.empty((0, net.parameters.size), "float32"))
+    engine.begin(X, engine.plan(X, Method(20, "sgd")))
     engine.restart(None)
     targets = Targets(LOSSES["cross_entropy"], y)
     for _ in range(1 + 4 + 1 + 8 + 1 + 16 + 1 + 16):
@@ -677,7 +678,8 @@ def test_a_call_whose_time_is_up_comes_on_and_comes_back(rng, update, batch_size
     X, y = rng.standard_normal((2000, 5)), rng.integers(0, 3, 2000)
     network, optimizer = fastnn.Network([5, 4, 3]), fastnn.Adam() if update == "adam" else fastnn.SGD()
     engine, n_steps = network.engine(2), 2000 // batch_size
-    engine.begin(X, batch_size, update, np.zeros((optimizer.n_slots, network.parameters.size)))
+    method = Method(batch_size, update, optimizer.n_slots)
+    engine.begin(X, engine.plan(X, method), np.zeros((optimizer.n_slots, network.parameters.size)))
     engine.restart(Steps(UPDATES[update], step_table(optimizer, np.full(n_steps, 0.01), 0, 0.0, 0.0)))
     calls = 1
     while engine.advance(Targets(LOSSES["cross_entropy"], y), None, -1.0):

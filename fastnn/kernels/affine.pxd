@@ -14,11 +14,9 @@ cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating*
 
 # The slices of a weight in panels begin at units bounds[0] = 0 to bounds[n_slices], the number of units.
 
-cdef bint has_panels() noexcept nogil
-
 cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_size) noexcept nogil
 
-cdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil
+cpdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil
 
 cdef void panels_forward(const floating* X, Py_ssize_t x_stride, const floating* W, const floating* b, floating* Z,
                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,

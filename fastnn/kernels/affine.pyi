@@ -3,6 +3,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+REGISTER_BYTES: int
+
+def panels_size(n_in: int, width: int, number_size: int) -> int: ...
 def affine(X: NDArray[Any], W: NDArray[Any], b: NDArray[Any], Z_out: NDArray[Any]) -> None: ...
 def panels_affine(
     X: NDArray[Any], W: NDArray[Any], b: NDArray[Any], bounds: NDArray[np.intp], Z_out: NDArray[Any]

@@ -41,6 +41,9 @@ cdef extern from "tiles.h" nogil:
     void sum_rows_double(const double* D, Py_ssize_t d_stride, double* s, Py_ssize_t n, Py_ssize_t n_out, double alpha,
                          double beta)
 
+#: Bytes of a vector that these kernels were compiled for; 0: they have none, and no panels.
+REGISTER_BYTES = VECTOR_BYTES
+
 cdef enum:
     TILED_BYTES = 256   # of a row of weights, from which on our own tiles are faster than BLAS
     FEW_WEIGHTS = 2048  # up to which they are too: BLAS takes longer to begin
@@ -54,11 +57,6 @@ cdef inline bint is_tiled(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_s
     return VECTOR_BYTES > 0 and n_out * number_size >= TILED_BYTES or is_few(n_in, n_out)
 
 
-cdef bint has_panels() noexcept nogil:
-    # Whether weights may stand in panels: where the compiler has vectors.
-    return VECTOR_BYTES > 0
-
-
 cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_size) noexcept nogil:
     # The first unit of panel p; the last panel ends with a whole vector, which may be behind the last unit.  Panel p's
     # weights begin at n_in times that number, and a row of them has the difference of two.
@@ -66,8 +64,8 @@ cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_si
     return lanes_of(number_size) * (panels.vectors * p + min(p, panels.n_wider))
 
 
-cdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil:
-    # Numbers that the weights of a slice of units take, in whole lines of the cache.
+cpdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil:
+    """Numbers that the weights of a slice of units take in panels, in whole lines of the cache."""
     return slice_size(n_in, width, number_size)
 
 

@@ -46,9 +46,9 @@ cdef RowsAhead part_ahead(const RowsAhead* rows, Py_ssize_t begin, Py_ssize_t en
 
 cdef RowsAhead reversed_ahead(const RowsAhead* rows) noexcept nogil
 
-cdef void find_rows(const RowsAhead* rows) noexcept nogil
+cdef void prefetch_pages(const RowsAhead* rows) noexcept nogil
 
-cdef bint lie_ready(const RowStore* store, const floating* number) noexcept nogil
+cdef bint is_native(const RowStore* store, const floating* number) noexcept nogil
 
 cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                                 floating* buffer, const Py_ssize_t** order_out) noexcept nogil

@@ -108,7 +108,7 @@ cdef RowsAhead reversed_ahead(const RowsAhead* rows) noexcept nogil:
     return last
 
 
-cdef void find_rows(const RowsAhead* rows) noexcept nogil:
+cdef void prefetch_pages(const RowsAhead* rows) noexcept nogil:
     # Fetches the ends of rows and a line of each page of them, so that the processor looks up many pages at once, and
     # begins to foresee the rest.  Looked up one by one, as the rows are fetched, each page would be waited for.
     cdef Py_ssize_t i, at
@@ -137,7 +137,7 @@ cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t
                 buffer[i * n_columns + j] = convert(row[j], buffer[0])
 
 
-cdef bint lie_ready(const RowStore* store, const floating* number) noexcept nogil:
+cdef bint is_native(const RowStore* store, const floating* number) noexcept nogil:
     # Whether dense rows are of the network's dtype, and used where they lie.  The last argument is there for its type
     # alone.
     return store.kind == (FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64)
@@ -149,7 +149,7 @@ cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, 
     # order (NULL: one after the other) gives a place for it, and the rows are used where they lie.
     if order_out != NULL:
         order_out[0] = NULL
-    if lie_ready(store, buffer):
+    if is_native(store, buffer):
         if order == NULL:
             return <const floating*> store.values + first * store.n_columns
         if order_out != NULL:

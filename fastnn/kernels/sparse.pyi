@@ -10,6 +10,7 @@ class SortedBlocks(NamedTuple):
     starts: NDArray[np.int32]
     bounds: NDArray[np.int64]
 
+def column_work_size(n_in: int, nonzeros: int) -> int: ...
 def sort_blocks(
     X: CSRRows,
     bounds: NDArray[np.int64],

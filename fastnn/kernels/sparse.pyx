@@ -214,8 +214,9 @@ cdef void scale_rows(floating* dW, Py_ssize_t w_stride, Py_ssize_t n_in, Py_ssiz
                 dW[i * w_stride + j] = beta * dW[i * w_stride + j] if beta != 0 else <floating> 0.0
 
 
-cdef Py_ssize_t column_work_size(Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil:
-    # Entries and starts; an int32 finds room in the place of a number.
+cpdef Py_ssize_t column_work_size(Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil:
+    """Numbers of work space that sorting so many non-zeros by column takes: entries and starts."""
+    # An int32 finds room in the place of a number.
     return 2 * nonzeros + n_in + 2
 
 

@@ -15,7 +15,7 @@ if the current batch touches it; and the columns that it touches.
 from cython cimport floating
 from libc.stdint cimport int64_t
 
-from .model cimport Batch
+from .plan cimport Job
 from .updates cimport MOMENTUM, NESTEROV, Step, StepStore, open_steps, step_at, update_range
 
 
@@ -67,17 +67,20 @@ cdef void bring_up(const Step* step, floating* W, floating* state, Py_ssize_t be
             W[i] = <floating> power.ww * w
 
 
-cdef void touch_columns(const Batch* batch, const Step* step, floating* W, floating* state, floating* dW,
-                        Py_ssize_t n_out, int64_t* touched, int64_t n_steps) noexcept nogil:
-    # Brings the rows that the batch touches up to n_steps, and clears their gradient.  May be called again.
-    cdef Py_ssize_t n_in = batch.store.n_columns, position, row, i, c
-    cdef int64_t at
+cdef void touch_columns(const Job* job, const Step* step, Py_ssize_t first, Py_ssize_t n, floating* dW) noexcept nogil:
+    # Brings the rows of the first weight that n rows from position first on touch up to the steps before theirs, and
+    # clears their gradient.  May be called again.
+    cdef floating* W = <floating*> job.parameters
+    cdef floating* state = <floating*> job.state
+    cdef Py_ssize_t n_in = job.store.n_columns, n_out = job.plan.layers[0].n_out, position, row, i, c
+    cdef int64_t at, n_steps = first // job.plan.batch_size
+    cdef int64_t* touched = job.touched
     cdef int64_t* taken = touched + 1
     cdef int64_t* columns = taken + n_in
-    for position in range(batch.first, batch.first + batch.n_rows):
-        row = batch.order[position] if batch.order != NULL else position
-        for at in range(batch.store.row_starts[row], batch.store.row_starts[row + 1]):
-            c = batch.store.columns[at]
+    for position in range(first, first + n):
+        row = job.order[position] if job.order != NULL else position
+        for at in range(job.store.row_starts[row], job.store.row_starts[row + 1]):
+            c = job.store.columns[at]
             if taken[c] < 0:
                 continue
             bring_up(step, W, state, c * n_out, (c + 1) * n_out, n_steps - taken[c])

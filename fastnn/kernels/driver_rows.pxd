@@ -1,0 +1,8 @@
+from cython cimport floating
+
+from .plan cimport Job
+
+cdef void train_by_rows(const Job* job, floating* work) noexcept nogil
+
+cdef void forward_shard(const Job* job, Py_ssize_t first, Py_ssize_t begin, Py_ssize_t step, floating* work,
+                        floating* logits) noexcept nogil

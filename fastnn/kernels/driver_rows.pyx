@@ -1,0 +1,449 @@
+"""The driver by rows: a batch is cut into shards, a shard into row blocks.
+
+A block goes forward and backward while it is in cache, and adds to its shard's gradient; when all shards are done,
+their gradients are added up in order and the parameters move.  A plain step on a batch of one block needs no gradient:
+the products write the new parameters.  How a batch is cut depends on its size alone, and a shard's blocks are taken in
+order: so the bits are the same whatever the number of threads, and wherever the clock interrupts the run.
+
+Batch normalisation couples the rows of a batch, which is then one block; threads share out the slices of its layers
+instead.  Very sparse batches move only those rows of the first weight that they touch: see touched.pyx.
+"""
+
+from cython cimport floating
+from cython.parallel cimport prange
+from libc.math cimport INFINITY, isfinite
+
+from .affine cimport affine_backward_bias
+from .layer cimport (
+    Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice)
+from .losses cimport loss_rows, sum_of_weights
+from .normalisation cimport backprop_normalise, move_statistics, normalise
+from .plan cimport N_SLICES, SPARSE, TRANSPOSED, Job, Layer, Plan, now
+from .rows cimport dense_rows, is_native, prefetch_pages, rows_ahead
+from .sparse cimport ColumnStore, block_at, columns_in, sort_by_column
+from .touched cimport step_touched, touch_columns
+from .updates cimport NO_UPDATE, Step, clipped, penalty, step_at, sum_of_squares, update_range
+
+cdef extern from *:
+    """
+    /* What is there, which others find one larger.  Without a lock if possible: a fork may leave one closed. */
+    static inline Py_ssize_t fastnn_take(Py_ssize_t* next) {
+    #if defined(__GNUC__)
+        return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
+    #else
+        Py_ssize_t taken;
+    #ifdef _OPENMP
+    #pragma omp critical(fastnn_take)
+    #endif
+        taken = (*next)++;
+        return taken;
+    #endif
+    }
+    """
+    Py_ssize_t fastnn_take(Py_ssize_t* next) noexcept nogil
+
+cdef enum:
+    MOST_SHARDS = 8         # of a batch, as tuning.py says
+    PRODUCT_ROWS = 512      # that a product takes at a time
+    UPDATE_CHUNK = 16384    # numbers, of all shards' gradients, from which a thread updates parameters at a time
+
+# A batch, and the step that follows it.
+cdef struct Batch:
+    Py_ssize_t first            # position in the epoch
+    Py_ssize_t n
+    double total                # of its weights
+    Py_ssize_t n_shards
+    Step step
+
+# What becomes of a gradient: target = alpha * gradient + beta * target, where beta is one for the first weight, one for
+# other weights, and one for biases and scales.
+cdef struct Factors:
+    double alpha, first_beta, weight_beta, bias_beta
+
+
+cdef Py_ssize_t shards_of(const Plan* plan, Py_ssize_t n_rows) noexcept nogil:
+    return min(plan.most_shards, max(<Py_ssize_t> 1, n_rows // plan.shard_rows))
+
+
+cdef int shares_of(const Layer* layer, Py_ssize_t n, int n_slices) noexcept nogil:
+    # How many threads share out so many slices, of a layer or of the one below, in a layer's products on n rows.
+    return n_slices if n >= layer.shared_from else 1
+
+
+cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_ssize_t at,
+                    const floating* number) noexcept nogil:
+    # Of dense rows those that a product takes at a time, from a place on; the ones behind them are fetched meanwhile, so
+    # that no pass waits for the memory.  The last argument is there for its type alone.
+    cdef Inputs part = rows[0]
+    cdef Py_ssize_t n_ahead
+    if layer.form == SPARSE:
+        return part
+    part.n = min(<Py_ssize_t> PRODUCT_ROWS, rows.n - at)
+    part.first += at
+    if rows.order != NULL:
+        part.order += at
+    else:
+        part.X = <const floating*> rows.X + at * rows.stride
+    if layer.form == TRANSPOSED and layer.index == 0:
+        n_ahead = part.n if is_native(job.store, number) and part.first + 2 * part.n <= job.n_rows else 0
+        part.ahead = rows_ahead(job.store, job.order, part.first + part.n, n_ahead)
+    return part
+
+
+cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work) noexcept nogil:
+    # n rows from a position on, as the first layer takes them.
+    cdef Inputs rows
+    cdef bint in_any_order = job.plan.layers[0].form == TRANSPOSED
+    rows.first, rows.n, rows.stride, rows.order, rows.X = first, n, job.store.n_columns, NULL, NULL
+    rows.store, rows.store_order, rows.columns, rows.n_columns = job.store, job.order, NULL, 0
+    rows.ahead = rows_ahead(job.store, NULL, 0, 0)
+    if not job.plan.is_sparse:
+        rows.X = dense_rows(job.store, job.order, first, n, work, &rows.order if in_any_order else NULL)
+    return rows
+
+
+cdef Inputs outputs_of(const Layer* layer, const Inputs* rows, const floating* Y) noexcept nogil:
+    # What a layer gives to the next.
+    cdef Inputs above = rows[0]
+    above.X, above.stride, above.order, above.ahead.n = Y, layer.n_out, NULL, 0
+    return above
+
+
+# --- forward --------------------------------------------------------------------------------------------------------
+
+
+cdef void forward_slices(const Job* job, const Layer* layer, const Inputs* rows, int s, int end, floating* Z,
+                         floating* work) noexcept nogil:
+    # Y (n, n_out) = activation(X (n, n_in) @ W (n_in, n_out) + b), units of slices s to end
+    cdef const floating* parameters = <const floating*> job.parameters
+    cdef Py_ssize_t begin = layer.slices[s].begin, n_units = layer.slices[end - 1].end - begin, at = 0
+    cdef const floating* b = parameters + layer.bias + begin
+    cdef floating* slopes = work + layer.slopes + begin if layer.keeps_slopes else NULL
+    cdef Inputs part
+    while at < rows.n:
+        part = part_of(job, layer, rows, at, Z)
+        prefetch_pages(&part.ahead)
+        # Batch normalisation takes a constant off again.
+        layer_forward(layer, &part, s, end, parameters, b if not layer.normalises else NULL,
+                      Z + at * layer.n_out + begin, layer.n_out)
+        at += part.n
+    if layer.normalises:
+        normalise(Z + begin, work + layer.x_hat + begin, layer.n_out, parameters + layer.norm + begin, b,
+                  work + layer.statistics + begin, work + layer.statistics + layer.n_out + begin, rows.n, n_units)
+    if not layer.is_output:
+        activate_units(layer, Z + begin, slopes, layer.n_out, rows.first, rows.n, begin, begin + n_units,
+                       n_units == layer.n_out, job.key)
+
+
+cdef void forward_layer(const Job* job, const Layer* layer, const Inputs* rows, floating* Z,
+                        floating* work) noexcept nogil:
+    cdef int s, n_shares = shares_of(layer, rows.n, layer.n_slices)
+    if n_shares == 1:
+        forward_slices(job, layer, rows, 0, layer.n_slices, Z, work)
+        return
+    for s in prange(n_shares, num_threads=min(job.n_threads, n_shares), schedule="static"):
+        forward_slices(job, layer, rows, s, s + 1, Z, work)
+
+
+cdef Inputs forward_block(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work,
+                          floating* logits) noexcept nogil:
+    # Leaves each hidden layer's output in the work space, and the last one's in logits; returns the first one's rows.
+    cdef Inputs given = first_rows(job, first, n, work), rows = given
+    cdef const Layer* layer
+    cdef floating* Z
+    cdef int k
+    for k in range(job.plan.n_layers):
+        layer = &job.plan.layers[k]
+        Z = logits if layer.is_output else work + layer.output
+        forward_layer(job, layer, &rows, Z, work)
+        rows = outputs_of(layer, &rows, Z)
+    return given
+
+
+cdef void forward_shard(const Job* job, Py_ssize_t first, Py_ssize_t begin, Py_ssize_t step, floating* work,
+                        floating* logits) noexcept nogil:
+    # The blocks of rows that begin at first + begin, first + begin + step, ...; logits begin with row first.
+    cdef Py_ssize_t at = begin, n_out = job.plan.layers[job.plan.n_layers - 1].n_out
+    while at < job.n_rows:
+        forward_block(job, first + at, min(job.plan.block_rows, job.n_rows - at), work, logits + at * n_out)
+        at += step
+
+
+# --- backward -------------------------------------------------------------------------------------------------------
+
+
+cdef void backward_weight_slices(const Job* job, const Layer* layer, const Inputs* rows, int s, int end,
+                                 const floating* dZ, floating* target, floating alpha, floating beta) noexcept nogil:
+    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, units of slices s to end
+    cdef Py_ssize_t begin = layer.slices[s].begin, at = 0
+    cdef Inputs part
+    while at < rows.n:
+        part = part_of(job, layer, rows, at, dZ)
+        layer_backward_weight(layer, &part, s, end, dZ + at * layer.n_out + begin, layer.n_out, target, alpha, beta)
+        beta = 1
+        at += part.n
+
+
+cdef void backward_weight(const Job* job, const Layer* layer, const Inputs* rows, const floating* dZ, floating* target,
+                          const Factors* factors) noexcept nogil:
+    cdef int s, n_shares = shares_of(layer, rows.n, layer.n_slices)
+    cdef floating alpha = <floating> factors.alpha
+    cdef floating beta = <floating> (factors.first_beta if layer.index == 0 else factors.weight_beta)
+    if n_shares == 1:
+        backward_weight_slices(job, layer, rows, 0, layer.n_slices, dZ, target, alpha, beta)
+        return
+    for s in prange(n_shares, num_threads=min(job.n_threads, n_shares), schedule="static"):
+        backward_weight_slices(job, layer, rows, s, s + 1, dZ, target, alpha, beta)
+
+
+cdef void backward_input_units(const Job* job, const Layer* layer, const Layer* below, Py_ssize_t n,
+                               const floating* dZ, Py_ssize_t begin, Py_ssize_t end, floating* work,
+                               floating* target, const Factors* factors) noexcept nogil:
+    # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), and by what stands before the activation and the normalisation
+    # of the layer below, for its units begin to end.  A transposed weight has left its product there already.
+    cdef const floating* parameters = <const floating*> job.parameters
+    cdef floating* dY = work + below.delta + begin
+    cdef const floating* slopes = work + below.slopes + begin if below.keeps_slopes else NULL
+    cdef Py_ssize_t width = below.n_out
+    if layer.form != TRANSPOSED:
+        layer_backward_input(layer, dZ, layer.n_out, parameters, begin, end, dY, width, n, <floating*> NULL)
+    backprop_units(below, work + below.output + begin, slopes, dY, width, n, end - begin, end - begin == width)
+    if below.normalises:
+        backprop_normalise(work + below.x_hat + begin, dY, width, work + below.statistics + width + begin,
+                           parameters + below.norm + begin, target + below.norm + begin, target + below.bias + begin,
+                           n, end - begin, <floating> factors.alpha, <floating> factors.bias_beta)
+
+
+cdef void backward_input(const Job* job, const Layer* layer, const Layer* below, Py_ssize_t n, const floating* dZ,
+                         floating* work, floating* target, const Factors* factors) noexcept nogil:
+    cdef int s, n_shares = shares_of(layer, n, below.n_slices)
+    if layer.form == TRANSPOSED:
+        layer_backward_input(layer, dZ, layer.n_out, <const floating*> job.parameters, 0, layer.n_in,
+                             work + below.delta, layer.n_in, n, work + job.plan.spare)
+    if n_shares == 1:
+        backward_input_units(job, layer, below, n, dZ, 0, below.n_out, work, target, factors)
+        return
+    for s in prange(n_shares, num_threads=min(job.n_threads, n_shares), schedule="static"):
+        backward_input_units(job, layer, below, n, dZ, below.slices[s].begin, below.slices[s].end, work, target,
+                             factors)
+
+
+cdef void find_columns(const Job* job, Inputs* rows, ColumnStore* columns, floating* work) noexcept nogil:
+    # The non-zeros of sparse rows by column, where that pays.
+    if job.blocks != NULL:
+        columns[0] = block_at(job.blocks, job.store, rows.first, work)
+    elif job.plan.sorts:
+        columns[0] = columns_in(work + job.plan.columns, job.store.n_columns, job.plan.nonzeros)
+        sort_by_column(job.store, job.order, rows.first, rows.n, 0, columns, work)
+    else:
+        return
+    rows.columns, rows.n_columns = columns, 1
+
+
+cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, Py_ssize_t n, floating* work,
+                         floating* target, const Factors* factors) noexcept nogil:
+    # Forward and backward on n rows of a batch: target takes the gradient of the batch's mean log-likelihood as factors
+    # say.  Returns the sum of these rows' own; where that is not finite, target is left alone.  target may be the
+    # parameters themselves.
+    cdef const Layer* layers = job.plan.layers
+    cdef int k = job.plan.n_layers - 1
+    cdef floating* dZ = work + layers[k].output
+    cdef Inputs given = forward_block(job, first, n, work, dZ), rows
+    cdef ColumnStore columns
+    cdef double log_likelihood = loss_rows(job.targets, first, dZ, n, layers[k].n_out, batch.total)
+    if not isfinite(log_likelihood):
+        return log_likelihood
+    find_columns(job, &given, &columns, work)
+    for k in range(k, -1, -1):
+        dZ, rows = work + layers[k].delta, given
+        if k > 0:
+            rows = outputs_of(&layers[k - 1], &given, work + layers[k - 1].output)
+            # The old weights carry the gradient down, so this comes before their update.
+            backward_input(job, &layers[k], &layers[k - 1], n, dZ, work, target, factors)
+        backward_weight(job, &layers[k], &rows, dZ, target, factors)
+        if not layers[k].normalises:
+            affine_backward_bias(dZ, layers[k].n_out, target + layers[k].bias, n, layers[k].n_out,
+                                 <floating> factors.alpha, <floating> factors.bias_beta)
+    return log_likelihood
+
+
+# --- shards ---------------------------------------------------------------------------------------------------------
+
+
+cdef void ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, floating* work) noexcept nogil:
+    # Goes on with one shard of a batch until it is finished or time is up, by one block at least, or a thread that never
+    # gets its processor in time would not come on.
+    cdef Py_ssize_t begin = batch.n * shard // batch.n_shards
+    cdef Py_ssize_t n_rows = batch.n * (shard + 1) // batch.n_shards - begin
+    cdef Py_ssize_t n, at = job.position[1 + shard]
+    cdef floating* gradient = <floating*> job.gradients + shard * job.gradient_size
+    cdef Factors factors
+    cdef double sum_ = job.log_likelihood[1 + shard]
+    while at < n_rows:
+        n = min(job.plan.block_rows, n_rows - at)
+        factors.alpha, factors.weight_beta, factors.bias_beta = 1, at > 0, at > 0
+        factors.first_beta = 1 if job.plan.touches else factors.weight_beta  # it is 0 already where it matters
+        sum_ += ascend_block(job, batch, batch.first + begin + at, n, work, gradient, &factors)
+        at += n
+        if now() >= job.deadline:
+            break
+    # Once, since what other threads write is in the same line of the cache.
+    job.position[1 + shard], job.log_likelihood[1 + shard] = at, sum_
+
+
+cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noexcept nogil:
+    # All shards.  A thread begins with shards that follow each other, so that the rows it fetches ahead are its own, and
+    # then helps the others.
+    cdef Py_ssize_t[MOST_SHARDS] next_shard
+    cdef Py_ssize_t* next_ = &next_shard[0]
+    cdef Py_ssize_t shard
+    cdef int thread, turn, owner, n_threads = <int> min(<Py_ssize_t> job.n_threads, batch.n_shards)
+    if batch.n_shards == 1:
+        ascend_shard(job, batch, 0, work)
+        return
+    for thread in range(n_threads):
+        next_[thread] = batch.n_shards * thread // n_threads
+    for thread in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
+        for turn in range(n_threads):
+            owner = (thread + turn) % n_threads
+            shard = fastnn_take(next_ + owner)
+            while shard < batch.n_shards * (owner + 1) // n_threads:
+                ascend_shard(job, batch, shard, work + shard * job.work_size)
+                shard = fastnn_take(next_ + owner)
+
+
+# --- steps ----------------------------------------------------------------------------------------------------------
+
+
+cdef void update_chunk(const Job* job, const Step* step, bint is_weight, Py_ssize_t n_shards, Py_ssize_t begin,
+                       Py_ssize_t end, floating* gradient) noexcept nogil:
+    cdef Py_ssize_t shard, i
+    cdef const floating* other
+    for shard in range(1, n_shards):
+        other = gradient + shard * job.gradient_size
+        for i in range(begin, end):
+            gradient[i] += other[i]
+    update_range(step, is_weight, <floating*> job.parameters, gradient, <floating*> job.state, begin, end)
+
+
+cdef void update_span(const Job* job, const Step* step, bint is_weight, Py_ssize_t n_shards, Py_ssize_t begin,
+                      Py_ssize_t n, floating* gradient) noexcept nogil:
+    # Adds the shards' gradients up, in order, into the first; moves n parameters.
+    cdef Py_ssize_t size = UPDATE_CHUNK // n_shards, chunk, n_chunks = (n + size - 1) // size, end = begin + n
+    if n_chunks == 1:
+        update_chunk(job, step, is_weight, n_shards, begin, end, gradient)
+        return
+    for chunk in prange(n_chunks, num_threads=min(<Py_ssize_t> job.n_threads, n_chunks), schedule="static"):
+        update_chunk(job, step, is_weight, n_shards, begin + chunk * size, min(end, begin + (chunk + 1) * size),
+                     gradient)
+
+
+cdef void take_step(const Job* job, Batch* batch, floating* gradient) noexcept nogil:
+    # From the gradients of all shards.
+    cdef const Plan* plan = job.plan
+    cdef const Layer* layer
+    cdef Step* step = &batch.step
+    cdef Py_ssize_t n_shards = batch.n_shards
+    cdef int k
+    if job.steps.clip_norm > 0:
+        step.update = NO_UPDATE  # the gradients are only added up
+        update_span(job, step, False, n_shards, 0, plan.n_parameters, gradient)
+        n_shards = 1
+        step.update = job.steps.update
+        step.scale = clipped(sum_of_squares(gradient, plan.n_parameters), job.steps.clip_norm)
+    for k in range(plan.n_layers):
+        layer = &plan.layers[k]
+        if k == 0 and plan.touches:
+            step_touched(step, <floating*> job.parameters, <floating*> job.state, gradient, layer.n_in, layer.n_out,
+                         job.touched, batch.first // plan.batch_size)
+        else:
+            update_span(job, step, True, n_shards, layer.weight, layer.weight_size, gradient)
+        update_span(job, step, False, n_shards, layer.bias, layer.n_out, gradient)
+        if layer.normalises:
+            update_span(job, step, False, n_shards, layer.norm, layer.n_out, gradient)
+
+
+cdef void add_penalties(const Job* job, const Batch* batch, const floating* number) noexcept nogil:
+    # Those of all weights before a step; rows of the first that a batch does not touch may not be up to date.  The last
+    # argument is there for its type alone.
+    cdef const Layer* layer
+    cdef int k
+    for k in range(1 if job.plan.touches else 0, job.plan.n_layers):
+        layer = &job.plan.layers[k]
+        job.penalties[k * N_SLICES] += batch.total * penalty(
+            &batch.step, <const floating*> job.parameters + layer.weight, layer.weight_size)
+
+
+cdef void after_step(const Job* job, const Batch* batch, floating* work) noexcept nogil:
+    # Running statistics, by what `ascend_block` has left of the batch's rows, and max-norm.
+    cdef floating* parameters = <floating*> job.parameters
+    cdef const floating* statistics
+    cdef floating* running
+    cdef const Layer* layer
+    cdef int k, s
+    for k in range(job.plan.n_layers - 1):
+        layer = &job.plan.layers[k]
+        if layer.normalises and job.steps.update != NO_UPDATE:
+            statistics, running = work + layer.statistics, parameters + layer.norm + layer.n_out
+            move_statistics(statistics, statistics + layer.n_out, running, running + layer.n_out, batch.n, layer.n_out)
+        for s in range(layer.n_slices if job.steps.max_norm > 0 else 0):
+            limit_slice(layer, s, job.steps.max_norm, parameters, work)
+
+
+cdef bint take_folded_step(const Job* job, Batch* batch, floating* work) noexcept nogil:
+    # W += rate * (gradient - l2 * W), written by the products of a batch of one block; False: it diverged.
+    cdef Factors factors
+    cdef double log_likelihood, rate = batch.step.hyperparameters[0]
+    if job.steps.penalised:
+        add_penalties(job, batch, work)
+    factors.alpha, factors.bias_beta = rate, 1
+    factors.first_beta = factors.weight_beta = 1 - rate * batch.step.l2
+    log_likelihood = ascend_block(job, batch, batch.first, batch.n, work, <floating*> job.parameters, &factors)
+    job.log_likelihood[0] += log_likelihood
+    return isfinite(log_likelihood)
+
+
+cdef bint take_summed_step(const Job* job, Batch* batch, floating* work) noexcept nogil:
+    # From the sum of the shards' gradients; False: time was up before, or it diverged.
+    cdef Py_ssize_t shard, n_done = 0
+    cdef double sum_ = 0
+    if job.plan.touches:
+        touch_columns(job, &batch.step, batch.first, batch.n, <floating*> job.gradients)
+    ascend_shards(job, batch, work)
+    for shard in range(batch.n_shards):
+        n_done += job.position[1 + shard]
+        sum_ += job.log_likelihood[1 + shard]
+    if not isfinite(sum_):
+        job.log_likelihood[0] = -INFINITY
+        return False
+    if n_done < batch.n:
+        return False
+    if job.steps.penalised:
+        add_penalties(job, batch, work)
+    take_step(job, batch, <floating*> job.gradients)
+    job.log_likelihood[0] += sum_
+    for shard in range(batch.n_shards):
+        job.position[1 + shard] = 0
+        job.log_likelihood[1 + shard] = 0
+    return True
+
+
+cdef void train_by_rows(const Job* job, floating* work) noexcept nogil:
+    cdef Batch batch
+    cdef bint done
+    while job.position[0] < job.n_rows:
+        batch.first = job.position[0]
+        batch.n = min(job.plan.batch_size, job.n_rows - batch.first)
+        batch.n_shards = shards_of(job.plan, batch.n)
+        batch.total = sum_of_weights(job.targets, batch.first, batch.n)
+        batch.step = step_at(job.steps, batch.first // job.plan.batch_size)
+        if batch.n <= job.plan.fold_rows:
+            done = take_folded_step(job, &batch, work)
+        else:
+            done = take_summed_step(job, &batch, work)
+        if not done:
+            return
+        after_step(job, &batch, work)
+        job.position[0] += batch.n
+        if now() >= job.deadline:
+            return

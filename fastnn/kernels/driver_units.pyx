@@ -1,0 +1,583 @@
+"""The driver by units: every thread takes all rows of a batch, and owns slices of the hidden units.
+
+Most of its batches are too small to be cut by rows, and are one block.  Large ones of sparse rows go block by block, and
+the step follows.
+
+With one hidden layer a step needs a single barrier.  A member of the team computes its own units and what they add to
+the logits; behind the barrier each member adds these parts up and finds the gradient of the logits for itself, and from
+there on touches only its own columns of the first weight and its own rows of the second.  Deeper networks wait once
+more a layer and direction.  The slices depend on the widths of the layers alone and their parts are added up in order,
+so the bits do not depend on the number of threads.
+"""
+
+from cython cimport floating
+from cython.parallel cimport parallel
+from libc.math cimport isfinite
+from libc.stdint cimport int32_t
+
+from .affine cimport affine_backward_bias
+from .layer cimport (
+    Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice,
+    next_slice)
+from .losses cimport loss_rows, sum_of_weights
+from .plan cimport N_SLICES, SPARSE, TRANSPOSED, Job, Layer, Plan, Slice, now
+from .rows cimport LINE_BYTES, RowsAhead, dense_rows, prefetch_pages, reversed_ahead, rows_ahead
+from .sparse cimport (
+    ColumnStore, block_at, column_work_size, columns_backward_weight, columns_from, columns_in, scale_rows,
+    sort_by_column)
+from .updates cimport Step, clipped, penalty, step_at, sum_of_squares, update_range
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    static inline int fastnn_member(void) { return omp_get_thread_num(); }
+    static inline int fastnn_members(void) { return omp_get_num_threads(); }
+    #else
+    static inline int fastnn_member(void) { return 0; }
+    static inline int fastnn_members(void) { return 1; }
+    #endif
+    static inline void fastnn_barrier(void) {
+    #ifdef _OPENMP
+    #pragma omp barrier
+    #endif
+    }
+    """
+    int fastnn_member() noexcept nogil
+    int fastnn_members() noexcept nogil
+    void fastnn_barrier() noexcept nogil
+
+cdef enum:
+    SORT_LINES = 6      # Sorting a non-zero takes as long as multiplying it with so many lines of numbers.
+    STEP_COLUMNS = 16   # of sparse rows, whose weights are stepped on together
+
+# A member of the team, and where in the work space it finds what is its own.
+cdef struct Member:
+    int index
+    int n_members
+    Py_ssize_t dZ           # (block_rows, n_classes), its gradient of the logits
+    Py_ssize_t spare        # as much again
+    Py_ssize_t stride       # of the rows of a single hidden layer, and what is added to their places
+    Py_ssize_t shift
+
+# A row block, and what becomes of its gradient: target = alpha * gradient + beta * target.
+cdef struct Turn:
+    Py_ssize_t at           # position of its first row
+    Py_ssize_t n
+    bint begins, ends       # its batch
+    double total            # of the batch's weights
+    Step step
+    double alpha, weight_beta, bias_beta
+    int parity              # which of two places its parts of the logits have
+    int third               # and which of three its rows
+    Inputs given            # the rows, as the first layer takes them
+    ColumnStore[N_SLICES] columns   # of sparse ones
+
+
+# --- who owns what --------------------------------------------------------------------------------------------------
+
+
+cdef inline int own_begin(const Member* member, const Layer* layer) noexcept nogil:
+    # The member's first slice of a layer.
+    return layer.n_slices * member.index // member.n_members
+
+
+cdef inline int own_end(const Member* member, const Layer* layer) noexcept nogil:
+    return layer.n_slices * (member.index + 1) // member.n_members
+
+
+cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept nogil:
+    # So many numbers in whole lines of the cache.
+    cdef Py_ssize_t line = LINE_BYTES // number_size
+    return (n + line - 1) // line * line
+
+
+cdef inline Py_ssize_t first_unit(const Layer* layer, int s) noexcept nogil:
+    return layer.slices[s].begin if s < layer.n_slices else layer.slices[layer.n_slices - 1].end
+
+
+cdef Member member_of(const Job* job, int index, int n_members, Py_ssize_t number_size) noexcept nogil:
+    cdef Member member
+    cdef const Layer* first = &job.plan.layers[0]
+    cdef Py_ssize_t n_logits = job.plan.block_rows * job.plan.layers[job.plan.n_layers - 1].n_out, begin = 0, end
+    cdef int m
+    member.index, member.n_members = index, n_members
+    member.dZ = job.plan.parts + (2 * N_SLICES + 2 * index) * n_logits
+    member.spare = member.dZ + n_logits
+    # Nobody else reads the outputs of a single hidden layer, so each member keeps its own together, in whole lines of
+    # the cache.
+    member.stride = member.shift = 0
+    if job.plan.n_layers == 2:
+        for m in range(index + 1):
+            begin = first_unit(first, first.n_slices * m // n_members)
+            end = first_unit(first, first.n_slices * (m + 1) // n_members)
+            member.shift += job.plan.block_rows * member.stride
+            member.stride = to_lines(end - begin, number_size)
+        member.shift -= begin
+    return member
+
+
+cdef inline Py_ssize_t stride_of(const Member* member, const Layer* layer) noexcept nogil:
+    # Unit u of row i of a hidden layer's output is at layer.output + member.shift + i * stride + u; so are delta, slopes.
+    return member.stride if member.stride else layer.n_out
+
+
+cdef inline bint owns_rows(Py_ssize_t stride, Py_ssize_t n_units, Py_ssize_t number_size) noexcept nogil:
+    # Whether so many units are a row; what fills up its line may be computed too, and is never read.
+    return stride == n_units or stride == to_lines(n_units, number_size)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+cdef inline Py_ssize_t rows_of_block(const Job* job, Py_ssize_t at) noexcept nogil:
+    # How many rows the block has that begins at this position: it ends with its batch, and with the epoch.
+    cdef Py_ssize_t batch_size = job.plan.batch_size
+    return min(job.plan.block_rows, min(batch_size - at % batch_size, job.n_rows - at))
+
+
+cdef inline Py_ssize_t row_lines(const Layer* layer, int s, Py_ssize_t number_size) noexcept nogil:
+    return (layer.slices[s].stride * number_size + LINE_BYTES - 1) // LINE_BYTES
+
+
+cdef Py_ssize_t share_begin(const Job* job, Py_ssize_t n, int index, int n_members,
+                            Py_ssize_t number_size) noexcept nogil:
+    # Where a member's share of n rows to prepare begins.  Slices are of several widths, and members with less to
+    # multiply sort more of the sparse rows.  The bits do not depend on it.
+    cdef const Layer* first = &job.plan.layers[0]
+    cdef Py_ssize_t lines = 0, own
+    cdef int m, s
+    cdef double begun = 0
+    if not job.plan.sorts or index == n_members:
+        return n * index // n_members
+    for s in range(first.n_slices):
+        lines += row_lines(first, s, number_size)
+    for m in range(index):
+        own = 0
+        for s in range(first.n_slices * m // n_members, first.n_slices * (m + 1) // n_members):
+            own += row_lines(first, s, number_size)
+        begun += min(1.0, max(0.0, ((2.0 * lines + SORT_LINES) / n_members - 2.0 * own) / SORT_LINES))
+    return <Py_ssize_t> (n * min(1.0, begun))
+
+
+cdef inline ColumnStore columns_of(const Job* job, floating* rows, int m) noexcept nogil:
+    # A member's share of a block's non-zeros.
+    cdef Py_ssize_t n_in = job.store.n_columns
+    return columns_in(rows + m * column_work_size(n_in, job.plan.nonzeros), n_in, job.plan.nonzeros)
+
+
+cdef void prepare_rows(const Job* job, const Member* member, Py_ssize_t first, Py_ssize_t n,
+                       floating* rows) noexcept nogil:
+    # The member's share of a block's rows, for all: gathered, or their non-zeros by column.
+    cdef Py_ssize_t begin = share_begin(job, n, member.index, member.n_members, sizeof(floating))
+    cdef Py_ssize_t end = share_begin(job, n, member.index + 1, member.n_members, sizeof(floating))
+    cdef ColumnStore columns
+    if job.plan.is_sparse:
+        columns = columns_of(job, rows, member.index)
+        sort_by_column(job.store, job.order, first + begin, end - begin, <int32_t> begin, &columns, rows)
+    else:
+        dense_rows(job.store, job.order, first + begin, end - begin, rows + begin * job.store.n_columns, NULL)
+
+
+cdef RowsAhead own_ahead(const Job* job, const Member* member, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    # Of a block's dense rows those that the member fetches: what it gathers.  Where all members read all rows in place,
+    # the odd ones begin with the last row, so that two do not fetch the same one from memory at the same time.
+    cdef Py_ssize_t begin = 0, end = n
+    cdef RowsAhead rows
+    if job.plan.gathers:
+        begin = n * member.index // member.n_members
+        end = n * (member.index + 1) // member.n_members
+    rows = rows_ahead(job.store, job.order, first + begin, end - begin)
+    return reversed_ahead(&rows) if not job.plan.gathers and member.index % 2 else rows
+
+
+cdef void open_turn(const Job* job, const Member* member, Turn* turn, floating* work) noexcept nogil:
+    # Finds rows, batch, step and factors of the block that begins at turn.at.
+    cdef const Plan* plan = job.plan
+    cdef Py_ssize_t batch_size = plan.batch_size, batch_begin = turn.at // batch_size * batch_size, next_at
+    cdef Inputs* given = &turn.given
+    cdef floating* rows = work + (turn.parity if plan.is_sparse else turn.third) * plan.rows_size
+    cdef int m
+    turn.n = rows_of_block(job, turn.at)
+    next_at = turn.at + turn.n
+    turn.begins, turn.ends = turn.at == batch_begin, next_at == min(batch_begin + batch_size, job.n_rows)
+    if turn.begins or turn.total < 0:
+        turn.total = sum_of_weights(job.targets, batch_begin, min(batch_size, job.n_rows - batch_begin))
+    turn.step = step_at(job.steps, turn.at // batch_size)
+    if plan.fold_rows:
+        turn.alpha, turn.bias_beta = turn.step.hyperparameters[0], 1
+        turn.weight_beta = 1 - turn.step.hyperparameters[0] * turn.step.l2
+    else:
+        turn.alpha, turn.weight_beta, turn.bias_beta = 1, not turn.begins, not turn.begins
+    given.first, given.n, given.stride, given.order, given.X = turn.at, turn.n, job.store.n_columns, NULL, NULL
+    given.store, given.store_order, given.columns, given.n_columns = job.store, job.order, &turn.columns[0], 0
+    given.ahead = rows_ahead(job.store, NULL, 0, 0)
+    if job.blocks != NULL:
+        turn.columns[0], given.n_columns = block_at(job.blocks, job.store, turn.at, work), 1
+    elif plan.sorts:
+        for m in range(member.n_members):
+            turn.columns[m] = columns_of(job, rows, m)
+        given.n_columns = member.n_members
+    elif plan.gathers:
+        given.X = rows
+    elif not plan.is_sparse:
+        given.X = dense_rows(job.store, job.order, turn.at, turn.n, work, &given.order)
+    if plan.fetches:
+        given.ahead = own_ahead(job, member, next_at, rows_of_block(job, next_at))
+
+
+# --- forward --------------------------------------------------------------------------------------------------------
+
+
+cdef void forward_layer(const Job* job, const Member* member, const Layer* layer, const Inputs* rows,
+                        floating* work) noexcept nogil:
+    # Y (n, n_out) = activation(X (n, n_in) @ W (n_in, n_out) + b), own columns
+    cdef const floating* parameters = <const floating*> job.parameters
+    cdef Py_ssize_t stride = stride_of(member, layer), begin, end
+    cdef floating* Y = work + layer.output + member.shift
+    cdef floating* slopes = work + layer.slopes + member.shift
+    cdef int s = own_begin(member, layer), last = own_end(member, layer), next_
+    begin, end = first_unit(layer, s), first_unit(layer, last)
+    while s < last:
+        next_ = next_slice(layer, s, last)
+        layer_forward(layer, rows, s, next_, parameters, parameters + layer.bias + layer.slices[s].begin,
+                      Y + layer.slices[s].begin, stride)
+        s = next_
+    activate_units(layer, Y + begin, slopes + begin if layer.keeps_slopes else NULL, stride, rows.first, rows.n, begin,
+                   end, owns_rows(stride, end - begin, sizeof(floating)), job.key)
+
+
+cdef void forward_own(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
+    # All hidden layers, and what own units add to the logits: Z (n, n_classes) = Y (n, own) @ W (own, n_classes), of
+    # which the first part has b too.
+    cdef const floating* parameters = <const floating*> job.parameters
+    cdef const Layer* layer = &job.plan.layers[job.plan.n_layers - 1]
+    cdef Inputs rows = turn.given
+    cdef const floating* Y = NULL
+    cdef floating* part = work + job.plan.parts + turn.parity * N_SLICES * job.plan.block_rows * layer.n_out
+    cdef int k, s
+    for k in range(job.plan.n_layers - 1):
+        if k > 0:
+            fastnn_barrier()
+        forward_layer(job, member, &job.plan.layers[k], &rows, work)
+        Y = work + job.plan.layers[k].output + member.shift
+        rows.X, rows.order, rows.stride, rows.ahead.n = Y, NULL, stride_of(member, &job.plan.layers[k]), 0
+    for s in range(own_begin(member, layer), own_end(member, layer)):
+        rows.X = Y + layer.slices[s].begin
+        layer_forward(layer, &rows, s, s + 1, parameters, parameters + layer.bias if s == 0 else NULL,
+                      part + s * job.plan.block_rows * layer.n_out, layer.n_out)
+
+
+# --- backward -------------------------------------------------------------------------------------------------------
+
+
+cdef double logits_backward(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
+    # From the parts of all members dZ (n, n_classes), the gradient of the logits; returns the log-likelihood.
+    cdef const Layer* output = &job.plan.layers[job.plan.n_layers - 1]
+    cdef Py_ssize_t n = turn.n * output.n_out, size = job.plan.block_rows * output.n_out, i
+    cdef const floating* part = work + job.plan.parts + turn.parity * N_SLICES * size
+    cdef floating* dZ = work + member.dZ
+    cdef int _
+    for i in range(n):
+        dZ[i] = part[i]
+    for _ in range(1, output.n_slices):
+        part += size
+        for i in range(n):
+            dZ[i] += part[i]
+    return loss_rows(job.targets, turn.at, dZ, turn.n, output.n_out, turn.total)
+
+
+cdef void backward_input(const Job* job, const Member* member, const Layer* layer, const Layer* below,
+                         const floating* dZ, Py_ssize_t n, floating* work) noexcept nogil:
+    # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in) of the layer below, own columns, and by what its activation took
+    cdef const floating* parameters = <const floating*> job.parameters
+    cdef Py_ssize_t stride = stride_of(member, below), begin, end
+    cdef floating* dY = work + below.delta + member.shift
+    cdef floating* slopes = work + below.slopes + member.shift
+    cdef const Slice* own
+    cdef int s, first = own_begin(member, below), last = own_end(member, below)
+    for s in range(first, last):
+        own = &below.slices[s]
+        layer_backward_input(layer, dZ, layer.n_out, parameters, own.begin, own.end, dY + own.begin, stride, n,
+                             work + member.spare)
+    begin, end = first_unit(below, first), first_unit(below, last)
+    backprop_units(below, work + below.output + member.shift + begin, slopes + begin if below.keeps_slopes else NULL,
+                   dY + begin, stride, n, end - begin, owns_rows(stride, end - begin, sizeof(floating)))
+
+
+cdef void backward_own(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
+    # All hidden layers, own columns.
+    cdef const Layer* layers = job.plan.layers
+    cdef const floating* dZ = work + member.dZ
+    cdef int k
+    for k in range(job.plan.n_layers - 1, 0, -1):
+        backward_input(job, member, &layers[k], &layers[k - 1], dZ, turn.n, work)
+        dZ = work + layers[k - 1].delta
+        if job.plan.n_layers > 2:
+            fastnn_barrier()
+
+
+cdef void step_columns(const Job* job, const Turn* turn, int s, const floating* dZ, Py_ssize_t z_stride,
+                       floating* gradient) noexcept nogil:
+    # An optimizer's step of one slice of the first weight, a few inputs after the other: their gradient is used up
+    # before it leaves the cache, and all take the same room.
+    cdef const Slice* own = &job.plan.layers[0].slices[s]
+    cdef floating* parameters = <floating*> job.parameters + own.weight
+    cdef floating* state = <floating*> job.state + own.weight if job.state != NULL else NULL
+    cdef Py_ssize_t first = 0, n, n_in = job.plan.layers[0].n_in
+    cdef ColumnStore columns
+    cdef int m
+    gradient += own.weight
+    while first < n_in:
+        n = min(<Py_ssize_t> STEP_COLUMNS, n_in - first)
+        scale_rows(gradient, own.stride, n, own.end - own.begin, <floating> 0.0)
+        for m in range(turn.given.n_columns):
+            columns = columns_from(&turn.columns[m], first, n)
+            columns_backward_weight(&columns, dZ, z_stride, gradient, own.stride, own.end - own.begin, <floating> 1.0)
+        update_range(&turn.step, True, parameters, gradient, state, 0, n * own.stride)
+        parameters += n * own.stride
+        if state != NULL:
+            state += n * own.stride
+        first += n
+
+
+cdef void backward_weight(const Job* job, const Member* member, const Turn* turn, const Layer* layer,
+                          const Inputs* rows, floating* target, floating* work) noexcept nogil:
+    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW of a hidden layer, own columns, and its bias
+    cdef floating alpha = <floating> turn.alpha
+    cdef Py_ssize_t stride = stride_of(member, layer), begin
+    cdef floating* dZ = work + layer.delta + member.shift
+    cdef int s = own_begin(member, layer), last = own_end(member, layer), next_
+    while s < last:
+        next_, begin = next_slice(layer, s, last), layer.slices[s].begin
+        if layer.index == 0 and job.plan.steps_by_column:
+            step_columns(job, turn, s, dZ + begin, stride, target)
+        else:
+            layer_backward_weight(layer, rows, s, next_, dZ + begin, stride, target, alpha, <floating> turn.weight_beta)
+        s = next_
+    for s in range(own_begin(member, layer), last):
+        begin = layer.slices[s].begin
+        affine_backward_bias(dZ + begin, stride, target + layer.bias + begin, turn.n, layer.slices[s].end - begin, alpha,
+                             <floating> turn.bias_beta)
+
+
+cdef void ascend_own(const Job* job, const Member* member, const Turn* turn, floating* target,
+                     floating* work) noexcept nogil:
+    # The gradients of own columns of hidden layers and own rows of the output layer go into target.
+    cdef const Layer* layer
+    cdef Inputs rows = turn.given
+    cdef const floating* Y = NULL
+    cdef floating* dZ = work + member.dZ
+    cdef int k, s
+    for k in range(job.plan.n_layers - 1):
+        layer = &job.plan.layers[k]
+        backward_weight(job, member, turn, layer, &rows, target, work)
+        Y = work + layer.output + member.shift
+        rows.X, rows.order, rows.stride, rows.ahead.n = Y, NULL, stride_of(member, layer), 0
+    layer = &job.plan.layers[job.plan.n_layers - 1]
+    for s in range(own_begin(member, layer), own_end(member, layer)):
+        rows.X = Y + layer.slices[s].begin
+        layer_backward_weight(layer, &rows, s, s + 1, dZ, layer.n_out, target, <floating> turn.alpha,
+                              <floating> turn.weight_beta)
+    if member.index == 0:
+        # With one hidden layer the first member owns the first slice and alone reads the output layer's bias; in deeper
+        # networks another may, behind a barrier.
+        affine_backward_bias(dZ, layer.n_out, target + layer.bias, turn.n, layer.n_out, <floating> turn.alpha,
+                             <floating> turn.bias_beta)
+
+
+# --- steps ----------------------------------------------------------------------------------------------------------
+
+
+cdef inline double squares_of(const Slice* own, const floating* gradient) noexcept nogil:
+    cdef double total = 0
+    cdef Py_ssize_t i
+    for i in range(own.n_rows):
+        total += sum_of_squares(gradient + own.weight + i * own.stride, own.n_columns)
+    return total
+
+
+cdef Slice bias_of(const Layer* layer, int s) noexcept nogil:
+    # The bias of a slice's units; the output layer's belongs to the first slice.
+    cdef Slice own
+    own.begin = 0 if layer.by_inputs else layer.slices[s].begin
+    own.end = layer.n_out if layer.by_inputs else layer.slices[s].end
+    own.weight, own.n_rows, own.n_columns, own.stride = layer.bias + own.begin, 1, own.end - own.begin, layer.n_out
+    return own
+
+
+cdef inline bint owns(const Member* member, const Layer* layer, int s) noexcept nogil:
+    return own_begin(member, layer) <= s < own_end(member, layer)
+
+
+cdef inline bint owns_bias(const Member* member, const Layer* layer, int s) noexcept nogil:
+    return s == 0 and member.index == 0 if layer.by_inputs else owns(member, layer, s)
+
+
+cdef double clipped_scale(const Job* job, const Member* member, const floating* gradient,
+                          floating* squares) noexcept nogil:
+    # Of the gradient, whose squares (n_layers, N_SLICES, 2) all members put together.
+    cdef const Layer* layer
+    cdef Slice bias
+    cdef Py_ssize_t i
+    cdef double total = 0
+    cdef int k, s
+    for k in range(job.plan.n_layers):
+        layer = &job.plan.layers[k]
+        for s in range(layer.n_slices):
+            if owns(member, layer, s):
+                squares[(k * N_SLICES + s) * 2] = <floating> squares_of(&layer.slices[s], gradient)
+            if owns_bias(member, layer, s):
+                bias = bias_of(layer, s)
+                squares[(k * N_SLICES + s) * 2 + 1] = <floating> squares_of(&bias, gradient)
+    fastnn_barrier()
+    for i in range(2 * job.plan.n_layers * N_SLICES):
+        total += squares[i]
+    return clipped(total, job.steps.clip_norm)
+
+
+cdef void step_slice(const Job* job, const Step* step, bint is_weight, const Slice* own,
+                     floating* gradient) noexcept nogil:
+    cdef Py_ssize_t i, begin = own.weight, n = own.n_columns
+    cdef Py_ssize_t n_rows = own.n_rows
+    if own.stride == own.n_columns:
+        n, n_rows = n * n_rows, 1
+    for i in range(n_rows):
+        update_range(step, is_weight, <floating*> job.parameters, gradient, <floating*> job.state, begin, begin + n)
+        begin += own.stride
+
+
+cdef void step_own(const Job* job, const Member* member, Turn* turn, floating* gradient,
+                   floating* work) noexcept nogil:
+    # The member's part of an optimizer's step from the gradient, or all of it after the first weight.
+    cdef const Layer* layer
+    cdef Slice bias
+    cdef int k, s
+    if job.steps.clip_norm > 0:
+        turn.step.scale = clipped_scale(job, member, gradient, work + job.plan.squares)
+    for k in range(job.plan.n_layers):
+        layer = &job.plan.layers[k]
+        for s in range(layer.n_slices):
+            if owns(member, layer, s) and (k > 0 or not job.plan.steps_by_column):
+                step_slice(job, &turn.step, True, &layer.slices[s], gradient)
+            if owns_bias(member, layer, s):
+                bias = bias_of(layer, s)
+                step_slice(job, &turn.step, False, &bias, gradient)
+
+
+cdef void add_own_penalties(const Job* job, const Member* member, const Turn* turn,
+                            const floating* number) noexcept nogil:
+    # The last argument is there for its type alone.
+    cdef const Layer* layer
+    cdef const Slice* own
+    cdef Py_ssize_t i
+    cdef double total
+    cdef int k, s
+    for k in range(job.plan.n_layers):
+        layer = &job.plan.layers[k]
+        for s in range(own_begin(member, layer), own_end(member, layer)):
+            own, total = &layer.slices[s], 0
+            for i in range(own.n_rows):
+                total += penalty(&turn.step, <const floating*> job.parameters + own.weight + i * own.stride,
+                                 own.n_columns)
+            job.penalties[k * N_SLICES + s] += turn.total * total
+
+
+cdef void limit_own_norms(const Job* job, const Member* member, floating* gradient) noexcept nogil:
+    # The gradient of what fills up lines stays 0.
+    cdef const Layer* layer
+    cdef int k, s
+    for k in range(job.plan.n_layers - 1):
+        layer = &job.plan.layers[k]
+        for s in range(own_begin(member, layer), own_end(member, layer)):
+            limit_slice(layer, s, job.steps.max_norm, <floating*> job.parameters, gradient + layer.slices[s].weight)
+
+
+# --- the loop -------------------------------------------------------------------------------------------------------
+
+
+cdef void prepare_next(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
+    # What must be there behind the barrier: the next block's rows, gathered; or this one's, which are in the cache, by
+    # column.
+    cdef Py_ssize_t next_at = turn.at + turn.n, size = job.plan.rows_size
+    if job.plan.gathers:
+        prepare_rows(job, member, next_at, rows_of_block(job, next_at), work + (turn.third + 1) % 3 * size)
+    elif job.plan.sorts:
+        prepare_rows(job, member, turn.at, turn.n, work + turn.parity * size)
+
+
+cdef void prefetch_later(const Job* job, const Member* member, const Turn* turn) noexcept nogil:
+    # The pages of the rows after the next, in a random order, while the member waits for the others.
+    cdef Py_ssize_t next_at = turn.at + turn.n
+    cdef RowsAhead later
+    if job.plan.fetches and job.order != NULL:
+        next_at += rows_of_block(job, next_at)
+        later = own_ahead(job, member, next_at, rows_of_block(job, next_at))
+        prefetch_pages(&later)
+
+
+cdef bint finish_turn(const Job* job, const Member* member, Turn* turn, double log_likelihood, floating* target,
+                      floating* work) noexcept nogil:
+    # Backward, by the old weights, and the step, where the block ends its batch; False: it diverged.
+    if not isfinite(log_likelihood):
+        if member.index == 0:
+            job.log_likelihood[0] = log_likelihood
+        return False
+    if member.index == 0:
+        job.log_likelihood[1] += log_likelihood
+        if turn.ends:
+            job.log_likelihood[0] += job.log_likelihood[1]
+            job.log_likelihood[1] = 0
+    backward_own(job, member, turn, work)
+    if job.steps.penalised and turn.ends:
+        add_own_penalties(job, member, turn, work)
+    ascend_own(job, member, turn, target, work)
+    if member.index == 0:
+        job.position[1] = 0 if turn.ends else job.position[1] + turn.n
+        if turn.ends:
+            job.position[0] = turn.at + turn.n
+    if turn.ends and not job.plan.fold_rows:
+        step_own(job, member, turn, target, work)
+    if turn.ends and job.steps.max_norm > 0:
+        limit_own_norms(job, member, <floating*> job.gradients)
+    return True
+
+
+cdef void train_as_member(const Job* job, bint* stop, int index, int n_members, floating* work) noexcept nogil:
+    cdef Member member = member_of(job, index, n_members, sizeof(floating))
+    cdef floating* target = <floating*> (job.parameters if job.plan.fold_rows else job.gradients)
+    cdef Turn turn
+    cdef Py_ssize_t i
+    cdef double log_likelihood
+    turn.at, turn.parity, turn.third, turn.total = job.position[0] + job.position[1], 0, 0, -1
+    if index == 0:  # there is not a square for each place
+        for i in range(2 * job.plan.n_layers * N_SLICES):
+            work[job.plan.squares + i] = 0
+    if job.plan.gathers:
+        prepare_rows(job, &member, turn.at, rows_of_block(job, turn.at), work)
+        fastnn_barrier()
+    while True:
+        open_turn(job, &member, &turn, work)
+        forward_own(job, &member, &turn, work)
+        prepare_next(job, &member, &turn, work)
+        if index == n_members - 1:  # the first has the output layer's bias to do
+            stop[turn.parity] = turn.at + turn.n >= job.n_rows or now() >= job.deadline
+        prefetch_later(job, &member, &turn)
+        fastnn_barrier()
+        log_likelihood = logits_backward(job, &member, &turn, work)  # each for itself, as it is little
+        if not finish_turn(job, &member, &turn, log_likelihood, target, work) or stop[turn.parity]:
+            return
+        turn.at += turn.n
+        turn.parity, turn.third = 1 - turn.parity, (turn.third + 1) % 3
+        if job.plan.n_layers > 2:
+            fastnn_barrier()
+
+
+cdef void train_by_units(const Job* job, floating* work) noexcept nogil:
+    cdef bint[2] stop
+    cdef bint* stop_ = &stop[0]
+    cdef int k, most = 1
+    for k in range(job.plan.n_layers - 1):
+        most = max(most, job.plan.layers[k].n_slices)
+    with parallel(num_threads=min(job.n_threads, most)):
+        train_as_member(job, stop_, fastnn_member(), fastnn_members(), work)

@@ -1,0 +1,43 @@
+from cython cimport floating
+from libc.stdint cimport uint64_t
+
+from .plan cimport PANELS, TRANSPOSED, Layer
+from .rows cimport RowsAhead, RowStore
+from .sparse cimport ColumnStore
+
+# n rows that a layer is given.
+cdef struct Inputs:
+    Py_ssize_t first            # position of the first in the epoch
+    Py_ssize_t n
+    const void* X               # dense rows, of the network's dtype; NULL: they are sparse
+    Py_ssize_t stride           # distance of two of them
+    const Py_ssize_t* order     # row i is row order[i] of X; NULL: row i
+    RowsAhead ahead             # are fetched into the cache meanwhile
+    const RowStore* store       # sparse rows
+    const Py_ssize_t* store_order
+    const ColumnStore* columns  # their non-zeros by column, in n_columns parts
+    int n_columns
+
+
+cdef inline int next_slice(const Layer* layer, int s, int end) noexcept nogil:
+    # Behind the slices, from s on, that are multiplied at once: sums of one unit are the same in any company there.
+    return end if layer.form == TRANSPOSED and not layer.by_inputs or layer.form == PANELS else s + 1
+
+
+cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, const floating* parameters,
+                        const floating* b, floating* Z, Py_ssize_t z_stride) noexcept nogil
+
+cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, int end, const floating* dZ,
+                                Py_ssize_t z_stride, floating* target, floating alpha, floating beta) noexcept nogil
+
+cdef void layer_backward_input(const Layer* layer, const floating* dZ, Py_ssize_t z_stride,
+                               const floating* parameters, Py_ssize_t begin, Py_ssize_t end, floating* dX,
+                               Py_ssize_t x_stride, Py_ssize_t n, floating* spare) noexcept nogil
+
+cdef void activate_units(const Layer* layer, floating* Z, floating* slopes, Py_ssize_t stride, Py_ssize_t first,
+                         Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, bint is_whole, uint64_t key) noexcept nogil
+
+cdef void backprop_units(const Layer* layer, const floating* Y, const floating* slopes, floating* dY,
+                         Py_ssize_t stride, Py_ssize_t n, Py_ssize_t n_units, bint is_whole) noexcept nogil
+
+cdef void limit_slice(const Layer* layer, int s, double limit, floating* parameters, floating* scratch) noexcept nogil

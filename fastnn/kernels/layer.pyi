@@ -1,0 +1,14 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastnn.kernels.plan import CompiledPlan
+
+def rearrange(
+    plan: CompiledPlan,
+    stored: CompiledPlan,
+    back: bool,
+    vector: NDArray[Any],
+    vector_out: NDArray[Any],
+    n_threads: int = 1,
+) -> None: ...

@@ -1,0 +1,202 @@
+"""The one switch from a layer's form to its kernels: forward, backward by its weight and by its input.
+
+A driver asks for slices s to end of a layer (inputs of an output layer that is cut by inputs), and knows no form; the
+kernels behind the switch know no thread.  Parameters are one vector, in which each layer knows its place.
+"""
+
+from cython cimport floating
+from cython.parallel cimport prange
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
+
+from .activations cimport activate, backprop_activation
+from .affine cimport (
+    affine_backward_input, affine_backward_weight, affine_forward, panel_begin, panels_backward_weight, panels_forward)
+from .dense cimport (
+    backward_share, dense_backward_input, dense_backward_weight, dense_forward, forward_share, transpose_columns)
+from .dropout cimport drop_units
+from .plan cimport N_SLICES, PANELS, SPARSE, TRANSPOSED, CompiledPlan, Layer, Slice
+from .rows cimport RowsAhead
+from .sparse cimport columns_backward_weight, scale_rows, sparse_backward_weight, sparse_forward
+from .updates cimport limit_norms
+
+cdef enum:
+    PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
+
+
+cdef inline Py_ssize_t* slice_bounds(const Layer* layer, int s, int end, Py_ssize_t* bounds) noexcept nogil:
+    # Where slices s to end begin, counted from the first of them.
+    cdef int i
+    for i in range(s, end):
+        bounds[i - s] = layer.slices[i].begin - layer.slices[s].begin
+    bounds[end - s] = layer.slices[end - 1].end - layer.slices[s].begin
+    return bounds
+
+
+cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, const floating* parameters,
+                        const floating* b, floating* Z, Py_ssize_t z_stride) noexcept nogil:
+    # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b; of n_in, or of n_out, only what the slices have.  X, b and Z begin
+    # with these; b is NULL for 0.
+    cdef const Slice* own = &layer.slices[s]
+    cdef const floating* X = <const floating*> rows.X
+    cdef const floating* W = parameters + own.weight
+    cdef Py_ssize_t width = layer.slices[end - 1].end - own.begin
+    cdef Py_ssize_t n_in = width if layer.by_inputs else layer.n_in
+    cdef Py_ssize_t n_out = layer.n_out if layer.by_inputs else width
+    cdef Py_ssize_t[N_SLICES + 1] bounds
+    cdef RowsAhead ahead
+    if layer.form == SPARSE:
+        sparse_forward(rows.store, rows.store_order, rows.first, rows.n, W, own.stride, b, Z, z_stride, n_out)
+    elif layer.form == TRANSPOSED:
+        ahead = forward_share(&rows.ahead)
+        dense_forward(X, rows.order, rows.stride, W, own.stride, b, Z, z_stride, rows.n, n_in, n_out, &ahead)
+    elif layer.form == PANELS:
+        panels_forward(X, rows.stride, W, b, Z, z_stride, rows.n, n_in, slice_bounds(layer, s, end, bounds), end - s,
+                       &rows.ahead)
+    else:
+        affine_forward(X, rows.stride, W, own.stride, b, Z, z_stride, rows.n, n_in, n_out)
+
+
+cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, int end, const floating* dZ,
+                                Py_ssize_t z_stride, floating* target, floating alpha, floating beta) noexcept nogil:
+    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, of which dW is a part of target; X and dZ
+    # begin with the slices as above
+    cdef const Slice* own = &layer.slices[s]
+    cdef const floating* X = <const floating*> rows.X
+    cdef floating* dW = target + own.weight
+    cdef Py_ssize_t width = layer.slices[end - 1].end - own.begin
+    cdef Py_ssize_t n_in = width if layer.by_inputs else layer.n_in
+    cdef Py_ssize_t n_out = layer.n_out if layer.by_inputs else width
+    cdef Py_ssize_t[N_SLICES + 1] bounds
+    cdef RowsAhead ahead
+    cdef int i
+    if layer.form == SPARSE and rows.n_columns:
+        scale_rows(dW, own.stride, n_in, n_out, beta)
+        for i in range(rows.n_columns):
+            columns_backward_weight(&rows.columns[i], dZ, z_stride, dW, own.stride, n_out, alpha)
+    elif layer.form == SPARSE:
+        sparse_backward_weight(rows.store, rows.store_order, rows.first, rows.n, dZ, z_stride, dW, own.stride, n_out,
+                               alpha, beta)
+    elif layer.form == TRANSPOSED:
+        ahead = backward_share(&rows.ahead)
+        dense_backward_weight(X, rows.order, rows.stride, dZ, z_stride, dW, own.stride, rows.n, n_in, n_out, alpha,
+                              beta, &ahead)
+    elif layer.form == PANELS:
+        panels_backward_weight(X, rows.stride, dZ, z_stride, dW, rows.n, n_in, slice_bounds(layer, s, end, bounds),
+                               end - s, alpha, beta)
+    else:
+        affine_backward_weight(X, rows.stride, dZ, z_stride, dW, own.stride, rows.n, n_in, n_out, alpha, beta)
+
+
+cdef void layer_backward_input(const Layer* layer, const floating* dZ, Py_ssize_t z_stride,
+                               const floating* parameters, Py_ssize_t begin, Py_ssize_t end, floating* dX,
+                               Py_ssize_t x_stride, Py_ssize_t n, floating* spare) noexcept nogil:
+    # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), of inputs begin to end, with which dX begins.  Not the first
+    # layer's.  spare has n * n_out numbers of space.
+    cdef const floating* W = parameters + layer.weight
+    if layer.form == TRANSPOSED:
+        dense_backward_input(dZ, W + begin, layer.n_in, dX, x_stride, spare, n, end - begin, layer.n_out)
+    else:
+        affine_backward_input(dZ, z_stride, W + begin * layer.n_out, layer.n_out, dX, x_stride, n, end - begin,
+                              layer.n_out)
+
+
+cdef void activate_units(const Layer* layer, floating* Z, floating* slopes, Py_ssize_t stride, Py_ssize_t first,
+                         Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, bint is_whole, uint64_t key) noexcept nogil:
+    # Y = activation(Z) of units begin to end, and dropout, of n rows from position first on.  slopes, if not NULL, take
+    # the derivative.  is_whole: nobody else's units are in these rows.
+    cdef Py_ssize_t i
+    if is_whole:
+        activate(layer.activation, Z, slopes, n * stride)
+    else:
+        for i in range(n):
+            activate(layer.activation, Z + i * stride, slopes + i * stride if slopes != NULL else slopes, end - begin)
+    if slopes != NULL and layer.dropout > 0:
+        drop_units(Z, slopes, stride, n, end - begin, layer.dropout, key, layer.index, first, begin, layer.n_out)
+
+
+cdef void backprop_units(const Layer* layer, const floating* Y, const floating* slopes, floating* dY,
+                         Py_ssize_t stride, Py_ssize_t n, Py_ssize_t n_units, bint is_whole) noexcept nogil:
+    # dZ = dY * activation'(Z), in place
+    cdef Py_ssize_t i
+    if is_whole:
+        backprop_activation(layer.activation, Y, slopes, dY, n * stride)
+    else:
+        for i in range(n):
+            backprop_activation(layer.activation, Y + i * stride, slopes + i * stride if slopes != NULL else slopes,
+                                dY + i * stride, n_units)
+
+
+cdef void limit_slice(const Layer* layer, int s, double limit, floating* parameters, floating* scratch) noexcept nogil:
+    # Shortens the weights into each unit of a slice to the limit; scratch has room for a row of them, and is 0 again.
+    cdef const Slice* own = &layer.slices[s]
+    cdef floating* W = parameters + own.weight
+    cdef Py_ssize_t units = own.end - own.begin, unit = 0, row, p = 0
+    if layer.form != PANELS:
+        limit_norms(W, own.stride, own.n_rows, own.n_columns, layer.form == TRANSPOSED, scratch, limit)
+        memset(scratch, 0, own.n_columns * sizeof(floating))
+        return
+    while unit < units:
+        row = panel_begin(units, p + 1, sizeof(floating)) - unit
+        limit_norms(W + layer.n_in * unit, row, layer.n_in, min(row, units - unit), False, scratch, limit)
+        memset(scratch, 0, row * sizeof(floating))
+        p, unit = p + 1, unit + row
+
+
+cdef void copy_rows(const floating* A, Py_ssize_t stride, floating* A_out, Py_ssize_t stride_out, Py_ssize_t n,
+                    Py_ssize_t width) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        memcpy(A_out + i * stride_out, A + i * stride, width * sizeof(floating))
+
+
+cdef void copy_slice(const Layer* layer, const Slice* own, bint back, const floating* vector, const floating* W,
+                     floating* vector_out, floating* W_out) noexcept nogil:
+    # A slice's weights from W, as stored, to vector_out, or back from vector to W_out, panel by panel; a slice in
+    # another form is a single panel.
+    cdef Py_ssize_t units = own.end - own.begin, unit = 0, row = own.stride, place = own.weight, p = 0, n
+    while unit < units:
+        if layer.form == PANELS:
+            row = panel_begin(units, p + 1, sizeof(floating)) - unit
+        n = min(row, units - unit)
+        if back:
+            copy_rows(vector + place, row, W_out + own.begin + unit, layer.n_out, layer.n_in, n)
+        else:
+            copy_rows(W + own.begin + unit, layer.n_out, vector_out + place, row, layer.n_in, n)
+        p, unit, place = p + 1, unit + row, place + layer.n_in * row
+
+
+cdef void rearrange_layer(const Layer* layer, const Layer* stored, bint back, const floating* vector,
+                          floating* vector_out, int n_threads) noexcept nogil:
+    cdef const Layer* source = layer if back else stored
+    cdef const Layer* goal = stored if back else layer
+    cdef const floating* W = vector + source.weight
+    cdef floating* W_out = vector_out + goal.weight
+    cdef Py_ssize_t n_rows = stored.n_out if back else stored.n_in, n_columns = stored.n_in if back else stored.n_out
+    cdef int part, n_parts = 1 if layer.weight_size < PARALLEL_COPY else n_threads
+    cdef int s
+    memcpy(vector_out + goal.bias, vector + source.bias, layer.n_out * sizeof(floating))
+    if layer.normalises:
+        memcpy(vector_out + goal.norm, vector + source.norm, 3 * layer.n_out * sizeof(floating))
+    if layer.form == TRANSPOSED:
+        for part in prange(n_parts, num_threads=n_parts, schedule="static"):
+            transpose_columns(W, W_out, n_rows, n_columns, n_columns * part // n_parts,
+                              n_columns * (part + 1) // n_parts)
+    elif layer.form != PANELS and layer.slices[0].stride == layer.n_out:
+        memcpy(W_out, W, stored.weight_size * sizeof(floating))
+    else:
+        for s in range(layer.n_slices):
+            copy_slice(layer, &layer.slices[s], back, vector, W, vector_out, W_out)
+
+
+def rearrange(CompiledPlan plan, CompiledPlan stored, bint back, const floating[::1] vector, floating[::1] vector_out,
+              int n_threads=1):
+    """vector_out = vector, a vector of parameters as they are stored, in the forms of a plan.
+
+    plan, stored : CompiledPlan of the same layers, the second with all of them as stored
+    back : vector is in the forms, vector_out as stored
+    """
+    cdef int k
+    with nogil:
+        for k in range(plan.plan.n_layers):
+            rearrange_layer(&plan.plan.layers[k], &stored.plan.layers[k], back, &vector[0], &vector_out[0], n_threads)

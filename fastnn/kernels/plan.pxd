@@ -1,0 +1,91 @@
+"""A plan as the kernels read it: see fastnn/plan.py, which says what each number means."""
+
+from cython cimport floating
+
+from .losses cimport TargetStore
+from .rows cimport RowStore
+from .sparse cimport BlockStore
+from .updates cimport StepStore
+from libc.stdint cimport int64_t, uint64_t
+
+cdef enum:
+    N_SLICES = 4    # the most slices of a layer, and so the most threads that can own one
+
+# Which kernels a layer has.
+cdef enum Form:
+    STORED          # W (n_in, n_out): affine.pyx
+    TRANSPOSED      # W (n_out, n_in): dense.pyx
+    PANELS          # W in panels of each slice: affine.pyx
+    SPARSE          # W (n_in, n_out or units of a slice), sparse rows: sparse.pyx
+
+cdef struct Slice:
+    Py_ssize_t begin, end       # units, or inputs
+    Py_ssize_t weight           # where their weights begin in a vector of parameters
+    Py_ssize_t stride           # distance of two of their rows
+    Py_ssize_t n_rows, n_columns
+
+cdef struct Layer:
+    Form form
+    int index
+    bint is_output
+    bint by_inputs              # slices are of inputs
+    bint normalises
+    bint keeps_slopes
+    Py_ssize_t n_in, n_out
+    Py_ssize_t weight, weight_size, bias, norm      # places in a vector of parameters
+    Py_ssize_t output, delta, slopes, x_hat, statistics     # places in the work space
+    Py_ssize_t shared_from
+    int activation
+    double dropout
+    int n_slices
+    Slice[N_SLICES] slices
+
+cdef struct Plan:
+    int n_layers
+    Layer* layers
+    bint by_units, touches, sorts, steps_by_column, gathers, fetches, normalises, is_sparse
+    Py_ssize_t n_parameters, batch_size, block_rows, shard_rows, most_shards, fold_rows, nonzeros
+    Py_ssize_t rows_size, hidden_size, spare, columns, parts, squares
+
+cdef class CompiledPlan:
+    cdef Plan plan
+    cdef readonly object source     # the fastnn.plan.Plan
+
+# What a driver is asked to do: go through the rows of an epoch, batch after batch, from position[0] on, until they end,
+# a log-likelihood is not finite or time is up.
+cdef struct Job:
+    const Plan* plan
+    const RowStore* store
+    const Py_ssize_t* order         # NULL: rows as stored
+    const TargetStore* targets      # by position in the order; NULL: forward only
+    const BlockStore* blocks        # all rows by pair of columns, for rows in order; NULL: none
+    const StepStore* steps
+    Py_ssize_t n_rows
+    uint64_t key                    # of the epoch's dropout masks
+    void* parameters
+    void* state
+    void* gradients                 # (n_shards, gradient_size)
+    Py_ssize_t gradient_size, work_size     # of a shard
+    Py_ssize_t* position            # (1 + n_shards,) first row of the current batch; rows that each shard has done
+    double* log_likelihood          # (1 + n_shards,) of the finished batches; of what each shard has done
+    double* penalties               # (n_layers, N_SLICES)
+    int64_t* touched
+    double deadline
+    int n_threads
+
+
+cdef extern from *:
+    """
+    #include <time.h>
+    /* Seconds on a clock that nobody sets, where there is one. */
+    static inline double fastnn_now(void) {
+        struct timespec time;
+    #ifdef CLOCK_MONOTONIC
+        clock_gettime(CLOCK_MONOTONIC, &time);
+    #else
+        timespec_get(&time, TIME_UTC);
+    #endif
+        return time.tv_sec + 1e-9 * time.tv_nsec;
+    }
+    """
+    double now "fastnn_now"() noexcept nogil

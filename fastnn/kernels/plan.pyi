@@ -1,0 +1,7 @@
+from fastnn.plan import Plan
+
+MOST_SLICES: int
+
+class CompiledPlan:
+    source: Plan
+    def __init__(self, plan: Plan) -> None: ...

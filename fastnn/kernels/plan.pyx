@@ -1,0 +1,57 @@
+"""A plan as the kernels read it: numbers in structs."""
+
+from libc.stdlib cimport calloc, free
+
+from .activations import ACTIVATIONS
+
+#: The most slices of a layer, and so the most threads that can own one.
+MOST_SLICES = N_SLICES
+
+FORM_CODES = {"stored": STORED, "transposed": TRANSPOSED, "panels": PANELS, "sparse": SPARSE, "sparse slices": SPARSE}
+
+
+cdef class CompiledPlan:
+    """The numbers of a fastnn.plan.Plan in structs, for `epoch.train` and `epoch.forward`; source is that plan."""
+
+    def __cinit__(self, plan):
+        cdef Plan* own = &self.plan
+        cdef int k
+        self.source = plan
+        own.n_layers = len(plan.layers)
+        own.layers = <Layer*> calloc(own.n_layers, sizeof(Layer))
+        if own.layers == NULL:
+            raise MemoryError
+        for k in range(own.n_layers):
+            read_layer(&own.layers[k], k, plan.layers[k])
+            own.normalises |= own.layers[k].normalises
+        own.layers[own.n_layers - 1].is_output = True
+        own.is_sparse = own.layers[0].form == SPARSE
+        own.by_units, own.touches = plan.driver == "units", plan.touches
+        own.sorts, own.nonzeros = plan.sorting == "each batch", plan.nonzeros
+        own.steps_by_column, own.gathers, own.fetches = plan.steps_by_column, plan.gathers, plan.fetches
+        own.n_parameters, own.batch_size, own.block_rows = plan.n_parameters, plan.batch_size, plan.block_rows
+        own.shard_rows, own.most_shards, own.fold_rows = plan.shard_rows, plan.most_shards, plan.fold_rows
+        own.rows_size, own.hidden_size, own.spare = plan.rows_size, plan.hidden_size, plan.spare
+        own.columns, own.parts, own.squares = plan.columns, plan.parts, plan.squares
+
+    def __dealloc__(self):
+        free(self.plan.layers)
+
+
+cdef int read_layer(Layer* layer, int index, planned) except -1:
+    cdef int s
+    shape = planned.shape
+    layer.index, layer.form = index, FORM_CODES[planned.form]
+    layer.n_in, layer.n_out = shape.n_in, shape.n_out
+    layer.activation = ACTIVATIONS[shape.activation or "identity"]
+    layer.normalises, layer.dropout = shape.batch_norm, shape.dropout
+    layer.by_inputs, layer.keeps_slopes, layer.shared_from = planned.by_inputs, planned.keeps_slopes, planned.shared_from
+    layer.weight, layer.weight_size = planned.weight, planned.weight_size
+    layer.bias, layer.norm = planned.bias, planned.norm
+    layer.output, layer.delta, layer.slopes = planned.output, planned.delta, planned.slopes
+    layer.x_hat, layer.statistics = planned.x_hat, planned.statistics
+    layer.n_slices = len(planned.slices)
+    for s in range(layer.n_slices):
+        layer.slices[s].begin, layer.slices[s].end, layer.slices[s].weight = planned.slices[s][:3]
+        layer.slices[s].stride, layer.slices[s].n_rows, layer.slices[s].n_columns = planned.slices[s][3:]
+    return 0

@@ -1,0 +1,231 @@
+"""Which plan each situation gets, and that both sides of each threshold are reached."""
+
+import dataclasses
+import inspect
+import itertools
+import re
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fastnn
+from fastnn import plan as plan_module
+from fastnn import tuning
+from fastnn.engine.rows import to_csr
+from fastnn.plan import Data, Machine, Method, Shape, facts_of, make_plan, slice_bounds, sliced_row
+
+MACHINE = Machine(n_threads=2, vector_bytes=64)
+
+
+def plan(sizes=(784, 100, 10), batch_size=128, n=50_000, dtype="float32", update="sgd", **others):
+    """Plan for a fit; others are fields of Shape, Data, Method and Machine, and row_nonzeros makes the rows sparse."""
+    given = {name: others.pop(name) for name in ("batch_norm", "dropout") if name in others}
+    *hidden, output = (Shape(n_in, n_out, "tanh", **given) for n_in, n_out in itertools.pairwise(sizes))
+    row_nonzeros = others.pop("row_nonzeros", None)
+    facts = {name: others.pop(name) for name in ("ordered", "repeated") if name in others}
+    data = Data(n, sizes[0], others.pop("stored", dtype), **facts)
+    if row_nonzeros is not None:
+        most = min(batch_size, 512) * row_nonzeros
+        data = data._replace(n_nonzeros=int(n * row_nonzeros), most_nonzeros=int(most))
+    machine = MACHINE._replace(**{name: others.pop(name) for name in MACHINE._fields if name in others})
+    method = Method(batch_size, update, **others)
+    return make_plan((*hidden, Shape(*output[:2])), dtype, data, method, machine)
+
+
+def summary(found):
+    """Driver, form of each layer, rows at a time, shards, step, sorting."""
+    folded = "folded" if found.batch_size <= found.fold_rows else "stepped"
+    step = "touched" if found.touches else "gradient" if found.update == "none" else folded
+    forms = [layer.form for layer in found.layers]
+    return (found.driver, forms, found.block_rows, found.n_shards, step, found.sorting)
+
+
+# fmt: off
+SITUATIONS = {
+    # the seven cells: dense, as sparse rows in order, as sparse rows shuffled
+    "1": (dict(sizes=(784, 10), batch_size=50_000, repeated=True), ("rows", ["transposed"], 60, 8, "stepped", "none")),
+    "1, sparse": (dict(sizes=(784, 10), batch_size=50_000, repeated=True, row_nonzeros=150),
+                  ("rows", ["sparse"], 128, 8, "stepped", "once")),
+    "2": (dict(sizes=(784, 20, 10), batch_size=5000, n=5000, repeated=True),
+          ("rows", ["transposed", "stored"], 60, 8, "stepped", "none")),
+    "3": (dict(sizes=(784, 500, 10), batch_size=50_000, repeated=True),
+          ("rows", ["panels", "transposed"], 128, 8, "stepped", "none")),
+    "3, sparse": (dict(sizes=(784, 500, 10), batch_size=50_000, repeated=True, row_nonzeros=150),
+                  ("units", ["sparse slices", "transposed"], 128, 1, "stepped", "once")),
+    "4": (dict(sizes=(784, 20, 10), batch_size=20), ("units", ["transposed", "stored"], 20, 1, "folded", "none")),
+    "4, sparse": (dict(sizes=(784, 20, 10), batch_size=20, repeated=True, row_nonzeros=150),
+                  ("units", ["sparse slices", "stored"], 20, 1, "folded", "none")),
+    "5": (dict(), ("units", ["panels", "transposed"], 128, 1, "folded", "none")),
+    "5, shuffled": (dict(ordered=False), ("units", ["panels", "transposed"], 128, 1, "folded", "none")),
+    "5, sparse": (dict(repeated=True, row_nonzeros=150),
+                  ("units", ["sparse slices", "transposed"], 128, 1, "folded", "once")),
+    "5, sparse, shuffled": (dict(row_nonzeros=150, ordered=False),
+                            ("units", ["sparse slices", "transposed"], 128, 1, "folded", "none")),
+    "6": (dict(sizes=(784, 500, 10), batch_size=20), ("units", ["panels", "transposed"], 20, 1, "folded", "none")),
+    "7, sparse, shuffled": (dict(sizes=(784, 500, 10), row_nonzeros=150, ordered=False),
+                            ("units", ["sparse slices", "transposed"], 128, 1, "folded", "each batch")),
+    # what people train
+    "deep, Adam": (dict(sizes=(784, 512, 512, 10), update="adam", n_slots=2, ordered=False),
+                   ("units", ["panels", "stored", "transposed"], 128, 1, "stepped", "none")),
+    "deep, Adam, large batches": (dict(sizes=(784, 512, 512, 10), batch_size=1024, update="adam", n_slots=2),
+                                  ("rows", ["panels", "stored", "transposed"], 128, 4, "stepped", "none")),
+    "a table": (dict(sizes=(64, 256, 256, 2), batch_size=256, update="adam", n_slots=2),
+                ("units", ["panels", "stored", "transposed"], 256, 1, "stepped", "none")),
+    "a narrow table": (dict(sizes=(8, 100, 2), batch_size=32),
+                       ("rows", ["stored", "stored"], 256, 1, "folded", "none")),
+    "momentum": (dict(update="momentum", n_slots=1), ("units", ["panels", "transposed"], 128, 1, "stepped", "none")),
+    "clipping": (dict(plain=False, clips=True), ("units", ["panels", "transposed"], 128, 1, "stepped", "none")),
+    "one row": (dict(sizes=(4, 3), batch_size=1, n=1), ("rows", ["stored"], 256, 1, "folded", "none")),
+    "a batch larger than the data": (dict(sizes=(4, 3), batch_size=99, n=5),
+                                     ("rows", ["stored"], 256, 1, "folded", "none")),
+    "batch normalisation": (dict(batch_norm=True), ("rows", ["panels", "transposed"], 128, 1, "folded", "none")),
+    "batch normalisation, Adam": (dict(batch_norm=True, batch_size=3000, update="adam"),
+                                  ("rows", ["panels", "transposed"], 3000, 1, "stepped", "none")),
+    "batch normalisation, sparse": (dict(batch_norm=True, row_nonzeros=150, repeated=True),
+                                    ("rows", ["sparse", "stored"], 128, 1, "folded", "once")),
+    "L-BFGS": (dict(update="none", batch_size=50_000, repeated=True),
+               ("rows", ["panels", "transposed"], 128, 8, "gradient", "none")),
+    "text, plain steps": (dict(sizes=(100_000, 2), batch_size=100, row_nonzeros=50),
+                          ("rows", ["sparse"], 128, 1, "folded", "none")),
+    "text, with a penalty": (dict(sizes=(100_000, 2), batch_size=100, row_nonzeros=50, penalised=True, alike=True),
+                             ("rows", ["sparse"], 128, 1, "touched", "none")),
+    "text, momentum": (dict(sizes=(100_000, 2), batch_size=100, row_nonzeros=50, update="momentum", alike=True),
+                       ("rows", ["sparse"], 128, 1, "touched", "none")),
+    "text, Adam": (dict(sizes=(100_000, 2), batch_size=100, row_nonzeros=50, update="adam", alike=True),
+                   ("rows", ["sparse"], 128, 1, "stepped", "none")),
+    "no vectors": (dict(vector_bytes=0), ("units", ["transposed", "transposed"], 128, 1, "folded", "none")),
+    "dropout": (dict(dropout=0.5), ("units", ["panels", "transposed"], 128, 1, "folded", "none")),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_situations(name):
+    given, expected = SITUATIONS[name]
+    assert summary(plan(**given)) == expected
+
+
+def first_form(found):
+    return found.layers[0].form
+
+
+def n_slices(found):
+    return len(found.layers[0].slices)
+
+
+TEXT = {"sizes": (10_000, 2), "batch_size": 100, "penalised": True, "alike": True}
+WIDE = {"sizes": (100, 60, 3), "update": "momentum", "repeated": True}  # 60 float64 or 128 float32: 480, 512 bytes
+
+# A constant, what is just below it and what reaches it, and what a plan says of both.
+THRESHOLDS = [
+    ("DENSE_INPUTS", {"sizes": (63, 30, 3)}, {"sizes": (64, 30, 3)}, first_form, ("stored", "transposed")),
+    ("WIDE_UNITS", {"sizes": (70, 63, 3)}, {"sizes": (70, 64, 3)}, first_form, ("transposed", "panels")),
+    ("LONG_OUTPUT", {"sizes": (70, 63, 3)}, {"sizes": (70, 64, 3)},
+     lambda p: p.layers[1].form, ("stored", "transposed")),
+    ("MANY_UNITS", {"sizes": (70, 199, 3)}, {"sizes": (70, 200, 3)}, n_slices, (2, 4)),
+    ("SLICE_UNITS", {"sizes": (70, 19, 3)}, {"sizes": (70, 20, 3)}, n_slices, (1, 2)),
+    ("UNITS_PRODUCT", {"sizes": (9, 99, 1), "batch_size": 275}, {"sizes": (9, 99, 1), "batch_size": 276},
+     lambda p: p.driver, ("rows", "units")),
+    ("SHARD_ROWS", {"batch_size": 511}, {"batch_size": 512}, lambda p: (p.driver, p.n_shards),
+     (("units", 1), ("rows", 2))),
+    ("MOST_SHARDS", {"batch_size": 2047}, {"batch_size": 5000}, lambda p: p.n_shards, (7, 8)),
+    ("MAX_BLOCK_ROWS", {"sizes": (9000, 3), "batch_size": 513, "row_nonzeros": 1},
+     {"sizes": (9000, 3), "batch_size": 512, "row_nonzeros": 1}, lambda p: p.batch_size <= p.fold_rows, (False, True)),
+    ("TOUCHED_SHARE", TEXT | {"row_nonzeros": 6.25}, TEXT | {"row_nonzeros": 6.24}, lambda p: p.touches, (False, True)),
+    ("SORTED_ONCE", WIDE | {"row_nonzeros": 799 / 128}, WIDE | {"row_nonzeros": 801 / 128}, lambda p: p.sorting,
+     ("none", "once")),
+    ("SORTED_EACH_TIME", WIDE | {"sizes": (100, 127, 3), "ordered": False, "row_nonzeros": 10},
+     WIDE | {"sizes": (100, 128, 3), "ordered": False, "row_nonzeros": 10}, lambda p: p.sorting,
+     ("none", "each batch")),
+    ("TEAM_ROWS", WIDE | {"sizes": (100, 200, 3), "batch_size": 511, "row_nonzeros": 9},
+     WIDE | {"sizes": (100, 200, 3), "batch_size": 512, "row_nonzeros": 9}, lambda p: p.block_rows, (511, 128)),
+    ("THIN_UNITS", {"sizes": (784, 33, 3), "batch_size": 1000}, {"sizes": (784, 32, 3), "batch_size": 1000},
+     lambda p: p.block_rows, (128, 60)),
+    ("TILED_ROWS", {"sizes": (30_000, 9), "batch_size": 1000}, {"sizes": (2000, 9), "batch_size": 1000},
+     lambda p: p.block_rows, (10, 20)),
+    ("BLOCK_ROWS", {"sizes": (60, 60), "batch_size": 5000}, {"sizes": (60, 600), "batch_size": 5000},
+     lambda p: p.block_rows, (256, 128)),
+    ("THIN_PRODUCT", {"sizes": (50, 100), "batch_size": 5000}, {"sizes": (50, 101), "batch_size": 5000},
+     lambda p: p.block_rows, (200, 198)),
+    ("BLOCK_PRODUCT", {"sizes": (60, 2000, 999, 2), "batch_size": 5000},
+     {"sizes": (60, 2000, 2000, 2), "batch_size": 5000},
+     lambda p: p.block_rows, (94, 48)),
+    ("FEWEST_BLOCK_ROWS", {"sizes": (60, 4000, 2900, 2), "batch_size": 5000},
+     {"sizes": (60, 4000, 9000, 2), "batch_size": 5000}, lambda p: p.block_rows, (16, 16)),
+    ("SMALL_RUN", {"sizes": (60, 9), "n": 3642}, {"sizes": (60, 9), "n": 3643}, lambda p: p.n_threads, (1, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "below", "reached", "of", "expected"), THRESHOLDS, ids=[row[0] for row in THRESHOLDS])
+def test_both_sides_of_each_threshold(name, below, reached, of, expected):
+    assert (of(plan(**below)), of(plan(**reached))) == expected
+
+
+def test_slices_are_aligned_in_wide_layers():
+    assert slice_bounds(tuning.ALIGNED_FROM - 1) == [0, 31, 63]
+    assert slice_bounds(tuning.ALIGNED_FROM + 6) == [0, 32, 70]  # to multiples of ALIGNED_UNITS
+    assert tuning.ALIGNED_UNITS == 8
+
+
+def test_rows_of_sparse_slices_fill_lines_and_avoid_powers_of_two():
+    line = tuning.LINE_BYTES // 4
+    assert [sliced_row(n, 4) for n in (1, 8, 9, 33)] == [8, 8, 16, 48]
+    assert sliced_row(tuning.PANEL_LINES * line, 4) == tuning.PANEL_LINES * line
+    assert sliced_row((tuning.PANEL_LINES + 2) * line, 4) == (tuning.PANEL_LINES + 3) * line
+
+
+def test_every_constant_that_plans_use_has_both_sides_tested():
+    used = set(re.findall(r"tuning\.([A-Z_]+)", inspect.getsource(plan_module)))
+    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "PANEL_LINES", "LINE_BYTES"}
+    assert used == tested
+
+
+def test_a_plan_is_frozen_comparable_and_hashable():
+    found = plan()
+    assert found == plan()
+    assert hash(found) == hash(plan())
+    assert found != plan(batch_size=127)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.batch_size = 1
+
+
+def test_the_fingerprint_knows_what_changes_bits_and_nothing_else():
+    assert plan().fingerprint() == plan(n_threads=1).fingerprint() == plan(n=50_001).fingerprint()
+    others = [plan(batch_size=127), plan(dtype="float64"), plan(update="adam"), plan(vector_bytes=0), plan(dropout=0.5)]
+    assert len({other.fingerprint() for other in [plan(), *others]}) == 6
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_every_choice_has_a_reason(name):
+    found = plan(**SITUATIONS[name][0])
+    about = [reason.about for reason in found.reasons]
+    layers = [f"layer {k}" for k in range(1, len(found.layers) + 1)]
+    expected = ["rows", "driver", "batch", "step", *layers, "threads", "memory"]
+    assert [each for each in about if each != "non-zeros"] == expected
+    assert all(reason.choice and reason.why for reason in found.reasons)
+    text = str(found)
+    assert all(f"{reason.choice}" in text and reason.why in text for reason in found.reasons)
+
+
+def test_facts_about_rows(rng):
+    X = rng.random((30, 8)).astype("float32") * (rng.random((30, 8)) < 0.4)
+    assert facts_of(X, 10) == Data(30, 8, "float32")
+    rows = to_csr(X, X.dtype)
+    counts = np.sort((X != 0).sum(axis=1))
+    assert facts_of(rows, 10, False, True) == Data(30, 8, "float32", counts.sum(), counts[-10:].sum(), False, True)
+
+
+def test_the_engine_carries_out_what_was_planned(rng):
+    # The work space that a plan gives is what the kernels write, and no more.
+    X, y = rng.random((700, 70)), rng.integers(0, 3, 700)
+    for sizes, batch_size in (((70, 30, 3), 40), ((70, 30, 3), 600), ((70, 210, 20, 3), 50)):
+        for rows in (X, sparse.csr_matrix(X * (X < 0.2))):
+            net = fastnn.Network(sizes)
+            trainer = fastnn.Trainer(net, fastnn.SGD(0.1), batch_size)
+            found = trainer.plan(rows, y)
+            assert found.driver == ("units" if batch_size < 512 else "rows")
+            before = net.parameters.copy()
+            assert trainer.plan(rows, y) == found
+            np.testing.assert_array_equal(net.parameters, before)
+            trainer.fit(rows, y, epochs=1)
