@@ -324,7 +324,9 @@ def test_float32_stays_float32(digits, targets, estimator, kind, store, solver):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_neither_copies_dense_rows_nor_fills_sparse_ones(rng, estimator, solver):
     dense = rng.standard_normal((10_000, 500))  # 40 MB
-    text = sparse.random(10_000, 5000, density=1e-3, format="csr", random_state=0)  # 400 MB if it were dense
+    shape, n = (10_000, 5000), 50_000
+    places = rng.integers(np.array([shape]).T, size=(2, n))
+    text = sparse.csr_matrix((rng.random(n), places), shape)  # 400 MB if it were dense
     options = {} if estimator is SoftmaxClassifier else {"hidden_layer_sizes": (2,)}
     for X, bound in ((dense, 20e6), (text, 60e6)):
         y = np.arange(X.shape[0]) % 3
