@@ -1,8 +1,6 @@
-"""Shared by all tests: the one table of tolerances, the embedded data and the golden runs."""
+"""Shared by all tests: the one table of tolerances and the embedded data."""
 
-import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +13,6 @@ import fastnn
 # Relative to the largest expected value, or to 1 (the size of the terms) where their sum cancels: a handful
 # of roundings in sums of up to a few hundred terms.
 TOLERANCES = {"float32": 3e-6, "float64": 1e-14}
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(params=list(TOLERANCES))
@@ -46,28 +42,3 @@ def rng():
 def mnist():
     """Training, validation and test set, float64."""
     return fastnn.datasets.load_mnist(dtype="float64")
-
-
-@pytest.fixture(params=sorted(path.stem for path in GOLDEN.glob("*.json")))
-def golden(request):
-    """One run of Theano 1.0.5; see tests/golden/README.md."""
-    return json.loads((GOLDEN / f"{request.param}.json").read_text())
-
-
-def golden_network(case, dtype="float64"):
-    """Return the network of a golden case, started as the case says."""
-    network = fastnn.Network(case["sizes"], case["activation"], dtype)
-    generator = np.random.RandomState(case["seed"])
-    last = len(network.weights) - 1
-    for k, weight in enumerate(network.weights):
-        scale = 0.01 if case["init"].startswith("W of the last layer 0") else np.sqrt(1 / weight.shape[0])
-        if k < last or scale != 0.01:
-            network.weights[k] = scale * generator.randn(*weight.shape)
-        else:
-            network.weights[k] = np.zeros(weight.shape)
-    return network
-
-
-@pytest.fixture
-def start_golden():
-    return golden_network

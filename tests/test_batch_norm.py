@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import safetensors.numpy
+from pairs import parametrize_pairs
 from scipy import sparse
 
 import fastnn
@@ -118,11 +119,14 @@ def trained(stored, problem, optimizer=None, dtype="float64", shuffle=True, **op
     return network.parameters
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "shuffle"), [(fastnn.SGD(0.1), False), (fastnn.Adam(0.01), True)], ids=["sgd", "adam"]
+@parametrize_pairs(
+    {
+        "stored": ROWS,
+        "problem": PROBLEMS,
+        "optimizer, shuffle": [(fastnn.SGD(0.1), False), (fastnn.Adam(0.01), True)],
+        "dtype": ["float32", "float64"],
+    }
 )
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("stored", ROWS)
 def test_same_bits_on_any_number_of_threads(stored, problem, optimizer, shuffle, dtype):
     options = {"l2": 1e-3, "dropout": 0.2, "max_norm": 2.0}
     expected = trained(stored, problem, optimizer, dtype, shuffle, n_threads=1, **options)
@@ -335,8 +339,7 @@ def test_files_that_contradict_themselves_are_refused(tmp_path, changes, archite
                 fastnn.Network.load(path)
 
 
-@pytest.mark.parametrize("activation", list(ACTIVATIONS))
-@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+@parametrize_pairs({"activation": ACTIVATIONS, "loss": ["cross_entropy", "squared"], "dtype": ["float32", "float64"]})
 def test_onnxruntime_says_the_same(rng, dtype, assert_close, activation, loss):
     pytest.importorskip("onnx")
     import onnxruntime

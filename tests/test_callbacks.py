@@ -126,7 +126,8 @@ SCRIPT = """
         X, y = X.repeat(4, axis=0), y.repeat(4)
         sizes, batch_size, optimizer = [60, 200, 3], 3000, fastnn.RMSprop()
     elif kind == "text":
-        X = scipy.sparse.random(12_000, 5000, 0.001, "csr", random_state=0)
+        places = rng.integers([[12_000], [5000]], size=(2, 60_000))
+        X = scipy.sparse.csr_matrix((rng.random(60_000), places), (12_000, 5000))
         sizes, batch_size, options = [5000, 8, 3], 20, {"l2": 0.01}
     elif kind == "normalised":
         options = {"dropout": 0.2, "batch_norm": True}

@@ -36,12 +36,17 @@ def run(capsys, tmp_path, monkeypatch):
     return call
 
 
-@pytest.fixture
-def model(tmp_path):
+@pytest.fixture(scope="module")
+def trained(mnist):
     network = fastnn.Network([784, 10], dtype="float32")
-    train, _, _ = fastnn.datasets.load_mnist()
+    train, _, _ = mnist
     fastnn.Trainer(network, batch_size=100).fit(train.X[:5000], train.y[:5000], epochs=1)
-    network.save(tmp_path / "model.safetensors")
+    return network
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    trained.save(tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
 
@@ -258,11 +263,11 @@ def test_evaluate(run, model):
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "float64", "csv", "npz", "idx", "png"])
 @pytest.mark.parametrize("scale", [1 / 256, 1 / 255, 1.0])
-def test_predict_scales_every_format_alike(run, model, tmp_path, kind, scale):
+def test_predict_scales_every_format_alike(run, model, mnist, tmp_path, kind, scale):
     network = fastnn.Network.load(model)
     network.input_scale = scale
     network.save(model)
-    X = fastnn.datasets.load_mnist(dtype="uint8")[2].X[: 1 if kind == "png" else 3]
+    X = (256 * mnist[2].X[: 1 if kind == "png" else 3]).astype(np.uint8)
     path = tmp_path / {"csv": "a.csv", "npz": "a.npz", "png": "a.png", "idx": "a"}.get(kind, "a.npy")
     {
         "csv": lambda: np.savetxt(path, X, fmt="%d", delimiter=","),

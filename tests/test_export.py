@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from pairs import parametrize_pairs
 from scipy import special
 from sklearn import datasets
 from sklearn.exceptions import ConvergenceWarning
@@ -59,10 +60,15 @@ def draw(sizes, activation, dtype, loss="cross_entropy"):
 # To ONNX
 
 
-@pytest.mark.parametrize("n_rows", [0, 1, 101])
-@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("activation", FORMULAS)
+@parametrize_pairs(
+    {
+        "activation": FORMULAS,
+        "loss": LOSSES,
+        "hidden": HIDDEN,
+        "n_rows": [0, 1, 101],
+        "dtype": ["float32", "float64"],
+    }
+)
 def test_onnxruntime_says_the_same(run, dtype, rng, assert_close, activation, loss, hidden, n_rows):
     network = draw([5, *hidden, 3], activation, dtype, loss)
     X = rng.normal(size=(n_rows, 5)).astype(dtype)
@@ -196,9 +202,14 @@ def iris(dtype="float64", n_classes=3):
     return X[y < n_classes].astype(dtype), y[y < n_classes]
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("hidden", [(), (6,), (7, 6)], ids=str)
-@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@parametrize_pairs(
+    {
+        "activation": ["identity", "logistic", "tanh", "relu"],
+        "hidden": [(), (6,), (7, 6)],
+        "n_classes": [2, 3],
+        "dtype": ["float32", "float64"],
+    }
+)
 def test_mlp_classifier(dtype, assert_close, activation, hidden, n_classes):
     X, y = iris(dtype, n_classes)
     model = fit(MLPClassifier(hidden_layer_sizes=hidden, activation=activation, max_iter=20, random_state=0), X, y)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pairs import parametrize_pairs
 
 import fastnn
 from fastnn import tutorial
@@ -14,15 +15,38 @@ from fastnn import tutorial
 GOLDEN_TOLERANCES = {"float64": 1e-9, "float32": 1e-5}
 
 
-@pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize(
-    ("stored", "n_threads"), [("float64", 1), ("float64", 2), ("float64", 3), ("float64", 4), ("uint8", 2)]
+# Runs of Theano 1.0.5; see tests/golden/README.md.
+CASES = {path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "golden").glob("*.json"))}
+
+
+def begin(case, dtype="float64"):
+    """Return the network of a case, started as the case says."""
+    network = fastnn.Network(case["sizes"], case["activation"], dtype)
+    generator = np.random.RandomState(case["seed"])
+    last = len(network.weights) - 1
+    for k, weight in enumerate(network.weights):
+        scale = 0.01 if case["init"].startswith("W of the last layer 0") else np.sqrt(1 / weight.shape[0])
+        if k < last or scale != 0.01:
+            network.weights[k] = scale * generator.randn(*weight.shape)
+        else:
+            network.weights[k] = np.zeros(weight.shape)
+    return network
+
+
+@parametrize_pairs(
+    {
+        "name": CASES,
+        "stored, n_threads": [("float64", 1), ("float64", 2), ("float64", 3), ("float64", 4), ("uint8", 2)],
+        "sparse": [False, True],
+        "dtype": ["float32", "float64"],
+    }
 )
-def test_golden_run(golden, start_golden, mnist, dtype, sparse, n_threads, stored):
+def test_golden_run(mnist, name, dtype, sparse, n_threads, stored):
+    golden = CASES[name]
     train, _, test = mnist
     X = train.X[: golden["n"]]
     X = (X * 256).astype(np.uint8) if stored == "uint8" else X
-    network = start_golden(golden, dtype)
+    network = begin(golden, dtype)
     trainer = fastnn.Trainer(
         network,
         fastnn.SGD(golden["learning_rate"]),
@@ -48,10 +72,12 @@ def test_golden_run(golden, start_golden, mnist, dtype, sparse, n_threads, store
             np.testing.assert_allclose(flat[-5:], digest["last"], rtol=0, atol=10 * tolerance)
 
 
-def test_golden_run_step_by_step(golden, start_golden, mnist):
+@pytest.mark.parametrize("name", CASES)
+def test_golden_run_step_by_step(mnist, name):
     # Each step's log-likelihood before its update, not only an epoch's mean.
+    golden = CASES[name]
     train, _, _ = mnist
-    network = start_golden(golden)
+    network = begin(golden)
     trainer = fastnn.Trainer(network, fastnn.SGD(golden["learning_rate"]))
     found = []
     for step in range(min(golden["steps"], 20)):
@@ -82,7 +108,7 @@ def test_first_model_of_the_tutorial(mnist):
 
 
 def test_second_model_of_the_tutorial(mnist):
-    case = json.loads((Path(__file__).parent / "golden" / "mlp20_tutorial.json").read_text())
+    case = CASES["mlp20_tutorial"]
     train, _, test = mnist
     model = tutorial.second_model(train, test)
     assert model.theano == case["log_likelihood"]

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from pairs import parametrize_pairs
 from scipy import sparse as scipy_sparse
 from scipy import special
 
@@ -71,6 +72,7 @@ KERNELS = {
     and not name.endswith("_size")  # the twins need no space
 }
 SIZES = (0, 1, 3, 10, 33)
+DTYPES = ("float32", "float64")
 
 
 def draw(rng, *shape, dtype):
@@ -118,11 +120,15 @@ def test_constants_agree():
     assert blas.MAX_DIMENSION in (2**31 - 1, 2**63 - 1)
 
 
-@pytest.mark.parametrize("transpose_a", [False, True])
-@pytest.mark.parametrize("transpose_b", [False, True])
-@pytest.mark.parametrize("m", [0, 1, 7])
-@pytest.mark.parametrize("n", [0, 1, 5])
-@pytest.mark.parametrize("k", [0, 1, 9])
+@parametrize_pairs(
+    {
+        "m": [0, 1, 7],
+        "n": [0, 1, 5],
+        "k": [0, 1, 9],
+        "transpose_a, transpose_b": itertools.product([False, True], repeat=2),
+        "dtype": DTYPES,
+    }
+)
 def test_gemm(dtype, assert_close, rng, m, n, k, transpose_a, transpose_b):
     A = draw(rng, *((k, m) if transpose_a else (m, k)), dtype=dtype)
     B = draw(rng, *((n, k) if transpose_b else (k, n)), dtype=dtype)
@@ -231,9 +237,7 @@ def dtype_of(name):
     return np.dtype(name).type
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("n_in", [0, 1, 13])
-@pytest.mark.parametrize("n_out", [0, 1, 10])
+@parametrize_pairs({"n": SIZES, "n_in": [0, 1, 13], "n_out": [0, 1, 10], "dtype": DTYPES})
 def test_affine(dtype, assert_close, rng, n, n_in, n_out):
     X, W, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n_in, n_out, dtype=dtype), draw(rng, n_out, dtype=dtype)
     dZ = draw(rng, n, n_out, dtype=dtype)
@@ -262,9 +266,7 @@ def test_wide_affine(dtype, assert_close, rng, n, n_in, n_out):
         assert_close(ours[0], expected[0], 60)
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("n_in", [0, 1, 13, 32, 71])
-@pytest.mark.parametrize("n_out", [0, 1, 2, 5, 6, 20])
+@parametrize_pairs({"n": SIZES, "n_in": [0, 1, 13, 32, 71], "n_out": [0, 1, 2, 5, 6, 20], "dtype": DTYPES})
 def test_dense_layer(dtype, assert_close, rng, n, n_in, n_out):
     X, W, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n_out, n_in, dtype=dtype), draw(rng, n_out, dtype=dtype)
     dZ = draw(rng, n, n_out, dtype=dtype)
@@ -313,9 +315,14 @@ def test_a_units_bits_do_not_depend_on_how_many_stand_beside_it(dtype, rng, n, n
             np.testing.assert_array_equal(few_units, all_units[few])
 
 
-@pytest.mark.parametrize("n", [*SIZES, 70])
-@pytest.mark.parametrize("n_in", [0, 1, 131])
-@pytest.mark.parametrize("bounds", [(0, 1), (0, 7), (0, 50), (0, 33, 66), (0, 128, 248, 376, 500)])
+@parametrize_pairs(
+    {
+        "n": [*SIZES, 70],
+        "n_in": [0, 1, 131],
+        "bounds": [(0, 1), (0, 7), (0, 50), (0, 33, 66), (0, 128, 248, 376, 500)],
+        "dtype": DTYPES,
+    }
+)
 def test_layer_in_panels(dtype, assert_close, rng, n, n_in, bounds):
     bounds = np.array(bounds, np.intp)
     n_out, size = bounds[-1], sum(affine.panel_bounds(width, 4)[-1] for width in np.diff(bounds))
@@ -362,9 +369,7 @@ def test_dense_layer_ignores_what_stood_in_the_output_where_beta_is_0(dtype):
     np.testing.assert_array_equal(dW, np.full((7, 70), 2, dtype))
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("n_out", [1, 10, 83, 150])
-@pytest.mark.parametrize("density", [0, 0.2, 1])
+@parametrize_pairs({"n": SIZES, "n_out": [1, 10, 83, 150], "density": [0, 0.2, 1], "dtype": DTYPES})
 def test_sparse_layer(dtype, assert_close, rng, n, n_out, density):
     dense = draw(rng, n, 13, dtype=dtype) * (rng.random((n, 13)) < density)
     X = to_csr(dense, np.dtype(dtype))
@@ -471,10 +476,15 @@ NUMBERS = {  # what each update takes, and how many slots it has
 }
 
 
-@pytest.mark.parametrize("update", list(updates.UPDATES))
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("penalties", [(0, 0, 0), (0.1, 0.2, 0.3)])
-@pytest.mark.parametrize("is_weight", [False, True])
+@parametrize_pairs(
+    {
+        "update": updates.UPDATES,
+        "n": SIZES,
+        "penalties": [(0, 0, 0), (0.1, 0.2, 0.3)],
+        "is_weight": [False, True],
+        "dtype": DTYPES,
+    }
+)
 def test_updates(dtype, assert_close, rng, update, n, penalties, is_weight):
     numbers, n_slots = NUMBERS[update]
     numbers = np.array([*penalties, *numbers], float)
@@ -582,10 +592,9 @@ def test_dropout(dtype, assert_close, rng, share):
     assert share == 0 or not np.array_equal(other != 0, kept)
 
 
-@pytest.mark.parametrize("loss", list(losses.LOSSES))
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("n_out", [1, 3, 150])
+@parametrize_pairs(
+    {"loss": losses.LOSSES, "n": SIZES, "weighted": [False, True], "n_out": [1, 3, 150], "dtype": DTYPES}
+)
 def test_losses(dtype, assert_close, rng, loss, n, weighted, n_out):
     Z = 5 * draw(rng, n, n_out, dtype=dtype)
     y = rng.integers(0, n_out, n) if loss == "cross_entropy" else rng.random((n, n_out)).astype(dtype)
@@ -711,45 +720,46 @@ def stored_plan(plan):
     return forward_plan(tuple(planned.shape for planned in plan.layers), plan.dtype, 1, False)
 
 
-@pytest.mark.parametrize("update", list(updates.UPDATES))
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "dense",
-        "dense, transposed",
-        "dense, panels",
-        "other dtype",
-        "uint8, transposed",
-        "uint8, panels",
-        "sparse",
-        "sparse, sorted",
-        "sparse, blocks",
-        "sparse, touched",
-    ],
-)
-@pytest.mark.parametrize(
-    ("sizes", "names", "n", "batch_size", "block_rows"),
-    [
-        ((5, 3), (), 1, 1, 1),
-        ((5, 3), (), 37, 10, 4),  # blocks within a batch, a short last batch and a short last block
-        ((1, 4, 2), ("tanh",), 30, 7, 16),
-        ((6, 5, 9, 3), ("sigmoid", "relu"), 50, 50, 64),
-        ((8, 5, 3), ("tanh",), 1201, 1201, 100),
-        ((6, 5, 9, 4, 3), ("tanh", "identity", "relu"), 1500, 1100, 100),  # lanes
-        ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
-        ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
-        ((67, 53, 3), ("tanh",), 300, 110, 128),
-        ((64, 70, 3), ("tanh",), 1300, 1200, 128),  # lanes of a wide layer
-        ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
-        ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices
-        ((9, 200, 3), ("tanh",), 1301, 700, 100),  # sparse rows: a large batch, four slices
-        ((9, 203, 20, 3), ("tanh", "relu"), 1300, 600, 100),  # and two hidden layers, and a short last batch
-    ],
-)
+KINDS = [
+    "dense",
+    "dense, transposed",
+    "dense, panels",
+    "other dtype",
+    "uint8, transposed",
+    "uint8, panels",
+    "sparse",
+    "sparse, sorted",
+    "sparse, blocks",
+]
+PROBLEM = "sizes, names, n, batch_size, block_rows"
+PROBLEMS = [
+    ((5, 3), (), 1, 1, 1),
+    ((5, 3), (), 37, 10, 4),  # blocks within a batch, a short last batch and a short last block
+    ((1, 4, 2), ("tanh",), 30, 7, 16),
+    ((6, 5, 9, 3), ("sigmoid", "relu"), 50, 50, 64),
+    ((8, 5, 3), ("tanh",), 1201, 1201, 100),
+    ((6, 5, 9, 4, 3), ("tanh", "identity", "relu"), 1500, 1100, 100),  # lanes
+    ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
+    ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
+    ((67, 53, 3), ("tanh",), 300, 110, 128),
+    ((64, 70, 3), ("tanh",), 1300, 1200, 128),  # lanes of a wide layer
+    ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
+    ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices
+    ((9, 200, 3), ("tanh",), 1301, 700, 100),  # sparse rows: a large batch, four slices
+    ((9, 203, 20, 3), ("tanh", "relu"), 1300, 600, 100),  # and two hidden layers, and a short last batch
+]
+
+
+@parametrize_pairs({PROBLEM: PROBLEMS, "kind, dtype": itertools.product(KINDS, DTYPES), "update": updates.UPDATES})
 def test_epoch(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size, block_rows):
-    if "touched" in kind and update not in ("sgd", "momentum", "nesterov"):
-        pytest.skip("touched columns are for updates that are linear without a gradient")
     numbers, _ = NUMBERS[update]
+    check_epoch(dtype, assert_close, rng, update, numbers, 0.01, kind, sizes, names, n, batch_size, block_rows)
+
+
+# Updates that are linear without a gradient.
+@parametrize_pairs({PROBLEM: PROBLEMS, "update": ["sgd", "momentum", "nesterov"], "dtype": DTYPES})
+def test_epoch_with_touched_columns(dtype, assert_close, rng, update, sizes, names, n, batch_size, block_rows):
+    kind, (numbers, _) = "sparse, touched", NUMBERS[update]
     check_epoch(dtype, assert_close, rng, update, numbers, 0.01, kind, sizes, names, n, batch_size, block_rows)
 
 
@@ -805,34 +815,31 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
             np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize(
-    "kind", ["dense", "dense, transposed", "dense, panels", "uint8, transposed", "sparse", "sparse, sorted"]
-)
-@pytest.mark.parametrize(
-    ("sizes", "names", "n", "batch_size", "block_rows"),
-    [
-        ((5, 3), (), 37, 10, 4),
-        ((6, 5, 9, 3), ("gelu", "silu"), 50, 50, 64),
-        ((6, 5, 9, 4, 3), ("leaky_relu", "gelu", "elu"), 1500, 1100, 100),  # lanes
-        ((40, 51, 3), ("silu",), 901, 150, 128),  # two slices of units
-        ((30, 60, 20, 210, 3), ("tanh", "softplus", "sigmoid"), 500, 120, 128),
-        ((67, 53, 70, 2), ("elu", "relu"), 300, 110, 128),
-        ((9, 200, 3), ("silu",), 901, 600, 100),  # sparse rows: a large batch, four slices
-    ],
-)
-@pytest.mark.parametrize(
-    "others",
-    [
-        {"loss": "binary_cross_entropy", "weighted": True},
-        {"loss": "squared"},
-        {"loss": "huber", "clip_norm": 0.05},
-        {"loss": "absolute", "weighted": True, "max_norm": 1.0},
-        {"weighted": True, "smoothing": 0.1, "l1": 0.01},
-        {"dropout": 0.4},
-        {"dropout": 0.2, "max_norm": 0.9, "weighted": True},
-        {"clip_norm": 0.02, "decay": 0.01, "update": "adam"},
-        {"l1": 0.01, "dropout": 0.3, "update": "nesterov", "clip_norm": 1e9, "max_norm": 0.9},
-    ],
+@parametrize_pairs(
+    {
+        "kind": ["dense", "dense, transposed", "dense, panels", "uint8, transposed", "sparse", "sparse, sorted"],
+        PROBLEM: [
+            ((5, 3), (), 37, 10, 4),
+            ((6, 5, 9, 3), ("gelu", "silu"), 50, 50, 64),
+            ((6, 5, 9, 4, 3), ("leaky_relu", "gelu", "elu"), 1500, 1100, 100),  # lanes
+            ((40, 51, 3), ("silu",), 901, 150, 128),  # two slices of units
+            ((30, 60, 20, 210, 3), ("tanh", "softplus", "sigmoid"), 500, 120, 128),
+            ((67, 53, 70, 2), ("elu", "relu"), 300, 110, 128),
+            ((9, 200, 3), ("silu",), 901, 600, 100),  # sparse rows: a large batch, four slices
+        ],
+        "others": [
+            {"loss": "binary_cross_entropy", "weighted": True},
+            {"loss": "squared"},
+            {"loss": "huber", "clip_norm": 0.05},
+            {"loss": "absolute", "weighted": True, "max_norm": 1.0},
+            {"weighted": True, "smoothing": 0.1, "l1": 0.01},
+            {"dropout": 0.4},
+            {"dropout": 0.2, "max_norm": 0.9, "weighted": True},
+            {"clip_norm": 0.02, "decay": 0.01, "update": "adam"},
+            {"l1": 0.01, "dropout": 0.3, "update": "nesterov", "clip_norm": 1e9, "max_norm": 0.9},
+        ],
+        "dtype": DTYPES,
+    }
 )
 def test_epoch_with_other_losses_and_more_regularisation(
     dtype, assert_close, rng, kind, sizes, names, n, batch_size, block_rows, others
@@ -845,18 +852,25 @@ def test_epoch_with_other_losses_and_more_regularisation(
     )
 
 
-@pytest.mark.parametrize("update", list(updates.UPDATES))
-@pytest.mark.parametrize(
-    "kind", ["dense", "dense, transposed", "dense, panels", "uint8, transposed", "sparse, sorted", "sparse, blocks"]
-)
-@pytest.mark.parametrize(
-    ("sizes", "names", "n", "batch_size"),
-    [
-        ((5, 4, 3), ("tanh",), 37, 12),  # a last batch of one row
-        ((5, 1, 6, 3), ("gelu", "relu"), 30, 30),
-        ((70, 80, 66, 3), ("relu", "tanh"), 300, 120),  # several bands of units
-        ((67, 90, 2), ("sigmoid",), 1211, 1100),  # several blocks of rows a product
-    ],
+@parametrize_pairs(
+    {
+        "update": updates.UPDATES,
+        "kind": [
+            "dense",
+            "dense, transposed",
+            "dense, panels",
+            "uint8, transposed",
+            "sparse, sorted",
+            "sparse, blocks",
+        ],
+        "sizes, names, n, batch_size": [
+            ((5, 4, 3), ("tanh",), 37, 12),  # a last batch of one row
+            ((5, 1, 6, 3), ("gelu", "relu"), 30, 30),
+            ((70, 80, 66, 3), ("relu", "tanh"), 300, 120),  # several bands of units
+            ((67, 90, 2), ("sigmoid",), 1211, 1100),  # several blocks of rows a product
+        ],
+        "dtype": DTYPES,
+    }
 )
 def test_epoch_with_batch_normalisation(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size):
     others = {"sgd": {"dropout": 0.2, "weighted": True, "max_norm": 1.5}, "adam": {"clip_norm": 0.1, "l1": 0.01}}

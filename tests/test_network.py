@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from pairs import parametrize_pairs
 from scipy import sparse, special
 from sklearn.neural_network import MLPClassifier
 
@@ -29,9 +30,7 @@ def penalised(network, X, y, l2):
     return network.log_likelihood(X, y) - l2 / 2 * sum((weight**2).sum() for weight in network.weights)
 
 
-@pytest.mark.parametrize("activation", list(ACTIVATIONS))
-@pytest.mark.parametrize("n_hidden", SHAPES)
-@pytest.mark.parametrize("stored", ["dense", "sparse", "uint8"])
+@parametrize_pairs({"activation": ACTIVATIONS, "n_hidden": SHAPES, "stored": ["dense", "sparse", "uint8"]})
 def test_gradient_agrees_with_central_differences_for_every_parameter(rng, data, activation, n_hidden, stored):
     X, y = data
     X = {"dense": X, "sparse": sparse.csr_array(X * (X > 0.5)), "uint8": (100 * np.abs(X)).clip(0, 255).astype("u1")}[

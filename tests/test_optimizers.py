@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pairs import parametrize_pairs
 from scipy import sparse as sp
 
 import fastnn
@@ -82,9 +83,9 @@ def assert_history(history, case, dtype):
     np.testing.assert_allclose(history.objective, by_epoch(case["objective"]), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("n_threads", [1, 2, 3, 4])
-@pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("name", WITHOUT_SCHEDULE)
+@parametrize_pairs(
+    {"name": WITHOUT_SCHEDULE, "n_threads": [1, 2, 3, 4], "sparse": [False, True], "dtype": ["float32", "float64"]}
+)
 def test_trajectory(name, dtype, sparse, n_threads):
     case = CASES[name]
     trainer = begin(case, dtype, sparse=False, n_threads=n_threads)
@@ -192,9 +193,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", PROBLEMS)
+@parametrize_pairs({"name": PROBLEMS, "optimizer": OPTIMIZERS, "options": OPTIONS, "dtype": ["float32", "float64"]})
 def test_same_bits_on_any_number_of_threads(name, optimizer, options, dtype):
     expected = trained(name, OPTIMIZERS[optimizer], dtype, OPTIONS[options])
     for n_threads in (2, 3, 4):
@@ -202,9 +201,13 @@ def test_same_bits_on_any_number_of_threads(name, optimizer, options, dtype):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", [name for name, (_, _, density, _, _) in PROBLEMS.items() if density < 1])
+@parametrize_pairs(
+    {
+        "name": [name for name, (_, _, density, _, _) in PROBLEMS.items() if density < 1],
+        "optimizer": OPTIMIZERS,
+        "options": OPTIONS,
+    }
+)
 def test_sparse_is_as_dense(name, optimizer, options):
     expected = trained(name, OPTIMIZERS[optimizer], "float64", OPTIONS[options], dense=True)
     found = trained(name, OPTIMIZERS[optimizer], "float64", OPTIONS[options])

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 import sklearn
+from pairs import parametrize_pairs
 from scipy import sparse
 from sklearn import datasets, linear_model, neural_network
 from sklearn.base import clone
@@ -242,9 +243,13 @@ def tables():
     return found
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("C", [0.01, 1.0, 10.0])
-@pytest.mark.parametrize("table", ["load_digits", "load_breast_cancer", "load_wine"])
+@parametrize_pairs(
+    {
+        "table": ["load_digits", "load_breast_cancer", "load_wine"],
+        "C": [0.01, 1.0, 10.0],
+        "weighted": [False, True],
+    }
+)
 def test_softmax_agrees_with_logistic_regression(rng, tables, table, C, weighted):
     X, y = tables[table]
     weights = rng.uniform(0, 3, len(y)) if weighted else None
@@ -301,9 +306,9 @@ def test_softmax_starts_warm(digits):
         SoftmaxClassifier().fit(X, np.ones(len(y), int))
 
 
-@pytest.mark.parametrize(("estimator", "kind"), EACH_KIND)
-@pytest.mark.parametrize("store", [np.asarray, sparse.csr_matrix])
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@parametrize_pairs(
+    {"estimator, kind": EACH_KIND, "store": [np.asarray, sparse.csr_matrix], "solver": ["adam", "lbfgs"]}
+)
 def test_float32_stays_float32(digits, targets, estimator, kind, store, solver):
     X, y = store(digits[0].astype(np.float32)), targets[kind]
     model = estimator(solver=solver, max_iter=10, random_state=0).fit(X, y)
@@ -319,7 +324,9 @@ def test_float32_stays_float32(digits, targets, estimator, kind, store, solver):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_neither_copies_dense_rows_nor_fills_sparse_ones(rng, estimator, solver):
     dense = rng.standard_normal((10_000, 500))  # 40 MB
-    text = sparse.random(10_000, 5000, density=1e-3, format="csr", random_state=0)  # 400 MB if it were dense
+    shape, n = (10_000, 5000), 50_000
+    places = rng.integers(np.array([shape]).T, size=(2, n))
+    text = sparse.csr_matrix((rng.random(n), places), shape)  # 400 MB if it were dense
     options = {} if estimator is SoftmaxClassifier else {"hidden_layer_sizes": (2,)}
     for X, bound in ((dense, 20e6), (text, 60e6)):
         y = np.arange(X.shape[0]) % 3
@@ -603,9 +610,13 @@ class Interrupt(Callback):
 
 
 # What scikit-learn's perceptrons know; the weights of the last layer go by the activation before it.
-@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
-@pytest.mark.parametrize("sizes", [(), (5,), (5, 4), (5, 4, 3)])
-@pytest.mark.parametrize(("estimator", "kind"), EACH_PERCEPTRON)
+@parametrize_pairs(
+    {
+        "estimator, kind": EACH_PERCEPTRON,
+        "sizes": [(), (5,), (5, 4), (5, 4, 3)],
+        "activation": ["identity", "logistic", "tanh", "relu"],
+    }
+)
 def test_starts_from_scikit_learns_parameters(digits, targets, estimator, kind, sizes, activation):
     X, y = digits[0][:50].astype(np.float32), targets[kind][:50]
     options = {"hidden_layer_sizes": sizes, "activation": activation, "random_state": 5}
@@ -690,13 +701,16 @@ def refusals(estimator, solver, method, warm):
     return found
 
 
-@pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize(
-    ("solver", "method", "warm"),
-    [(solver, "fit", warm) for solver in ("lbfgs", "sgd", "adam") for warm in (False, True)]
-    + [(solver, "partial_fit", False) for solver in ("sgd", "adam")],
+@parametrize_pairs(
+    {
+        "estimator": ESTIMATORS,
+        "solver, method, warm": [
+            *((solver, "fit", warm) for solver in ("lbfgs", "sgd", "adam") for warm in (False, True)),
+            *((solver, "partial_fit", False) for solver in ("sgd", "adam")),
+        ],
+        "known": [False, True],
+    }
 )
-@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_refused_fit_changes_nothing(estimator, solver, method, warm, known):
     X, y = datasets.load_iris(return_X_y=True)
     options = {"solver": solver, "max_iter": 3, "learning_rate_init": 0.01, "warm_start": warm}
@@ -874,9 +888,7 @@ def test_a_path_of_solutions_is_logistic_regressions():
         np.testing.assert_allclose(mine[1], its[1], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("solver", ["lbfgs", "sgd", "adam"])
-@pytest.mark.parametrize(("estimator", "kind"), EACH_KIND)
+@parametrize_pairs({"estimator, kind": EACH_KIND, "solver": ["lbfgs", "sgd", "adam"], "early_stopping": [False, True]})
 def test_what_was_read_of_a_fit_stays_as_it_is(digits, targets, estimator, kind, solver, early_stopping):
     X, y = digits[0], targets[kind]
     options = {"solver": solver, "max_iter": 3, "early_stopping": early_stopping, "learning_rate_init": 0.01}

@@ -13,6 +13,7 @@ import textwrap
 import numpy as np
 import pytest
 import safetensors.numpy
+from pairs import parametrize_pairs
 
 import fastnn
 from fastnn import export, plotting
@@ -144,19 +145,21 @@ def write_picture(network, path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are counted otherwise there")
-@pytest.mark.parametrize("letter", ["n", "ä", "数", "🙂"])
-@pytest.mark.parametrize(
-    ("write", "ending"),
-    [
-        (lambda network, path: network.save(path), ""),
-        (write_history, ".csv"),
-        (write_history, ".json"),
-        (write_checkpoint, ""),
-        (lambda network, path: export.to_onnx(network, path), ".onnx"),
-        (write_picture, ".png"),
-    ],
+@parametrize_pairs(
+    {
+        "letter": ["n", "ä", "数", "🙂"],
+        "write, ending": [
+            (lambda network, path: network.save(path), ""),
+            (write_history, ".csv"),
+            (write_history, ".json"),
+            (write_checkpoint, ""),
+            (lambda network, path: export.to_onnx(network, path), ".onnx"),
+            (write_picture, ".png"),
+        ],
+        "dtype": ["float32", "float64"],
+    }
 )
-def test_a_name_may_be_as_long_as_the_system_allows(network, tmp_path, letter, write, ending):
+def test_a_name_may_be_as_long_as_the_system_allows(dtype, network, tmp_path, letter, write, ending):
     path = tmp_path / long_name(letter, ending)
     assert LONGEST - 4 < len(os.fsencode(path.name)) <= LONGEST
     assert check_writable(path) == str(path)

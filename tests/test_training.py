@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pairs import parametrize_pairs
 from scipy import sparse
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -115,9 +116,14 @@ def test_calling_again_goes_on(data, momentum):
     assert [*parts[0], *parts[1], *parts[2]] == history.log_likelihood
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse", "uint8"])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("batch_size", [None, 20, 999, 1100])
+@parametrize_pairs(
+    {
+        "kind": ["dense", "sparse", "uint8"],
+        "momentum": [0.0, 0.9],
+        "batch_size": [None, 20, 999, 1100],
+        "dtype": ["float32", "float64"],
+    }
+)
 def test_same_bits_whatever_the_number_of_threads(rng, dtype, kind, momentum, batch_size):
     X = rng.integers(0, 255, (3001, 30)) * (rng.random((3001, 30)) < 0.5)
     X = X.astype(np.uint8) if kind == "uint8" else X / 256
@@ -260,9 +266,9 @@ def test_auto_leaves_dense_data_dense(data):
     np.testing.assert_array_equal(fit(X, y)[0].parameters, fit(X, y, sparse=False)[0].parameters)
 
 
-@pytest.mark.parametrize("n_threads", [1, 2])
-@pytest.mark.parametrize("batch_size", [None, 50])
-@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@parametrize_pairs(
+    {"n_threads": [1, 2], "batch_size": [None, 50], "momentum": [0.0, 0.5], "dtype": ["float32", "float64"]}
+)
 def test_divergence_leaves_the_last_good_epoch(data, dtype, n_threads, batch_size, momentum):
     X, y = data
     network = fastnn.Network([7, 20, 20, 3], "identity", dtype)
