@@ -390,3 +390,10 @@ def _check_leaves(
                 raise ValueError(f"{message}; on_unused_input='ignore' would let it be")
             if on_unused_input == "warn":
                 warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _evaluated(variable: Variable, values: Mapping[Variable, Any]) -> Any:
+    return function(list(values), variable, on_unused_input="ignore")(*values.values())
+
+
+graph.operations["eval"] = _evaluated

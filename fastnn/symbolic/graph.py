@@ -25,6 +25,9 @@ Parts: TypeAlias = "list[tuple[str, int]]"
 #: Of Python's integers, the first that holds one.
 INTEGERS = (np.int8, np.int16, np.int32, np.int64, np.uint64)
 
+#: What the operators and methods of `Variable` call, by name.  `ops` and `function` import this module and fill it in.
+operations: dict[str, Callable[..., Variable]] = {}
+
 RANKS = ("scalar", "vector", "matrix", "tensor3", "tensor4")
 
 
@@ -162,142 +165,141 @@ class Variable:
         raise TypeError("an expression cannot be gone through before it is computed")
 
     def __add__(self, other: Operand) -> Variable:
-        return ops.add(self, other)
+        return operations["add"](self, other)
 
     def __radd__(self, other: Operand) -> Variable:
-        return ops.add(other, self)
+        return operations["add"](other, self)
 
     def __sub__(self, other: Operand) -> Variable:
-        return ops.sub(self, other)
+        return operations["sub"](self, other)
 
     def __rsub__(self, other: Operand) -> Variable:
-        return ops.sub(other, self)
+        return operations["sub"](other, self)
 
     def __mul__(self, other: Operand) -> Variable:
-        return ops.mul(self, other)
+        return operations["mul"](self, other)
 
     def __rmul__(self, other: Operand) -> Variable:
-        return ops.mul(other, self)
+        return operations["mul"](other, self)
 
     def __truediv__(self, other: Operand) -> Variable:
-        return ops.true_div(self, other)
+        return operations["true_div"](self, other)
 
     def __rtruediv__(self, other: Operand) -> Variable:
-        return ops.true_div(other, self)
+        return operations["true_div"](other, self)
 
     def __floordiv__(self, other: Operand) -> Variable:
-        return ops.int_div(self, other)
+        return operations["int_div"](self, other)
 
     def __rfloordiv__(self, other: Operand) -> Variable:
-        return ops.int_div(other, self)
+        return operations["int_div"](other, self)
 
     def __mod__(self, other: Operand) -> Variable:
-        return ops.mod(self, other)
+        return operations["mod"](self, other)
 
     def __rmod__(self, other: Operand) -> Variable:
-        return ops.mod(other, self)
+        return operations["mod"](other, self)
 
     def __pow__(self, other: Operand) -> Variable:
-        return ops.power(self, other)
+        return operations["power"](self, other)
 
     def __rpow__(self, other: Operand) -> Variable:
-        return ops.power(other, self)
+        return operations["power"](other, self)
 
     def __matmul__(self, other: Operand) -> Variable:
-        return ops.dot(self, other)
+        return operations["dot"](self, other)
 
     def __rmatmul__(self, other: Operand) -> Variable:
-        return ops.dot(other, self)
+        return operations["dot"](other, self)
 
     def __neg__(self) -> Variable:
-        return ops.neg(self)
+        return operations["neg"](self)
 
     def __pos__(self) -> Variable:
         return self
 
     def __abs__(self) -> Variable:
-        return ops.abs_(self)
+        return operations["abs"](self)
 
     def __lt__(self, other: Operand) -> Variable:
-        return ops.lt(self, other)
+        return operations["lt"](self, other)
 
     def __le__(self, other: Operand) -> Variable:
-        return ops.le(self, other)
+        return operations["le"](self, other)
 
     def __gt__(self, other: Operand) -> Variable:
-        return ops.gt(self, other)
+        return operations["gt"](self, other)
 
     def __ge__(self, other: Operand) -> Variable:
-        return ops.ge(self, other)
+        return operations["ge"](self, other)
 
     def __getitem__(self, items: Any) -> Variable:
-        return ops.index(self, items)
+        return operations["index"](self, items)
 
     @property
     def shape(self) -> Variable:
         """The shape, an int64 vector."""
-        return ops.shape(self)
+        return operations["shape"](self)
 
     @property
     def size(self) -> Variable:
         """The number of elements, an int64 scalar."""
-        return ops.count(self)
+        return operations["count"](self)
 
     @property
     def T(self) -> Variable:
         """The axes in reverse order."""
-        return ops.dimshuffle(self, tuple(reversed(range(self.ndim))))
+        return operations["dimshuffle"](self, tuple(reversed(range(self.ndim))))
 
     def dimshuffle(self, *pattern: Any) -> Variable:
         """Rearrange axes: numbers of axes in their new order, "x" for a new one of length 1."""
-        return ops.dimshuffle(self, tuple(pattern[0] if len(pattern) == 1 and np.iterable(pattern[0]) else pattern))
+        return operations["dimshuffle"](
+            self, tuple(pattern[0] if len(pattern) == 1 and np.iterable(pattern[0]) else pattern)
+        )
 
     def reshape(self, *shape: Any, ndim: int | None = None) -> Variable:
         """Give the elements another shape, of numbers and integer scalars, one of them -1 at most."""
-        return ops.reshape(self, shape[0] if len(shape) == 1 else shape, ndim)
+        return operations["reshape"](self, shape[0] if len(shape) == 1 else shape, ndim)
 
     def flatten(self, ndim: int = 1) -> Variable:
         """Join the axes from number ndim on to one."""
-        return ops.flatten(self, ndim)
+        return operations["flatten"](self, ndim)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Sum along axes, or of everything."""
-        return ops.sum_(self, axis, keepdims)
+        return operations["sum"](self, axis, keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Mean along axes, or of everything."""
-        return ops.mean(self, axis, keepdims)
+        return operations["mean"](self, axis, keepdims)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Maximum along axes, or of everything."""
-        return ops.max_(self, axis, keepdims)
+        return operations["max"](self, axis, keepdims)
 
     def min(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Minimum along axes, or of everything."""
-        return ops.min_(self, axis, keepdims)
+        return operations["min"](self, axis, keepdims)
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Variable:
         """Where the maximum is; of several equal ones the first."""
-        return ops.argmax(self, axis, keepdims)
+        return operations["argmax"](self, axis, keepdims)
 
     def dot(self, other: Operand) -> Variable:
         """Product of matrices and vectors."""
-        return ops.dot(self, other)
+        return operations["dot"](self, other)
 
     def clip(self, low: Operand, high: Operand) -> Variable:
         """Limit to between low and high."""
-        return ops.clip(self, low, high)
+        return operations["clip"](self, low, high)
 
     def astype(self, dtype: Any) -> Variable:
         """Convert to another dtype."""
-        return ops.cast(self, dtype)
+        return operations["cast"](self, dtype)
 
     def eval(self, values: dict[Variable, Any] | None = None) -> Any:
         """Compute the value, given those of the inputs."""
-        from fastnn.symbolic.function import function
-
-        values = values or {}
-        return function(list(values), self, on_unused_input="ignore")(*values.values())
+        return operations["eval"](self, values or {})
 
 
 class Constant(Variable):
@@ -551,6 +553,3 @@ def shared_in(*outputs: Variable) -> list[Shared]:
     """Return the shared variables that outputs depend on, in the order in which they were made."""
     found = [variable for variable in sort(outputs) if isinstance(variable, Shared)]
     return sorted(found, key=lambda variable: variable.number)
-
-
-from fastnn.symbolic import ops  # noqa: E402  the operators need them, and they the variables

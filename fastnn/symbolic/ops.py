@@ -39,6 +39,7 @@ from fastnn.symbolic.graph import (
     apply,
     as_variable,
     constant,
+    operations,
 )
 from fastnn.symbolic.inplace import KERNEL_DTYPES, InPlace
 
@@ -1178,3 +1179,34 @@ def _is_plain(value: Any) -> bool:
 
 def _plain(value: Any) -> int:
     return operator.index(value)
+
+
+operations.update(
+    abs=abs_,
+    add=add,
+    argmax=argmax,
+    cast=cast,
+    clip=clip,
+    count=count,
+    dimshuffle=dimshuffle,
+    dot=dot,
+    flatten=flatten,
+    ge=ge,
+    gt=gt,
+    index=index,
+    int_div=int_div,
+    le=le,
+    lt=lt,
+    max=max_,
+    mean=mean,
+    min=min_,
+    mod=mod,
+    mul=mul,
+    neg=neg,
+    power=power,
+    reshape=reshape,
+    shape=shape,
+    sub=sub,
+    sum=sum_,
+    true_div=true_div,
+)
