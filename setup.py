@@ -3,13 +3,13 @@
 Environment variables
 ---------------------
 FASTNN_DEBUG=1
-    Bounds checks, overflow of indices and uninitialised memoryviews are checked, at a cost in speed.
+    Check bounds, overflow of indices and uninitialised memoryviews, at a cost in speed.
 FASTNN_OPENMP=0
-    Build without OpenMP even where the compiler has it; everything works, on one thread.
+    Build without OpenMP even if the compiler has it; everything works, on one thread.
 FASTNN_BASELINE_ONLY=1
-    Build for any processor of the kind only: a quicker build, and slower kernels on x86-64.
+    Build only for any processor of the architecture: a quicker build, and slower kernels on x86-64.
 FASTNN_SANITIZE=address or thread
-    Build with the compiler's checks of addresses and undefined behaviour, or of threads: see tests/sanitize.py.
+    Build with the compiler's checks of addresses and undefined behaviour, or of threads; see tests/sanitize.py.
 """
 
 import importlib.util
@@ -25,8 +25,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# The kernels are compiled once more for each of these, from the same source; fastnn/kernels/__init__.py
-# chooses at import.  The compiler would use half of an AVX-512 register if not told otherwise.
+# The same kernels are compiled again for each of these; fastnn/kernels/__init__.py chooses at import.  By default the
+# compiler would use half of an AVX-512 register.
 INSTRUCTION_SETS = {
     "avx2": ["-march=x86-64-v3"],
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
@@ -50,15 +50,15 @@ SHARED = "fastnn.kernels._cyutility"
 COPIES = "build/copies"
 SOURCE = "fastnn/kernels"
 
-# No fast-math: NaN and infinity must survive, since divergence is detected by them.  These three let
-# the compiler vectorise exp and tanh without changing any finite result.  Products and sums may be contracted, as is
-# GCC's own choice, or tiles of plain C would lose half of their speed.  Where a loop lies in its line of the cache is
-# worth up to 7 % of its speed, and would change with each edit before it.
+# No fast-math: NaN and infinity must survive, because they show divergence.  -fno-math-errno and -fno-trapping-math
+# let the compiler vectorise exp and tanh without changing any finite result.  -ffp-contract=fast, GCC's default,
+# doubles the speed of tiles of plain C.  -falign-functions: the place of a loop in its cache line is worth up to 7 % of
+# its speed, and would change with each edit before it.
 UNIX_FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
 MSVC_FLAGS = ["/O2"]
 
-# "undefined" has no checks of arithmetic on floats, whose infinities are meant.  "function" is left out since Cython
-# calls the methods of its own memoryviews through pointers to those of their base.
+# "undefined" does not check arithmetic on floats, where infinities are intended.  "function" is left out because Cython
+# calls methods of its memoryviews through pointers to their base's.
 SANITIZERS = {
     "address": [
         "-fsanitize=address,undefined",
@@ -70,7 +70,7 @@ SANITIZERS = {
 }
 SANITIZER = SANITIZERS[os.environ["FASTNN_SANITIZE"]] if os.environ.get("FASTNN_SANITIZE") else []
 if SANITIZER:
-    del INSTRUCTION_SETS["avx2"]  # it takes minutes, and its source is that of the others
+    del INSTRUCTION_SETS["avx2"]  # it takes minutes, and its source is the others'
     UNIX_FLAGS = ["-O1", "-fno-math-errno", "-fno-trapping-math", "-g1", "-fno-omit-frame-pointer", *SANITIZER]
 
 EMPTY_PROBE = "int main(void) { return 0; }\n"
@@ -90,7 +90,7 @@ compiler with OpenMP (gcc; on macOS: brew install libomp) and rebuild.
 
 
 def blas_integer() -> str:
-    """C type of the integers in SciPy's BLAS: int, or int64_t where SciPy was built with 64-bit integers."""
+    """Return the C type of integers in SciPy's BLAS: int, or int64_t if SciPy was built with 64-bit integers."""
     spec = importlib.util.find_spec("scipy")
     declarations = Path(spec.submodule_search_locations[0], "linalg", "cython_blas.pxd").read_text()
     kind = re.search(r"void dgemm\(char \*\w+, char \*\w+, (\w+) \*m", declarations).group(1)
@@ -100,7 +100,7 @@ def blas_integer() -> str:
 
 
 class BuildKernels(build_ext):
-    """Adds the flags that the compiler at hand understands, and compiles the kernels side by side."""
+    """Adds the flags that the compiler understands, and compiles the kernels in parallel."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -130,7 +130,7 @@ class BuildKernels(build_ext):
         return True
 
     def find_openmp(self, family):
-        """Flags for OpenMP, found by compiling and linking a small program; none where that fails."""
+        """Return the flags for OpenMP, found by compiling and linking a small program; none if that fails."""
         if os.environ.get("FASTNN_OPENMP", "1") == "0":
             print(NO_OPENMP.format(reason="FASTNN_OPENMP=0"), flush=True)
             return [], []
@@ -142,13 +142,13 @@ class BuildKernels(build_ext):
 
 
 def instruction_set(extension):
-    """Return which of INSTRUCTION_SETS an extension is for; None: any processor."""
+    """Return which of INSTRUCTION_SETS an extension is for; None for any processor."""
     name = extension.name.split(".")[-2]
     return name if name in INSTRUCTION_SETS else None
 
 
 def kernels(package, folder):
-    """Extensions of all kernels, whose sources stand in a folder."""
+    """Return the extensions of all kernels in a folder."""
     macros = [("FASTNN_BLAS_INT", blas_integer()), ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
     return [
         Extension(
@@ -163,7 +163,7 @@ def kernels(package, folder):
 
 
 def all_extensions():
-    """Extensions of the kernels for each instruction set; a copy of the sources makes a package of each."""
+    """Return the extensions of the kernels for each instruction set, each a package with a copy of the sources."""
     extensions = [
         Extension(SHARED, [SHARED.replace(".", "/") + ".c"]),
         Extension("fastnn.kernels._cpu", [f"{SOURCE}/_cpu.pyx"]),

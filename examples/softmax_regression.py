@@ -1,7 +1,7 @@
-"""Softmax regression on MNIST: no hidden units, Adam, a learning rate that falls along a cosine.
+"""Softmax regression on MNIST: no hidden units, Adam, with a learning rate along a cosine.
 
-The published figure is 7.489 % of the test set, of deeplearning.net's logistic regression, which trained on 50,000 rows
-in minibatches and stopped early by the error on 10,000 validation rows.  Here the same rows are trained on, and the
+The published test error is 7.489 %, of deeplearning.net's logistic regression.  It trained on 50,000 rows in
+minibatches and stopped early by the error on 10,000 validation rows.  This program trains on the same rows; its
 settings were chosen on the same validation rows.
 """
 

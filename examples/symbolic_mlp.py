@@ -1,10 +1,10 @@
 """A network of 300 tanh units on MNIST as formulas, with L1 and L2 penalties and early stopping.
 
 The cost of a minibatch is its mean loss, minus the log-likelihood, plus ``L1`` times the sum of the weights' absolute
-values and ``L2`` times the sum of their squares.  ``symbolic_softmax.py`` tells about minibatches and patience.
+values and ``L2`` times the sum of their squares.  ``symbolic_softmax.py`` explains minibatches and patience.
 
-In the 40 epochs that it is given at most it reaches a test error of 1.83 %; deeplearning.net's network of 500 such
-units, in the same notation, is published with 1.65 %.
+In at most 40 epochs it reaches a test error of 1.83 %.  The published error of deeplearning.net's network of 500 such
+units, in the same notation, is 1.65 %.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ L2 = 1e-4
 
 def main(epochs: int = EPOCHS, dtype: str = "float32") -> None:
     """Train, stop early, and count the mistakes on the test images."""
-    theano.config.floatX = dtype  # what T.matrix holds
+    theano.config.floatX = dtype  # the dtype of T.matrix
     random = np.random.RandomState(0)
     limit = np.sqrt(6 / (784 + HIDDEN))
 

@@ -1,11 +1,11 @@
 """Softmax regression on MNIST as formulas: minibatches by number, early stopping by the validation error.
 
-What is compiled takes only the number of a minibatch: ``givens`` puts that slice of the shared data in the place of
-``x`` and ``y``.  Training lasts ten epochs at least; each time that the validation error falls by more than half a
-percent of itself, it may last twice as long as it has by then.
+The functions take only the number of a minibatch: ``givens`` replaces ``x`` and ``y`` by that slice of the shared data.
+Training lasts at least ten epochs.  Whenever the validation error falls by more than half a percent of itself, training
+may last twice as long as it has so far.
 
-It stops after 80 epochs, at a test error of 7.57 %; the logistic regression of deeplearning.net, in the same notation,
-is published with 7.489 %.
+It stops after 80 epochs, at a test error of 7.57 %.  The published error of deeplearning.net's logistic regression, in
+the same notation, is 7.489 %.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Train a network of 300 tanh units on MNIST, keep it in a file, and look at what it gets wrong.
+"""Train a network of 300 tanh units on MNIST, save it, and show its worst mistakes.
 
 Run it from anywhere: ``python train_mnist.py``.  It takes about half a minute on two cores.
 """
@@ -16,7 +16,7 @@ def main() -> None:
     trainer = fastnn.Trainer(network, optimizer, batch_size=200, l2=1e-5)
     validation = (valid.X, valid.y)
 
-    # The trainer goes on where it stopped, so the learning rate can be lowered on the way.
+    # A second fit continues the training, here with a lower learning rate.
     history = trainer.fit(train.X, train.y, epochs=8, validation=validation)
     trainer.optimizer = fastnn.SGD(learning_rate=0.02, momentum=0.9)
     last = trainer.fit(train.X, train.y, epochs=4, validation=validation)
@@ -31,7 +31,7 @@ def main() -> None:
     confidence = network.predict_proba(test.X).max(axis=1)
     wrong = np.flatnonzero(assigned != test.y)
     for i in wrong[np.argsort(-confidence[wrong])][:5]:
-        print(f"image {i}: a {test.y[i]}, taken for a {assigned[i]} with probability {confidence[i]:.3f}")
+        print(f"image {i}: a {test.y[i]}, classified as a {assigned[i]} with probability {confidence[i]:.3f}")
 
 
 if __name__ == "__main__":

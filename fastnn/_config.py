@@ -13,7 +13,7 @@ from fastnn.kernels import _cpu, epoch
 
 
 def blas_name() -> str:
-    """Return which BLAS runs, its version and its kernels."""
+    """Return the BLAS in use, its version and its kernels."""
     found = [
         f"{library['internal_api']} {library['version']} ({library.get('architecture') or 'unknown kernels'})"
         for library in blas_libraries()
@@ -41,7 +41,7 @@ def show_config() -> None:
     """Print which build of the kernels runs, on how many threads, and with which BLAS.
 
     The environment variable FASTNN_INSTRUCTION_SET forces one of the available instruction sets; OMP_NUM_THREADS
-    bounds the threads.
+    limits the threads.
     """
     for name, value in config().items():
         print(f"{name + ':':17}{value}")

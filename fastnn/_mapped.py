@@ -1,9 +1,8 @@
 """Memory-mapped rows that may be larger than memory: the order to take them in, and reading ahead.
 
-A disk is read fast in long stretches only, so rows are not drawn from the whole file one by one.  They come in pieces,
-rows that stand one after the other; so many pieces as make a window are in memory at a time.  A thread of its own reads
-the next window while training is on this one, and nothing is copied: the system keeps what was read as long as it
-has room for it.
+A disk is fast only in long stretches, so rows are not drawn from the whole file one by one.  They come in pieces of
+consecutive rows; the pieces of one window are in memory at a time.  A separate thread reads the next window while
+training uses this one.  Nothing is copied: the system caches what was read as long as it has room.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-#: A piece is as long as a disk takes for reading it to outweigh finding it, a window as a shuffle needs to be thorough.
+#: A piece is long enough that reading it takes longer than finding it; a window is long enough for a thorough shuffle.
 PIECE_BYTES = 1 << 20
 WINDOW_BYTES = 1 << 28
 
-# Pieces that are asked for before the first of them is waited for, so that the disk is not idle in between.
+# Pieces to request before waiting for the first of them, so that the disk is never idle.
 QUEUED_PIECES = 8
 
 
 def stay_on_disk(rows: Any, X: Any) -> TypeGuard[NDArray[Any]]:
-    """Whether rows are those of a memory-mapped X itself, and more than a window."""
+    """Whether rows are a memory-mapped X itself, and larger than a window."""
     mapped = isinstance(X, np.memmap) and isinstance(rows, np.ndarray) and np.may_share_memory(rows, X)
     return mapped and rows.nbytes > WINDOW_BYTES
 
 
 class MappedRows:
-    """Rows (n, n_in), C-contiguous, that are trained on in batches and read window by window."""
+    """Rows (n, n_in), C-contiguous, for training in batches, read window by window."""
 
     def __init__(self, rows: NDArray[Any], batch_size: int) -> None:
         self._rows = rows
@@ -59,10 +58,10 @@ class MappedRows:
 
     @contextmanager
     def read_ahead(self, order: NDArray[np.intp] | None) -> Iterator[Callable[[int], None]]:
-        """Yield a function to call with the number of rows that are done.
+        """Yield a function that takes the number of rows done and waits for the next ones to be in memory.
 
-        It returns when the next ones are in memory, and those of the window behind are being read.  (Batches larger
-        than a window are gone through in several places at a time; there the system reads by itself.)
+        It also starts to read the next window.  (A batch larger than a window is read in several places at a time; the
+        system does that by itself.)
         """
         if self._batch_size > self._window:
             yield lambda done: None
@@ -88,7 +87,7 @@ class MappedRows:
                     reading[k] = pool.submit(read, k)
             reading[window].result()
 
-        self._advise("MADV_RANDOM", slice(None))  # or the system reads on where the next piece is another
+        self._advise("MADV_RANDOM", slice(None))  # or the system would read past the end of a piece
         with ThreadPoolExecutor(1, "fastnn-read-ahead") as pool:
             try:
                 yield reach
@@ -97,7 +96,7 @@ class MappedRows:
                 self._advise("MADV_NORMAL", slice(None))
 
     def _pieces(self, order: NDArray[np.intp] | None, window: int) -> NDArray[np.intp]:
-        # In ascending order, those of which a window has rows.
+        # The pieces that a window has rows of, in ascending order.
         begin, end = window * self._window, min((window + 1) * self._window, len(self._rows))
         if order is None:
             return np.arange(begin // self._piece, -(-end // self._piece))

@@ -1,4 +1,4 @@
-"""SciPy's BLAS for the kernels, without the rest of ``scipy.linalg``: that takes longer to import than all else here.
+"""SciPy's BLAS for the kernels, without the rest of ``scipy.linalg``, which is slower to import than all of fastnn.
 
 The kernels call functions of ``scipy.linalg.cython_blas``, a compiled module that needs nothing of the package around
 it.  An ordinary import would run the whole package first.
@@ -17,7 +17,7 @@ NAME = "scipy.linalg.cython_blas"
 
 
 def _load() -> bool:
-    """Put the module where the kernels look for it; return whether that was possible."""
+    """Put the module where the kernels look for it; return whether that worked."""
     folders = [os.path.join(folder, "linalg") for folder in scipy.__path__]
     spec = PathFinder.find_spec(NAME, folders)
     if spec is None or spec.loader is None:
@@ -33,10 +33,10 @@ def _load() -> bool:
 
 @contextmanager
 def cython_blas_alone() -> Iterator[None]:
-    """Within, ``scipy.linalg.cython_blas`` is found without its package.
+    """Within, ``scipy.linalg.cython_blas`` is importable without its package.
 
-    Afterwards it is forgotten, so that whoever imports ``scipy.linalg`` then finds everything in its place.  Where it
-    could not be loaded alone, the kernels import it in the ordinary way.
+    Afterwards it is removed from ``sys.modules``, so that a later import of ``scipy.linalg`` is complete.  If it cannot
+    be loaded alone, the kernels import it with its package.
     """
     loaded = "scipy.linalg" not in sys.modules and _load()
     try:

@@ -1,4 +1,4 @@
-"""Standard streams for a program whose work matters more than what it says about it.
+"""Standard streams that cannot end a program.
 
 A stream may have been closed before the program began (``>&-``), its reader may leave, or its disk may be full.
 """
@@ -13,12 +13,12 @@ from typing import Any, TextIO
 
 
 class Stream:
-    """A text stream that never fails: what cannot be written is dropped, and why is remembered.
+    """A text stream that never fails: it drops what cannot be written, and keeps the error.
 
     Attributes
     ----------
     error : Exception or None
-        What ended it.
+        The error that ended it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -26,7 +26,7 @@ class Stream:
         self.error: Exception | None = None
 
     def write(self, text: str) -> int:
-        """Write text; what the encoding does not have, as escapes."""
+        """Write text, with escapes for characters that the encoding lacks."""
         encoding = self._stream.encoding or "utf-8"
         try:
             text.encode(encoding, self._stream.errors or "strict")
@@ -36,7 +36,7 @@ class Stream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is kept back."""
+        """Write what is buffered."""
         self._attempt(self._stream.flush)
 
     def _attempt(self, act: Callable[[], Any]) -> None:
@@ -44,10 +44,10 @@ class Stream:
             return
         try:
             act()
-        except (OSError, ValueError) as error:  # the system's, and that of a closed stream
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
             self.error = error
             with contextlib.suppress(OSError, ValueError):
-                # What it keeps back must go somewhere, for Python will write it at exit.
+                # Python flushes the buffer at exit, so it needs somewhere to go.
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)
@@ -58,17 +58,17 @@ class Stream:
 
 
 def fill_descriptors() -> None:
-    """Open standard streams that are closed, lest a file that is opened later take their place and their output."""
+    """Open closed standard streams, so that no file that is opened later takes their number and their output."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
 
 
 @contextlib.contextmanager
 def lasting_streams() -> Iterator[tuple[Stream, Stream]]:
-    """Put streams that never fail in place of ``sys.stdout`` and ``sys.stderr``, and flush them at the end."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that never fail, and flush these at the end."""
     fill_descriptors()
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:

@@ -1,6 +1,6 @@
-"""The front door: the one place where input is doubted.  What leaves here, the kernels take on trust.
+"""The one place where input is doubted.  Kernels trust what leaves here.
 
-Each function takes what the user gave and the name of the argument, and returns it in the form that the
+Each function takes a value from the user and the name of the argument.  It returns the value in the form that the
 engine uses, or raises a TypeError or ValueError that names the argument, what it was and what was expected.
 """
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 FLOATING = (np.dtype(np.float32), np.dtype(np.float64))
 STORED = (np.dtype(np.uint8), *FLOATING)
 
-# So many numbers stay in a cache while they are looked at twice.
+# As many numbers as stay in a cache while they are read twice.
 CHECKED_AT_ONCE = 1 << 17
 
 
@@ -49,7 +49,7 @@ def check_integer(value: Any, name: str, minimum: int, maximum: int | None = Non
 
 
 def check_threads(n_threads: Any) -> int | None:
-    """Return n_threads, at least 1; None, for as many as there are, stays None."""
+    """Return n_threads, at least 1, or None."""
     return None if n_threads is None else check_integer(n_threads, "n_threads", 1, 1024)
 
 
@@ -69,28 +69,28 @@ def check_number(value: Any, name: str, minimum: float, below: float = math.inf,
 
 
 def check_choice(value: Any, name: str, choices: Iterable[T]) -> T:
-    """Return value, which must be one of the choices."""
+    """Return value if it is one of the choices."""
     known = list(choices)
-    value = str(value) if isinstance(value, str) else value  # a str of NumPy's is one
+    value = str(value) if isinstance(value, str) else value  # NumPy has its own str
     if type(value) not in {type(choice) for choice in known} or value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
     return known[known.index(value)]
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:
-    """Layer widths, input first: two or more positive integers that BLAS can count."""
+    """Return layer widths, input first: two or more positive integers that fit BLAS's."""
     if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Iterable):
         raise TypeError(f"sizes must be a sequence of integers such as [784, 20, 10], not {sizes!r}")
     widths = tuple(check_integer(size, f"sizes[{i}]", 1, MAX_DIMENSION) for i, size in enumerate(sizes))
     if len(widths) < 2:
-        raise ValueError(f"sizes must hold at least the number of inputs and of classes, not {list(widths)}")
+        raise ValueError(f"sizes must hold at least the numbers of inputs and of outputs, not {list(widths)}")
     if sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(widths)) > np.iinfo(np.intp).max // 16:
         raise ValueError(f"sizes {list(widths)} ask for more parameters than memory can address")
     return widths
 
 
 def check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
-    """One known name a hidden layer."""
+    """Return a known name for each hidden layer."""
     names = [activation] * n_hidden if isinstance(activation, str) else list(activation)
     if isinstance(activation, str):
         check_choice(activation, "activation", ACTIVATIONS)
@@ -100,7 +100,7 @@ def check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[s
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """float32 or float64."""
+    """Return float32 or float64."""
     try:
         found = None if dtype is None else np.dtype(dtype)
     except TypeError:
@@ -111,7 +111,7 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def check_seed(seed: int | np.random.Generator | None) -> np.random.Generator:
-    """Generator from a seed, as numpy.random.default_rng takes it."""
+    """Return a generator from a seed, as numpy.random.default_rng takes it."""
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError):
@@ -121,9 +121,9 @@ def check_seed(seed: int | np.random.Generator | None) -> np.random.Generator:
 
 
 def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X", n_threads: int = 1) -> Rows:
-    """Rows (n, n_in) of finite numbers, as a C-contiguous array or as CSRRows.
+    """Return rows (n, n_in) of finite numbers, as a C-contiguous array or as CSRRows.
 
-    uint8, float32 and float64 stay as they are: the engine converts a block at a time.  Other real types
+    uint8, float32 and float64 stay as they are: the engine converts them as it goes.  Other real types
     become dtype.  SciPy's sparse matrices become CSRRows of dtype.
     """
     if hasattr(X, "tocsr"):
@@ -138,8 +138,7 @@ def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X", n_threa
 
 
 def _as_laid_out(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    # As kernels take arrays: one number after the other, each where a number of its size may stand.  Numbers in a file
-    # or a message with a header of odd length do not.
+    # Kernels need contiguous, aligned arrays.  Numbers after a header of odd length, in a file say, are not aligned.
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
 
@@ -157,8 +156,8 @@ def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str, n_threa
     taken = values.dtype in FLOATING and np.can_cast(values.dtype, dtype) and values.flags.aligned  # by the kernels
     if taken and all_finite(values, n_threads):
         return
-    # The extremes tell all of it, and cost no array of flags: NaN propagates through both.  Block by block, the values
-    # come from memory, or from a disk, once.
+    # The extremes show it without an array of flags: NaN propagates through both.  Block by block, each value is read
+    # once, from memory or disk.
     step = max(1, CHECKED_AT_ONCE * len(values) // values.size)
     low, high = math.inf, -math.inf
     for begin in range(0, len(values), step):
@@ -174,7 +173,7 @@ def _check_sparse(X: Any, n_in: int, dtype: np.dtype[Any], name: str) -> CSRRows
     if X.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {X.dtype}")
     _check_width(X.shape, n_in, name)
-    csr = copy.copy(X.tocsr())  # the check may store its arrays anew, in other dtypes: not in the caller's own matrix
+    csr = copy.copy(X.tocsr())  # the check may replace the matrix's arrays; leave the caller's alone
     try:
         csr.check_format(full_check=True)
     except ValueError as error:
@@ -191,7 +190,7 @@ def _check_sparse(X: Any, n_in: int, dtype: np.dtype[Any], name: str) -> CSRRows
 
 
 def check_labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> NDArray[np.intp]:
-    """Class indices (n_rows,), each from 0 to n_classes - 1."""
+    """Return class indices (n_rows,), each from 0 to n_classes - 1."""
     labels = np.asarray(y)
     if labels.dtype.kind not in "biu" and labels.size:
         raise TypeError(f"{name} must hold integer class indices, not dtype {labels.dtype}")
@@ -200,18 +199,18 @@ def check_labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> 
     if n_rows and (labels.min() < 0 or labels.max() >= n_classes):
         wrong = labels.min() if labels.min() < 0 else labels.max()
         raise ValueError(f"{name} must hold classes from 0 to {n_classes - 1}, but it holds {wrong}")
-    return np.array(labels, dtype=np.intp)  # a copy: kernels use classes as indices, so they must stay what they are
+    return np.array(labels, dtype=np.intp)  # a copy: kernels use classes as indices, so nobody may change them
 
 
 def check_loss(loss: str) -> str:
-    """One known name."""
+    """Return a known name."""
     return check_choice(loss, "loss", LOSSES)
 
 
 def check_targets(
     y: ArrayLike, n_rows: int, n_out: int, loss: str, dtype: np.dtype[Any], name: str = "y"
 ) -> NDArray[Any]:
-    """What each row should give: class indices (n_rows,) for cross-entropy, else numbers (n_rows, n_out)."""
+    """Return the target of each row: class indices (n_rows,) for cross-entropy, else numbers (n_rows, n_out)."""
     if loss == "cross_entropy":
         return check_labels(y, n_rows, n_out, name)
     values = np.asarray(y)
@@ -226,11 +225,11 @@ def check_targets(
         raise ValueError(
             f"{name} must hold probabilities, from 0 to 1, but it goes from {values.min()} to {values.max()}"
         )
-    return np.array(values, dtype=dtype, order="C")  # a copy, as that of labels
+    return np.array(values, dtype=dtype, order="C")  # a copy, as for labels
 
 
 def check_weights(weights: ArrayLike | None, n_rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:
-    """Weights (n_rows,) of the rows, at least 0 and not all 0; None stays None."""
+    """Return weights (n_rows,) of the rows, at least 0 and not all 0, or None."""
     if weights is None:
         return None
     array = np.asarray(weights)
@@ -246,7 +245,7 @@ def check_weights(weights: ArrayLike | None, n_rows: int, name: str = "sample_we
 
 
 def check_shares(shares: float | Sequence[float], n_hidden: int, name: str) -> NDArray[np.float64]:
-    """One number from 0 to below 1 a hidden layer."""
+    """Return a number from 0 to below 1 for each hidden layer."""
     if isinstance(shares, numbers.Real):
         return np.full(n_hidden, check_number(shares, name, 0, 1))
     if not isinstance(shares, Iterable) or len(list(shares)) != n_hidden:
@@ -255,7 +254,7 @@ def check_shares(shares: float | Sequence[float], n_hidden: int, name: str) -> N
 
 
 def check_not_empty(n_rows: int, name: str) -> None:
-    """Refuse data without rows where a mean or a fit is asked for."""
+    """Refuse data without rows, which have no mean and no fit."""
     if n_rows == 0:
         raise ValueError(f"{name} is empty: at least one row is needed")
 
@@ -269,14 +268,14 @@ def check_path(path: Any, name: str = "path") -> str:
 
 
 def check_writable(path: Any, name: str = "path") -> str:
-    """Return the path, as str, of a file that can be written, now as after hours of training.
+    """Return a path as str if a file can be written there, so that hours of training are not lost.
 
-    The system is asked: whether it can have a file of this name, and whether it lets one be made in the folder.
+    Asks the system whether a file can have this name, and whether one can be made in the folder.
 
     Raises
     ------
     OSError
-        If there is no such folder, if it cannot be written to, if the path is a folder's or the name too long.
+        If the folder does not exist or is not writable, the path is a folder's, or the name is too long.
     ValueError
         If no file can have this name.
     """
@@ -285,7 +284,7 @@ def check_writable(path: Any, name: str = "path") -> str:
         if not text:
             raise ValueError("it is empty")
         if os.path.exists(text) and not os.path.isfile(text) and not os.path.isdir(text):
-            return text  # a pipe or a device, which is not replaced
+            return text  # a pipe or a device: it is written to, not replaced
         target = os.path.realpath(text)
         folder = os.path.dirname(target)
         if os.path.isdir(target) or text.endswith(("/", os.sep)):
@@ -311,8 +310,8 @@ def check_array(
 ) -> NDArray[Any]:
     """Return value as an array of dtype with ndim dimensions; not a copy if it is one.
 
-    Arrays may be converted to a dtype that holds all values of theirs; lists and numbers where their values come out
-    the same.
+    Arrays are converted to a dtype that holds every value of their own, lists and numbers if their values stay the
+    same.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Callbacks: what is told about a fit while it runs, and who may ask it to stop.
+"""Callbacks: objects that the trainer calls during a fit, and that may stop it.
 
-Each is told of the start, of chunks of about 50 ms, of epochs and of the end, in the order in which the trainer has
-them; checkpoints are written last, since they keep what the others have made of an epoch.
+The trainer calls them at the start, about every 50 ms, after each epoch and at the end, in the order in which it has
+them.  Checkpoints come last, because they keep the state of the others.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class History:
-    """What a fit recorded, one value an epoch.
+    """Record of a fit, with one value for each epoch.
 
     Attributes
     ----------
     log_likelihood : list of float
         Mean over the epoch's rows of the log-probability of the true class, in nats, or of minus another loss; each
-        batch taken before its own update, without the penalty.
+        batch is measured before its own step, without penalties.
     objective : list of float
-        The same with the penalties taken off, each batch's before its own update.  (Of very sparse data, whose rows of
-        the first weight are brought up to date late, that weight's penalty is taken after the epoch.)
+        The same minus the penalties, each batch measured before its own step.  (With very sparse data, where rows of
+        the first weight are updated late, that weight's penalty is measured after the epoch.)
     validation_log_likelihood, validation_error : list of float
-        After the epoch: mean log-likelihood in nats, and fraction misclassified (mean absolute error where the network
+        After the epoch: mean log-likelihood in nats, and fraction misclassified (mean absolute error if the network
         does not classify); empty without validation data.
     seconds : list of float
         Duration of the epoch, validation included.
     interrupted : bool
         Whether Ctrl-C ended the fit.
     converged : bool
-        Whether L-BFGS came to its tolerance.
+        Whether L-BFGS reached its tolerance.
     """
 
     log_likelihood: list[float] = field(default_factory=list)
@@ -78,35 +78,35 @@ class History:
         self.log_likelihood.append(log_likelihood)
 
     def interrupt(self) -> None:
-        """Note that Ctrl-C came; it may have come in the middle of `record`."""
+        """Note a Ctrl-C, which may have interrupted `record`."""
         self.interrupted = True
         for values in self.columns().values():
             del values[len(self) :]
 
 
 class Fit:
-    """A fit under way, as callbacks see it.
+    """A fit in progress, as callbacks see it.
 
-    What a fit does is settled when it starts.  Callbacks may set `stop` and `learning_rate`, and in `on_epoch` change
-    the network's parameters; other changes meanwhile, of the trainer's settings or of what is here, are errors.
+    A fit reads its settings when it starts.  Callbacks may set `stop` and `learning_rate`, and change the network's
+    parameters in `on_epoch`; any other change, of the trainer's settings or of attributes here, is an error.
 
     Attributes
     ----------
     trainer : Trainer
-        Whose network, at ``trainer.network``, is being trained.
+        Its ``network`` is being trained.
     epochs, n_rows : int
-        How many epochs were asked for, and rows in each; 0 rows if that is not known yet.
+        Number of epochs to train, and of rows in each; 0 rows if not known yet.
     has_validation : bool
         Whether there are rows to validate on.
     history : History
-        Of the finished epochs of this fit.
+        Record of the finished epochs.
     rows_done : int
         Rows of the current epoch that are done.
     stop : bool
         Set it to True to end the fit after the current epoch.
     learning_rate : float or Schedule
-        The optimizer's, until it is set to a number above 0, which holds from the next epoch to the end of the fit.
-        Checkpoints keep it; the optimizer itself stays as it is.
+        The optimizer's, until a callback sets a number above 0, which applies from the next epoch to the end of the
+        fit.  Checkpoints keep it; the optimizer itself does not change.
     """
 
     trainer: Trainer
@@ -125,11 +125,11 @@ class Fit:
         )
 
     def note(self, **values: Any) -> None:
-        """Note how far the fit has come; for the trainer alone."""
+        """Record the progress of the fit; for the trainer only."""
         vars(self).update(values)
 
     def take_back(self, n_rows: int, history: dict[str, list[float]], set_rate: float | None, stop: bool) -> None:
-        """Go on from what a checkpoint holds; for the trainer alone."""
+        """Continue from a checkpoint; for the trainer only."""
         self.note(n_rows=n_rows)
         self.set_rate, self.stop = set_rate, stop
         for name, values in self.history.columns().items():
@@ -165,7 +165,7 @@ class Fit:
 
 
 class Callback:
-    """Base of callbacks; override what is of interest."""
+    """Base class of callbacks; override what you need."""
 
     def on_start(self, fit: Fit) -> None:
         """Before the first epoch."""
@@ -173,22 +173,22 @@ class Callback:
     def on_chunk(self, fit: Fit) -> None:
         """About every 50 ms.
 
-        The network is as after the last finished step, but of very sparse data, where rows of the first weight that
-        recent batches have not touched may lag behind until the epoch ends.  Its arrays are read-only here.
+        The network is as after the last finished step.  (With very sparse data, rows of the first weight that recent
+        batches did not touch may lag behind until the epoch ends.)  Its arrays are read-only here.
         """
 
     def on_epoch(self, fit: Fit) -> None:
-        """After each epoch, its validation included; the network's parameters may be changed, but with L-BFGS."""
+        """After each epoch and its validation; may change the network's parameters, except with L-BFGS."""
 
     def on_end(self, fit: Fit) -> None:
         """At the end, also after Ctrl-C or an error."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return what a checkpoint must keep of this callback, as arrays by name; nothing by default."""
+        """Return the state that a checkpoint must keep, as arrays by name; none by default."""
         return {}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take back what `state` returned, after `on_start`; ``fit.history`` holds the epochs before."""
+        """Restore what `state` returned; called after `on_start`, with the earlier epochs in ``fit.history``."""
 
 
 class ProgressBar(Callback):
@@ -197,7 +197,7 @@ class ProgressBar(Callback):
     Parameters
     ----------
     show : bool or None
-        None shows it only where the standard error stream is a terminal.
+        None shows it only if the standard error stream is a terminal.
     """
 
     def __init__(self, show: bool | None = None) -> None:
@@ -233,32 +233,32 @@ class ProgressBar(Callback):
         self._bar.set_postfix(shown)
 
     def on_end(self, fit: Fit) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
 
 
 class EarlyStopping(Callback):
-    """Ends a fit where a measure stops improving, and puts back the parameters that had the best.
+    """Ends a fit when a measure stops improving, and restores the best parameters.
 
     Parameters
     ----------
     monitor : str or callable, default "validation_log_likelihood"
         Name of a list of `History`, or a function that takes the `Fit` after an epoch and returns a number.
-        Names that end in "error" are to fall, all others, and what a function returns, to rise.
+        Measures whose names end in "error" should fall; all others, and a function's results, should rise.
     patience : int, default 10
-        Epochs without improvement that are borne.
+        The fit ends after more than this many epochs without improvement.
     min_delta : float, default 0.0
-        The least that counts as improvement.
+        An improvement must be larger than this.
     restore_best : bool, default True
-        Whether the network gets the parameters back that it had after the best epoch, also after Ctrl-C.
+        Whether to restore the parameters of the best epoch at the end, also after Ctrl-C.
 
     Attributes
     ----------
     best_epoch : int
-        Counted from 1 within the fit; 0 before any.  An epoch whose measure is NaN is never the best.
+        Counted from 1 within the fit; 0 before any.  An epoch with the measure NaN is never the best.
     best : float
-        What the measure was then.
+        The measure after that epoch.
 
     Notes
     -----
@@ -280,7 +280,7 @@ class EarlyStopping(Callback):
         self.restore_best = check_choice(restore_best, "restore_best", [False, True])
 
     def on_start(self, fit: Fit) -> None:
-        """Forget what an earlier fit reached."""
+        """Start anew."""
         if str(self.monitor).startswith("validation") and not fit.has_validation:
             raise ValueError(f"EarlyStopping watches {self.monitor}, which needs validation data in the fit")
         self.best_epoch, self.best = 0, -math.inf
@@ -304,12 +304,12 @@ class EarlyStopping(Callback):
             fit.stop = True
 
     def on_end(self, fit: Fit) -> None:
-        """Put the best parameters back."""
+        """Restore the best parameters."""
         if self._parameters is not None:
             fit.trainer.network.parameters = self._parameters
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the best so far, and what it depends on."""
+        """Return the best so far, and the settings."""
         found: dict[str, NDArray[Any]] = {"best": np.array([self.best_epoch, self.best])}
         found |= {f"settings.{name}": np.array([value], float) for name, value in self._settings().items()}
         return found if self._parameters is None else found | {"parameters": self._parameters}
@@ -320,22 +320,22 @@ class EarlyStopping(Callback):
         return settings | {"restore_best": self.restore_best}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
-        """Take back the best so far."""
+        """Restore the best so far; refuse other settings."""
         for name, value in self._settings().items():
             if state[f"settings.{name}"].item() != value:
-                raise ValueError(f"{name} of EarlyStopping was another one than here, {getattr(self, name)!r}")
+                raise ValueError(f"{name} of EarlyStopping is not the checkpoint's: it is {getattr(self, name)!r} here")
         epoch, self.best = state["best"].tolist()
         self.best_epoch = int(epoch)
         self._parameters = self._check(state["parameters"]) if "parameters" in state else None
 
 
 class HistoryFile(Callback):
-    """Writes the history to a file after each epoch, whole: CSV, or JSON where the name ends so.
+    """Writes the whole history to a file after each epoch, as CSV or JSON.
 
     Parameters
     ----------
     path : path
-        Replaced atomically after each epoch.
+        Ends in .csv or .json; replaced atomically after each epoch.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -360,12 +360,12 @@ class HistoryFile(Callback):
 
 
 class Checkpoint(Callback):
-    """Keeps a file from which a fit can be resumed after a crash, with the same bits as if nothing had happened.
+    """Keeps a file from which a fit can resume after a crash, with the same bits as without the crash.
 
     Give the same path to `Trainer.fit` as `resume`.  The file holds parameters, the optimizer's state, the state of
-    the random numbers, the history and the position within the epoch.  SciPy keeps to itself what L-BFGS knows, so
-    for it the file holds the start and the first 256 MB of gradients, from which the fit is repeated without computing
-    them again; what came later is computed again.  The estimators of `fastnn.sklearn` write checkpoints too, but cannot
+    the random numbers, the history and the position within the epoch.  SciPy does not expose the state of L-BFGS, so
+    the file then holds the start and the first 256 MB of gradients: the fit is repeated without computing these again,
+    only later ones.  The estimators of `fastnn.sklearn` write checkpoints too, but cannot
     resume from them.
 
     Parameters
@@ -373,8 +373,8 @@ class Checkpoint(Callback):
     path : path
         Replaced atomically.
     seconds : float, default 60.0
-        Time after which it is written anew within an epoch; it also is after each epoch.  Iterations of L-BFGS count as
-        parts of an epoch.
+        Time between writes within an epoch; each epoch ends with a write too.  L-BFGS's iterations count as parts of an
+        epoch.
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float = 60.0) -> None:
@@ -396,19 +396,19 @@ class Checkpoint(Callback):
             self._write(fit)
 
     def on_epoch(self, fit: Fit) -> None:
-        """Write the file; of L-BFGS, whose iterations are many and short, if it is time."""
+        """Write the file; with L-BFGS, whose iterations are short, only if it is time."""
         short = isinstance(fit.trainer.optimizer, LBFGS) and len(fit.history) < fit.epochs and not fit.stop
         if not short or time.monotonic() - self._written >= self.seconds:
             self._write(fit)
 
 
 class LivePlot(Callback):
-    """Learning curves that are drawn anew after each epoch (extra ``plot``).
+    """Learning curves, redrawn after each epoch (extra ``plot``).
 
     Parameters
     ----------
     path : path or None, default None
-        Picture to write, in any format of matplotlib's; None draws in a window.
+        Picture to write, in any of matplotlib's formats; None draws in a window.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The command line: ``fastnn train``, ``tutorial``, ``evaluate``, ``predict`` and ``benchmark``.
 
-Like every front door it validates, translates and delegates; mistakes end in one line and exit status 2.
+It validates, translates and delegates.  A mistake ends in one line and exit status 2.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ OPTIMIZERS: dict[str, Any] = {
     "adamw": AdamW,
     "lbfgs": LBFGS,
 }
-# What suits digits; the other optimizers' own defaults do.
+# These suit digits; the other optimizers use their own defaults.
 SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
 EPOCHS, LBFGS_EPOCHS, BATCH_SIZE = 12, 100, 128
 
-# How the learning rate goes from its first value over so many epochs, and how that is told.
+# Each makes a schedule from the first learning rate and the number of epochs; the text is for the help.
 SCHEDULES: dict[str, tuple[Callable[[float, int], schedules.Schedule], str]] = {
     "constant": (lambda rate, epochs: schedules.Constant(rate), "stays"),
     "step": (lambda rate, epochs: schedules.Step(rate, every=max(1, epochs // 3)), "a tenth after each third"),
@@ -57,8 +57,8 @@ SCHEDULES: dict[str, tuple[Callable[[float, int], schedules.Schedule], str]] = {
     "inverse-scaling": (lambda rate, epochs: schedules.InverseScaling(rate), "by the root of the epochs"),
     "plateau": (lambda rate, epochs: schedules.OnPlateau(rate, patience=2), "a tenth after 3 epochs without a rise"),
 }
-PICTURE = 16  # inputs of the smallest network whose rows may be meant as pixels
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+PICTURE = 16  # rows of at least this many numbers may be pixels
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 def percent(fraction: float) -> str:
@@ -67,7 +67,7 @@ def percent(fraction: float) -> str:
 
 
 def positive(text: str) -> float:
-    """Return a number above 0 that is written as one or as a fraction."""
+    """Return a number above 0, written as a decimal or a fraction."""
     above, _, below = text.partition("/")
     try:
         return check_number(float(above) / float(below or 1), "it", 0, open_left=True)
@@ -76,7 +76,7 @@ def positive(text: str) -> float:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a number of things in words."""
+    """Return a count and its noun."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with status 2."""
+        """Print what is wrong and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -162,8 +162,8 @@ def build_parser() -> Parser:
         type=float,
         metavar="RATE",
     )
-    told = ", ".join(f"{name} ({text})" for name, (_, text) in SCHEDULES.items())
-    argument("--schedule", f"how the learning rate goes on: {told}", choices=list(SCHEDULES), metavar="NAME")
+    described = ", ".join(f"{name} ({text})" for name, (_, text) in SCHEDULES.items())
+    argument("--schedule", f"how the learning rate changes: {described}", choices=list(SCHEDULES), metavar="NAME")
     argument(
         "--momentum",
         f"share of the last step that sgd keeps (default: {SGD_MOMENTUM})",
@@ -191,8 +191,8 @@ def build_parser() -> Parser:
     argument("--clip-norm", "greatest length of a gradient (default: any)", type=float, metavar="LENGTH")
     argument(
         "--early-stopping",
-        "end after more than so many epochs in which the validation log-likelihood did not rise, and take the best "
-        "(default: no)",
+        "end after more than PATIENCE epochs without a higher validation log-likelihood, and keep the best parameters "
+        "(default: off)",
         type=int,
         metavar="PATIENCE",
     )
@@ -204,13 +204,13 @@ def build_parser() -> Parser:
     argument("--history", "write what each epoch reached to a .csv or .json file", metavar="FILE")
     argument(
         "--checkpoint",
-        "keep FILE up to date while training; the same command, after it was stopped or killed, goes on from there and "
-        "ends with the same bits (lbfgs: with nearly the same)",
+        "update FILE while training; after a stop or a kill, the same command continues from it and ends with the same "
+        "bits (lbfgs: nearly the same)",
         metavar="FILE",
     )
     argument(
         "--resume-exactly",
-        "refuse a checkpoint from which the fit would go on with other rounding: of another processor, say, or BLAS",
+        "refuse a checkpoint if the fit would round differently here, with another processor or BLAS for example",
         True,
         action=argparse.BooleanOptionalAction,
     )
@@ -221,33 +221,33 @@ def build_parser() -> Parser:
     )
     common(argument, "digits with true and assigned classes and of the weights", data=False, threads=True)
 
-    argument = command("evaluate", evaluate_command, "Measure a saved model on the test images, by what fits its kind.")
+    argument = command("evaluate", evaluate_command, "Measure a saved model on the test images.")
     argument("model", "a file that was saved by fastnn", metavar="MODEL")
     common(argument, "digits, confusion matrix and weights")
 
     argument = command(
         "predict",
         predict_command,
-        "Print what a model says of each row of a file, in columns parted by tabs: number and, by the model's kind, "
-        "class and its probability; for each label 0 or 1 and the probability of 1; or values. How the numbers were "
-        "scaled is told on the standard error stream.",
+        "Print a model's answer for each row of a file, in columns separated by tabs: the row's number and, by the "
+        "model's kind, a class and its probability; for each label 0 or 1 and the probability of 1; or values. The "
+        "standard error stream says how the numbers were scaled.",
     )
     argument("model", "a file that was saved by fastnn", metavar="MODEL")
     argument("file", ".npy, .npz, .csv, .png or IDX (.gz or not)", metavar="FILE")
     argument(
         "--scale",
-        "multiply the file's numbers by S, such as 1/256 or 1 (default: what the model's file says; where it says "
-        "nothing, uint8 is multiplied by 1/256 and all else taken as it is)",
+        "multiply the file's numbers by S, such as 1/256 or 1 (default: what the model's file says; if it says "
+        "nothing, uint8 is multiplied by 1/256 and other types are taken as they are)",
         type=positive,
         metavar="S",
     )
     argument("--header", "whether a .csv file begins with a line of names", "auto", choices=HEADERS)
 
     argument = command(
-        "benchmark", benchmark_command, "Time fastnn beside NumPy and whichever of JAX, PyTorch, scikit-learn is there."
+        "benchmark", benchmark_command, "Time fastnn, NumPy and what is installed of JAX, PyTorch and scikit-learn."
     )
     argument("--dtype", "precision", "float32", choices=["float32", "float64"])
-    argument("--seconds", "about how long it may take", 60.0, type=float, metavar="S")
+    argument("--seconds", "about how long it takes", 60.0, type=float, metavar="S")
     return parser
 
 
@@ -261,7 +261,7 @@ def free_name(wanted: str) -> str:
 
 
 def plot_folder(arguments: argparse.Namespace) -> Path | None:
-    """Return the folder for pictures, made, or None if none are wanted; fails early if they cannot be drawn."""
+    """Make and return the folder for pictures, or None if none are wanted; fail early if they cannot be drawn."""
     if arguments.plot is None:
         return None
     from fastnn import plotting
@@ -274,7 +274,7 @@ def plot_folder(arguments: argparse.Namespace) -> Path | None:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write a picture and say where."""
+    """Write a picture and print where."""
     from fastnn import plotting
 
     plotting.write_figure(figure, folder / name, dpi=130)
@@ -282,7 +282,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
 
 
 def report(network: Network, test: Dataset, folder: Path | None, examples: int = 10) -> None:
-    """Draw digits, confusion matrix and weights, if there is a folder for them."""
+    """Draw digits, confusion matrix and weights if there is a folder."""
     if folder is None:
         return
     from fastnn import plotting
@@ -319,7 +319,7 @@ def make_optimizer(arguments: argparse.Namespace, epochs: int) -> Any:
 
 
 def check_places(arguments: argparse.Namespace, save_path: str) -> None:
-    """Refuse files that cannot be written, or would overwrite each other, before hours of work are meant for them."""
+    """Refuse files that cannot be written, or would overwrite each other, before the training."""
     places = {"--save": save_path, "--history": arguments.history, "--checkpoint": arguments.checkpoint}
     taken: dict[str, str] = {}
     for option, path in places.items():
@@ -330,7 +330,7 @@ def check_places(arguments: argparse.Namespace, save_path: str) -> None:
 
 
 def make_callbacks(arguments: argparse.Namespace, has_validation: bool, on_terminal: bool) -> list[Callback]:
-    """Return what is to be told of the training; the checkpoint after what it keeps."""
+    """Return the callbacks; the checkpoint follows those whose state it keeps."""
     callbacks: list[Callback] = []
     if arguments.early_stopping is not None:
         if not has_validation:
@@ -344,7 +344,7 @@ def make_callbacks(arguments: argparse.Namespace, has_validation: bool, on_termi
 
 
 def save_somewhere(network: Network, path: str) -> tuple[str, int]:
-    """Save a network, elsewhere if what could be written before the training no longer can; returns path and status."""
+    """Save a network, elsewhere if the path can no longer be written; return path and status."""
     try:
         network.save(path)
         return path, 0
@@ -400,7 +400,7 @@ def train_command(arguments: argparse.Namespace) -> int:
     print(f"{network}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
     checkpoint = arguments.checkpoint
     if checkpoint is not None and os.path.exists(checkpoint):
-        print(f"going on from {checkpoint}", flush=True)
+        print(f"continuing from {checkpoint}", flush=True)
     status = 0
     try:
         validation = (valid.X, valid.y) if len(valid.y) else None
@@ -415,7 +415,7 @@ def train_command(arguments: argparse.Namespace) -> int:
         )
         if history.interrupted:
             if checkpoint is not None and os.path.exists(checkpoint):
-                print(f"the same command goes on from {checkpoint}")
+                print(f"the same command continues from {checkpoint}")
             print("interrupted; what has been learnt so far:")
             status = INTERRUPTED
     except DivergenceError as error:
@@ -441,7 +441,7 @@ def train_command(arguments: argparse.Namespace) -> int:
 
 
 def tutorial_command(arguments: argparse.Namespace) -> int:
-    """Replay the tutorial's models beside its printed results."""
+    """Train the tutorial's models and print its results beside ours."""
     from fastnn import tutorial
 
     folder = plot_folder(arguments)
@@ -465,10 +465,10 @@ def tutorial_command(arguments: argparse.Namespace) -> int:
         print(f"Test error: {percent(model.published_error)} published, {percent(model.error)} obtained")
         if own_start:
             print(
-                "The published run of this model drew its initial weights without a seed, so its column can only be\n"
-                "similar; Theano 1.0.5 was started as fastnn is here. The error published for this model is the\n"
-                "first one's again: its text calls a classification function that was compiled before P and y_hat\n"
-                "were defined anew, and that still holds the first model's graph."
+                "The tutorial started this model without a seed, so its column can only be similar; Theano 1.0.5\n"
+                "started from the same weights as fastnn. The published error is that of the first model: the\n"
+                "tutorial compiled its classification function before it redefined P and y_hat, so that function\n"
+                "still holds the first model's graph."
             )
         print()
         if folder is not None:
@@ -483,7 +483,7 @@ def tutorial_command(arguments: argparse.Namespace) -> int:
 
 
 def evaluate_command(arguments: argparse.Namespace) -> int:
-    """Print how well a saved model does on the test images, by the measures of its kind."""
+    """Print how well a saved model does on the test images, in measures that suit its loss."""
     network = Network.load(arguments.model)
     folder = plot_folder(arguments)
     _, _, test = load_mnist(arguments.data, network.dtype)
@@ -494,7 +494,7 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
     y, meaning = targets(network, test.y)
     print(f"{network} on {len(y):,} test images, pixels multiplied by {fraction(scale)}")
     if meaning:
-        print(f"wanted: {meaning}")
+        print(f"target: {meaning}")
     log_likelihood = network.log_likelihood(test.X, y)
     if network.classifies:
         print(f"error           {percent(network.error(test.X, y))}{'' if y.ndim == 1 else ' of the labels'}")
@@ -511,12 +511,12 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
 
 
 def targets(network: Network, classes: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
-    """Return what a network of this kind should give for images of these classes, and what that is, in words."""
+    """Return what a network should give for images of these classes, and its meaning in words."""
     n_classes = int(classes.max()) + 1
     needed = 2 if network.n_out == 1 and network.loss == "binary_cross_entropy" else network.n_out
     if n_classes > needed and (network.classifies or network.n_out > 1):
         raise ValueError(
-            f"the test images have {n_classes} classes, which do not go with the model's "
+            f"the test images have {n_classes} classes, which do not fit the model's "
             f"{plural(network.n_out, 'output')} and {network.loss} loss"
         )
     if network.loss == "cross_entropy":
@@ -524,11 +524,11 @@ def targets(network: Network, classes: NDArray[np.int64]) -> tuple[NDArray[Any],
     if network.n_out == 1:
         return classes.astype(network.dtype), "the class"
     wanted = np.eye(network.n_out, dtype=network.dtype)[classes]
-    return wanted, "1 from the output of an image's class, 0 from the others"
+    return wanted, "1 for the output of an image's class, 0 for the others"
 
 
 def print_confusion(matrix: NDArray[np.intp]) -> None:
-    """Print how many rows of each class got each class."""
+    """Print how many rows of each class were assigned to each class."""
     width = max(len(str(matrix.max())), len(str(len(matrix)))) + 2
     print("\nconfusion matrix: true class down, assigned class across")
     print(" " * 4 + "".join(f"{k:{width}}" for k in range(len(matrix))) + "     error")
@@ -538,8 +538,8 @@ def print_confusion(matrix: NDArray[np.intp]) -> None:
 
 
 def print_labels(assigned: NDArray[Any], true: NDArray[Any]) -> None:
-    """Print how often each label, down, was assigned where it holds and where it does not."""
-    print("\nimages that have each label, that it was assigned to, where it was missed, and where it was wrong")
+    """Print how often each label was assigned, and how often wrongly."""
+    print("\nimages with each label, true and assigned; missed and wrongly assigned")
     print("label       true   assigned     missed      wrong     error")
     for k, (found, wanted) in enumerate(zip(assigned.T == 1, true.T == 1, strict=True)):
         missed, wrong = int((wanted & ~found).sum()), int((found & ~wanted).sum())
@@ -548,61 +548,61 @@ def print_labels(assigned: NDArray[Any], true: NDArray[Any]) -> None:
 
 
 def fraction(scale: float) -> str:
-    """Return a scale as people write it: 1/256 where it is that."""
+    """Return a scale as text: 1/256 if it is exactly that."""
     inverse = round(1 / scale) if scale > 1e-9 else 0
     return f"1/{inverse}" if inverse > 1 and 1 / inverse == scale else f"{scale:.17g}"
 
 
 def scaled(rows: NDArray[Any], scale: float, network: Network) -> NDArray[Any]:
-    """Return rows multiplied by scale, as floats that hold them; uint8 where the network itself does it."""
+    """Return rows multiplied by scale, as floats; uint8 stays if the network scales it itself."""
     if scale == 1 or (rows.dtype == np.uint8 and scale == UINT8_SCALE):
         return rows.astype(network.dtype) if rows.dtype == np.uint8 and scale == 1 else rows
-    with np.errstate(all="ignore"):  # what is not finite is refused
+    with np.errstate(all="ignore"):  # the network refuses what is not finite
         product: NDArray[Any] = np.multiply(rows.astype(np.result_type(rows.dtype, network.dtype)), scale)
     return product
 
 
 def choose_scale(arguments: argparse.Namespace, network: Network, rows: NDArray[Any]) -> tuple[float, str]:
-    """Return what the numbers of a file are multiplied by, and why; their values play no part."""
+    """Return the factor for the numbers of a file, and why; it does not depend on their values."""
     if arguments.scale is not None:
         return arguments.scale, "as --scale says"
     if network.input_scale is not None:
         return network.input_scale, "as the model's file says"
     if rows.dtype == np.uint8:
-        return UINT8_SCALE, "as pixels are, since the model's file does not say how"
-    return 1.0, "since the model's file does not say how to scale them"
+        return UINT8_SCALE, "as pixels are, because the model's file does not say how"
+    return 1.0, "because the model's file does not say how to scale them"
 
 
 def hint(rows: NDArray[Any], scale: float, known: bool) -> str:
-    """Return what looks wrong about scaled numbers, or nothing; it is for the user to change that."""
+    """Return a hint if the scaled numbers look wrong, else nothing."""
     if not rows.size:
         return ""
     low, high = float(rows.min()), float(rows.max())
-    told = f"the numbers go from {low:g} to {high:g}"
+    span = f"the numbers go from {low:g} to {high:g}"
     if scale < 1 and low >= -1 and 0 < high <= 1:
-        return f"hint: {told}, as if they were scaled already; --scale 1 takes them as they are"
+        return f"hint: {span}, as if they were scaled already; --scale 1 takes them as they are"
     if scale < 1 and high * scale > 1:
-        return f"hint: {told}, which times {fraction(scale)} is more than 1; --scale tells another factor"
+        return f"hint: {span}, which times {fraction(scale)} is more than 1; --scale sets another factor"
     like_pixels = not known and scale == 1 and rows.shape[1] >= PICTURE and low >= 0 and 1 < high <= 255
     if like_pixels and (rows == np.floor(rows)).all():
-        return f"hint: {told} and are whole, as pixels are; --scale {fraction(UINT8_SCALE)} is for models of pixels"
+        return f"hint: {span} and are whole, as pixels are; --scale {fraction(UINT8_SCALE)} is for models of pixels"
     return ""
 
 
 def predict_command(arguments: argparse.Namespace) -> int:
-    """Print what a network says of each row of a file, in columns for its kind."""
+    """Print a network's answer for each row of a file."""
     network = Network.load(arguments.model)
     rows, notes = read_file(arguments.file, network.n_in, arguments.header)
     scale, why = choose_scale(arguments, network, rows)
     how = "taken as they are" if scale == 1 else f"multiplied by {fraction(scale)}"
-    told = [
+    report_lines = [
         f"{plural(len(rows), 'row')} of {plural(network.n_in, 'number')} ({rows.dtype}), {how}, {why}",
         *notes,
         "" if arguments.scale is not None else hint(rows, scale, network.input_scale is not None),
     ]
     table = answers(network, scaled(rows, scale, network))
-    names = next(table)  # by then it is known that there are answers
-    print("\n".join(f"{arguments.file}: {line}" for line in told if line), file=sys.stderr)
+    names = next(table)
+    print("\n".join(f"{arguments.file}: {line}" for line in report_lines if line), file=sys.stderr)
     print("row", *names, sep="\t")
     for i, cells in enumerate(table):
         print(i, *cells, sep="\t")
@@ -610,7 +610,7 @@ def predict_command(arguments: argparse.Namespace) -> int:
 
 
 def answers(network: Network, X: NDArray[Any]) -> Iterator[list[Any]]:
-    """Names of the columns that fit a network's kind, then their values for each row, as `Network.predict` has them."""
+    """Yield the names of the columns for a network, then the values of each row."""
     predicted = network.predict(X)
     if network.loss == "cross_entropy":
         yield ["class", "probability"]
@@ -620,7 +620,7 @@ def answers(network: Network, X: NDArray[Any]) -> Iterator[list[Any]]:
     names = [""] if network.n_out == 1 else [f" {k}" for k in range(network.n_out)]
     if not network.classifies:
         yield [f"value{name}" for name in names]
-        yield from (list(map(str, row)) for row in predicted)  # as few digits as tell them apart
+        yield from (list(map(str, row)) for row in predicted)  # the shortest text that gives the same number
         return
     yield [f"{kind}{name}" for name in names for kind in ("label", "probability")]
     for labels, row in zip(predicted, network.predict_proba(X), strict=True):
@@ -652,8 +652,8 @@ def run(arguments: Sequence[str] | None, streams: tuple[Stream, Stream]) -> int:
         print(f"fastnn {parsed.command}: error: {message}", file=sys.stderr)
         return 2
     output.flush()
-    if output.error is not None and not isinstance(output.error, BrokenPipeError):  # whose reader has seen enough
-        kind, lost = ("warning", 0) if parsed.command == "train" else ("error", 2)  # what training gives is the model
+    if output.error is not None and not isinstance(output.error, BrokenPipeError):  # its reader has seen enough
+        kind, lost = ("warning", 0) if parsed.command == "train" else ("error", 2)  # training has a model to show
         reason = getattr(output.error, "strerror", None) or output.error
         print(f"fastnn {parsed.command}: {kind}: the output cannot be written: {reason}", file=sys.stderr)
         return status or lost
@@ -661,6 +661,6 @@ def run(arguments: Sequence[str] | None, streams: tuple[Stream, Stream]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status; what becomes of its output is no matter to a training."""
+    """Run the command line and return its exit status; closed or full output ends no training."""
     with lasting_streams() as streams:
         return run(arguments, streams)

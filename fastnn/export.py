@@ -1,7 +1,7 @@
-"""Networks for other libraries and from them: to ONNX (extra ``onnx``), and from scikit-learn's fitted models.
+"""Export to ONNX (extra ``onnx``), and import of scikit-learn's fitted models.
 
-An ONNX model is a graph of standard operators.  Those used here have float32 and float64 kernels in onnxruntime,
-which leaky ReLU, ELU, softplus and erf have in float32 only: they are written out of others.
+An ONNX model is a graph of standard operators.  Those used here have float32 and float64 kernels in onnxruntime.
+Leaky ReLU, ELU, softplus and erf have float32 ones only, so they are composed of other operators.
 https://onnx.ai/onnx/operators, https://onnxruntime.ai
 """
 
@@ -21,16 +21,16 @@ from fastnn.network import Network
 if TYPE_CHECKING:
     import onnx
 
-# Of 2020, so that runtimes of the years since can read it; and the version of the file format that goes with it.
+# Of 2020, so that all later runtimes can read it; and the matching version of the file format.
 OPSET, IR_VERSION = 13, 7
 
-MAX_BYTES = 2**31 - 2**20  # protobuf's limit, less some room for all that is not a parameter
+MAX_BYTES = 2**31 - 2**20  # protobuf's limit, minus some room for everything but parameters
 
 LEAK = 0.01  # slope of the leaky ReLU below 0
 
 
 class Graph:
-    """Operators as they are written down, the result of each called by the name that `add` returns."""
+    """A list of operators; `add` returns the name of each one's result."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
@@ -38,7 +38,7 @@ class Graph:
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, *inputs: str | ArrayLike, output: str | None = None, **attributes: Any) -> str:
-        """Add an operator and return its output's name; an input is an output of another, or a constant."""
+        """Add an operator and return its output's name; an input is another's output, or a constant."""
         import onnx
 
         output = output or f"{operator}_{len(self.nodes)}"
@@ -55,7 +55,7 @@ class Graph:
 
 
 def add_silu(graph: Graph, z: str) -> str:
-    """Add z / (1 + exp(-z)); where exp overflows, that is -0.
+    """Add z / (1 + exp(-z)), which is -0 if exp overflows.
 
     Older onnxruntimes (1.16) replace z times a Sigmoid by an operator that they have in float32 only.
     """
@@ -93,8 +93,8 @@ def add_gelu(graph: Graph, z: str) -> str:
 def gelu_tail(centre: float = 4.0, degree: int = 24) -> tuple[float, NDArray[np.floating[Any]]]:
     """Return c and the coefficients (degree + 1,) of P, x q(x) = exp(-x^2 / 2) P((x - c) / (x + c)) for x >= 0.
 
-    q is the upper tail of the normal distribution.  The error is that of rounding.  The change of variable is that
-    of M. Shepherd, J. Laframboise, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x in 0 <= x < infinity",
+    q is the upper tail of the normal distribution.  The error is that of rounding.  The change of variable is from
+    M. Shepherd, J. Laframboise, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x in 0 <= x < infinity",
     Mathematics of Computation 36 (1981).
     """
     from numpy.polynomial import chebyshev
@@ -120,22 +120,22 @@ ADD_ACTIVATION: dict[str, Callable[[Graph, str], str]] = {
 
 
 def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
-    """Translate a network to an ONNX model, and write it to a file if there is a path.
+    """Translate a network to an ONNX model, and write it to a file if a path is given.
 
     Parameters
     ----------
     network : Network
     path : path or None, default None
-        Of a file such as ``"digits.onnx"``, which is written atomically: a crash leaves an old file whole.
+        A file such as ``"digits.onnx"``, written atomically: a crash leaves an old file whole.
 
     Returns
     -------
     onnx.ModelProto
-        Checked.  Its input is ``"X"`` (n, n_in), of the network's dtype: pixels of uint8 must be multiplied by
-        1/256 before, as the network itself does.  The outputs of a classifier are ``"probabilities"`` and ``"labels"``
-        (int64), as `Network.predict_proba` and `Network.predict` return them; that of regression is ``"values"``.  The
-        metadata holds this package's version under ``"fastnn"``, the network's description under ``"network"``, and its
-        `input_scale`, if it has one, under ``"input_scale"``.
+        Checked.  Its input is ``"X"`` (n, n_in), of the network's dtype: multiply uint8 pixels by 1/256 first, as the
+        network itself does.  The outputs of a classifier are ``"probabilities"`` and ``"labels"`` (int64), as
+        `Network.predict_proba` and `Network.predict` return them; the output of regression is ``"values"``.  The
+        metadata has this package's version under ``"fastnn"``, the network's description under ``"network"``, and its
+        `input_scale`, if known, under ``"input_scale"``.
 
     Raises
     ------
@@ -150,8 +150,8 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
 
     Notes
     -----
-    The operators are those of opset 13, of 2020.  float32 and float64 networks run in onnxruntime, and give the same
-    results up to rounding.
+    The operators are those of opset 13, of 2020.  onnxruntime runs float32 and float64 networks, with the same results
+    up to rounding.
     """
     if not isinstance(network, Network):
         raise TypeError(f"network must be a fastnn.Network, not {type(network).__name__}")
@@ -178,9 +178,9 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
         producer_name="fastnn",
         producer_version=__version__,
     )
-    told = {"fastnn": __version__, "network": repr(network)}
-    told |= {} if network.input_scale is None else {"input_scale": repr(network.input_scale)}
-    onnx.helper.set_model_props(model, told)
+    properties = {"fastnn": __version__, "network": repr(network)}
+    properties |= {} if network.input_scale is None else {"input_scale": repr(network.input_scale)}
+    onnx.helper.set_model_props(model, properties)
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
         storage.write_atomically(path, model.SerializeToString())
@@ -188,7 +188,7 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
 
 
 def _add_layers(graph: Graph, network: Network) -> str:
-    """Add all layers and return the name of what stands before the softmax or sigmoid, if there is one."""
+    """Add all layers and return the name of the logits, or of the values without softmax or sigmoid."""
     value = "X"
     network = network.without_norm()
     activations = (*network.activation, "identity")
@@ -199,7 +199,7 @@ def _add_layers(graph: Graph, network: Network) -> str:
 
 
 def _add_outputs(graph: Graph, network: Network, logits: str) -> list[onnx.ValueInfoProto]:
-    """Add what becomes of the logits, and return the descriptions of the outputs."""
+    """Add what follows the logits, and return the descriptions of the outputs."""
     import onnx
 
     shape: list[str | int | None] = ["n", network.sizes[-1]]
@@ -219,37 +219,37 @@ def _add_outputs(graph: Graph, network: Network, logits: str) -> list[onnx.Value
 
 Layers = tuple[Sequence[NDArray[Any]], Sequence[NDArray[Any]], str, str]  # weights, biases, activation, loss
 
-# scikit-learn's names of activations, and the loss that goes with the activation of its output layer.
+# scikit-learn's names of activations, and the loss that matches the activation of its output layer.
 SKLEARN_ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 SKLEARN_LOSSES = {"softmax": "cross_entropy", "logistic": "binary_cross_entropy", "identity": "squared"}
 
 
 def from_sklearn(model: Any) -> Network:
-    """Return a network that computes what a fitted model of scikit-learn does.
+    """Return a network with the results of a fitted scikit-learn model.
 
     Parameters
     ----------
     model : sklearn MLPClassifier, MLPRegressor or LogisticRegression
-        Fitted, with two classes or more, or multi-label.  Of logistic regression with three classes or more, only
-        the multinomial kind: one model a class against the rest has other probabilities than a softmax.
+        Fitted, with two or more classes, or multi-label.  Logistic regression with three or more classes must be
+        multinomial: one-against-the-rest models have other probabilities than a softmax.
 
     Returns
     -------
     Network
-        Of the model's dtype, with parameters of its own.  Its loss is ``"cross_entropy"``, ``"binary_cross_entropy"``
+        It has the model's dtype and its own parameters.  Its loss is ``"cross_entropy"``, ``"binary_cross_entropy"``
         for several labels a row, or ``"squared"`` for regression.
 
     Raises
     ------
     TypeError
-        If model is of another kind; the steps of a Pipeline must be taken out of it.
+        If model is of another kind; take the steps of a Pipeline out of it first.
     ValueError
-        If the model is not fitted, or computes what no Network does.
+        If the model is not fitted, or computes something that no Network does.
 
     Notes
     -----
-    A Network knows its classes by number only: `Network.predict` gives indices into ``model.classes_``, and
-    `Network.predict_proba` has its columns in that order.  Values of regression are (n, n_out) for one output too.
+    A Network knows classes by number only: `Network.predict` returns indices into ``model.classes_``, and
+    `Network.predict_proba` has its columns in that order.  Values of regression are (n, n_out), for one output too.
 
     Examples
     --------
@@ -261,7 +261,7 @@ def from_sklearn(model: Any) -> Network:
     >>> bool(abs(net.predict_proba(X) - model.predict_proba(X)).max() < 1e-12)
     True
     """
-    # Known by name, so that scikit-learn need not be imported.
+    # Compare names, so that scikit-learn need not be imported.
     names = {kind.__name__ for kind in type(model).__mro__ if kind.__module__.partition(".")[0] == "sklearn"}
     if "LogisticRegression" in names:
         read = _read_logistic_regression
@@ -282,10 +282,10 @@ def from_sklearn(model: Any) -> Network:
 def _read_perceptron(model: Any) -> Layers:
     _check_fitted(model, "coefs_")
     if model.activation not in SKLEARN_ACTIVATIONS:
-        raise ValueError(f"model has the activation {model.activation!r}; known are {', '.join(SKLEARN_ACTIVATIONS)}")
+        raise ValueError(f"model has the activation {model.activation!r}, not one of {', '.join(SKLEARN_ACTIVATIONS)}")
     if model.out_activation_ not in SKLEARN_LOSSES:  # exp, of the Poisson loss
         raise ValueError(
-            f"model has the output activation {model.out_activation_!r}; known are {', '.join(SKLEARN_LOSSES)}"
+            f"model has the output activation {model.out_activation_!r}, not one of {', '.join(SKLEARN_LOSSES)}"
         )
     weights, biases = list(model.coefs_), list(model.intercepts_)
     loss = SKLEARN_LOSSES[model.out_activation_]
@@ -299,16 +299,14 @@ def _read_logistic_regression(model: Any) -> Layers:
     _check_fitted(model, "coef_")
     coef = model.coef_.toarray() if hasattr(model.coef_, "toarray") else model.coef_  # after model.sparsify()
     weight, bias = coef.T, model.intercept_
-    # Before scikit-learn 1.8 there was a choice: softmax, or one model a class against the rest.
+    # Before scikit-learn 1.8 there was a choice: softmax, or one model for each class against the rest.
     multi_class = getattr(model, "multi_class", "auto")
     if len(model.classes_) == 2:
         if multi_class == "multinomial":  # softmax of (-z, z), that is the sigmoid of 2 z
             weight, bias = 2 * weight, 2 * bias
         weight, bias = _two_classes(weight, bias)
     elif multi_class == "ovr" or (multi_class != "multinomial" and model.solver == "liblinear"):
-        raise ValueError(
-            "model is one logistic regression a class against the rest; only the multinomial kind is known"
-        )
+        raise ValueError("model must be multinomial, not one logistic regression for each class against the rest")
     return [weight], [bias], "identity", "cross_entropy"
 
 
@@ -318,7 +316,7 @@ def _check_fitted(model: Any, attribute: str) -> None:
 
 
 def _two_classes(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the output layer of two classes with logits (0, z), from the one with the single output z.
+    """Return an output layer of two classes with logits (0, z), from one with the single output z.
 
     The softmax of (0, z) is exp(z) / (1 + exp(z)) for the second class: the sigmoid of z.
     """

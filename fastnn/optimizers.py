@@ -1,4 +1,4 @@
-"""Optimizers: what they are called, their hyper-parameters and what they remember.
+"""Optimizers: their names, hyper-parameters and state.
 
 The update loops themselves are in ``fastnn.kernels.updates``; `LBFGS` is SciPy's.
 """
@@ -16,7 +16,7 @@ from fastnn.schedules import Schedule, Times, check_learning_rate
 
 
 class Optimizer(ABC):
-    """What the trainer asks of an optimizer; one object can serve several trainers, it holds no state."""
+    """What the trainer needs of an optimizer.  It has no state, so trainers can share it."""
 
     learning_rate: float | Schedule
 
@@ -28,15 +28,15 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def n_slots(self) -> int:
-        """How many numbers are remembered for each parameter."""
+        """How many numbers the state has for each parameter."""
 
     @abstractmethod
     def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
-        """Return what the update takes for steps with these learning rates, after n_steps others: a column each."""
+        """Return the columns of the update's table for steps with these learning rates, after n_steps others."""
 
     @property
     def decay(self) -> float:
-        """Share of the weights that a step with learning rate 1 takes off beforehand."""
+        """Share that a step with learning rate 1 first subtracts from the weights."""
         return 0.0
 
 
@@ -44,7 +44,7 @@ class Optimizer(ABC):
 class SGD(Optimizer):
     """Gradient steps on batches, plain or with momentum.
 
-    With velocity v, learning rate a, momentum m and gradient g of the objective that is ascended:
+    With velocity v, learning rate a, momentum m and gradient g of the objective, which rises:
     v = m v + a g, and the parameters move by v, or by m v + a g with Nesterov momentum [1]_.
 
     Parameters
@@ -52,7 +52,7 @@ class SGD(Optimizer):
     learning_rate : float or Schedule, default 0.5
         Length of a step for a gradient of length 1; above 0.
     momentum : float, default 0.0
-        Share of the velocity that is kept; at least 0 and below 1.
+        Share of the velocity to keep; at least 0 and below 1.
     nesterov : bool, default False
         Whether to look one step of momentum ahead.
 
@@ -81,11 +81,11 @@ class SGD(Optimizer):
 
     @property
     def n_slots(self) -> int:
-        """How many numbers are remembered for each parameter: the velocity, if there is momentum."""
+        """How many numbers the state has for each parameter: the velocity, if there is momentum."""
         return int(self.momentum > 0)
 
     def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
-        """Return what the update takes; see `Optimizer.numbers`."""
+        """Return the columns of the update's table; see `Optimizer.numbers`."""
         return [rates, self.momentum] if self.momentum > 0 else [rates]
 
 
@@ -100,7 +100,7 @@ class RMSprop(Optimizer):
     learning_rate : float or Schedule, default 0.001
         Above 0.
     rho : float, default 0.99
-        Share of the mean that is kept; at least 0 and below 1.
+        Share of the mean to keep; at least 0 and below 1.
     epsilon : float, default 1e-8
         Keeps the quotient finite; above 0.
 
@@ -122,7 +122,7 @@ class RMSprop(Optimizer):
         check_number(self.epsilon, "epsilon", 0, open_left=True)
 
     def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
-        """Return what the update takes; see `Optimizer.numbers`."""
+        """Return the columns of the update's table; see `Optimizer.numbers`."""
         return [rates, self.rho, self.epsilon]
 
 
@@ -156,13 +156,13 @@ class Adagrad(Optimizer):
         check_number(self.epsilon, "epsilon", 0, open_left=True)
 
     def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
-        """Return what the update takes; see `Optimizer.numbers`."""
+        """Return the columns of the update's table; see `Optimizer.numbers`."""
         return [rates, self.epsilon]
 
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Steps along a running mean of the gradient, divided by the root of one of its square [1]_.
+    """Steps along a running mean of the gradient, divided by the root of a running mean of its square [1]_.
 
     With m = b1 m + (1 - b1) g and s = b2 s + (1 - b2) g**2, step t moves the parameters by
     a (m / (1 - b1**t)) / (sqrt(s / (1 - b2**t)) + epsilon).
@@ -172,7 +172,7 @@ class Adam(Optimizer):
     learning_rate : float or Schedule, default 0.001
         Above 0.
     beta_1, beta_2 : float, default 0.9 and 0.999
-        Shares of the means that are kept; at least 0 and below 1.
+        Shares of the means to keep; at least 0 and below 1.
     epsilon : float, default 1e-8
         Keeps the quotient finite; above 0.
     uncorrected_epsilon : bool, default False
@@ -199,7 +199,7 @@ class Adam(Optimizer):
         check_number(self.epsilon, "epsilon", 0, open_left=True)
 
     def numbers(self, rates: Times, n_steps: int) -> list[float | Times]:
-        """Return what the update takes; see `Optimizer.numbers`."""
+        """Return the columns of the update's table; see `Optimizer.numbers`."""
         step = np.arange(n_steps + 1, n_steps + len(rates) + 1)
         correction = 1 / np.sqrt(1 - self.beta_2**step)
         epsilon = self.epsilon * correction if self.uncorrected_epsilon else self.epsilon
@@ -208,7 +208,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam, with weights that lose a share of themselves before each step [1]_.
+    """Adam with decay of the weights before each step [1]_.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ class AdamW(Adam):
 
     @property
     def decay(self) -> float:
-        """Share of the weights that a step with learning rate 1 takes off beforehand."""
+        """Share that a step with learning rate 1 first subtracts from the weights."""
         return self.weight_decay
 
 
@@ -241,9 +241,9 @@ class LBFGS:
     Parameters
     ----------
     memory : int, default 10
-        Corrections to the curvature that are kept.
+        Corrections to the curvature to keep.
     tol : float, default 1e-4
-        Training ends where no component of the gradient of the objective is larger.
+        Training ends when no component of the objective's gradient is larger.
     max_fun : int, default 15000
         The most evaluations of the objective and its gradient in a fit.
 

@@ -11,19 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_integer, check_path
-from fastnn.callbacks import History
 from fastnn.network import Network
 from fastnn.storage import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fastnn.callbacks import History
+
 WRONG = "#c1272d"
 RIGHT = "#333333"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of so many inches, independent of any window system."""
+    """Return an empty figure of this size in inches, independent of any window system."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -32,12 +33,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def picture_format(path: str | os.PathLike[str]) -> str:
-    """Return matplotlib's name of the format that a file's ending asks for, its default where there is none.
+    """Return matplotlib's name for the format of a file's ending; its default if there is no ending.
 
     Raises
     ------
     ValueError
-        If matplotlib writes no such files.
+        If matplotlib does not write this format.
     """
     import matplotlib
 
@@ -55,16 +56,16 @@ def write_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        What is to be seen.
+        The picture.
     path : path
-        Its ending tells the format, any that matplotlib writes.
+        Its ending decides the format, any that matplotlib writes.
     dpi : float or None, default None
         Dots per inch; None takes matplotlib's setting.
 
     Raises
     ------
     ValueError
-        If matplotlib knows no such format.
+        If matplotlib does not write this format.
     OSError
         If the file cannot be written.
     """
@@ -74,7 +75,7 @@ def write_figure(figure: Figure, path: str | os.PathLike[str], dpi: float | None
 
 
 def image_shape(n_pixels: int) -> tuple[int, int]:
-    """Rows and columns of an image given as a vector: the most nearly square of all."""
+    """Return rows and columns of an image given as a vector: the shape nearest to a square."""
     rows = next(side for side in range(math.isqrt(n_pixels), 0, -1) if n_pixels % side == 0)
     return rows, n_pixels // rows
 
@@ -82,7 +83,7 @@ def image_shape(n_pixels: int) -> tuple[int, int]:
 def plot_digits(
     X: ArrayLike, true: ArrayLike | None = None, assigned: ArrayLike | None = None, columns: int = 5
 ) -> Figure:
-    """Images with their true and assigned classes; wrong ones in red.
+    """Draw images with their true and assigned classes; wrong ones in red.
 
     Parameters
     ----------
@@ -122,14 +123,14 @@ def plot_digits(
 
 
 def new_window() -> Figure:
-    """Return a figure in a window of its own, where matplotlib's backend has windows."""
+    """Return a figure in its own window, if matplotlib's backend has windows."""
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=(10, 3.4), layout="constrained")
 
 
 def refresh(figure: Figure) -> None:
-    """Show what was drawn in a window since the last time."""
+    """Show what was drawn since the last call."""
     import matplotlib.pyplot as plt
 
     figure.canvas.draw_idle()
@@ -137,9 +138,9 @@ def refresh(figure: Figure) -> None:
 
 
 def plot_history(history: History, figure: Figure | None = None) -> Figure:
-    """Learning curves: log-likelihood, and validation error if there was validation data.
+    """Draw learning curves: log-likelihood, and validation error if there was validation data.
 
-    figure : to draw in, instead of a new one; what stood there is wiped out
+    A given figure is cleared and drawn in, instead of a new one.
     """
     if not len(history):
         raise ValueError("history is empty: no epoch was finished")
@@ -166,9 +167,9 @@ def plot_history(history: History, figure: Figure | None = None) -> Figure:
 
 
 def plot_confusion(matrix: ArrayLike) -> Figure:
-    """Confusion matrix (n_classes, n_classes): true classes down, assigned classes across.
+    """Draw a confusion matrix (n_classes, n_classes): true classes down, assigned classes across.
 
-    The colour is the share of the true class that went wrong there; the diagonal is left white.
+    The colour is the share of the true class that was assigned there by mistake; the diagonal stays white.
     """
     counts = np.asarray(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
@@ -201,14 +202,14 @@ def plot_confusion(matrix: ArrayLike) -> Figure:
 
 
 def plot_weights(network: Network, count: int = 25) -> Figure:
-    """Weights of the first layer as images, one a unit: red adds to it, blue takes away.
+    """Draw weights of the first layer as images, one for each unit: red is positive, blue negative.
 
     Parameters
     ----------
     network : Network
-        Whose inputs are pixels.
+        Its inputs are pixels.
     count : int, default 25
-        The first so many units at most.
+        Units to draw at most, the first ones.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""Learning rates that change while training: each schedule is a function of the time, counted in epochs.
+"""Learning rates that change during training: each schedule is a function of time in epochs.
 
-A schedule can stand wherever an optimizer takes a learning rate.  It holds no state, so it can serve several trainers.
+An optimizer takes a schedule in place of a learning rate.  A schedule has no state, so trainers can share it.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ class Schedule(ABC):
 
     @abstractmethod
     def rates(self, times: Times, curve: Sequence[float] = ()) -> Times:
-        """Learning rate (n_steps,) of each step.
+        """Return the learning rate (n_steps,) of each step.
 
         Parameters
         ----------
         times : (n_steps,) float64 array
             Epochs done before each step since training began: 1.5 is in the middle of the second epoch.
         curve : sequence of float
-            What each finished epoch reached: log-likelihood of the validation rows, or of the training rows where
-            there are none.
+            Log-likelihood after each finished epoch, of the validation rows, or of the training rows if there are
+            none.
         """
 
 
 def rates_of(learning_rate: float | Schedule, times: Times, curve: Sequence[float] = ()) -> Times:
-    """Return the learning rate of each step, of a number or a schedule."""
+    """Return the learning rate of each step from a number or a schedule."""
     if isinstance(learning_rate, Schedule):
         return np.asarray(learning_rate.rates(times, curve), dtype=np.float64)
     return np.full(len(times), float(learning_rate))
 
 
 def check_learning_rate(learning_rate: float | Schedule, name: str = "learning_rate") -> None:
-    """Refuse what is neither a number above 0 nor a schedule."""
+    """Refuse anything but a number above 0 or a schedule."""
     if not isinstance(learning_rate, Schedule):
         check_number(learning_rate, name, 0, open_left=True)
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same rate all the time."""
+    """A constant rate."""
 
     learning_rate: float
 
@@ -90,14 +90,14 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """``learning_rate * factor**t`` at time t in epochs, step by step; `Step` goes down once an epoch.
+    """``learning_rate * factor**t`` at time t in epochs; it changes with each step, `Step` with each epoch.
 
     Parameters
     ----------
     learning_rate : float
         At first; above 0.
     factor : float, default 0.9
-        Of an epoch; at least 0.
+        For one epoch; at least 0.
     """
 
     learning_rate: float
@@ -113,14 +113,14 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Half a cosine from `learning_rate` down to `final`, which stays [1]_.
+    """Half a cosine from `learning_rate` down to `final`, then constant [1]_.
 
     Parameters
     ----------
     learning_rate : float
         At first; above 0.
     epochs : float
-        How long the way down takes; above 0.
+        Duration of the way down; above 0.
     final : float, default 0.0
         At least 0.
 
@@ -145,14 +145,14 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class LinearWarmup(Schedule):
-    """A straight line from a share of the rate up to the rate, which then goes on as it is told [1]_.
+    """A straight line from a share of the rate up to the rate, which then holds [1]_.
 
     Parameters
     ----------
     learning_rate : float or Schedule
-        To reach; a schedule is followed from the start, and what it says is scaled meanwhile.
+        The rate to reach; a schedule runs from the start, and its rates are scaled during the way up.
     epochs : float, default 1.0
-        How long the way up takes; above 0.
+        Duration of the way up; above 0.
     start : float, default 0.0
         Share at first, from 0 to below 1.
 
@@ -200,18 +200,18 @@ class InverseScaling(Schedule):
 
 @dataclass(frozen=True)
 class OnPlateau(Schedule):
-    """The rate goes down where the log-likelihood, of the validation rows if there are any, stops rising.
+    """A rate that falls when the log-likelihood, of the validation rows if there are any, stops rising.
 
     Parameters
     ----------
     learning_rate : float
         At first; above 0.
     factor : float, default 0.1
-        By which the rate goes down; at least 0 and below 1.
+        Multiplies the rate; at least 0 and below 1.
     patience : int, default 10
-        Epochs without a rise that are borne.
+        The rate falls after more than this many epochs without a rise.
     min_delta : float, default 1e-4
-        The least that counts for a rise.
+        A rise must be larger than this.
     """
 
     learning_rate: float

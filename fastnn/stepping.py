@@ -1,4 +1,4 @@
-"""Single gradient steps: what a program that decides on each step by itself asks of the engine."""
+"""Single gradient steps, for programs that decide on each step themselves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fastnn.plan import Method
 class GradientSteps:
     """Plain steps up the gradient of a network's mean log-likelihood, minus penalties, each on one batch.
 
-    The work space is kept from one step to the next, as long as the rows are stored in the same way.
+    It keeps its work space from one step to the next while the rows are stored in the same way.
 
     Parameters
     ----------
     network : Network
-        Moved in place; its loss is cross-entropy.
+        Trained in place; its loss is cross-entropy.
     l1, l2 : float
         Weights of the penalties, as in `Trainer`.
     n_threads : int or None
@@ -55,12 +55,12 @@ class GradientSteps:
         Returns
         -------
         tuple of float
-            The mean log-likelihood of the batch before the step, in nats, and what penalties took off the objective.
+            The mean log-likelihood of the batch before the step, in nats, and the penalty.
 
         Raises
         ------
         FloatingPointError
-            If the log-likelihood is not finite: the network is as it was.
+            If the log-likelihood is not finite; the network is as it was.
         """
         n = len(y)
         whole = n == rows.shape[0]

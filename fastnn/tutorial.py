@@ -1,9 +1,8 @@
-"""The tutorial that this package grew from, replayed: its two models, on the embedded data.
+"""The two models of the tutorial "Training Neural Networks with Theano", on the embedded data.
 
-"Training Neural Networks with Theano" trains a softmax regression on all 50,000 training images and a
-network of 20 tanh units on the first 5,000, by gradient ascent on the whole set, learning rate 0.5, in
-float64.  ``tutorial.json`` holds the log-likelihoods that it prints, and for the second model, which it
-starts without a seed, also those of Theano 1.0.5 from the start that is used here.
+Both are trained by gradient ascent on all their rows at once, with learning rate 0.5, in float64: softmax regression on
+50,000 images, and 20 tanh units on the first 5,000.  ``tutorial.json`` holds the log-likelihoods that the tutorial
+prints.  It starts the second model without a seed, so the file also holds those of Theano 1.0.5, started as here.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ class Model:
     published : list of float
         Mean log-likelihoods in nats that the tutorial prints, one a step.
     theano : list of float
-        The same from Theano 1.0.5 with the start that is used here.
+        The same from Theano 1.0.5, started as here.
     error : float
-        Fraction of the test images that is misclassified.
+        Fraction of the test images that are misclassified.
     published_error : float
-        The same as the tutorial prints it.
+        What the tutorial prints for it.
     """
 
     network: Network
@@ -52,18 +51,18 @@ class Model:
 
 
 def published_results() -> dict[str, Any]:
-    """Return what the tutorial and Theano 1.0.5 print."""
+    """Return the results of the tutorial and of Theano 1.0.5."""
     results: dict[str, Any] = json.loads((Path(__file__).parent / "tutorial.json").read_text(encoding="utf-8"))
     return results
 
 
 def first_model(train: Dataset, test: Dataset, n_threads: int | None = None) -> Model:
-    """Softmax regression, ten steps from zero on all training rows."""
+    """Train softmax regression by ten steps from zero on all training rows."""
     return _replay("softmax regression", Network([784, 10]), train, test, n_threads)
 
 
 def second_model(train: Dataset, test: Dataset, n_threads: int | None = None) -> Model:
-    """20 tanh units, sixty steps on the first 5,000 rows; starts from 0.01 * RandomState(0).randn."""
+    """Train 20 tanh units by sixty steps on the first 5,000 rows, from 0.01 * RandomState(0).randn."""
     network = Network([784, 20, 10], activation="tanh")
     network.weights[0] = 0.01 * np.random.RandomState(0).randn(784, 20)
     network.weights[1] = np.zeros((20, 10))

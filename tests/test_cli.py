@@ -176,12 +176,12 @@ def test_an_interrupted_run_goes_on_with_the_same_command(run, tmp_path, monkeyp
     monkeypatch.setattr(cli.Lines, "on_epoch", interrupt)
     status, out, _ = run(*command)
     assert status == 130
-    assert "the same command goes on from checkpoint" in out
+    assert "the same command continues from checkpoint" in out
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     status, out, err = run(*command)
     assert (status, err) == (0, "")
-    assert "going on from checkpoint" in out
+    assert "continuing from checkpoint" in out
     # The second epoch's checkpoint would have been written after its line.
     assert re.findall(r"^epoch (\d/\d)", out, re.M) == ["2/4", "3/4", "4/4"]
     np.testing.assert_array_equal(fastnn.Network.load("net").parameters, fastnn.Network.load("whole").parameters)
@@ -320,9 +320,9 @@ def test_predict_without_a_known_scale(run, tmp_path):
     network.save("net")
     X = np.array([[150, 20, 30], [1, 2, 255]])
     for dtype, factor, told in (
-        ("uint8", 1 / 256, "multiplied by 1/256, as pixels are, since the model's file does not say how"),
-        ("int16", 1, "taken as they are, since the model's file does not say how to scale them"),
-        ("float32", 1, "taken as they are, since the model's file does not say how to scale them"),
+        ("uint8", 1 / 256, "multiplied by 1/256, as pixels are, because the model's file does not say how"),
+        ("int16", 1, "taken as they are, because the model's file does not say how to scale them"),
+        ("float32", 1, "taken as they are, because the model's file does not say how to scale them"),
     ):
         np.save("a.npy", X.astype(dtype))
         status, out, err = run("predict", "net", "a.npy")
@@ -442,8 +442,8 @@ def test_predict_with_a_header(run, tmp_path):
     assert status == 0
     p = network.predict_proba([[0.5, 0.25, 8]])[0]
     assert out.splitlines()[1:] == [f"0\t{p.argmax()}\t{p.max():.4f}"]
-    assert "line 1 is taken for a header of column numbers" in err
-    assert "first column, which has no name, is taken for an index" in err
+    assert "line 1 is taken as a header of column numbers" in err
+    assert "first column, which has no name, is taken as an index" in err
 
 
 def write_two_classes(folder, rng, n_classes=2):
@@ -481,7 +481,7 @@ def test_evaluate_with_a_label_for_each_class(run, tmp_path, rng):
     status, out, _ = run("evaluate", "net", "--data", ".", "--plot")
     assert status == 0
     one_hot = np.eye(3)[test.y]
-    assert "1 from the output of an image's class, 0 from the others" in out
+    assert "1 for the output of an image's class, 0 for the others" in out
     assert f"error           {100 * network.error(test.X, one_hot):.2f} % of the labels\n" in out
     assert f"log-likelihood  {network.log_likelihood(test.X, one_hot):.4f} nats" in out
     assert len(out[out.index("label ") :].split("picture")[0].splitlines()) == 4

@@ -287,7 +287,7 @@ def test_choices_of_older_scikit_learn():
     model = LogisticRegression(max_iter=1000).fit(*iris())
     for multi_class, solver in (("ovr", "lbfgs"), ("auto", "liblinear"), ("deprecated", "liblinear")):
         model.multi_class, model.solver = multi_class, solver
-        with pytest.raises(ValueError, match="one logistic regression a class against the rest"):
+        with pytest.raises(ValueError, match="one logistic regression for each class against the rest"):
             export.from_sklearn(model)
 
 
@@ -337,8 +337,8 @@ def test_a_subclass_will_do(assert_close, dtype):
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("activation", "softsign", "model has the activation 'softsign'; known are identity, logistic"),
-        ("out_activation_", "exp", "model has the output activation 'exp'; known are softmax, logistic, identity"),
+        ("activation", "softsign", "model has the activation 'softsign', not one of identity, logistic"),
+        ("out_activation_", "exp", "model has the output activation 'exp', not one of softmax, logistic, identity"),
     ],
 )
 def test_unknown_activations_of_a_model(attribute, value, message):

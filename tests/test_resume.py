@@ -240,7 +240,7 @@ def test_callbacks_are_told_apart(data, path):
         make(path).fit(X, y, **fits, resume=path)
     network = fastnn.Network([7, 9, 3], seed=1)
     before = network.parameters.copy()
-    with pytest.raises(ValueError, match=r"patience of EarlyStopping was another one than here, 4"):
+    with pytest.raises(ValueError, match=r"patience of EarlyStopping is not the checkpoint's: it is 4 here"):
         make(path, EarlyStopping(patience=4), network=network).fit(X, y, **fits, resume=path)
     with pytest.raises(ValueError, match="does not hold what EarlyStopping 2 needs"):
         make(path, EarlyStopping(patience=3), EarlyStopping(patience=3), network=network).fit(X, y, **fits, resume=path)

@@ -401,9 +401,9 @@ def not_recognised(m):
         ("several costs", [*others, (b, b - 0.5 * T.grad(2 * cost, b))]),
         ("the same on the weights", [(p, p - T.grad(cost + 0.1 * T.sum(W**2), p)) for p in m.parameters]),
         ("a term that the engine does not know", [(p, p - T.grad(cost + T.sum(b**4), p)) for p in m.parameters]),
-        ("no mean of the logarithm", [(W, W - T.grad(T.sum(T.sqr(z)), W))]),
+        ("not the mean of the logarithm", [(W, W - T.grad(T.sum(T.sqr(z)), W))]),
         ("is not dot", [(W, W - T.grad(no_bias, W))]),
-        ("takes some expressions for constants", apart),
+        ("treats some expressions as constants", apart),
         ("rows of .* are not counted", [(p, p + T.grad(half, p)) for p in m.parameters]),
     ]
 

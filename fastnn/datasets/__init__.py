@@ -1,4 +1,4 @@
-"""Data sets: MNIST, embedded, and readers for the files it comes in."""
+"""Data sets: the embedded MNIST, and readers of files."""
 
 from fastnn.datasets._files import read_rows
 from fastnn.datasets._idx import read_idx

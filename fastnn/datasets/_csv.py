@@ -1,4 +1,4 @@
-"""Numbers from a CSV file: with or without a header, and whatever parts its cells."""
+"""Numbers from a CSV file, with or without a header, and with any usual separator."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 
 HEADERS = ("auto", "yes", "no")
 
-#: From so many columns on, 0, 1, 2, ... is a header: rows that happen to be these numbers are few columns wide.
+#: In this many columns or more, 0, 1, 2, ... is a header; only a narrow row may happen to be these numbers.
 SURELY_HEADER = 10
 
 QUOTED = re.compile('"[^"]*"')
 
 
 class Table:
-    """The lines of a file that hold something, cut into cells as its first one is.
+    """The lines of a file that are not empty; the first one decides how cells are separated.
 
     Attributes
     ----------
     lines : iterator of (int, str)
         Numbers of the lines in the file, from 1, and their text.
     delimiter : str or None
-        What parts the cells; None for blanks.
+        What separates the cells; None for blanks.
     numbers : array of int
-        Of the lines that were given out as rows.
+        Numbers of the lines that were returned as rows.
     """
 
     def __init__(self, file: Iterable[str], comments: bool) -> None:
         kept = ((k, line) for k, line in enumerate(file, 1) if line.strip())
-        # A header that was asked for may begin with #, as NumPy writes it.
+        # A header may begin with #, as NumPy writes it.
         lines = (item for k, item in enumerate(kept) if (k == 0 and comments) or not item[1].startswith("#"))
         first = next(lines, None)
         if first is None:
@@ -50,7 +50,7 @@ class Table:
         return [cell[1:-1].strip() if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell for cell in cells]
 
     def rows(self, n_in: int) -> Iterator[str]:
-        """Lines of as many cells as the first; not more of them than rows of n_in numbers can be made of."""
+        """Yield lines with as many cells as the first, and no more lines than rows of n_in numbers can come from."""
         width = 0
         for number, line in self.lines:
             n_cells = len(line.split()) if self.delimiter is None else line.count(self.delimiter) + 1
@@ -78,13 +78,13 @@ def count(n_cells: int) -> str:
 
 
 def count_up(cells: list[str]) -> bool:
-    """Whether these are numbers of columns, from 0 or 1 on; also written 0.0, 1.0, ..."""
+    """Whether these are the numbers of columns, from 0 or 1; also written 0.0, 1.0, ..."""
     first = float(cells[0]) if cells and is_number(cells[0]) else -1
     return first in (0, 1) and all(is_number(cell) and float(cell) == first + k for k, cell in enumerate(cells))
 
 
 def is_header(cells: list[str], number: int, n_in: int) -> bool:
-    """Whether the first line is a header; it alone decides, so that no row depends on the others."""
+    """Whether the first line is a header; nothing but the line itself decides."""
     numbers = [is_number(cell) for cell in cells]
     if all(numbers):
         if len(cells) < SURELY_HEADER and cells == [str(k) for k in range(len(cells))]:
@@ -96,12 +96,12 @@ def is_header(cells: list[str], number: int, n_in: int) -> bool:
         return True
     wrong = numbers.index(False)
     raise ValueError(
-        f"line {number}, cell {wrong + 1}: {cells[wrong]!r} is no number; if it is a header, say header yes"
+        f"line {number}, cell {wrong + 1}: {cells[wrong]!r} is not a number; if it is a header, say header yes"
     )
 
 
 def read_csv(name: str, n_in: int, header: str) -> tuple[NDArray[Any], list[str]]:
-    """Return the numbers (n, columns), float64, and what was assumed, in words; errors name file and line."""
+    """Return the numbers (n, columns), float64, and the assumptions in words; errors name file and line."""
     try:
         with open(name, encoding="utf-8-sig") as file:
             return _read(Table(file, header == "yes"), n_in, header)
@@ -117,18 +117,18 @@ def _read(table: Table, n_in: int, header: str) -> tuple[NDArray[Any], list[str]
     names = table.cells(line)
     if header == "yes" or (header == "auto" and is_header(names, number, n_in)):
         if header == "auto" and is_number(names[-1]):
-            notes.append(f"line {number} is taken for a header of column numbers")
+            notes.append(f"line {number} is taken as a header of column numbers")
     else:
         names, table.lines = [], itertools.chain([(number, line)], table.lines)
     first = next(table.lines, None)
     if first is None:
-        raise ValueError("it holds no rows" + (f": line {number} is taken for a header" if names else ""))
+        raise ValueError("it holds no rows" + (f": line {number} is taken as a header" if names else ""))
     n_cells = len(table.cells(first[1]))
     if header == "auto" and names and len(names) != n_cells and table.delimiter is not None:
         raise ValueError(f"line {first[0]} has {count(n_cells)}, and the header has {len(names)}")
     has_index = bool(names) and n_cells == len(names) == n_in + 1 and names[0] == ""
     if has_index:
-        notes.append("its first column, which has no name, is taken for an index and left out")
+        notes.append("its first column, which has no name, is taken as an index and left out")
     table.lines = itertools.chain([first], table.lines)
     numbers = _parse(table, n_in, range(1, n_cells) if has_index else None)
     finite = np.isfinite(numbers).all(axis=1)
@@ -154,4 +154,4 @@ def _parse(table: Table, n_in: int, columns: range | None) -> NDArray[Any]:
         if not wrong or not str(error).startswith("could not convert"):
             raise
         what = repr(cells[wrong[0]]) if cells[wrong[0]] else "an empty cell"
-        raise ValueError(f"line {table.numbers[-1]}, cell {wrong[0] + 1}: {what} is no number") from error
+        raise ValueError(f"line {table.numbers[-1]}, cell {wrong[0] + 1}: {what} is not a number") from error

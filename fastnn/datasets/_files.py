@@ -22,19 +22,18 @@ from fastnn.datasets._idx import MAX_RATIO, MUCH, read_idx
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Pixels of the largest picture that is read, which takes up to 300 MB meanwhile; bytes that a PNG begins with and that
-#: tell its size.
+#: Pixels of the largest picture, which takes up to 300 MB to read; first bytes of a PNG, up to its size.
 MAX_PIXELS, PNG_HEAD = 2**24, 26
 
 
 def read_rows(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> NDArray[Any]:
-    """Read rows to classify, the kind told by the file's ending.
+    """Read rows to classify from a file of the kind that its ending says.
 
     Parameters
     ----------
     path : path
         ``.npy``; ``.npz`` (its array X, or its only one); ``.csv``; ``.png``; any other ending, with or without
-        ``.gz``, is taken as IDX.
+        ``.gz``, means IDX.
     n_in : int
         Numbers in a row.
     header : {"auto", "yes", "no"}, default "auto"
@@ -43,35 +42,35 @@ def read_rows(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> 
     Returns
     -------
     array (n, n_in)
-        The numbers as they stand in the file: uint8 of IDX files and pictures, float64 of CSV, whatever they are of
-        NumPy's.  A picture becomes one row: grey from 0 to 255, scaled to the network's square, and turned to light on
-        dark if its border is light, since that is how MNIST's digits are.
+        The numbers in the file: uint8 from IDX files and pictures, float64 from CSV, the array's own dtype from NumPy's
+        files.  A picture becomes one row: grey from 0 to 255, scaled to the network's square, and inverted if its
+        border is light, because MNIST's digits are light on dark.
 
     Raises
     ------
     OSError
         If there is no such file or it cannot be read.
     ImportError
-        If a picture is asked for and Pillow (extra ``plot``) is missing.
+        If the file is a picture and Pillow (extra ``plot``) is missing.
     ValueError
-        If the content is not that or does not fit; names the file, and the line of a CSV.
+        If the content is of another kind or shape; names the file, and the line of a CSV.
 
     Notes
     -----
-    The cells of a CSV are parted by commas, semicolons, tabs or blanks, whichever the first line has, and may stand in
-    quotes; empty lines and those that begin with # are left out.  The first line is taken for a header if none of its
-    cells is a number, or if they are the columns' numbers, 0, 1, 2, ... or 1, 2, 3, ..., as pandas writes them: of ten
-    columns or more, or behind an empty cell too many.  ``0,1`` and the like may be a row as well, so that `header` must
-    tell.  Where a header's first cell is empty, and there is one column more than `n_in`, it is an index and left out.
+    Commas, semicolons, tabs or blanks, whichever the first line has, separate the cells of a CSV; cells may be quoted.
+    Empty lines and lines that begin with # are skipped.  The first line is a header if none of its cells is a number.
+    It is also one if its cells are the columns' numbers, 0, 1, 2, ... or 1, 2, 3, ..., as pandas writes them: of ten
+    columns or more, or after an additional empty cell.  ``0,1`` and the like could be a row too, so `header` must say.
+    If a header's first cell is empty, and there is one column more than `n_in`, that column is an index and skipped.
     """
     return read_file(path, n_in, header)[0]
 
 
 def read_file(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> tuple[NDArray[Any], list[str]]:
-    """Read rows as `read_rows` does; also returns what was assumed of the file, in words."""
+    """Read rows as `read_rows` does; also return what was assumed about the file, in words."""
     name, n_in = check_path(path), check_integer(n_in, "n_in", 1)
     check_choice(header, "header", HEADERS)
-    with open(name, "rb"):  # a missing or unreadable file is an OSError that names it
+    with open(name, "rb"):  # raises an OSError that names a missing or unreadable file
         pass
     ending = Path(name).suffix.lower()
     notes: list[str] = []
@@ -93,7 +92,7 @@ def read_file(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> 
 
 
 class _Stream:
-    """A file that NumPy does not know as one: of those it takes less than the header says, for some dtypes."""
+    """A file that NumPy does not recognise: from real files it reads less than the header says, for some dtypes."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self.read, self.seek, self.tell, self.seekable = file.read, file.seek, file.tell, file.seekable
@@ -104,7 +103,7 @@ def _read_numpy(name: str) -> NDArray[Any]:
 
     try:
         with open(name, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of files that Python 2 wrote
+            warnings.simplefilter("ignore")  # about files from Python 2
             loaded: Any = np.load(_Stream(file), allow_pickle=False)
             if not isinstance(loaded, np.ndarray):  # an archive of arrays
                 loaded = _from_archive(loaded)
@@ -121,7 +120,7 @@ def _read_numpy(name: str) -> NDArray[Any]:
         zipfile.BadZipFile,
         zlib.error,
         RuntimeError,
-        OSError,  # of what unpacks: that the file can be read was seen before
+        OSError,  # of unpacking: the file itself was readable
         MemoryError,
     ) as error:
         raise ValueError(f"{name} is not a usable NumPy file: {error}") from error
@@ -132,7 +131,7 @@ def _read_numpy(name: str) -> NDArray[Any]:
 
 
 def _from_archive(archive: Any) -> Any:
-    """Return the array X of an .npz, or its only one."""
+    """Return the array X of an .npz, or its only array."""
     import zipfile
 
     if "X" not in archive.files and len(archive.files) != 1:
@@ -142,12 +141,14 @@ def _from_archive(archive: Any) -> Any:
         if member.filename not in (wanted, f"{wanted}.npy"):
             continue
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{wanted} is packed in a way that NumPy does not use")
+            raise ValueError(f"{wanted} is compressed in a way that NumPy does not use")
         if member.file_size > max(MUCH, MAX_RATIO * member.compress_size):
-            raise ValueError(f"it says that {wanted} has {member.file_size} bytes, of {member.compress_size} packed")
+            raise ValueError(
+                f"it says that {wanted} has {member.file_size} bytes, from {member.compress_size} compressed ones"
+            )
     array = archive[wanted]
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{wanted} is no array")
+        raise ValueError(f"{wanted} is not an array")
     return array
 
 
@@ -163,12 +164,12 @@ def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
         head = file.read(PNG_HEAD)
     try:
         if len(head) < PNG_HEAD or head[12:16] != b"IHDR":
-            raise ValueError("it does not begin as one")
+            raise ValueError("it does not begin like one")
         width, height, depth = struct.unpack(">IIB", head[16:25])
         if width * height > MAX_PIXELS:
-            raise ValueError(f"it has {width} x {height} pixels, and more than {MAX_PIXELS} are not read")
+            raise ValueError(f"it has {width} x {height} pixels, more than the limit of {MAX_PIXELS}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what only animations or photographs have
+            warnings.simplefilter("ignore")  # about chunks of animations and photographs
             with Image.open(name, formats=["PNG"]) as picture:
                 if picture.size != (width, height):
                     raise ValueError("it has two sizes")
@@ -197,12 +198,12 @@ def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
 
 
 def _to_grey(picture: Image.Image, depth: int) -> Image.Image:
-    """Grey from 0 to 255 of a picture of any kind that PNG has, on white; depth: bits of a stored value."""
+    """Return a picture of any PNG kind as grey from 0 to 255, on white; depth: bits of a stored value."""
     from PIL import Image
 
     mode, clear = picture.mode, picture.info.get("transparency")
     if mode in ("1", "L", "I", "I;16", "I;16B", "I;16L"):
-        # By hand: Pillow clips 16 bits where they become 8, and compares the transparent value without scaling it.
+        # By hand: Pillow clips 16 bits to 8, and compares the transparent value without scaling it.
         values = np.asarray(picture)
         top = {"1": 1, "L": 255}.get(mode, 65535)
         grey = ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
@@ -210,9 +211,9 @@ def _to_grey(picture: Image.Image, depth: int) -> Image.Image:
             grey[values == clear * top // (2**depth - 1)] = 255
         return Image.fromarray(grey)
     if mode not in ("LA", "P", "PA", "RGB", "RGBA"):
-        raise ValueError(f"its mode {mode} is not read")
+        raise ValueError(f"its mode {mode} is not supported")
     if mode == "RGB" and clear is not None and depth == 16:
-        raise ValueError("its mode is RGB of 16 bits with a transparent colour, which is not read")
+        raise ValueError("its mode is RGB of 16 bits with a transparent colour, which is not supported")
     flat = Image.new("RGBA", picture.size, "white")
     flat.alpha_composite(picture.convert("RGBA"))
     return flat.convert("L")

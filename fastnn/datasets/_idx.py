@@ -20,18 +20,18 @@ from fastnn._validation import check_path
 
 UNSIGNED_BYTE = 0x08
 
-#: Largest content in bytes that a data file may have; 30 times the whole of MNIST.
+#: Largest content of a data file in bytes; 30 times the whole of MNIST.
 MAX_BYTES = 2**31
 
-#: How many times its size in bytes a gzipped file may be unpacked to, where that is much; MNIST has 5 to 30.
+#: A gzipped file may unpack to this many times its size, or to MUCH bytes; MNIST has 5 to 30 times.
 MAX_RATIO, MUCH = 200, 2**26
 
-#: Bytes that are unpacked at a time: they are still in cache when they are moved to where they belong.
+#: Bytes to unpack at a time: they are still in the cache when they are copied to their place.
 CHUNK_BYTES = 2**18
 
 
 def open_maybe_gzip(path: str | os.PathLike[str]) -> gzip.GzipFile | io.BufferedReader:
-    """Open a file for reading, through gzip if it begins as a gzip file does."""
+    """Open a file for reading, through gzip if it begins like a gzip file."""
     name = check_path(path)
     with open(name, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
@@ -39,7 +39,7 @@ def open_maybe_gzip(path: str | os.PathLike[str]) -> gzip.GzipFile | io.Buffered
 
 
 def most_bytes(file: gzip.GzipFile | io.BufferedReader) -> int:
-    """Bytes that a file's content has, or may have if it is gzipped: up to so many it is believed."""
+    """Return the bytes of a file's content, or the most that is plausible if it is gzipped."""
     size = os.fstat(file.fileno()).st_size
     return min(MAX_BYTES, max(MUCH, MAX_RATIO * size)) if isinstance(file, gzip.GzipFile) else size
 
@@ -55,14 +55,14 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     Returns
     -------
     array of uint8
-        In the shape that the file states: (n, rows, columns) for images, (n,) for labels.
+        Its shape is the file's: (n, rows, columns) for images, (n,) for labels.
 
     Raises
     ------
     OSError
         If there is no such file or it cannot be read.
     ValueError
-        If it is not such a file, is cut short, goes on too long or states an absurd size; names the file.
+        If it is not an IDX file, is too short or too long, or states an absurd size; names the file.
     """
     try:
         with open_maybe_gzip(path) as file:

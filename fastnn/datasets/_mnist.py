@@ -28,7 +28,7 @@ IDX_FILES = {
     "t10k": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 
-#: The last rows of the training files are the validation set: one in six, 10,000 of MNIST's 60,000.
+#: One in six rows, the last of the training files, is for validation: 10,000 of MNIST's 60,000.
 VALIDATION_SHARE = 6
 
 
@@ -55,15 +55,15 @@ def load_mnist(
     Parameters
     ----------
     path : path or None, default None
-        None loads the embedded MNIST.  Otherwise a folder that holds the four IDX files under MNIST's names,
-        gzipped or not, or a file ``mnist.pkl.gz``: a pickle, of any protocol, of three pairs (X, y).
+        None loads the embedded MNIST.  Otherwise a folder with the four IDX files under MNIST's names, gzipped or
+        not, or a file ``mnist.pkl.gz``: a pickle, of any protocol, of three pairs (X, y).
     dtype : {"float32", "float64", "uint8"}, default "float32"
-        Of X.  Pixels are multiplied by 1/256; uint8 leaves them from 0 to 255 (networks scale them then).
+        dtype of X.  Pixels are multiplied by 1/256; uint8 leaves them from 0 to 255, and networks scale them.
 
     Returns
     -------
     train, valid, test : Dataset
-        Of MNIST 50,000, 10,000 and 10,000 rows of 784 pixels.  The validation set is the last sixth of the
+        With MNIST 50,000, 10,000 and 10,000 rows of 784 pixels.  The validation set is the last sixth of the
         training files.
 
     Raises
@@ -90,7 +90,7 @@ def load_mnist(
 def _scale(pixels: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype == np.uint8:
         return pixels
-    # Some products are a tenth faster where rows begin lines of the cache, as NumPy's own large arrays do not.
+    # Some products are a tenth faster if rows begin at cache lines, which NumPy's large arrays do not.
     scaled = aligned(pixels.shape, dtype)
     np.multiply(pixels, dtype.type(UINT8_SCALE), out=scaled)
     return scaled
@@ -107,7 +107,7 @@ def _load_pair(folder: Path, images_name: str, labels_name: str) -> tuple[NDArra
 
 
 def _find(folder: Path, name: str) -> Path:
-    # Some distributions write a dot for the second-last hyphen.
+    # Some distributions have a dot instead of the second-last hyphen.
     for candidate in (name, name.replace("-idx", ".idx")):
         for ending in ("", ".gz"):
             if (folder / (candidate + ending)).is_file():
@@ -121,7 +121,7 @@ def _load_pickle(path: str, dtype: np.dtype[Any]) -> tuple[Dataset, Dataset, Dat
             most = min(MAX_BYTES, most_bytes(file))
             content = file.read(most + 1)
         if len(content) > most:
-            raise ValueError(f"it holds more than {most} bytes, which is not believed of a file of its size")
+            raise ValueError(f"it holds more than {most} bytes, too many for a file of its size")
         found = load_arrays(content)
         if not isinstance(found, (tuple, list)) or len(found) != 3:
             raise ValueError("it should hold three pairs (X, y)")
@@ -151,17 +151,17 @@ def _pickled_set(pair: Any, dtype: np.dtype[Any]) -> Dataset:
         raise ValueError("it should hold pairs (X, y)")
     X, y = (np.asarray(part) for part in pair)
     if X.ndim != 2 or X.dtype.kind not in "uf" or y.shape != X.shape[:1] or y.dtype.kind not in "iu" or not X.size:
-        raise ValueError(f"X of shape {X.shape}, {X.dtype}, does not go with y of shape {y.shape}, {y.dtype}")
+        raise ValueError(f"X of shape {X.shape}, {X.dtype}, does not match y of shape {y.shape}, {y.dtype}")
     if y.min() < 0:
         raise ValueError(f"y holds the class {y.min()}")
     if X.dtype.kind == "u":
         if X.dtype != np.uint8:
             raise ValueError(f"X is of dtype {X.dtype}")
         return Dataset(_scale(X, dtype), y.astype(np.int64))
-    with np.errstate(all="ignore"):  # what is beyond the dtype becomes infinity
+    with np.errstate(all="ignore"):  # numbers beyond the dtype become infinity
         X = np.rint(X / UINT8_SCALE) if dtype == np.uint8 else X.astype(dtype)
-        if dtype == np.uint8 and not (X.min() >= 0 and X.max() <= 255):  # pixel / 256, as the tutorial's file has it
-            raise ValueError("X does not hold pixel / 256, so it cannot be had as uint8")
+        if dtype == np.uint8 and not (X.min() >= 0 and X.max() <= 255):  # pixel / 256, as in the tutorial's file
+            raise ValueError("X does not hold pixel / 256, so it cannot become uint8")
     if not np.isfinite(X).all():
-        raise ValueError(f"X holds NaN, infinity or what is beyond {dtype}")
+        raise ValueError(f"X holds NaN, infinity or numbers beyond {dtype}")
     return Dataset(X.astype(dtype, copy=False), y.astype(np.int64))

@@ -1,8 +1,7 @@
-"""Pickles from strangers: NumPy arrays and containers, and nothing that could run.
+"""Untrusted pickles: NumPy arrays and containers, and nothing that could run.
 
-A pickle names functions and calls them.  Here every name but those that rebuild a NumPy array is refused,
-and those few are stood in for by the objects below, so that not even NumPy's own rebuilding code runs on what
-the file says.  https://docs.python.org/3/library/pickle.html#restricting-globals
+A pickle names functions and calls them.  Here every name is refused, except those that rebuild a NumPy array; and the
+objects below replace these few, so that not even NumPy's own code runs on what the file says.  https://docs.python.org/3/library/pickle.html#restricting-globals
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from numpy.typing import NDArray
 
 CODES = ("b1", "u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
 
-# What three sets with lists of numbers need, and no more: opcodes, or few of them if keys could be made to collide.
+# Opcodes that three sets with lists of numbers need; far fewer if the pickle has keys, which could be made to collide.
 MAX_OPCODES, MAX_OPCODES_WITH_KEYS = 2**24, 10_000
 OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
-# Bytes that state the length of an argument.
+# Bytes for the length of an argument.
 LENGTHS = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
     pickletools.TAKEN_FROM_ARGUMENT4: 4,
@@ -35,7 +34,7 @@ KEYED = {"DICT", "SETITEM", "SETITEMS", "ADDITEMS", "FROZENSET"}
 
 
 class _Name:
-    """Stands in for a name that the pickle asks for, and may only be called."""
+    """Replaces a name that the pickle asks for; it may only be called."""
 
     __slots__ = ("call",)
 
@@ -46,29 +45,29 @@ class _Name:
         return self.call(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("it changes what it may only call")
+        raise pickle.UnpicklingError("it changes an object that it may only call")
 
 
 class _DType:
-    """Stands in for a numpy.dtype: plain numbers only."""
+    """Replaces a numpy.dtype: plain numbers only."""
 
     __slots__ = ("dtype",)
 
     def __init__(self, code: Any = None, *flags: Any) -> None:
         if _text(code) not in CODES:
-            raise pickle.UnpicklingError(f"arrays of dtype {str(code)[:20]!r} are not read")
+            raise pickle.UnpicklingError(f"arrays of dtype {str(code)[:20]!r} are not supported")
         self.dtype = np.dtype(_text(code))
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) < 2 or _text(state[1]) not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError("a dtype has an unknown state")
         if any(part is not None for part in state[2:5]):
-            raise pickle.UnpicklingError("structured dtypes are not read")
+            raise pickle.UnpicklingError("structured dtypes are not supported")
         self.dtype = self.dtype.newbyteorder(_text(state[1]))  # type: ignore[arg-type]
 
 
 class _Array:
-    """Stands in for a numpy.ndarray, which is made of shape, dtype, order and bytes."""
+    """Replaces a numpy.ndarray, which has shape, dtype, order and bytes."""
 
     __slots__ = ("array",)
 
@@ -83,7 +82,7 @@ class _Array:
 
 
 def _text(found: Any) -> str | None:
-    """Text, also that of Python 2, which is read as bytes."""
+    """Return text; Python 2's comes as bytes."""
     if isinstance(found, bytes):
         return found.decode("latin-1")
     return found if isinstance(found, str) else None
@@ -101,14 +100,14 @@ def _make_array(content: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
-    # How arrays are rebuilt in protocols up to 4.
+    # This rebuilds arrays in protocols up to 4.
     if kind is not ADMITTED["numpy", "ndarray"]:
-        raise pickle.UnpicklingError("only plain arrays are read")
+        raise pickle.UnpicklingError("only plain arrays are supported")
     return _Array()
 
 
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
-    # How they are in protocol 5.
+    # This rebuilds arrays in protocol 5.
     if _text(order) not in ("C", "F"):
         raise pickle.UnpicklingError("an array is in an unknown order")
     found = _Array()
@@ -122,7 +121,7 @@ def _scalar(dtype: Any, content: Any) -> int | float:
 
 
 def _not_called(*arguments: Any) -> None:
-    raise pickle.UnpicklingError("only plain arrays are read")
+    raise pickle.UnpicklingError("only plain arrays are supported")
 
 
 ADMITTED: dict[tuple[str, str], _Name] = {
@@ -146,13 +145,13 @@ class _Unpickler(pickle.Unpickler):
         try:
             return ADMITTED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not admitted") from None
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed") from None
 
     def persistent_load(self, identifier: Any) -> Any:
         raise pickle.UnpicklingError("it refers to objects outside itself")
 
     def _encode(self, text: Any, encoding: Any) -> bytes:
-        # How Python 3 writes bytes for readers of Python 2: each of them once, so that all are shorter than the pickle.
+        # Python 3 writes bytes so for Python 2: each once, so that all of them are shorter than the pickle.
         if not isinstance(text, str) or _text(encoding) != "latin1":
             raise pickle.UnpicklingError("text in an unknown encoding")
         self.may_encode -= len(text)
@@ -162,7 +161,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _opcodes(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Names of the opcodes up to the end, each with its argument if that has a fixed size or is a line."""
+    """Yield the opcodes' names, each with its argument if that has a fixed size or is a line."""
     position = 0
     while True:
         opcode = OPCODES.get(content[position : position + 1])
@@ -186,14 +185,14 @@ def _opcodes(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Refuse what would take more memory or time than data of this length need.
+    """Refuse pickles that would take more memory or time than data of this length need.
 
-    CPython's memo is a list as long as the largest index, which a few bytes can state; pickles count it up from 0 or 1.
+    CPython's memo is a list as long as the largest index, which a few bytes can name; pickles count it up from 0 or 1.
     """
     limit = MAX_OPCODES
     for count, (name, argument) in enumerate(_opcodes(content)):
         if name in MEMO and (int(argument) if name == "PUT" else int.from_bytes(argument, "little")) > count:
-            raise pickle.UnpicklingError("it numbers its parts wildly")
+            raise pickle.UnpicklingError("it numbers its parts out of order")
         if name in KEYED:
             limit = MAX_OPCODES_WITH_KEYS
         if count > limit:
@@ -201,11 +200,11 @@ def _check_opcodes(content: bytes) -> None:
 
 
 def load_arrays(content: bytes) -> Any:
-    """Tuples, lists and dicts of arrays (and plain values) from a pickle of Python 2 or 3, of protocols 0 to 5.
+    """Return tuples, lists and dicts of arrays and plain values from a pickle of Python 2 or 3, protocols 0 to 5.
 
     Raises
     ------
-    pickle.UnpicklingError, or another exception that damaged content provokes
+    pickle.UnpicklingError, or another exception from damaged content
         If the pickle names anything else, or is damaged.
     """
     _check_opcodes(content)
@@ -213,7 +212,7 @@ def load_arrays(content: bytes) -> Any:
 
 
 class _Unwrapping:
-    """Replaces what stands in for arrays by the arrays; no more items than limit, since lists may share lists."""
+    """Puts the arrays in; handles at most limit items, because lists may share lists."""
 
     def __init__(self, limit: int) -> None:
         self.left = limit

@@ -10,14 +10,14 @@ MODES = ("FAST_RUN", "FAST_COMPILE")
 
 
 class Configuration:
-    """Settings that hold for what is made afterwards.
+    """Settings for everything that is made afterwards.
 
     Attributes
     ----------
     floatX : {"float64", "float32"}
         dtype of ``T.scalar``, ``T.vector``, ``T.matrix``, and of ``T.cast(x, "floatX")``.
     mode : {"FAST_RUN", "FAST_COMPILE"}
-        Whether `function` looks for a network that the engine can train, or runs all operation by operation.
+        Whether `function` looks for a network that the engine can train, or runs everything operation by operation.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Operations run one after the other, by NumPy and the kernels, and made ready for values of certain shapes."""
+"""Operations run in order by NumPy and the kernels, and plans of them for values of certain shapes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from fastnn.symbolic.graph import Op, Variable
 from fastnn.symbolic.ops import BroadcastTo, Dot, Elementwise, Reshape, SumTo
 from fastnn.symbolic.printing import pprint
 
-#: A plan keeps arrays for results up to this size in all; others are made anew in each call.
+#: A plan keeps arrays for results up to this total size; other arrays are new in each call.
 KEPT_BYTES = 64 * 2**20
 
-#: From so many calls on, binding arrays into operations costs less than it saves.
+#: After this many calls, binding arrays to operations costs less than it saves.
 BINDING_PAYS = 16
 
-#: BLAS starts threads for a product of about so many multiply-adds; where the second matrix has so few columns, it
-#: packs the first one, which takes longer than the product.
+#: BLAS starts threads for a product of about this many multiply-adds.  If the second matrix has at most this many
+#: columns, BLAS packs the first one, which takes longer than the product.
 THREADED_PRODUCT = 250_000
 THIN_COLUMNS = 20
 
 BY_KERNELS = Dot(by_kernels=True)
 
-#: What an operation can fail with.
+#: Errors of an operation.
 FAILURES = ValueError, IndexError, TypeError, ArithmeticError
 
 
@@ -42,15 +42,15 @@ class Instruction(NamedTuple):
     ----------
     op : Op
     compute : callable
-        What computes its result.
+        Computes its result.
     sources : tuple of int
-        Where its arguments are.
+        Places of its arguments.
     target : int
-        Where its result goes.
+        Place of its result.
     into : bool
-        Whether there is an array already that takes the result.
+        Whether an array for the result exists already.
     dying : tuple of int
-        Values that can be let go afterwards.
+        Places of values that nothing needs afterwards.
     variable : Variable
         The result.
     """
@@ -65,21 +65,21 @@ class Instruction(NamedTuple):
 
     @classmethod
     def of(cls, variable: Variable, sources: tuple[int, ...], target: int, dying: tuple[int, ...]) -> Instruction:
-        """Return what computes a variable."""
+        """Return the instruction that computes a variable."""
         assert variable.op is not None
         return cls(variable.op, compute_of(variable.op), sources, target, False, dying, variable)
 
     @property
     def can_go_into(self) -> bool:
-        """Whether the operation can put its result into an array."""
+        """Whether the operation can write its result into a given array."""
         return self.op.takes_out and self.variable.ndim > 0
 
     def can_be_bound(self, values: Sequence[Any]) -> bool:
-        """Whether all its arguments, and an array for its result, are among the values."""
+        """Whether all its arguments, and an array for its result, are known."""
         return values[self.target] is not None and all([values[source] is not None for source in self.sources])
 
     def bound(self, values: Sequence[Any]) -> list[Callable[[], Any]]:
-        """Return calls, one after the other, that compute the result, once these are known."""
+        """Return calls that compute the result in order, if `can_be_bound`."""
         return self.op.calls([values[source] for source in self.sources], values[self.target])
 
 
@@ -89,11 +89,11 @@ class Output(NamedTuple):
     Attributes
     ----------
     place : int
-        Where its value is.
+        Place of its value.
     owned : bool
-        Whether the caller may keep the value rather than a copy.
+        Whether the caller may keep the value itself rather than a copy.
     replaces : int or None
-        Place of a value from outside that nobody needs once the output is there, so that it may be overwritten.
+        Place of a given value that nobody needs after the output exists, so that it may be overwritten.
     """
 
     place: int
@@ -102,12 +102,12 @@ class Output(NamedTuple):
 
 
 def compute_of(op: Op) -> Callable[..., Any]:
-    """Return what computes an operation's result."""
+    """Return the function that computes an operation's result."""
     return op.function if isinstance(op, Elementwise) else op.compute
 
 
 def perform(instruction: Instruction, values: list[Any]) -> None:
-    """Run an operation that finds its arguments in a list and puts its result there."""
+    """Run an operation on arguments in a list, and put its result there."""
     _, compute, sources, target, into, dying, _ = instruction
     arrays = [values[i] for i in sources]
     if into:
@@ -119,7 +119,7 @@ def perform(instruction: Instruction, values: list[Any]) -> None:
 
 
 def execute(instructions: Iterable[Instruction], values: list[Any]) -> None:
-    """Run operations one after the other."""
+    """Run operations in order."""
     for instruction in instructions:
         try:
             perform(instruction, values)
@@ -139,7 +139,7 @@ def taken(values: Sequence[Any], outputs: Iterable[Output]) -> list[NDArray[Any]
 
 
 class Turns:
-    """Two arrays that take turns in being given away: one that somebody still has is left to him."""
+    """Two arrays that are returned in turn; an array that other code still holds is left to it."""
 
     _probe = (object(),)
     _unshared = sys.getrefcount(_probe[0])
@@ -148,7 +148,7 @@ class Turns:
         self._arrays = [np.empty(shape, dtype) for _ in range(2)]
 
     def next(self) -> NDArray[Any]:
-        """Return a view of one that nobody has, or of a new one."""
+        """Return a view of an array that no other code holds, or of a new one."""
         arrays = self._arrays
         arrays.reverse()
         if sys.getrefcount(arrays[0]) > self._unshared:
@@ -157,23 +157,23 @@ class Turns:
 
 
 class Plan:
-    """Operations made ready for values of certain shapes.
+    """Operations prepared for values of certain shapes.
 
-    What the shapes alone decide is computed, operations that change nothing are left out, and results go to arrays that
-    are made once.  Values from outside that are the same arrays in every call are bound into the operations.  Only one
-    thread at a time can use a plan: see `lock`.
+    What depends only on shapes is computed in advance, operations that change nothing are left out, and results go to
+    arrays that are made once.  Given values that are the same arrays in every call are bound to the operations.  Only
+    one thread at a time can use a plan: see `lock`.
 
     Parameters
     ----------
     instructions : sequence of Instruction
     values : list
-        Of all places: constants, and what the shapes alone decide; None elsewhere.
+        By place: constants, and what depends only on shapes; None elsewhere.
     shapes : dict of int to tuple
-        Of the values at all other places.
+        Shapes of the values at all other places.
     given : sequence of int
-        Where the values are that come from outside.
+        Places of the values that a call gives.
     staying : set of int
-        Those of them that are likely to be the same arrays in the next call.
+        Those of them that are probably the same arrays in the next call.
     outputs : sequence of Output
     kept : set of int
         Places of results whose arrays the caller will keep.
@@ -202,7 +202,7 @@ class Plan:
         needed = _thin_products_by_kernels(_needed(instructions, same, known, places), shapes)
         chains = _chains_of_updates(needed, shapes, self._outputs)
         last = {i for chain in chains.values() for i in chain}
-        #: Where values from outside are overwritten, with the places of all results that go there.
+        #: Places of given values that are overwritten, with the places of all results that go there.
         self._overwritten = {begin: [needed[i].target for i in chain] for begin, chain in chains.items()}
         self._last = [needed[i] for i in sorted(last)]
         self._needed = [each for i, each in enumerate(needed) if i not in last]
@@ -215,11 +215,11 @@ class Plan:
     def _rebind(self, values: Sequence[Any]) -> None:
         if self._bound is not None and self._n_calls < BINDING_PAYS:
             self._staying -= {i for i, array in self._bound.items() if values[i] is not array}
-        self._bound = None  # in case that this is interrupted
+        self._bound = None  # in case this is interrupted
         self._bind({i: values[i] for i in self._staying})
 
     def _bind(self, bound: dict[int, Any]) -> None:
-        # Makes arrays for results, and calls of operations whose arrays are all known then.
+        # Make arrays for results, and calls of the operations whose arrays are then all known.
         values = self._known.copy()
         known = {place for place, value in enumerate(values) if value is not None}
         for begin, array in bound.items():
@@ -251,7 +251,7 @@ class Plan:
         self._calls, self._turns = calls, store.turns
         bindable = all([each.can_be_bound(values) for each in self._last])
         self._updates = [call for each in self._last for call in each.bound(values)] if bindable else None
-        #: Places of values that come and go with a call.
+        #: Places of values that last for one call.
         self._passing = [place for place, value in enumerate(values) if value is None]
         self._unbound = [place for place in self._given if place not in bound]
         self._unbound_results = [
@@ -260,7 +260,7 @@ class Plan:
         self._values, self._bound, self._n_calls = values, bound, 0
 
     def __call__(self, given: Sequence[Any]) -> list[NDArray[Any]]:
-        """Return the values of the outputs, from a list with those that come from outside at their places."""
+        """Return the values of the outputs, from a list with the given values at their places."""
         if self._bound is None or any([given[i] is not array for i, array in self._bound.items()]):
             self._rebind(given)
         self._n_calls += 1
@@ -279,8 +279,8 @@ class Plan:
                     call()
                 except FAILURES as error:
                     raise _located(error, instruction, values) from None
-            # From here on nothing can fail, and no signal, such as Ctrl-C, is handled before all is done: no line of
-            # Python is run in between.
+            # From here on nothing can fail, and no signal such as Ctrl-C is handled before the end, because no line of
+            # Python runs in between.
             updates = self._updates or [call for each in self._last for call in each.bound(values)]
             deque(map(methodcaller("__call__"), updates), maxlen=0)
             return taken(values, self._outputs)
@@ -290,14 +290,14 @@ class Plan:
 
 
 class _Store:
-    """Arrays for results, used again for others when the results are no longer needed.
+    """Arrays for results, reused when a result is no longer needed.
 
     Attributes
     ----------
     arrays : dict of int to array
         By the place of the result.
     turns : dict of int to (Turns, list of int)
-        Arrays of results that the caller will keep, and all places of results that go into them.
+        Arrays of results that the caller will keep, and the places of all results that go into them.
     """
 
     def __init__(self, kept: set[int]) -> None:
@@ -308,7 +308,7 @@ class _Store:
         self._free: list[NDArray[Any]] = []
 
     def has_array(self, end: int, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-        """Return whether there is an array for the result at a place, the same for all of a chain that ends at end."""
+        """Return whether there is an array for the result at a place; a chain with this end shares one."""
         if end in self._kept:
             if end not in self.turns and self._has_room(2 * math.prod(shape) * dtype.itemsize):
                 self.turns[end] = Turns(shape, dtype), []
@@ -330,12 +330,12 @@ class _Store:
         return fits
 
     def put_back(self, ends: Iterable[int]) -> None:
-        """Take back the arrays of results, where they are from here."""
+        """Take back the arrays of results that came from here."""
         self._free += [self.arrays.pop(end) for end in set(ends) if end in self.arrays]
 
 
 def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int, ...]]) -> dict[int, int]:
-    # Places whose values are those of others, since operations change shapes alone, and to the same ones.
+    # Places whose values are those of other places: operations that only change shapes, to the same shape.
     same: dict[int, int] = {}
     for each in instructions:
         if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes.get(each.sources[0]) == shapes[each.target]:
@@ -346,7 +346,7 @@ def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int
 def _needed(
     instructions: Iterable[Instruction], same: dict[int, int], known: set[int], outputs: Iterable[int]
 ) -> list[Instruction]:
-    # Instructions on which outputs depend, reading each value at its one place.
+    # Instructions that outputs depend on, each reading a value at its one place.
     needed, found = set(outputs), []
     for instruction in reversed(list(instructions)):
         if instruction.target in needed and instruction.target not in known:
@@ -357,7 +357,7 @@ def _needed(
 
 
 def _thin_products_by_kernels(instructions: list[Instruction], shapes: dict[int, tuple[int, ...]]) -> list[Instruction]:
-    # All or none: threads that BLAS has started are busy for a while after a product, and in the kernels' way.
+    # All or none: threads of BLAS stay busy for a while after a product and slow the kernels down.
     large = {}
     for i, each in enumerate(instructions):
         if isinstance(each.op, Dot):
@@ -370,7 +370,7 @@ def _thin_products_by_kernels(instructions: list[Instruction], shapes: dict[int,
 
 
 def _last_uses(instructions: Iterable[Instruction], outputs: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:
-    # By place: the last instruction that reads a value, or a view of it; and the place whose memory a value may be.
+    # By place: the last instruction that reads a value or a view of it; and the place whose memory a value may share.
     roots: dict[int, int] = {}
     last_use: dict[int, int] = {}
     end = 0
@@ -386,8 +386,8 @@ def _last_uses(instructions: Iterable[Instruction], outputs: Iterable[int]) -> t
 def _chains_of_updates(
     instructions: Sequence[Instruction], shapes: dict[int, tuple[int, ...]], outputs: Sequence[Output]
 ) -> dict[int, list[int]]:
-    # By the place of a value from outside that can be overwritten: the instructions, by number, that make of it what
-    # replaces it.  All results go to its array, so these instructions have to come last, and must not fail.
+    # By the place of a given value that can be overwritten: the numbers of the instructions that compute its new value
+    # from it.  All results go to its array, so these instructions must come last, and must not fail.
     last_use, _ = _last_uses(instructions, [output.place for output in outputs])
     types = {each.target: (each.variable.type, shapes[each.target]) for each in instructions}
     chains = {}
@@ -403,7 +403,7 @@ def _chains_of_updates(
             place = each.target
         if place == end:
             chains[begin] = chain
-    # Whatever reads one of the results has to come last too.
+    # Instructions that read one of the results must come last too.
     n_before = len(chains) + 1
     while len(chains) < n_before:
         n_before = len(chains)
@@ -422,8 +422,8 @@ def _ends_of_chains(
     roots: dict[int, int],
     kept: set[int],
 ) -> dict[int, int]:
-    # Places of results that can go into arrays.  An operand that dies in an elementwise operation can have the same
-    # array as its result, and so on; each place leads to the last one of its chain.
+    # Places of results that can go into arrays, each with the last place of its chain.  An operand that dies in an
+    # elementwise operation can share its array with the result, and so on: that is a chain.
     types = {each.target: (each.variable.type, shapes[each.target]) for each in instructions if each.can_go_into}
     ends: dict[int, int] = {}
     for i, each in reversed(list(enumerate(instructions))):

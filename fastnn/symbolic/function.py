@@ -1,4 +1,4 @@
-"""Functions: expressions made ready to be called, with updates of shared variables."""
+"""Functions: callable expressions, with updates of shared variables."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Givens = Mapping[Variable, Any] | Iterable[Sequence[Any]] | None
 
 
 class Function:
-    """What `function` returns: call it with the inputs' values, by position or by name.
+    """The result of `function`: call it with the inputs' values, by position or by name.
 
-    It can be pickled and copied: a pickle and a deep copy have shared variables of their own, a shallow copy the same.
+    It can be pickled and copied: a pickle and a deep copy have their own shared variables, a shallow copy has the same.
 
     Attributes
     ----------
     inputs : list of Variable
     outputs : list of Variable
-        As they were given; of a dictionary, in the order of its keys.
+        As given; those of a dictionary in the order of its keys.
     updates : dict of Shared to Variable
     givens : dict of Variable to Variable
     name : str or None
@@ -85,15 +85,15 @@ class Function:
         return Function, (self.inputs, self.outputs, self.updates, self.givens, *options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the outputs' values, after the updates of the shared variables.
+        """Update the shared variables and return the outputs' values.
 
         Outputs and updates are computed from the old values; an error leaves all shared variables as they were.
-        Infinite numbers and NaN are no error.
+        Infinite numbers and NaN are not errors.
 
         Returns
         -------
         array, or a list or a dictionary of them
-            As the outputs were given to `function`; [] without any.
+            In the form of the outputs given to `function`; [] without any.
         """
         outputs, updated = self._computed(self._arguments(args, kwargs))
         for variable, value in updated.items():
@@ -108,7 +108,7 @@ class Function:
                 outputs, values = self._step(arguments)
                 return outputs, dict(zip(self._others, values, strict=True))
             except NotHere:
-                pass  # the program computes the same, or knows what is wrong
+                pass  # the program computes the same, or raises an error
         values = self._program(arguments)
         n = len(self.outputs)
         return values[:n], dict(zip(self.updates, values[n:], strict=True))
@@ -141,16 +141,16 @@ class Function:
 
     @property
     def recognised(self) -> bool:
-        """Whether a call is one of the engine."""
+        """Whether a call is one call of the engine."""
         return self._step is not None
 
     def explain(self) -> None:
-        """Print what a call does, what outputs and updates depend on, and why the engine does it or not."""
+        """Print what a call does, what outputs and updates depend on, and why the engine runs it or not."""
         print(self.explanation())
 
     def explanation(self) -> str:
         """Return what `explain` prints."""
-        # Expressions go by the names that they have now: one that was replaced is written out.
+        # Expressions have their present names: one whose name was reused is written out.
         names = names_in_use()
         names |= {variable: name for variable, name in self._names.items() if variable.op is None}
         lines = []
@@ -198,22 +198,22 @@ def function(
     Parameters
     ----------
     inputs : sequence of Variable
-        Whose values a call gives.  An expression may be one: what it is made of does not count then.
+        A call gives their values.  An expression may be one: its own inputs do not matter then.
     outputs : Variable, list or tuple of them, dict from str to them, or None
-        What a call returns: one array for a variable, a list of arrays, or a dictionary of them.
+        A call returns one array for a variable, a list of arrays, or a dictionary of them.
     mode : {"FAST_RUN", "FAST_COMPILE"} or None
-        "FAST_RUN" looks for a network that the engine can train, "FAST_COMPILE" runs all operation by operation, with
-        the same results to rounding; None takes ``config.mode``.
+        "FAST_RUN" looks for a network that the engine can train; "FAST_COMPILE" runs everything operation by operation,
+        with the same results to rounding; None takes ``config.mode``.
     updates : dict, or sequence of pairs (shared variable, new value), optional
-        What a call puts in the place of shared variables.
+        New values of shared variables after a call.
     givens : dict, or sequence of pairs (variable, value), optional
-        What stands in the place of variables, in outputs, updates, and the values of those that follow.
+        Replacements of variables in outputs, in updates, and in the values of later pairs.
     name : str, optional
     on_unused_input : {"raise", "warn", "ignore"}, default "raise"
-        What to do with an input on which nothing depends.
+        What to do with an input that nothing depends on.
     allow_input_downcast : bool or None, default None
-        Whether values of inputs may be converted to dtypes that hold less: True any, False none, None floats of
-        Python to ``config.floatX``, and numbers and lists whose values stay the same.
+        Whether inputs may be converted to narrower dtypes: True any, False none, None Python's floats to
+        ``config.floatX``, and numbers and lists whose values stay the same.
 
     Returns
     -------
@@ -257,7 +257,7 @@ def _check_inputs(inputs: Any) -> list[Variable]:
         if not isinstance(variable, Variable) or isinstance(variable, graph.Constant):
             raise TypeError(f"inputs must hold variables, not {variable!r}")
         if isinstance(variable, Shared):
-            raise TypeError(f"the shared variable {pprint(variable)} has a value of its own and can be no input")
+            raise TypeError(f"the shared variable {pprint(variable)} has its own value and cannot be an input")
         if found.count(variable) > 1:
             raise ValueError(f"the input {pprint(variable)} is listed twice")
     return found
@@ -270,7 +270,7 @@ def _with_leaves(
     givens: dict[Variable, Variable],
     stops: list[Variable],
 ) -> tuple[list[Variable], list[Variable], dict[Shared, Variable], dict[Variable, Variable]]:
-    # The same with leaves in the place of expressions that are inputs; gradients do not pass by what gets other values.
+    # The same, with leaves for expressions that are inputs; new gradients do not bypass these.
     names = names_in_use()
     leaves: dict[Variable, Variable] = {}
     for variable in inputs:
@@ -290,7 +290,7 @@ def _with_leaves(
 
 
 def _check_outputs(outputs: Any) -> tuple[list[Variable], Callable[[list[NDArray[Any]]], Any]]:
-    # The expressions, and what makes the result of a call of the list of their values.
+    # The expressions, and a function that makes a call's result from the list of their values.
     if isinstance(outputs, Variable):
         return [outputs], itemgetter(0)
     pack: Callable[[list[NDArray[Any]]], Any] = list
@@ -324,7 +324,7 @@ def _pairs(pairs: Any, what: str) -> list[tuple[Any, Any]]:
 
 
 def _converted(value: Any, wanted: Type, what: str) -> Variable:
-    # Python's numbers and lists take the dtype if they fit into it; variables and arrays if it is wider.
+    # Python's numbers and lists get the dtype if their values fit; variables and arrays if it is wider.
     if not isinstance(value, Variable):
         return graph.constant(check_array(value, wanted.dtype, wanted.ndim, what, float_downcast=True))
     if value.ndim != wanted.ndim:
@@ -387,6 +387,13 @@ def _check_leaves(
         if variable not in used:
             message = f"the input {pprint(variable)} is not used: neither outputs nor updates depend on it"
             if on_unused_input == "raise":
-                raise ValueError(f"{message}; on_unused_input='ignore' would let it be")
+                raise ValueError(f"{message}; on_unused_input='ignore' allows it")
             if on_unused_input == "warn":
                 warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _evaluated(variable: Variable, values: Mapping[Variable, Any]) -> Any:
+    return function(list(values), variable, on_unused_input="ignore")(*values.values())
+
+
+graph.operations["eval"] = _evaluated

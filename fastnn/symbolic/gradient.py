@@ -15,17 +15,17 @@ from fastnn.symbolic.stability import Forms
 
 
 class DisconnectedInputError(ValueError):
-    """A cost does not depend on what its gradient is asked for, or through indices or shapes alone."""
+    """A cost does not depend on a variable of its gradient, or only through indices or shapes."""
 
 
 @dataclass(frozen=True)
 class Gradient(Op):
-    """The first input, which is the gradient of the second by the third.
+    """Returns its first input, which is the gradient of the second by the third.
 
     Attributes
     ----------
     constants : frozenset of Variable
-        Expressions that were taken for constants on the way.
+        Expressions that were treated as constants.
     """
 
     constants: frozenset[Variable] = frozenset()
@@ -46,7 +46,7 @@ class Gradient(Op):
 
 
 def computed_from(variable: Variable) -> tuple[Variable, ...]:
-    """Return the inputs that a variable is computed from; a gradient needs not all that its cost does."""
+    """Return the inputs that a variable is computed from: for a gradient, only its expansion."""
     return variable.inputs[:1] if isinstance(variable.op, Gradient) else variable.inputs
 
 
@@ -62,23 +62,23 @@ def grad(
     ----------
     cost : scalar expression of a floating dtype
     wrt : Variable, or a list or tuple of them
-        What to differentiate by, of floating dtypes.
+        Variables to differentiate by, of floating dtypes.
     consider_constant : iterable of Variable, optional
-        Expressions that are taken for constants.
+        Expressions to treat as constants.
     disconnected_inputs : {"raise", "warn", "ignore"}, default "raise"
-        What to do where the cost does not depend on a variable: the gradient is zero with the others.
+        What to do if the cost does not depend on a variable; without an error the gradient is zero.
 
     Returns
     -------
     Variable, or a list or tuple of them like wrt
-        Each of the type of what it belongs to.  See `ops` for what stands in for a gradient where there is none.
+        Each has the type of its variable.  See `ops` for subgradients at points without a gradient.
 
     Raises
     ------
     DisconnectedInputError
-        If the cost does not depend on a variable, or depends on it through indices or shapes alone.
+        If the cost does not depend on a variable, or only through indices or shapes.
     TypeError
-        If the cost is no scalar, or it or a variable holds integers.
+        If the cost is not a scalar, or it or a variable holds integers.
     """
     several = isinstance(wrt, (list, tuple))
     variables = list(wrt) if isinstance(wrt, (list, tuple)) else [wrt]
@@ -94,7 +94,7 @@ def grad(
         raise TypeError(f"the cost must be a scalar, but {pprint(cost)} is a {cost.type}: take its mean or sum")
     constants = frozenset(consider_constant or ())
     order = sort([cost], constants)
-    # What stands in the way of one target's gradient need not stand in that of another's.
+    # A target that is an expression blocks the gradients of variables behind it, so each gets its own pass.
     leaves = [variable for variable in variables if variable.op is None]
     gradients = _backward(cost, leaves, order, constants)
     inner = {variable: _backward(cost, [variable], order, constants) for variable in variables if variable.op}
@@ -113,7 +113,7 @@ def grad(
 
 
 def taken_anew(outputs: Iterable[Variable], stops: Collection[Variable]) -> dict[Variable, Variable]:
-    """Return gradients in outputs that pass none of the stops by, which will have other values than their own."""
+    """Return new gradients for those in outputs that bypass a stop, which will get a value of its own."""
     found = {}
     for variable in sort(outputs):
         if isinstance(variable.op, Gradient):
@@ -139,7 +139,7 @@ def _backward(
         inputs = () if variable in constants else variable.inputs
         if variable in targets or any(source in reaching for source in inputs):
             reaching.add(variable)
-    # Through what overflows on the way, such as 1 / (1 + exp(-z)), at once; but what is asked for is not passed by.
+    # Pass expressions that overflow midway, such as 1 / (1 + exp(-z)), in one step, but do not bypass a target.
     forms, among = Forms(targets.union(constants, stops), for_gradient=True), set(order)
     gradients: dict[Variable, Variable] = {cost: constant(1, cost.type.dtype)}
     for variable in reversed(order):
@@ -155,7 +155,7 @@ def _backward(
 
 
 def _slopes(variable: Variable, g: Variable) -> list[Variable | None]:
-    # The gradients by a variable's inputs.  Of whatever may replace the result, only those of a softmax are made.
+    # The gradients by a variable's inputs.  Only a softmax uses its own result for them.
     op, inputs = variable.op, variable.inputs
     assert op is not None
     output = variable if isinstance(op, ops.Softmax) else Variable(variable.type, op, inputs)
@@ -163,7 +163,7 @@ def _slopes(variable: Variable, g: Variable) -> list[Variable | None]:
 
 
 def _through(form: Variable, g: Variable, leaves: Collection[Variable]) -> Iterable[tuple[Variable, Variable]]:
-    # The gradients by leaves, from that by a form that is made of them.
+    # The gradients by the leaves of a form, from the gradient by the form.
     gradients = {form: g}
     for variable in reversed(sort([form], leaves)):
         slope = gradients.get(variable)

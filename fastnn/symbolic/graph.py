@@ -1,7 +1,7 @@
-"""Variables and expressions: the graph that programs write down and everything else here reads.
+"""Variables and expressions: the graph that programs build and the other modules read.
 
-A variable is either a leaf (an input, a constant, a shared variable) or the result of an operation on others.  It knows
-its dtype and number of dimensions; its shape is known at run time alone, where NumPy's rules of broadcasting hold.
+A variable is either a leaf (an input, a constant, a shared variable) or the result of an operation on others.  It has a
+dtype and a number of dimensions; its shape is known only at run time, where NumPy's rules of broadcasting hold.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from numpy.typing import NDArray
 from fastnn._validation import check_array
 from fastnn.symbolic.configuration import config
 
-#: Texts of expressions, each with how tightly it holds together.
+#: Texts of expressions, each with its precedence.
 Parts: TypeAlias = "list[tuple[str, int]]"
 
-#: Of Python's integers, the first that holds one.
+#: A Python integer gets the first of these that holds it.
 INTEGERS = (np.int8, np.int16, np.int32, np.int64, np.uint64)
+
+#: What the operators and methods of `Variable` call, by name.  `ops` and `function` import this module and fill it in.
+operations: dict[str, Callable[..., Variable]] = {}
 
 RANKS = ("scalar", "vector", "matrix", "tensor3", "tensor4")
 
 
 class Type(NamedTuple):
-    """dtype and number of dimensions of a variable; calling it makes an input of this type."""
+    """dtype and number of dimensions of a variable; a call makes an input of this type."""
 
     dtype: np.dtype[Any]
     ndim: int
@@ -44,18 +47,18 @@ class Type(NamedTuple):
 
 
 class Op:
-    """An operation; two that are equal, on the same inputs, give the same result.
+    """An operation; equal operations on the same inputs give the same result.
 
     Attributes
     ----------
     views : bool
         Whether the result may share memory with the first input.
     takes_out : bool
-        Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype to put it into.
+        Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype, for the result.
     overwrites : slice
-        Those of the inputs that ``out`` may be.
+        The inputs that ``out`` may be.
     connects : slice
-        Those of the inputs that the result's value depends on in a way that has a gradient, though it may be 0.
+        The inputs by which the result has a gradient, even if it is 0.
     """
 
     views = False
@@ -68,23 +71,23 @@ class Op:
         raise NotImplementedError
 
     def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> list[Callable[[], Any]]:
-        """Return calls, one after the other, that put the result for what is then in the arrays into one."""
+        """Return calls that, in order, compute the result from the arrays and write it into out."""
         return [partial(self.compute, *arrays, out=out)]  # type: ignore[call-arg]  # some have it: takes_out
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
-        """Return the gradients by the inputs, of the inputs' types, from that by the output; None: there is none."""
+        """Return the gradients by the inputs, of their types, from that by the output g; None if there is none."""
         raise NotImplementedError
 
     def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
-        """Return those of the inputs whose values, not their shapes alone, decide the result's shape."""
+        """Return the inputs whose values, not only their shapes, decide the result's shape."""
         return ()
 
     def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
-        """Return variables behind the result whose shapes, broadcast, surely make its own, None if there are none."""
+        """Return variables whose shapes, broadcast, certainly make the result's, or None."""
         return None
 
     def text(self, inputs: Parts) -> tuple[str, int]:
-        """Return how the expression reads, and how tightly its parts hold together, from the same of its inputs."""
+        """Return the text of the expression and its precedence, from those of its inputs."""
         raise NotImplementedError
 
 
@@ -106,7 +109,7 @@ class Variable:
 
     __array_ufunc__ = None  # NumPy's arrays leave operators with a variable to the variable
 
-    #: What is not copied and not pickled.
+    #: Attributes that are not copied and not pickled.
     _passing: frozenset[str] = frozenset(["number"])
 
     def __init__(
@@ -123,12 +126,12 @@ class Variable:
 
     @property
     def shapes(self) -> frozenset[Variable]:
-        """Variables whose shapes, broadcast, make this one's; expressions with the same ones have the same shape."""
+        """Variables whose shapes, broadcast, make this one's; equal sets mean equal shapes."""
         return frozenset([self]) if self._shapes is None else self._shapes
 
     @property
     def like(self) -> Variable:
-        """The simplest expression inside this one that surely has its shape."""
+        """The simplest expression inside this one that certainly has its shape."""
         return next(iter(self.shapes)) if len(self.shapes) == 1 else self
 
     @property
@@ -159,145 +162,144 @@ class Variable:
         raise TypeError("an expression has no length before it is computed: use x.shape[0]")
 
     def __iter__(self) -> NoReturn:
-        raise TypeError("an expression cannot be gone through before it is computed")
+        raise TypeError("an expression cannot be iterated over before it is computed")
 
     def __add__(self, other: Operand) -> Variable:
-        return ops.add(self, other)
+        return operations["add"](self, other)
 
     def __radd__(self, other: Operand) -> Variable:
-        return ops.add(other, self)
+        return operations["add"](other, self)
 
     def __sub__(self, other: Operand) -> Variable:
-        return ops.sub(self, other)
+        return operations["sub"](self, other)
 
     def __rsub__(self, other: Operand) -> Variable:
-        return ops.sub(other, self)
+        return operations["sub"](other, self)
 
     def __mul__(self, other: Operand) -> Variable:
-        return ops.mul(self, other)
+        return operations["mul"](self, other)
 
     def __rmul__(self, other: Operand) -> Variable:
-        return ops.mul(other, self)
+        return operations["mul"](other, self)
 
     def __truediv__(self, other: Operand) -> Variable:
-        return ops.true_div(self, other)
+        return operations["true_div"](self, other)
 
     def __rtruediv__(self, other: Operand) -> Variable:
-        return ops.true_div(other, self)
+        return operations["true_div"](other, self)
 
     def __floordiv__(self, other: Operand) -> Variable:
-        return ops.int_div(self, other)
+        return operations["int_div"](self, other)
 
     def __rfloordiv__(self, other: Operand) -> Variable:
-        return ops.int_div(other, self)
+        return operations["int_div"](other, self)
 
     def __mod__(self, other: Operand) -> Variable:
-        return ops.mod(self, other)
+        return operations["mod"](self, other)
 
     def __rmod__(self, other: Operand) -> Variable:
-        return ops.mod(other, self)
+        return operations["mod"](other, self)
 
     def __pow__(self, other: Operand) -> Variable:
-        return ops.power(self, other)
+        return operations["power"](self, other)
 
     def __rpow__(self, other: Operand) -> Variable:
-        return ops.power(other, self)
+        return operations["power"](other, self)
 
     def __matmul__(self, other: Operand) -> Variable:
-        return ops.dot(self, other)
+        return operations["dot"](self, other)
 
     def __rmatmul__(self, other: Operand) -> Variable:
-        return ops.dot(other, self)
+        return operations["dot"](other, self)
 
     def __neg__(self) -> Variable:
-        return ops.neg(self)
+        return operations["neg"](self)
 
     def __pos__(self) -> Variable:
         return self
 
     def __abs__(self) -> Variable:
-        return ops.abs_(self)
+        return operations["abs"](self)
 
     def __lt__(self, other: Operand) -> Variable:
-        return ops.lt(self, other)
+        return operations["lt"](self, other)
 
     def __le__(self, other: Operand) -> Variable:
-        return ops.le(self, other)
+        return operations["le"](self, other)
 
     def __gt__(self, other: Operand) -> Variable:
-        return ops.gt(self, other)
+        return operations["gt"](self, other)
 
     def __ge__(self, other: Operand) -> Variable:
-        return ops.ge(self, other)
+        return operations["ge"](self, other)
 
     def __getitem__(self, items: Any) -> Variable:
-        return ops.index(self, items)
+        return operations["index"](self, items)
 
     @property
     def shape(self) -> Variable:
         """The shape, an int64 vector."""
-        return ops.shape(self)
+        return operations["shape"](self)
 
     @property
     def size(self) -> Variable:
         """The number of elements, an int64 scalar."""
-        return ops.count(self)
+        return operations["count"](self)
 
     @property
     def T(self) -> Variable:
         """The axes in reverse order."""
-        return ops.dimshuffle(self, tuple(reversed(range(self.ndim))))
+        return operations["dimshuffle"](self, tuple(reversed(range(self.ndim))))
 
     def dimshuffle(self, *pattern: Any) -> Variable:
-        """Rearrange axes: numbers of axes in their new order, "x" for a new one of length 1."""
-        return ops.dimshuffle(self, tuple(pattern[0] if len(pattern) == 1 and np.iterable(pattern[0]) else pattern))
+        """Rearrange axes: numbers of axes in their new order, "x" for a new axis of length 1."""
+        return operations["dimshuffle"](
+            self, tuple(pattern[0] if len(pattern) == 1 and np.iterable(pattern[0]) else pattern)
+        )
 
     def reshape(self, *shape: Any, ndim: int | None = None) -> Variable:
-        """Give the elements another shape, of numbers and integer scalars, one of them -1 at most."""
-        return ops.reshape(self, shape[0] if len(shape) == 1 else shape, ndim)
+        """Give the elements another shape, of numbers and integer scalars, at most one of them -1."""
+        return operations["reshape"](self, shape[0] if len(shape) == 1 else shape, ndim)
 
     def flatten(self, ndim: int = 1) -> Variable:
-        """Join the axes from number ndim on to one."""
-        return ops.flatten(self, ndim)
+        """Join the last axes to one, so that ndim are left."""
+        return operations["flatten"](self, ndim)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Sum along axes, or of everything."""
-        return ops.sum_(self, axis, keepdims)
+        return operations["sum"](self, axis, keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Mean along axes, or of everything."""
-        return ops.mean(self, axis, keepdims)
+        return operations["mean"](self, axis, keepdims)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Maximum along axes, or of everything."""
-        return ops.max_(self, axis, keepdims)
+        return operations["max"](self, axis, keepdims)
 
     def min(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Minimum along axes, or of everything."""
-        return ops.min_(self, axis, keepdims)
+        return operations["min"](self, axis, keepdims)
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Variable:
-        """Where the maximum is; of several equal ones the first."""
-        return ops.argmax(self, axis, keepdims)
+        """Index of the maximum; the first of several equal ones."""
+        return operations["argmax"](self, axis, keepdims)
 
     def dot(self, other: Operand) -> Variable:
         """Product of matrices and vectors."""
-        return ops.dot(self, other)
+        return operations["dot"](self, other)
 
     def clip(self, low: Operand, high: Operand) -> Variable:
-        """Limit to between low and high."""
-        return ops.clip(self, low, high)
+        """Limit to the range from low to high."""
+        return operations["clip"](self, low, high)
 
     def astype(self, dtype: Any) -> Variable:
         """Convert to another dtype."""
-        return ops.cast(self, dtype)
+        return operations["cast"](self, dtype)
 
     def eval(self, values: dict[Variable, Any] | None = None) -> Any:
         """Compute the value, given those of the inputs."""
-        from fastnn.symbolic.function import function
-
-        values = values or {}
-        return function(list(values), self, on_unused_input="ignore")(*values.values())
+        return operations["eval"](self, values or {})
 
 
 class Constant(Variable):
@@ -322,7 +324,7 @@ class Shared(Variable):
     value : array
     name : str or None
     exposed : bool
-        Whether somebody else has the array, and may write into it.
+        Whether other code has the array, and may write into it.
 
     Attributes
     ----------
@@ -332,9 +334,9 @@ class Shared(Variable):
     is_parameter : bool
         Whether a gradient by it was taken.
     trained : int
-        When a function that moves it along a gradient was last called, counted as `now` does; 0: never.
+        When a function that trains it was last called, as `now` counts; 0: never.
     home : object
-        The network, if any, whose parameters it and others are; see `lowering`.
+        The network, if any, that it and others are the parameters of; see `lowering`.
     """
 
     _passing = frozenset(["number", "home", "_prepared"])
@@ -353,7 +355,7 @@ class Shared(Variable):
         self.home, self._prepared = None, {}
 
     def __copy__(self) -> Shared:
-        # In Theano a copy has the same value, also after either is changed.
+        # In Theano a copy shares the value, also after a change of either.
         return self
 
     def put(self, array: NDArray[Any], exposed: bool = False) -> None:
@@ -363,7 +365,7 @@ class Shared(Variable):
         self._prepared.clear()
 
     def changed(self) -> None:
-        """Forget what was made of the value before it changed in place."""
+        """Forget what was prepared from the value before it changed in place."""
         self._prepared.clear()
 
     def get_value(self, borrow: bool = False, return_internal_type: bool = False) -> NDArray[Any]:
@@ -372,8 +374,8 @@ class Shared(Variable):
         Parameters
         ----------
         borrow : bool, default False
-            Whether the array itself may be returned rather than a copy.  Writing into it changes the value.  Functions
-            may update it in place or put another in its stead.
+            Whether to return the array itself rather than a copy.  Writing into it changes the value.  Functions may
+            update it in place or replace it.
         return_internal_type : bool
             Ignored: arrays are the internal type.
         """
@@ -391,15 +393,15 @@ class Shared(Variable):
         ----------
         new_value : array_like
         borrow : bool, default False
-            Whether an array of the right dtype may be kept as it is, rather than copied.
+            Whether to keep an array of the right dtype itself rather than a copy.
         """
         array = check_array(new_value, self.type.dtype, self.ndim, f"the new value of {self!r}")
         self.put(array if borrow else array.copy(), exposed=borrow)
 
     def prepared(self, key: Any, prepare: Callable[[NDArray[Any]], Any]) -> Any:
-        """Return what a function makes of the value, kept under a key until the value changes.
+        """Return what a function makes of the value, and keep it under a key until the value changes.
 
-        Where somebody else has the array it may change unseen, so nothing is kept.
+        If other code has the array, it may change unnoticed, so nothing is kept.
         """
         if self.exposed:
             return prepare(self.array)
@@ -409,7 +411,7 @@ class Shared(Variable):
 
 
 class _Behind:
-    """All that an expression depends on, each after its inputs, so that a pickle of it is not nested deeply."""
+    """Everything that an expression depends on, each after its inputs, so that its pickle is not nested deeply."""
 
     def __init__(self, variable: Variable) -> None:
         self._variable = variable
@@ -425,10 +427,10 @@ class _Behind:
             _listing.under_way = False
 
 
-#: Whether what variables depend on is being listed, so that they need not do it again.
+#: Whether a `_Behind` is being listed; its variables need none of their own then.
 _listing = threading.local()
 
-#: Of how many variables the shapes are remembered that make an expression's.
+#: The largest number of variables in `Variable.shapes`.
 MOST_SHAPES = 4
 
 V = TypeVar("V", bound=Variable)
@@ -437,12 +439,12 @@ Operand: TypeAlias = "Variable | NDArray[Any] | np.generic | float | list[Any] |
 
 _numbers = itertools.count(1)
 
-#: Variables made by programs that so far belong to no expression and no function.
+#: Variables of programs that belong to no expression and no function yet.
 unused: weakref.WeakSet[Variable] = weakref.WeakSet()
 
 
 def now() -> int:
-    """Return a number between those of the variables made before and after."""
+    """Return a number between those of the variables made before and after this call."""
     return next(_numbers)
 
 
@@ -464,7 +466,7 @@ def shared(value: Any, name: str | None = None, borrow: bool = False) -> Shared:
     value : array_like of real numbers
     name : str or None
     borrow : bool, default False
-        Whether an array may be kept as it is, rather than copied.
+        Whether to keep an array itself rather than a copy.
     """
     if isinstance(value, Variable):
         raise TypeError("shared takes a value, not an expression: compute it first, with .eval()")
@@ -477,8 +479,8 @@ def shared(value: Any, name: str | None = None, borrow: bool = False) -> Shared:
 def constant(value: Any, dtype: Any = None) -> Constant:
     """Return a constant with a copy of the value, which must hold numbers or booleans.
 
-    Without a dtype, an integer of Python's has the least of int8, int16, int32 and int64 that holds it.  A float of
-    Python's has ``config.floatX`` if this is float32; otherwise float32 if that holds it exactly, or else float64.
+    Without a dtype, a Python integer gets the least of int8, int16, int32 and int64 that holds it.  A Python float gets
+    ``config.floatX`` if that is float32; otherwise float32 if that holds it exactly, or else float64.
     """
     with np.errstate(all="ignore"):  # a float may be infinite as a float32
         array = np.array(value, _dtype_of_number(value) if dtype is None else dtype)
@@ -488,7 +490,7 @@ def constant(value: Any, dtype: Any = None) -> Constant:
 
 
 def _dtype_of_number(value: Any) -> type[np.generic] | str | None:
-    if isinstance(value, np.generic):  # some are numbers of Python's, too
+    if isinstance(value, np.generic):  # some of these are Python numbers too
         return None
     if isinstance(value, int):
         return next((dtype for dtype in INTEGERS if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max), None)
@@ -501,7 +503,7 @@ def _dtype_of_number(value: Any) -> type[np.generic] | str | None:
 
 
 def as_variable(value: Any) -> Variable:
-    """Return a variable as it is, anything else as a constant."""
+    """Return a variable itself, and any other value as a constant."""
     return value if isinstance(value, Variable) else constant(value)
 
 
@@ -510,15 +512,15 @@ def sort(
     stops: Collection[Variable] = (),
     sources: Callable[[Variable], Iterable[Variable]] = lambda variable: variable.inputs,
 ) -> list[Variable]:
-    """Return all variables that the outputs depend on, themselves included, each after its inputs.
+    """Return all variables that the outputs depend on, and these themselves, each after its inputs.
 
     Parameters
     ----------
     outputs : iterable of Variable
     stops : collection of Variable
-        Taken for leaves.
+        Treated as leaves.
     sources : callable
-        What a variable depends on; its inputs, if this is not given.
+        Returns what a variable depends on; its inputs by default.
     """
     order: list[Variable] = []
     seen: set[Variable] = set()
@@ -536,7 +538,7 @@ def sort(
 
 
 def replaced(outputs: Iterable[Variable], replacements: Mapping[Variable, Variable]) -> list[Variable]:
-    """Return expressions with other variables in the place of some; nothing is replaced in what is put there."""
+    """Return expressions with some variables replaced; the replacements themselves stay as they are."""
     wanted = list(outputs)
     done = dict(replacements)
     for variable in sort(wanted, done):
@@ -548,9 +550,6 @@ def replaced(outputs: Iterable[Variable], replacements: Mapping[Variable, Variab
 
 
 def shared_in(*outputs: Variable) -> list[Shared]:
-    """Return the shared variables that outputs depend on, in the order in which they were made."""
+    """Return the shared variables that outputs depend on, in the order of their creation."""
     found = [variable for variable in sort(outputs) if isinstance(variable, Shared)]
     return sorted(found, key=lambda variable: variable.number)
-
-
-from fastnn.symbolic import ops  # noqa: E402  the operators need them, and they the variables

@@ -1,4 +1,4 @@
-"""Kernels that overwrite an array, as functions that return one."""
+"""Functions made of kernels that overwrite an array."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class InPlace:
     Parameters
     ----------
     kernel : callable
-        Overwrites its last argument and reads the others, all of them C-contiguous matrices of the same float dtype.
+        Overwrites its last argument and reads the others, all of them C-contiguous matrices of one float dtype.
     """
 
     def __init__(self, kernel: Callable[..., None]) -> None:
         self._kernel = kernel
 
     def __call__(self, *arrays: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return the result, in ``out`` if that is given."""
+        """Return the result, in ``out`` if given."""
         x = np.asarray(arrays[-1])
         if x.dtype not in KERNEL_DTYPES:
             result = self(*(np.asarray(array, np.float32) for array in arrays)).astype(x.dtype)
@@ -38,7 +38,7 @@ class InPlace:
         return out
 
     def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> list[Callable[[], Any]]:
-        """Return calls, one after the other, that put the result for what is then in the arrays into one."""
+        """Return calls that, in order, compute the result from the arrays and write it into out."""
         *read, x = arrays
         fitting = out.dtype in KERNEL_DTYPES and all(
             a.flags.c_contiguous and a.flags.aligned and a.dtype == out.dtype for a in (*read, out)

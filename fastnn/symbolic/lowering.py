@@ -1,7 +1,7 @@
 """A recognised network's training step as a call of the engine.
 
-The parameters' values move into one vector, that of a `fastnn.Network`, and the shared variables hold views of it,
-which the engine updates in place.  Rows in shared variables are made ready once and kept with the variable.
+The parameters' values move into the vector of a `fastnn.Network`, and the shared variables get views of it, which the
+engine updates in place.  Rows in shared variables are prepared once and kept with the variable.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FLOATING = ("float32", "float64")
 
 
 class NotHere(Exception):
-    """A call whose values the engine does not take; nothing has been changed."""
+    """The engine does not take the values of a call; nothing has changed."""
 
 
 class Classes(NamedTuple):
-    """Classes as the engine takes them, and the least and the largest, of them or of more."""
+    """Classes for the engine, and bounds of them."""
 
     y: NDArray[np.intp]
     least: int
@@ -48,9 +48,9 @@ class Source:
     ----------
     shared : Shared
     dtypes : tuple of dtype
-        To which it is converted, one after the other.
+        Conversions, in order.
     bounds : tuple
-        Begin and end of the rows, each int, None, or a scalar expression.
+        Begin and end of the rows: int, None or a scalar expression.
     """
 
     shared: Shared
@@ -70,7 +70,7 @@ class Source:
 
 
 def source_of(variable: Variable) -> Source | None:
-    """Return where an expression's rows come from, if it is a shared variable, converted or sliced by rows."""
+    """Return the source of an expression's rows if it is a shared variable, converted or sliced by rows."""
     dtypes: list[np.dtype[Any]] = []
     bounds: tuple[Any, Any] = (None, None)
     while not isinstance(variable, Shared):
@@ -92,7 +92,7 @@ def source_of(variable: Variable) -> Source | None:
 
 
 class EngineStep:
-    """What a function does that trains a recognised network.
+    """The training step of a recognised network.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ class EngineStep:
     inputs : sequence of Variable
         Of the function.
     outputs, updates : sequence of Variable
-        Simplified, with what is given in place; those of updates that are not the network's parameters.
+        Simplified, after the replacements; only updates of other variables than the network's parameters.
     simplify : Simplifier
-        By which they were.
+        What simplified them.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class EngineStep:
             wanted.append(variable)
             return len(wanted) - 1
 
-        # Where the values stand that the other program computes first.
+        # Places of the values that the other program computes first.
         self._rows_at = None if self.rows else place(rows)
         self._classes_at = None if self.classes else place(classes)
         self._bounds_at = {
@@ -147,7 +147,7 @@ class EngineStep:
         Raises
         ------
         NotHere
-            If the engine does not take the values; nothing has been changed then.
+            If the engine does not take the values; nothing has changed then.
         """
         self._check_slopes()
         values = self._program(arguments)
@@ -173,7 +173,7 @@ class EngineStep:
         return outputs, [values[i] for i in self._updates_at]
 
     def explanation(self, names: dict[Variable, str]) -> list[str]:
-        """Return lines that say what was recognised."""
+        """Return lines that describe the network."""
         network = self.network
         widths = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
         layers = " and ".join(f"dot(., {leaf_name(W, names)}) + {leaf_name(b, names)}" for W, b in network.layers)
@@ -198,8 +198,8 @@ class EngineStep:
         return lines
 
     def _check_slopes(self) -> None:
-        # Theano's relu has the slope 1/2 at exactly 0, where the engine's has 0.  That is where units start from biases
-        # of 0, on rows of zeros, and stays so for units without any weights.
+        # Theano's relu has the slope 1/2 at exactly 0, the engine's 0.  Units with biases of 0 start there on rows of
+        # zeros, and units without any weights stay there.
         starts, self._starts = self._starts, False
         for (W, b), smooth in zip(self.network.layers, self.network.smooth, strict=False):
             zeros = b.array == 0 if smooth and W.array.shape[1:] == b.array.shape else np.zeros(0, bool)
@@ -207,7 +207,7 @@ class EngineStep:
                 raise NotHere("the inputs of rectifiers may be 0")
 
     def _adopted(self) -> GradientSteps:
-        # The parameters' values in the network's vector, and the shared variables with views of it.
+        # Move the parameters' values into the network's vector, and give the shared variables views of it.
         network, variables = self.network, self.network.parameters
         if self._steps is None or any(
             variable.array.shape != view.shape for variable, view in zip(variables, self._views, strict=True)
@@ -241,7 +241,7 @@ class EngineStep:
             value = np.require(values[self._rows_at], requirements=["C", "A"])
             return value, 0, len(value)
 
-        # The engine converts floats to its own dtype itself, block by block.
+        # The engine converts floats to its dtype itself, as it goes.
         stored = source.shared.type.dtype.name
         as_stored = stored in FLOATING and all(each == dtype for each in source.dtypes)
 
@@ -282,6 +282,6 @@ class EngineStep:
 
 def _as_classes(array: NDArray[Any]) -> Classes:
     if array.dtype.kind not in "iu":
-        raise NotHere("the classes are no integers")
+        raise NotHere("the classes are not integers")
     y = np.ascontiguousarray(array, np.intp)
     return Classes(y, int(y.min(initial=0)), int(y.max(initial=0)))

@@ -1,4 +1,4 @@
-"""What networks are made of: ``T.nnet``."""
+"""Functions for networks: ``T.nnet``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["binary_crossentropy", "categorical_crossentropy", "relu", "sigmoid",
 
 
 def relu(x: Operand, alpha: Operand = 0) -> Variable:
-    """Rectifier: x where it is above 0, else alpha * x; at 0 the slope is half way between."""
+    """Rectifier: x above 0, else alpha * x; at 0 the slope is half way between."""
     if not isinstance(alpha, Variable) and np.ndim(alpha) == 0 and alpha == 0:
         return ops.relu(x)
     slope = as_variable(alpha)

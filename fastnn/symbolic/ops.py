@@ -1,14 +1,13 @@
-"""The operations: what each computes with NumPy, its gradient, its dtype, and how it reads.
+"""The operations: what each computes with NumPy, its gradient, its dtype and its text.
 
-dtypes are Theano's: those of Python's numbers depend on their values, see `graph.constant`, and the result has the
-dtype that holds all values of the inputs'; functions of integers are float32 for those of up to 16 bits, else float64,
-and a quotient of integers is ``config.floatX``.  Where the inputs of an operation differ, they are cast before it, so
-that gradients come back in each input's own dtype.
+dtypes are Theano's.  Those of Python's numbers depend on their values, see `graph.constant`.  A result has the dtype
+that holds all values of the inputs' dtypes; functions of integers are float32 for up to 16 bits, else float64, and a
+quotient of integers is ``config.floatX``.  Inputs of different dtypes are cast first, so that each gradient has its
+input's dtype.
 
-Subgradients, where there is no gradient, are Theano's: abs has 0 at 0 and relu a half; of two equal arguments of
-maximum or minimum the first takes it; equal extremes of a reduction each take the whole; clip passes it on at both
-limits; sgn, comparisons, floor division and casts to integers have 0.  Through shapes, indices and argmax there is
-none.
+Subgradients are Theano's too: abs has 0 at 0, relu 1/2; of two equal arguments of maximum or minimum the first gets
+the gradient; equal extremes of a reduction each get all of it; clip passes it at both limits; sgn, comparisons, floor
+division and casts to integers have 0.  Shapes, indices and argmax have no gradient.
 """
 
 from __future__ import annotations
@@ -39,31 +38,32 @@ from fastnn.symbolic.graph import (
     apply,
     as_variable,
     constant,
+    operations,
 )
 from fastnn.symbolic.inplace import KERNEL_DTYPES, InPlace
 
 Gradients: TypeAlias = "list[Variable | None]"
 Calls: TypeAlias = list[Callable[[], Any]]
 
-# How tightly the parts of a text hold together.
+# Precedence of texts.
 COMPARISON, SUM, PRODUCT, SIGN, POWER, ATOM = range(6)
 
 INDEX = np.dtype(np.int64)
 
-#: Constants of more elements than this are converted by an operation, as it is not known how often they will be.
+#: Constants with more elements than this are converted by an operation, only when needed.
 LARGEST_CONVERTED = 10_000
 
-#: A kernel reads its first arrays again after it has begun to write.
+#: A kernel reads its first arrays again after it begins to write.
 KERNEL_OVERWRITES = slice(-1, None)
 
 
 def bracketed(part: tuple[str, int], level: int) -> str:
-    """Return a part of a text, in brackets unless it holds together at least so tightly."""
+    """Return a part of a text, in brackets if its precedence is below level."""
     return part[0] if part[1] >= level else f"({part[0]})"
 
 
 def call(name: str, *arguments: str) -> tuple[str, int]:
-    """Return the text of a function's call."""
+    """Return the text of a function call."""
     return f"{name}({', '.join(arguments)})", ATOM
 
 
@@ -80,14 +80,14 @@ class Elementwise(Op):
     function : callable
         Takes arrays, and ``out``.
     kind : {"same", "square", "whole", "signed", "power", "float", "quotient", "bool"}
-        What dtype the result has: that of the inputs (three kinds, as NumPy's square and whole quotient of bool are
-        int8); the same, but these must not be bool; the same, but int8 for bool; a floating one; the same, but
-        ``config.floatX`` for integers; bool.
+        dtype of the result: the inputs' (three kinds, because NumPy's square and floor division of bool are int8); the
+        same, but bool is refused; the same, but int8 for bool; a floating one; the same, but ``config.floatX`` for
+        integers; bool.
     slopes : callable or None
         From inputs, output and the output's gradient to the inputs' gradients, before these are summed to the
-        inputs' shapes; None where there are none.
+        inputs' shapes; None if there are none.
     symbol, level
-        Text between two inputs, and how tightly it holds together.
+        Text between two inputs, and its precedence.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Elementwise(Op):
         return KERNEL_OVERWRITES if isinstance(self.function, InPlace) else slice(None)
 
     def __reduce__(self) -> str:
-        # Each stands in this module, and is compared by identity.
+        # Each is a global of this module, and is compared by identity.
         return next(name for name, value in globals().items() if value is self)
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
@@ -127,7 +127,7 @@ class Elementwise(Op):
         for slope, source in zip(self.slopes(*inputs, output, g), inputs, strict=True):
             if slope is not None:
                 slope = condition(slope)
-                # It has the output's shape, as its gradient has.
+                # It has the output's shape.
                 slope = slope if source.shapes == output.shapes else sum_to(slope, source)
                 slope = cast(slope, source.type.dtype)
             found.append(slope)
@@ -142,7 +142,7 @@ class Elementwise(Op):
         return f"{bracketed(inputs[0], left)} {self.symbol} {bracketed(inputs[1], right)}", self.level
 
     def __call__(self, *values: Operand) -> Variable:
-        """Return the expression; inputs are brought to a common dtype."""
+        """Return the expression, with inputs cast to a common dtype."""
         variables = [as_variable(value) for value in values]
         inputs = promoted(*variables)
         dtype = inputs[0].type.dtype
@@ -163,14 +163,14 @@ class Elementwise(Op):
         return self.on(*(cast(source, dtype) for source in inputs))
 
     def on(self, *inputs: Variable) -> Variable:
-        """Return the expression on inputs whose dtypes are as they should be."""
+        """Return the expression on inputs of the right dtypes."""
         dtype = np.dtype(bool) if self.kind == "bool" else inputs[-1].type.dtype
         return apply(self, Type(dtype, max(source.ndim for source in inputs)), *inputs)
 
 
 def _split(g: Variable) -> tuple[Callable[[Variable], Variable], Variable]:
-    # A gradient that is 0 where some condition does not hold: what makes it so of another, and the gradient before.
-    # So a slope may be infinite where the condition does not hold.
+    # Of a gradient that is 0 unless a condition holds: a function that makes another one 0 likewise, and the gradient
+    # without the condition.  So a slope may be infinite where the condition does not hold.
     if g.op is _choose:
         condition, x, y = g.inputs
         if _is_zero(y):
@@ -192,7 +192,7 @@ def promoted(*values: Operand) -> tuple[Variable, ...]:
 
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the floating dtype in which functions of integers of a dtype are computed."""
+    """Return the floating dtype for functions of integers of a dtype."""
     return dtype if dtype.kind == "f" else np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
 
 
@@ -208,7 +208,7 @@ def _switch(condition: Any, x: Any, y: Any, out: NDArray[Any] | None = None) -> 
 
 
 def _limited(x: Any, low: Any, high: Any, out: NDArray[Any] | None = None) -> Any:
-    # Where low is above high, low comes first.
+    # If low is above high, low comes first.
     if np.all(low <= high):
         return np.clip(x, low, high, out=out)
     found = np.where(x < low, low, np.where(x > high, high, x))
@@ -234,7 +234,7 @@ def _power_slopes(x: Variable, y: Variable, z: Variable, g: Variable) -> Gradien
     if isinstance(y, Constant) and y.ndim == 0:
         by_x = g * y * x ** constant(y.value - 1, y.type.dtype) if y.value != 0 else zeros_like(g)
         return [by_x, None]
-    # The limit where a power's own formula has 0 * infinity.
+    # The limit, where the formula has 0 * infinity.
     by_x = switch(eq(y, 0), 0, y * x ** (y - 1))
     return [g * by_x, switch(eq(x, 0), 0, g * z * log(x))]
 
@@ -315,7 +315,7 @@ _choose = Elementwise("switch", _switch, lambda c, x, y, z, g: [None, switch(c, 
 
 
 def clip(x: Operand, low: Operand, high: Operand) -> Variable:
-    """Limit x to between low and high, in the dtype of all three."""
+    """Limit x to the range from low to high, in the common dtype of the three."""
     return _clip(x, low, high)
 
 
@@ -344,7 +344,7 @@ class Cast(Op):
 
 
 def cast(x: Operand, dtype: DTypeLike | None) -> Variable:
-    """Convert x to a dtype; "floatX" is that of the configuration."""
+    """Convert x to a dtype; "floatX" means that of the configuration."""
     variable = as_variable(x)
     wanted = np.dtype(config.floatX if dtype == "floatX" else dtype)
     if wanted.kind not in "biuf":
@@ -410,7 +410,7 @@ def count(x: Operand, axes: Sequence[int] | None = None) -> Variable:
 
 @dataclass(frozen=True)
 class BroadcastTo(Op):
-    """The first input in the shape that the second holds, as `numpy.broadcast_to` makes it."""
+    """The first input broadcast to the shape in the second, as by `numpy.broadcast_to`."""
 
     views = True
     connects = slice(1)
@@ -451,7 +451,7 @@ def zeros_like(x: Operand, dtype: DTypeLike | None = None) -> Variable:
 
 @dataclass(frozen=True)
 class SumTo(Op):
-    """The first input summed along the axes by which it was broadcast from the shape that the second holds."""
+    """The first input summed along the axes along which it was broadcast from the shape in the second."""
 
     views = True
     connects = slice(1)
@@ -478,7 +478,7 @@ class SumTo(Op):
 
 
 def sum_to(x: Variable, like: Variable) -> Variable:
-    """Return x summed to the shape of another variable, from which it was broadcast, if it may have been."""
+    """Return x summed to the shape of another variable, if it may have been broadcast from that."""
     if x.ndim == like.ndim == 0 or x.shapes == like.shapes:
         return x
     return apply(SumTo(), Type(x.type.dtype, like.ndim), x, shape(like))
@@ -486,7 +486,7 @@ def sum_to(x: Variable, like: Variable) -> Variable:
 
 @dataclass(frozen=True)
 class Dimshuffle(Op):
-    """Axes in another order; "x" is a new one, and one that is left out must have length 1."""
+    """Axes in another order; "x" is a new one, and an axis left out must have length 1."""
 
     pattern: tuple[int | str, ...]
 
@@ -550,7 +550,7 @@ class Stack(Op):
 
 @dataclass(frozen=True)
 class Reshape(Op):
-    """The first input in the shape that the second holds, with one -1 at most."""
+    """The first input in the shape in the second, with at most one -1."""
 
     views = True
     connects = slice(1)
@@ -576,7 +576,7 @@ def _integer_scalar(value: Any, what: str) -> Variable:
 
 
 def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
-    """Return x in a shape of numbers and integer scalars, or one that a vector holds, with ndim dimensions then."""
+    """Return x in a shape of numbers and integer scalars, or in the shape in a vector, with ndim dimensions."""
     variable = as_variable(x)
     if isinstance(lengths, Variable) and lengths.ndim == 1:
         if lengths.type.dtype.kind not in "iu":
@@ -601,13 +601,13 @@ def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
 
 
 def flatten(x: Operand, ndim: int = 1) -> Variable:
-    """Join the axes of x from number ndim on to one."""
+    """Join the last axes of x to one, so that ndim are left."""
     variable = as_variable(x)
     if not 1 <= ndim <= max(1, variable.ndim):
         raise ValueError(f"flatten leaves from 1 to {max(1, variable.ndim)} dimensions, not {ndim}")
     if ndim == variable.ndim:
         return variable
-    # The last length is counted, not -1: that cannot be found where another length is 0.
+    # Count the last length instead of -1, which NumPy cannot resolve if another length is 0.
     return reshape(
         variable,
         [*(shape(variable)[axis] for axis in range(ndim - 1)), count(variable, range(ndim - 1, variable.ndim))],
@@ -618,7 +618,7 @@ def flatten(x: Operand, ndim: int = 1) -> Variable:
 
 
 def _sum(x: Any, axis: Any, out: NDArray[Any] | None = None, keepdims: bool = False) -> Any:
-    # NumPy adds up short rows one by one; a product takes a fraction of the time.
+    # NumPy adds short rows one by one; a product takes a fraction of the time.
     if _has_short_rows(x, axis):
         sums = np.dot(x, _ones(x.shape[1], x.dtype), None if out is None else out.reshape(-1))
         return out if out is not None else sums[:, None] if keepdims else sums
@@ -635,10 +635,10 @@ def _ones(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.ones(n, dtype)
 
 
-#: Rows up to this length are added up by a product.
+#: Rows up to this length are summed by a product.
 SHORT_ROW = 64
 
-# Without the wrappers of the functions of these names.
+# NumPy's functions of these names, without their wrappers.
 REDUCE: dict[str, Callable[..., Any]] = {
     "sum": _sum,
     "max": np.maximum.reduce,
@@ -656,7 +656,7 @@ class Reduction(Op):
     name : str
         Of NumPy's function.
     axes : tuple of int, or None
-        None for all, and then an argmax is over the flattened array.
+        None for all; an argmax is then over the flattened array.
     keepdims : bool
     """
 
@@ -668,7 +668,7 @@ class Reduction(Op):
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         axis = self._axis
-        if self.name == "mean":  # NumPy's own warns of empty arrays
+        if self.name == "mean":  # NumPy's own mean warns about empty arrays
             x = np.asarray(arrays[0])
             if axis is None and not self.keepdims:
                 return np.add.reduce(x, None) / x.size
@@ -709,7 +709,7 @@ class Reduction(Op):
 
 
 def with_reduced_axes(reduced: Variable, ndim: int, axes: tuple[int, ...] | None, keepdims: bool) -> Variable:
-    """Return a reduction, or its gradient, with axes of length 1 in the place of those that it reduced."""
+    """Return a reduction, or its gradient, with axes of length 1 for those that it reduced."""
     if keepdims or axes is None:
         return reduced
     kept = iter(range(reduced.ndim))
@@ -760,7 +760,7 @@ def min_(x: Operand, axis: Any = None, keepdims: bool = False) -> Variable:
 
 
 def argmax(x: Operand, axis: int | None = None, keepdims: bool = False) -> Variable:
-    """Where the maximum is, of several equal ones the first; without an axis, in the flattened x."""
+    """Index of the maximum, the first of several equal ones; without an axis, in the flattened x."""
     return _reduce("argmax", x, axis, keepdims)
 
 
@@ -797,7 +797,7 @@ class Dot(Op):
     Parameters
     ----------
     by_kernels : bool, default False
-        Whether the second matrix has so few columns that the kernels do it, and not BLAS.
+        Whether the kernels compute it instead of BLAS, because the second matrix has few columns.
     """
 
     by_kernels: bool = False
@@ -817,7 +817,7 @@ class Dot(Op):
         by_kernels = thin_product(*arrays, out) if self.by_kernels else None  # type: ignore[call-arg]
         if by_kernels is not None:
             return [by_kernels]
-        # np.dot would fill out with zeros first, but brings rows and columns with gaps into order for BLAS.
+        # np.dot fills out with zeros first, but copies rows and columns with gaps for BLAS.
         function = np.matmul if all(array.flags.forc for array in arrays) else np.dot
         return [partial(function, *arrays, out=out)]
 
@@ -849,7 +849,7 @@ def dot(x: Operand, y: Operand) -> Variable:
 
 
 class ByKernel(Op):
-    """What a kernel computes."""
+    """An operation that a kernel computes."""
 
     kernel: ClassVar[InPlace]
 
@@ -881,7 +881,7 @@ class Softmax(ByKernel):
 
 @dataclass(frozen=True)
 class SoftmaxSlope(ByKernel):
-    """The gradient by the input of a softmax, from its output and the gradient by this."""
+    """The gradient by the input of a softmax, from its output and the gradient by the output."""
 
     kernel = InPlace(inplace_backprop_softmax)
 
@@ -914,7 +914,7 @@ class LogSoftmax(ByKernel):
 
 
 def softmax(x: Operand) -> Variable:
-    """Softmax of each row of a matrix; a vector is taken as a matrix of one row."""
+    """Softmax of each row of a matrix; a vector becomes a matrix of one row."""
     variable = as_variable(x)
     if variable.ndim not in (1, 2):
         raise TypeError(f"softmax takes a matrix or a vector, not {variable.type}")
@@ -953,7 +953,7 @@ class Arange(Op):
 
 
 def arange(start: Operand, stop: Operand | None = None, step: Operand = 1, dtype: DTypeLike | None = None) -> Variable:
-    """Numbers from start to below stop in steps; with one number, from 0 to below it."""
+    """Numbers from start to below stop in steps; one number alone is the stop, and the start is 0."""
     if stop is None:
         start, stop = 0, start
     numbers = promoted(start, stop, step)
@@ -996,13 +996,13 @@ def concatenate(tensors: Any, axis: int = 0) -> Variable:
     inputs = promoted(*tensors)
     ndims = {source.ndim for source in inputs}
     if len(ndims) > 1 or 0 in ndims:
-        raise TypeError(f"concatenate takes arrays of as many dimensions, at least one each, not {sorted(ndims)}")
+        raise TypeError(f"concatenate takes arrays of equal numbers of dimensions, at least 1, not {sorted(ndims)}")
     return apply(Join(_axis(axis, inputs[0].ndim)), inputs[0].type, *inputs)
 
 
 @dataclass(frozen=True)
 class Hole:
-    """The place in an index of the input with this number, the array itself not counted."""
+    """The place of an input in an index, by number; the array itself is not counted."""
 
     number: int
 
@@ -1018,7 +1018,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Index(Op):
-    """An array indexed as NumPy does it; items are int, None, Ellipsis, Slice or Hole."""
+    """An array indexed as in NumPy; items are int, None, Ellipsis, Slice or Hole."""
 
     items: tuple[Any, ...]
 
@@ -1072,14 +1072,14 @@ def _item_text(item: Any, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Scatter(Op):
-    """Zeros in the shape that the second input holds, with the first added where an index says.
+    """Zeros in the shape in the second input, with the first input added at an index.
 
     Parameters
     ----------
     items : tuple
         As those of `Index`.
     counting : int or None
-        Which of the index's inputs is an `Arange`, if one is.
+        Number of the index's input that is an `Arange`, if there is one.
     """
 
     items: tuple[Any, ...]
@@ -1099,12 +1099,12 @@ class Scatter(Op):
         return result
 
     def without_lost_count(self, inputs: Sequence[Variable]) -> Scatter:
-        """Return the operation for inputs of which others may have been replaced."""
+        """Return the operation for new inputs, whose `Arange` may have been replaced."""
         lost = self.counting is not None and not isinstance(inputs[2 + self.counting].op, Arange)
         return Scatter(self.items, None) if lost else self
 
     def _takes_no_element_twice(self, others: Sequence[Any]) -> bool:
-        # As far as is easily told: slices and integers, a mask, or each row's own element.
+        # If that is easy to see: slices and integers, a mask, or one element of each row.
         arrays = [np.asarray(other) for other in others if np.ndim(other) > 0]
         if len(arrays) < 2 and all(array.dtype.kind == "b" for array in arrays):
             return True
@@ -1128,7 +1128,7 @@ class Scatter(Op):
 
 
 def index(x: Operand, items: Any) -> Variable:
-    """Return x indexed as NumPy does it: by slices, integers, arrays of them, None, Ellipsis and masks.
+    """Return x indexed as in NumPy: by slices, integers, arrays of them, None, Ellipsis and masks.
 
     All of them may be expressions.
     """
@@ -1156,7 +1156,7 @@ def index(x: Operand, items: Any) -> Variable:
         else:
             template.append(_plain(item) if _is_plain(item) else hole(item))
     op = Index(tuple(template))
-    # NumPy itself tells what dimensions the result has.
+    # Ask NumPy for the number of dimensions of the result.
     trial = np.empty((2,) * variable.ndim)
     values = [
         np.zeros((2 if source.type.dtype.kind == "b" else 1,) * source.ndim, source.type.dtype) for source in holes
@@ -1178,3 +1178,34 @@ def _is_plain(value: Any) -> bool:
 
 def _plain(value: Any) -> int:
     return operator.index(value)
+
+
+operations.update(
+    abs=abs_,
+    add=add,
+    argmax=argmax,
+    cast=cast,
+    clip=clip,
+    count=count,
+    dimshuffle=dimshuffle,
+    dot=dot,
+    flatten=flatten,
+    ge=ge,
+    gt=gt,
+    index=index,
+    int_div=int_div,
+    le=le,
+    lt=lt,
+    max=max_,
+    mean=mean,
+    min=min_,
+    mod=mod,
+    mul=mul,
+    neg=neg,
+    power=power,
+    reshape=reshape,
+    shape=shape,
+    sub=sub,
+    sum=sum_,
+    true_div=true_div,
+)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastnn.symbolic.graph import Constant, Shared, Variable
 
-#: A part of an expression whose text is longer than this is not written out.
+#: A part of an expression with a longer text is abbreviated.
 LONGEST = 400
 
 PACKAGE = __name__.rpartition(".")[0]
@@ -20,9 +20,9 @@ ATOM = 5  # see ops
 
 
 def names_in_use() -> dict[Variable, str]:
-    """Return the names by which the program that called this package knows variables.
+    """Return the calling program's names of variables.
 
-    They tell in messages which of several variables without a name of their own is meant.
+    Messages use them for variables without a name of their own.
     """
     frame, _ = calling_frame()
     found: dict[Variable, str] = {}
@@ -34,7 +34,7 @@ def names_in_use() -> dict[Variable, str]:
 
 
 def calling_frame() -> tuple[FrameType, int]:
-    """Return where the program called this package, and how many calls up from the caller of this function."""
+    """Return the frame in which the program called this package, and its distance from the caller."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
@@ -42,7 +42,7 @@ def calling_frame() -> tuple[FrameType, int]:
 
 
 def leaf_name(variable: Variable, names: dict[Variable, str] | None = None) -> str:
-    """Return what a leaf is called: its name, the program's, or its type and number."""
+    """Return a leaf's own name, the program's name for it, or its type and number."""
     if isinstance(variable, Constant):
         value = variable.value
         return f"{value.item():.6g}" if value.ndim == 0 else f"<constant of shape {value.shape}>"
@@ -58,13 +58,13 @@ def pprint(variable: Variable, names: dict[Variable, str] | None = None, *, shor
     ----------
     variable : Variable
     names : dict, optional
-        What variables are called that have no name; those that the program uses, if this is not given.
+        Names of variables without one of their own; by default the program's.
     short : bool, default False
-        Whether to write names in the place of expressions, within others, that have one.
+        Whether to write names instead of named expressions within others.
     """
     names = names_in_use() if names is None else names
     texts: dict[Variable, tuple[str, int]] = {}
-    # What a gradient was expanded to is not written.
+    # The expansion of a gradient is not written.
     pending = [variable]
     while pending:
         current = pending[-1]
@@ -95,7 +95,7 @@ def _shown(variable: Variable) -> tuple[Variable, ...]:
 
 
 def debugprint(variables: Variable | Iterable[Variable], file: Any = None) -> None:
-    """Print expressions as trees, an operation a line; what was printed before is referred to by its letter."""
+    """Print expressions as trees, one operation a line; parts printed before are named by their letter."""
     names = names_in_use()
     letters: dict[Variable, str] = {}
     for root in [variables] if isinstance(variables, Variable) else variables:
@@ -111,9 +111,9 @@ def debugprint(variables: Variable | Iterable[Variable], file: Any = None) -> No
 
 
 def label_of(variable: Variable) -> str:
-    """Return what an operation does, in a word or two."""
+    """Return a short label of an operation."""
     assert variable.op is not None
-    # What it writes of inputs without a name.
+    # Its text, with a dot for each input.
     return variable.op.text([("·", ATOM)] * len(variable.inputs))[0]
 
 
@@ -182,7 +182,7 @@ class Picture:
             for source in _shown(variable):
                 users[source].append(variable)
         for row in rows:
-            # Each below the middle of what uses it, as far as there is room.
+            # Each below the middle of its users, if there is room.
             row.sort(key=lambda v: np.mean([places[user] for user in users[v]]) if users[v] else 0.0)
             at = -np.inf
             for variable in row:

@@ -1,4 +1,4 @@
-"""Expressions as programs: lists of operations that run on the values of inputs and shared variables."""
+"""Programs: lists of operations that compute expressions from the values of inputs and shared variables."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from fastnn.symbolic.graph import Constant, Shared, Variable, sort
 from fastnn.symbolic.ops import Count, Shape
 from fastnn.symbolic.simplify import with_scaled_sums
 
-# Shapes of what comes from outside, and which updated variables' values may be overwritten.
+# Shapes of the given values, and which updated variables' values may be overwritten.
 Key: TypeAlias = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]]
 
-#: How many combinations of shapes a program remembers.
+#: Number of combinations of shapes that a program remembers.
 N_REMEMBERED = 4
 
 
 class Program:
     """A list of operations that computes expressions from the values of inputs and shared variables.
 
-    When values have the same shapes for the second time, a `Plan` is made for these.  Operations whose values decide
-    shapes come first, since plans cannot foresee them.
+    When values have the same shapes for the second time, it makes a `Plan` for these.  Operations whose values decide
+    shapes come first, because plans cannot foresee them.
 
     Parameters
     ----------
     inputs : sequence of Variable
         Inputs whose values a call gives.
     outputs : sequence of Variable
-        Simplified expressions, in which no other inputs occur.
+        Simplified expressions of these inputs.
     n_borrowed : int, default 0
-        How many of the first outputs' values may share memory with inputs and shared variables, and are only read.
+        This many outputs, the first ones, are only read, and may share memory with inputs and shared variables.
     updates : sequence of Shared, default ()
         Variables whose values the last outputs replace after each call; they may be overwritten.
     """
@@ -62,7 +62,7 @@ class Program:
         n_first = sum(variable in first for variable in self.operations)
         self._first, self._rest = instructions[:n_first], instructions[n_first:]
         roots = _roots(order)
-        # An output is the caller's to keep if no other value shares its memory.
+        # The caller may keep an output if no other value shares its memory.
         of = [roots[variable] for variable in outputs]
         self._outputs = [
             Output(place[variable], i < n_borrowed or (of[i].op is not None and of.count(of[i]) == 1))
@@ -82,7 +82,7 @@ class Program:
 
     @np.errstate(all="ignore")
     def __call__(self, arguments: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the values of the outputs, none of which shares memory with anything else unless it may.
+        """Return the values of the outputs; only borrowed ones may share memory with other values.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class Program:
         return taken(values, self._outputs)
 
     def _run(self, values: list[Any], key: Key) -> None:
-        # The operations as they are; what is seen of shapes becomes a plan the second time.
+        # Run the operations as they are; from the shapes seen, make a plan the second time.
         shapes, free = key
         known, seen = self._blank.copy(), dict(zip(self._given, shapes, strict=True))
         for instruction in self._rest:
@@ -131,7 +131,7 @@ class Program:
 
 
 def _long_first(outputs: Sequence[Variable]) -> list[Variable]:
-    # Of the inputs of an operation, those that take most operations come first, so that few values wait for others.
+    # The inputs of an operation that take most operations come first, so that few values wait for others.
     depth: dict[Variable, int] = {}
     for variable in sort(outputs):
         depth[variable] = 1 + max((depth[source] for source in variable.inputs), default=0)
@@ -139,7 +139,7 @@ def _long_first(outputs: Sequence[Variable]) -> list[Variable]:
 
 
 def _shapes_early(order: list[Variable]) -> list[Variable]:
-    # A shape stands right behind what it is of, so that this need not be kept for it.
+    # A shape follows directly on its variable, so that the variable need not be kept for it.
     shapes: dict[Variable, Variable] = {v.inputs[0]: v for v in order if isinstance(v.op, Shape)}
     found: list[Variable] = []
     for variable in order:
@@ -152,7 +152,7 @@ def _shapes_early(order: list[Variable]) -> list[Variable]:
 
 
 def _foreseen(order: list[Variable]) -> set[Variable]:
-    # Whose values follow from shapes.
+    # Variables whose values follow from shapes.
     found: set[Variable] = set()
     for variable in order:
         follows = variable.op is not None and bool(variable.inputs) and found.issuperset(variable.inputs)
@@ -162,7 +162,7 @@ def _foreseen(order: list[Variable]) -> set[Variable]:
 
 
 def _roots(order: list[Variable]) -> dict[Variable, Variable]:
-    # The variable whose memory each one's value may be.
+    # By variable: the one whose memory its value may share.
     roots: dict[Variable, Variable] = {}
     for variable in order:
         is_view = variable.op is not None and variable.op.views

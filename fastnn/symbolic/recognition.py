@@ -1,8 +1,8 @@
-"""Finds in a function's graph a network that is trained by plain gradient steps.
+"""Recognises a network that is trained by plain gradient steps in a function's graph.
 
-What is looked for: affine layers over rows that do not depend on the network, an activation between them, softmax, the
-mean log-likelihood of classes, penalties on the weights, and for each weight and bias an update by the gradient of
-this cost times a common rate.
+Such a network has affine layers over rows that do not depend on it, activations between them, a softmax, the mean
+log-likelihood of classes, penalties on the weights, and for each weight and bias an update by the gradient of this cost
+times a common rate.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ ACTIVATIONS = {ops.tanh: "tanh", ops.sigmoid: "sigmoid", ops.relu: "relu"}
 
 
 class NotRecognised(Exception):
-    """Why a graph is not one that the engine trains."""
+    """The engine cannot train a graph; the message says why."""
 
 
 class Term(NamedTuple):
-    """A number, times scalars, divided by others, times an expression (None: 1)."""
+    """A number times scalars, divided by other scalars, times an expression (None: 1)."""
 
     number: float
     factors: tuple[Variable, ...]
@@ -33,12 +33,12 @@ class Term(NamedTuple):
     expression: Variable | None
 
     def times(self, number: float, factors: Sequence[Variable] = (), divisors: Sequence[Variable] = ()) -> Term:
-        """Return the term multiplied."""
+        """Return the product."""
         return Term(self.number * number, (*self.factors, *factors), (*self.divisors, *divisors), self.expression)
 
 
 def terms_of(variable: Variable) -> list[Term]:
-    """Return the terms whose sum an expression is."""
+    """Return the terms whose sum is the expression."""
     op, inputs = variable.op, variable.inputs
     if op is ops.add or op is ops.sub:
         sign = 1 if op is ops.add else -1
@@ -71,7 +71,7 @@ def terms_of(variable: Variable) -> list[Term]:
 
 @dataclass
 class Affine:
-    """Value of an output: a number of log-likelihoods and of the cost's penalty, and a constant."""
+    """An output: multiples of the log-likelihood and of the penalty, plus a constant."""
 
     log_likelihood: float
     penalty: float
@@ -80,26 +80,26 @@ class Affine:
 
 @dataclass
 class TrainedNetwork:
-    """A network and how a function trains it.
+    """A network, and how a function trains it.
 
     Attributes
     ----------
     rows, classes : Variable
-        What the network reads, and the classes that are true.
+        The network's input, and the true classes.
     weights, biases : list of Shared
         Of each layer, from the input on.
     activations : list of str
         Of each hidden layer.
     smooth : list of bool
-        Whether it is one whose slope, where the engine's is 0 at 0, is a half there.
+        Whether its slope at 0 is 1/2, where the engine's is 0.
     rate : Variable
-        Of the ascent of the mean log-likelihood minus the penalties.
+        Learning rate of the ascent of the mean log-likelihood minus the penalties.
     l1, l2 : float
         Weights of the penalties, as in `fastnn.Trainer`.
     outputs : dict of int to Affine
-        Outputs of the function, by number, that follow from the cost.
+        Outputs of the function, by number, that can be computed from the cost.
     cost : Variable
-        As the program wrote it.
+        The program's expression.
     """
 
     rows: Variable
@@ -133,7 +133,7 @@ def recognise(
     Raises
     ------
     NotRecognised
-        With the reason as its message.
+        If there is none; the message says why.
     """
     simplify = Simplifier()
     rates: dict[Shared, Term] = {}
@@ -153,7 +153,9 @@ def recognise(
         raise NotRecognised("the cost has terms whose weight is not a constant")
     own = [term for term in terms if term.expression is not None and _picked(term.expression) is not None]
     if len(own) != 1:
-        raise NotRecognised(f"the cost {pprint(cost)} is no mean of the logarithm of a softmax at the true classes")
+        raise NotRecognised(
+            f"the cost {pprint(cost)} is not the mean of the logarithm of a softmax at the true classes"
+        )
     (likelihood,) = own
     assert likelihood.expression is not None
     logits, classes, counted = _picked(likelihood.expression)  # type: ignore[misc]
@@ -176,7 +178,7 @@ def _simplified(simplify: Simplifier, expression: Variable | None) -> Variable |
 
 
 def _gradient_step(variable: Shared, value: Variable) -> tuple[Term, Variable] | None:
-    # The rate, a term without expression, and the cost, if an update is p + rate * grad(cost, p).
+    # The rate, as a term without an expression, and the cost, if an update is p + rate * grad(cost, p).
     terms = terms_of(value)
     gradients = [term for term in terms if term.expression is not None and isinstance(term.expression.op, Gradient)]
     if not any(isinstance(part.op, Gradient) for part in sort([value])):
@@ -189,7 +191,7 @@ def _gradient_step(variable: Shared, value: Variable) -> tuple[Term, Variable] |
     (step,) = gradients
     assert step.expression is not None
     if step.expression.op != Gradient():
-        raise NotRecognised(f"the gradient by {pprint(variable)} takes some expressions for constants")
+        raise NotRecognised(f"the gradient by {pprint(variable)} treats some expressions as constants")
     _, cost, of = step.expression.inputs
     if of is not variable:
         raise NotRecognised(f"the update of {pprint(variable)} is along the gradient by {pprint(of)}")
@@ -216,7 +218,7 @@ def _picked(expression: Variable) -> tuple[Variable, Variable, Variable] | None:
 
 
 def _check_counted(stop: Variable, network: TrainedNetwork, expression: Variable) -> None:
-    # The rows must be numbered up to the length of something that has one entry a row.
+    # The rows must be numbered up to the length of something with one entry for each row.
     if isinstance(stop.op, ops.Index) and stop.op.items == (0,) and isinstance(stop.inputs[0].op, ops.Shape):
         (source,) = stop.inputs[0].inputs
         by_rows = {network.rows}
@@ -263,7 +265,7 @@ def _activation(variable: Variable) -> tuple[str, Variable | None]:
         return ACTIVATIONS[variable.op], variable.inputs[0]
     if variable.op is ops.maximum and isinstance(variable.inputs[0], Constant):
         zero, before = variable.inputs
-        # With 0 first, a tie gives no gradient to the other, as the engine's.
+        # With 0 first, a tie gives the other no gradient, as in the engine.
         if zero.ndim == 0 and zero.value == 0:  # type: ignore[attr-defined]
             return "relu", before
     return "", None
@@ -299,7 +301,7 @@ def _check_parameters(network: TrainedNetwork, rates: Mapping[Shared, Term]) -> 
             raise NotRecognised(f"{pprint(variable)} is not updated, though the cost depends on it")
     for variable in rates:
         if variable not in parameters:
-            raise NotRecognised(f"{pprint(variable)} is updated, but is no weight or bias of a layer")
+            raise NotRecognised(f"{pprint(variable)} is updated, but is not a weight or bias of a layer")
 
 
 def _penalties(terms: Sequence[Term], likelihood: Term, network: TrainedNetwork) -> tuple[float, float]:
@@ -326,7 +328,7 @@ def _penalties(terms: Sequence[Term], likelihood: Term, network: TrainedNetwork)
 
 
 def _common_rate(rates: Mapping[Shared, Term], number: float, simplify: Simplifier) -> Variable:
-    # Of the ascent of the log-likelihood itself, which the cost holds so many times.
+    # The rate for the log-likelihood itself; the cost has this multiple of it.
     found: dict[Variable, Variable] = {}
     for variable, term in rates.items():
         rate: Variable = graph.constant(term.number * number, "float64")
@@ -342,7 +344,7 @@ def _common_rate(rates: Mapping[Shared, Term], number: float, simplify: Simplifi
 
 
 def _check_givens(cost: Variable, network: TrainedNetwork, givens: Mapping[Variable, Variable]) -> None:
-    # Gradients are meant as before the replacement: it must not reach into the network.
+    # Gradients were taken before the replacement, so it must not reach into the network.
     simplify = Simplifier()
     inside = set(sort([cost])) | set(sort([simplify(cost)], [network.rows, network.classes]))
     leaves = {network.rows, network.classes} | set(sort([network.rows, network.classes]))

@@ -22,14 +22,14 @@ LARGEST_COMPARED = 16
 
 
 class Simplifier:
-    """Rewrites expressions: equal ones become one and the same, and constants are folded.
+    """Rewrites expressions: equal ones become one, and constants are folded.
 
-    What overflows on the way gets another form, see `stability`; gradients become what they expand to.
+    Expressions that overflow midway get another form, see `stability`; gradients become their expansion.
 
     Parameters
     ----------
     replacements : mapping of Variable to Variable
-        What is put in the place of variables first; it is simplified, but nothing is replaced in it.
+        New expressions for variables; they are simplified, but nothing is replaced in them.
     """
 
     def __init__(self, replacements: Mapping[Variable, Variable] | None = None) -> None:
@@ -81,7 +81,7 @@ class Simplifier:
         return self._known[key]
 
     def _formed(self, form: Variable) -> Variable:
-        # What it is made of is simplified, and nothing is replaced in it.
+        # Simplify its parts, and replace nothing in it.
         done: dict[Variable, Variable] = {}
         for variable in sort([form], self._results):
             unused.discard(variable)
@@ -107,7 +107,7 @@ class Simplifier:
             with np.errstate(all="ignore"):
                 result = np.asarray(op.compute(*values))
         except (ValueError, IndexError, ArithmeticError):
-            return None  # as an error it belongs to the call
+            return None  # the call must raise it
         return self._same_constant(Constant(result)) if result.size <= LARGEST_FOLDED else None
 
 
@@ -116,7 +116,7 @@ def _is_number(variable: Variable, number: float) -> bool:
 
 
 def _without_neutral(op: Op, inputs: tuple[Variable, ...], type_: Type) -> Variable | None:
-    # x + 0, x - 0, x * 1, x / 1, x ** 1, where that is x.
+    # x of x + 0, x - 0, x * 1, x / 1, x ** 1, if the type is the same.
     kept = None
     if op in (ops.mul, ops.true_div, ops.power) and _is_number(inputs[1], 1):
         kept = inputs[0]
@@ -138,7 +138,7 @@ def _has_shape(variable: Variable, shape: Variable) -> bool:
 
 
 def with_scaled_sums(outputs: Sequence[Variable]) -> list[Variable]:
-    """Return expressions in which sums of arrays that scalars multiply are one operation each."""
+    """Return expressions in which each sum of arrays times scalars is one operation."""
     order = sort(outputs)
     uses = Counter([*outputs, *(source for variable in order for source in variable.inputs)])
     done: dict[Variable, Variable] = {}
@@ -156,7 +156,7 @@ def with_scaled_sums(outputs: Sequence[Variable]) -> list[Variable]:
 
 
 def _product(variable: Variable) -> tuple[Variable | None, Variable]:
-    # A scalar, if there is one, and what it multiplies.
+    # A scalar factor, if there is one, and the other factor.
     if variable.op is ops.neg:
         return constant(-1, variable.type.dtype), variable.inputs[0]
     if variable.op is ops.mul and 0 in (source.ndim for source in variable.inputs):

@@ -1,6 +1,6 @@
-"""Equal expressions that neither overflow nor lose digits, for those that programs write out.
+"""Stable forms: equal expressions that neither overflow nor lose digits.
 
-What Theano's optimiser knows, too: the sigmoid function and softmax as quotients, and the logarithms of sigmoid,
+They are those of Theano's optimiser: the sigmoid function and softmax as quotients, and the logarithms of sigmoid,
 softmax, and sums of exponentials.
 """
 
@@ -12,32 +12,32 @@ from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Constant, Op, Operand, Variable, apply, constant
 from fastnn.symbolic.inplace import KERNEL_DTYPES
 
-#: Operations that put the elements of their first input elsewhere, or leave some out.
+#: Operations that move the elements of their first input, or leave some out.
 MOVES = (ops.Index, ops.Dimshuffle, ops.Reshape)
 
-#: How deep expressions are compared that are not one and the same, and how deep they are looked into.
+#: Limit of the depth of searches and comparisons in expressions.
 DEEPEST = 12
 
-#: How many products within products are looked into, of which each has two factors.
+#: Limit of the depth of products within products, each with two factors.
 DEEPEST_PRODUCT = 6
 
 
 class Forms:
-    """Finds the expressions.
+    """Finds stable forms.
 
     Parameters
     ----------
     stops : collection of Variable
-        What is taken as it is, whatever it is made of.
+        Variables to leave as they are.
     for_gradient : bool, default False
-        Whether the result shall have the gradient of the expression alone, and not its value.
+        Whether the result needs only the gradient of the expression, not its value.
     """
 
     def __init__(self, stops: Collection[Variable] = (), for_gradient: bool = False) -> None:
         self._stops, self._for_gradient = stops, for_gradient
 
     def of(self, variable: Variable) -> Variable | None:
-        """Return an expression in the stead of one, None for itself."""
+        """Return the stable form of an expression, or None if there is no other."""
         op, inputs = variable.op, variable.inputs
         found = None
         if op is ops.log:
@@ -247,13 +247,13 @@ def _unmoved(variable: Variable) -> Variable:
 
 
 def _moved(variable: Variable, form: Variable | None) -> Variable | None:
-    # The elements of a form where the operation of a variable puts those of its input.
+    # A form with its elements moved as the variable's operation moves those of its input.
     assert variable.op is not None
     return None if form is None else apply(variable.op, variable.type, form, *variable.inputs[1:])
 
 
 def _is_one(variable: Variable, beside: Variable) -> bool:
-    # Whether a variable is 1, and what stands beside it has as many elements at least.
+    # Whether a variable is 1, with no more elements than the other operand.
     if isinstance(variable.op, ops.BroadcastTo):
         return _is_one(variable.inputs[0], beside) and variable.shapes == beside.shapes
     return isinstance(variable, Constant) and variable.ndim == 0 and bool(variable.value == 1)

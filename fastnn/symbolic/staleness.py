@@ -1,17 +1,17 @@
-"""Warnings of graphs that are no longer what the program means.
+"""Warnings of graphs that the program no longer means.
 
-Giving a variable's name to another expression leaves everything that was made of the old one as it is.  Signs of it
-that are looked for:
+If a program gives a variable's name to another expression, everything made of the old one stays as it is.  The signs
+of this that are recognised:
 
 - A function trains parameters, and an output depends on parameters, but on none of these.
-- A function that updates nothing is called, and since it was made other parameters have been trained than those that it
-  depends on, while a newer expression of these, of the same kind as an output of its own, belongs to nothing: it seems
-  to be what the function should return now.
-- A function that trains parameters is called for the first time, and between them and the function the program made an
-  input or a shared variable that belongs to no expression and no function, and whose value was never asked for.
+- A function that updates nothing is called.  Since it was made, other parameters than its own have been trained, and a
+  newer expression of these, of the same kind as one of its outputs, belongs to nothing: the function should probably
+  return that one.
+- A function that trains parameters is called for the first time.  Between these and the function, the program made an
+  input or a shared variable that belongs to no expression and no function, and never asked for its value.
 
-Parameters are shared variables by which a gradient was taken.  Each function warns once of each.  Programs that are
-half written give no sign: what is still to be used would have to stand beside parameters that are trained already.
+Parameters are shared variables by which a gradient was taken.  Each function warns once of each sign.  Half-written
+programs give no sign: their unused variables would have to be newer than parameters that are trained already.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from fastnn.symbolic.printing import calling_frame, leaf_name, names_in_use, ppr
 
 
 class StaleGraphWarning(UserWarning):
-    """A function seems to hold, or to lack, expressions that the program has replaced since."""
+    """A function seems to hold expressions that the program has replaced since, or to lack the new ones."""
 
 
 class Watch:
-    """What a function remembers in order to warn.
+    """The memory of a function that its warnings need.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Watch:
     Attributes
     ----------
     parameters : list of Shared
-        What it trains.
+        The parameters that it trains.
     """
 
     _last_trained = 0
@@ -57,7 +57,7 @@ class Watch:
         self._warn_of_other_outputs()
 
     def called(self) -> None:
-        """Warn if there is reason to; remember that the parameters have been trained."""
+        """Warn if there is a sign; record that the parameters were trained."""
         if self.parameters:
             if not self._called:
                 self._warn_of_unused()
@@ -108,5 +108,5 @@ def _listed(variables: Sequence[Variable]) -> str:
 
 
 def _warn(message: str) -> None:
-    # At the program's line that called this package.
+    # Point to the program's line that called this package.
     warnings.warn(message, StaleGraphWarning, stacklevel=calling_frame()[1])

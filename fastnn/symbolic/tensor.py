@@ -106,17 +106,17 @@ dscalar, dvector, dmatrix = (Type(np.dtype(np.float64), ndim) for ndim in range(
 
 
 def scalar(name: str | None = None, dtype: Any = None) -> Variable:
-    """Return a new input without dimensions, by default of ``config.floatX``."""
+    """Return a new input without dimensions, of ``config.floatX`` by default."""
     return _input(0, name, dtype)
 
 
 def vector(name: str | None = None, dtype: Any = None) -> Variable:
-    """Return a new input of one dimension, by default of ``config.floatX``."""
+    """Return a new input of one dimension, of ``config.floatX`` by default."""
     return _input(1, name, dtype)
 
 
 def matrix(name: str | None = None, dtype: Any = None) -> Variable:
-    """Return a new input of two dimensions, by default of ``config.floatX``."""
+    """Return a new input of two dimensions, of ``config.floatX`` by default."""
     return _input(2, name, dtype)
 
 
@@ -128,7 +128,7 @@ def _input(ndim: int, name: str | None, dtype: Any) -> Variable:
 
 
 def as_tensor_variable(x: Operand, name: str | None = None, ndim: int | None = None) -> Variable:
-    """Return a variable as it is, anything else as a constant; with ndim, with axes of length 1 before its own."""
+    """Return a variable, or a constant of another value; ndim adds axes of length 1 before its own."""
     variable = x if isinstance(x, Variable) else constant(x, name)
     if ndim is None or ndim == variable.ndim:
         return variable
@@ -138,7 +138,7 @@ def as_tensor_variable(x: Operand, name: str | None = None, ndim: int | None = N
 
 
 def constant(x: Any, name: str | None = None, ndim: int | None = None, dtype: Any = None) -> Variable:
-    """Return a constant; an integer without a dtype has the least that holds it, a float ``config.floatX`` or less."""
+    """Return a constant; without a dtype an integer gets the least that holds it, a float ``config.floatX`` or less."""
     if isinstance(x, Variable):
         raise TypeError(f"constant takes a value, not the expression {x!r}")
     found = graph.constant(x, config.floatX if dtype == "floatX" else dtype)
