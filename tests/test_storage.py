@@ -82,9 +82,13 @@ def test_other_programs_can_read_the_file(network, saved):
     with safetensors.safe_open(saved, framework="numpy") as file:
         architecture = json.loads(file.metadata()["fastnn"])
     assert architecture == {
-        "format": 1,
-        "sizes": [7, 5, 4, 3],
-        "activation": ["tanh", "relu"],
+        "format": 2,
+        "input_shape": [7],
+        "layers": [
+            {"kind": "Dense", "units": 5, "activation": "tanh", "batch_norm": False},
+            {"kind": "Dense", "units": 4, "activation": "relu", "batch_norm": False},
+            {"kind": "Dense", "units": 3, "activation": None, "batch_norm": False},
+        ],
         "loss": "cross_entropy",
         "dtype": network.dtype.name,
     }
@@ -299,42 +303,42 @@ def write(path, tensors, architecture):
     path.write_bytes(safetensors.numpy.save(tensors, {"fastnn": architecture}))
 
 
-GOOD = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
+FORMAT_1 = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
 
 
 @pytest.mark.parametrize(
     ("change", "architecture", "message"),
     [
-        ({}, json.dumps(GOOD | {"format": 2}), "its format is 2"),
+        ({}, json.dumps(FORMAT_1 | {"format": 3}), "its format is 3, not 1 or 2"),
         ({}, "{", "Expecting"),
         ({}, "[]", "not a usable fastnn network"),
         ({}, "{}", "format"),
         ({}, "[" * 100_000, "not a usable fastnn network"),
-        ({}, json.dumps(GOOD | {"sizes": [2**31 - 1, 2**31 - 1]}), "more parameters than memory"),
-        ({}, json.dumps(GOOD | {"sizes": [2**20, 2**20]}), "should be float32 of shape"),
-        ({}, json.dumps(GOOD | {"sizes": [10**30, 3]}), "sizes"),
-        ({}, json.dumps(GOOD | {"sizes": [3, 2]}), "should be float32 of shape"),
-        ({}, json.dumps(GOOD | {"sizes": [2, 3, 3]}), "activation must be"),
-        ({}, json.dumps(GOOD | {"activation": 3}), "not a usable"),
-        ({}, json.dumps(GOOD | {"dtype": "float64"}), "should be float64 of shape"),
-        ({}, json.dumps(GOOD | {"dtype": "int8"}), "dtype must be"),
-        ({}, json.dumps(GOOD | {"dtype": ["f4", "f4"]}), "dtype must be"),
-        ({}, json.dumps(GOOD | {"input_scale": 0}), "input_scale must be above 0"),
-        ({}, json.dumps(GOOD | {"input_scale": float("nan")}), "input_scale must be above 0"),
-        ({}, json.dumps(GOOD | {"input_scale": 10**400}), "input_scale must be above 0"),
-        ({}, json.dumps(GOOD | {"input_scale": True}), "input_scale must be a number"),
-        ({}, json.dumps(GOOD | {"input_scale": "1/256"}), "input_scale must be a number"),
-        ({}, json.dumps(GOOD) + " " * 10**6, "its description has"),
-        ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(GOOD), r"layers.0.bias should be float32 of shape \(3,\)"),
-        ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(GOOD), "layers.0.bias should be float32"),
-        ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(GOOD), "holds NaN or infinity"),
-        ({"extra": np.ones(3)}, json.dumps(GOOD), "its tensors are not those"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [2**31 - 1, 2**31 - 1]}), "more parameters than memory"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [2**20, 2**20]}), "should be float32 of shape"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [10**30, 3]}), "sizes"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [3, 2]}), "should be float32 of shape"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [2, 3, 3]}), "activation must be"),
+        ({}, json.dumps(FORMAT_1 | {"activation": 3}), "not a usable"),
+        ({}, json.dumps(FORMAT_1 | {"dtype": "float64"}), "should be float64 of shape"),
+        ({}, json.dumps(FORMAT_1 | {"dtype": "int8"}), "dtype must be"),
+        ({}, json.dumps(FORMAT_1 | {"dtype": ["f4", "f4"]}), "dtype must be"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": 0}), "input_scale must be above 0"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": float("nan")}), "input_scale must be above 0"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": 10**400}), "input_scale must be above 0"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": True}), "input_scale must be a number"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": "1/256"}), "input_scale must be a number"),
+        ({}, json.dumps(FORMAT_1) + " " * 10**6, "its description has"),
+        ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(FORMAT_1), r"layers.0.bias should be float32 of shape \(3,\)"),
+        ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(FORMAT_1), "layers.0.bias should be float32"),
+        ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(FORMAT_1), "holds NaN or infinity"),
+        ({"extra": np.ones(3)}, json.dumps(FORMAT_1), "its tensors are not those"),
     ],
 )
 def test_files_that_contradict_themselves_are_refused(tmp_path, change, architecture, message):
     path = tmp_path / "net.safetensors"
     tensors = {"layers.0.weight": np.ones((2, 3), "f4"), "layers.0.bias": np.ones(3, "f4")}
-    write(path, tensors, json.dumps(GOOD))
+    write(path, tensors, json.dumps(FORMAT_1))
     fastnn.Network.load(path)
     write(path, tensors | change, architecture)
     with pytest.raises(ValueError, match=message):
