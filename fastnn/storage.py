@@ -136,7 +136,9 @@ def load_network(path: str | os.PathLike[str]) -> tuple[Description, NDArray[Any
         with safetensors.safe_open(path, framework="numpy") as file:
             description = _read_description(file.metadata() or {})
             parameters = _read_parameters(file, description)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path} is not a usable fastnn network: its description has no {error}") from error
+    except (safetensors.SafetensorError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path} is not a usable fastnn network: {error}") from error
     return description, parameters
 
@@ -174,14 +176,20 @@ def _read_description(metadata: dict[str, str]) -> Description:
         layers, input_shape = read_layers(told["sizes"], None, batch_norm)
         layers = settle(layers, told["activation"], batch_norm)
     else:
-        given = [_read_layer(fields) for fields in told["layers"]]
-        layers, input_shape = check_layers(given, RECORDS.values(), batch_norm), check_input_shape(told["input_shape"])
-        if settle(layers, "identity", batch_norm) != layers:
-            raise ValueError("its hidden layers do not all tell their activation and batch_norm")
+        layers, input_shape = _read_layers(told["layers"], batch_norm), check_input_shape(told["input_shape"])
     dtype = np.dtype(check_choice(told["dtype"], "dtype", DTYPES))
     scale = told.get("input_scale")
     input_scale = None if scale is None else check_number(scale, "input_scale", 0, open_left=True)
     return Description(layers, input_shape, check_loss(told["loss"]), batch_norm, dtype, input_scale)
+
+
+def _read_layers(told: Any, batch_norm: bool) -> tuple[Layer, ...]:
+    if not isinstance(told, list):
+        raise ValueError(f"layers must be a list, not {told!r}")
+    layers = check_layers([_read_layer(fields) for fields in told], RECORDS.values(), batch_norm)
+    if settle(layers, "identity", batch_norm) != layers:
+        raise ValueError("its layers do not all tell their activation and batch_norm")
+    return layers
 
 
 def _read_layer(fields: Any) -> Layer:
