@@ -9,7 +9,7 @@
 True
 """
 
-from fastnn import _clock, _scipy_blas, callbacks, datasets, schedules  # noqa: F401  the clock starts before all else
+from fastnn import _clock, _scipy_blas, callbacks, datasets, layers, schedules  # noqa: F401  the clock starts before all else
 from fastnn._config import show_config
 from fastnn.callbacks import History
 from fastnn.network import Network
@@ -31,6 +31,7 @@ __all__ = [
     "Trainer",
     "callbacks",
     "datasets",
+    "layers",
     "schedules",
     "show_config",
 ]

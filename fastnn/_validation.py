@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import math
 import numbers
 import operator
@@ -80,13 +79,38 @@ def check_choice(value: Any, name: str, choices: Iterable[T]) -> T:
 def check_sizes(sizes: Any) -> tuple[int, ...]:
     """Return layer widths, input first: two or more positive integers that fit BLAS's."""
     if isinstance(sizes, (str, bytes)) or not isinstance(sizes, Iterable):
-        raise TypeError(f"sizes must be a sequence of integers such as [784, 20, 10], not {sizes!r}")
+        raise TypeError(f"sizes must be a sequence of integers such as [784, 20, 10], or of layers, not {sizes!r}")
     widths = tuple(check_integer(size, f"sizes[{i}]", 1, MAX_DIMENSION) for i, size in enumerate(sizes))
     if len(widths) < 2:
         raise ValueError(f"sizes must hold at least the numbers of inputs and of outputs, not {list(widths)}")
-    if sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(widths)) > np.iinfo(np.intp).max // 16:
-        raise ValueError(f"sizes {list(widths)} ask for more parameters than memory can address")
     return widths
+
+
+def check_layers(layers: Sequence[Any], kinds: Iterable[type]) -> tuple[Any, ...]:
+    """Return records of one or more layers that can follow each other."""
+    for i, layer in enumerate(layers):
+        if type(layer) not in kinds:
+            raise TypeError(f"layers[{i}] must be a layer such as Dense(10), as all others, not {layer!r}")
+    if not layers:
+        raise ValueError("layers must hold at least one layer, that of the outputs")
+    output = layers[-1]
+    if output.activation is not None:
+        raise ValueError(
+            f"the output layer must have no activation, for the loss decides what follows it, not {output.activation!r}"
+        )
+    if output.batch_norm:
+        raise ValueError("the output layer must have no batch_norm: only hidden layers are normalised")
+    return tuple(layers)
+
+
+def check_input_shape(shape: Any) -> tuple[int, ...]:
+    """Shape of a row: a positive integer that BLAS can count, alone or in a sequence."""
+    if shape is None:
+        raise ValueError("input_shape must say how many inputs the layers have, such as input_shape=784")
+    lengths = list(shape) if isinstance(shape, Iterable) and not isinstance(shape, (str, bytes)) else [shape]
+    if len(lengths) != 1:
+        raise ValueError(f"input_shape must be one integer, or a tuple of one, not {shape!r}")
+    return (check_integer(lengths[0], "input_shape", 1, MAX_DIMENSION),)
 
 
 def check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
@@ -118,6 +142,16 @@ def check_seed(seed: int | np.random.Generator | None) -> np.random.Generator:
         raise ValueError(
             f"seed must be None, an integer of at least 0 or a numpy.random.Generator, not {seed!r}"
         ) from None
+
+
+def check_finite_numbers(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """Return a copy in dtype, in which all numbers are finite."""
+    if array.dtype.kind in "biuf":
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+        if np.isfinite(array).all():
+            return array
+    raise ValueError(f"{name} must hold finite real numbers, in {dtype} too")
 
 
 def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X", n_threads: int = 1) -> Rows:

@@ -170,7 +170,7 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
     logits = _add_layers(graph, network)
     outputs = _add_outputs(graph, network, logits)
     number = onnx.helper.np_dtype_to_tensor_dtype(network.dtype)
-    X = onnx.helper.make_tensor_value_info("X", number, ["n", network.sizes[0]])
+    X = onnx.helper.make_tensor_value_info("X", number, ["n", network.n_in])
     model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "network", [X], outputs, graph.constants),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -191,10 +191,9 @@ def _add_layers(graph: Graph, network: Network) -> str:
     """Add all layers and return the name of the logits, or of the values without softmax or sigmoid."""
     value = "X"
     network = network.without_norm()
-    activations = (*network.activation, "identity")
-    for weight, bias, activation in zip(network.weights, network.biases, activations, strict=True):
-        z = graph.add("Add", graph.add("MatMul", value, weight), bias)
-        value = ADD_ACTIVATION[activation](graph, z)
+    for layer, arrays in zip(network.layers, network.slots.by_layer(network.parameters), strict=True):
+        z = graph.add("Add", graph.add("MatMul", value, arrays["weight"]), arrays["bias"])
+        value = ADD_ACTIVATION[layer.activation or "identity"](graph, z)
     return value
 
 
@@ -202,7 +201,7 @@ def _add_outputs(graph: Graph, network: Network, logits: str) -> list[onnx.Value
     """Add what follows the logits, and return the descriptions of the outputs."""
     import onnx
 
-    shape: list[str | int | None] = ["n", network.sizes[-1]]
+    shape: list[str | int | None] = ["n", network.n_out]
     number, integer = onnx.helper.np_dtype_to_tensor_dtype(network.dtype), onnx.TensorProto.INT64
     describe = onnx.helper.make_tensor_value_info
     if network.loss == "cross_entropy":

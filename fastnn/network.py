@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnn import storage
 from fastnn._validation import (
-    check_activations,
     check_choice,
     check_dtype,
+    check_finite_numbers,
     check_loss,
     check_not_empty,
     check_number,
     check_rows,
     check_seed,
-    check_sizes,
     check_targets,
     check_threads,
     check_weights,
@@ -34,80 +34,16 @@ from fastnn.kernels.losses import LOSSES, Targets, inplace_loss
 from fastnn.kernels.normalisation import EPSILON
 from fastnn.kernels.softmax import inplace_softmax
 from fastnn.kernels.updates import UPDATES, Steps
-from fastnn.plan import Method, Shape
+from fastnn.layers import Layer, Shape, read_layers, settle, shapes_of, slots_of
+from fastnn.parameters import ParameterList, Slots, refuse_read_only
+from fastnn.plan import LayerFacts, Method
 
 # Activations that pass on about half of the variance.
 RECTIFYING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 
-class Parameters(list[NDArray[Any]]):
-    """The arrays of all layers; assigning to an item copies into the network's own array."""
-
-    def __init__(self, arrays: Iterable[NDArray[Any]], name: str, minimum: float = -np.inf) -> None:
-        super().__init__(arrays)
-        self._name, self._minimum = name, minimum
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        targets, values = (self[index], list(value)) if isinstance(index, slice) else ([self[index]], [value])
-        if len(targets) != len(values):
-            raise ValueError(f"{self._name} holds {len(targets)} arrays there, one a layer, not {len(values)}")
-        arrays = [self._check(target, array) for target, array in zip(targets, values, strict=True)]
-        for target, array in zip(targets, arrays, strict=True):
-            target[...] = array
-
-    def _check(self, target: NDArray[Any], value: Any) -> NDArray[Any]:
-        _refuse_read_only(target, self._name)
-        array = np.asarray(value)
-        if array.shape != target.shape:
-            raise ValueError(f"an array of {self._name} must keep its shape {target.shape}, not {array.shape}")
-        array = _finite_numbers(array, target.dtype, f"an array of {self._name}")
-        if (array < self._minimum).any():
-            raise ValueError(f"an array of {self._name} must be at least {self._minimum:g}")
-        return array
-
-    def _fixed(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(f"the number and order of the arrays in {self._name} are those of the layers")
-
-    append = extend = insert = pop = remove = clear = reverse = sort = _fixed
-    __delitem__ = __iadd__ = __imul__ = _fixed
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy is a plain list: it no longer belongs to a network.
-        return list, (list(self),)
-
-
-def _finite_numbers(array: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    if array.dtype.kind in "biuf":
-        with np.errstate(over="ignore"):
-            array = array.astype(dtype)
-        if np.isfinite(array).all():
-            return array
-    raise ValueError(f"{name} must hold finite real numbers, in {dtype} too")
-
-
-def _refuse_read_only(array: NDArray[Any], name: str) -> None:
-    if not array.flags.writeable:
-        raise RuntimeError(
-            f"{name} cannot be changed within an epoch, or in a fit by L-BFGS; in on_epoch and after it they can"
-        )
-
-
-def split_parameters(parameters: NDArray[Any], sizes: Sequence[int]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Views of a vector (n_parameters,): each layer's weights (n_in, n_out) and biases (n_out,)."""
-    weights, biases, begin = [], [], 0
-    for n_in, n_out in itertools.pairwise(sizes):
-        middle, end = begin + n_in * n_out, begin + (n_in + 1) * n_out
-        weights.append(parameters[begin:middle].reshape(n_in, n_out))
-        biases.append(parameters[middle:end])
-        begin = end
-    return weights, biases
-
-
-def split_norms(parameters: NDArray[Any], sizes: Sequence[int]) -> list[list[NDArray[Any]]]:
-    """Views of the same vector with batch normalisation: scales, means, variances (n_units,) of the hidden layers."""
-    begin = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(sizes))
-    norms = np.split(parameters[begin:], np.repeat(sizes[1:-1], 3).cumsum()[:-1])
-    return [norms[which : 3 * (len(sizes) - 2) : 3] for which in range(3)]
+# The lists of arrays that a network shows, by kind.
+LISTS = {"weight": "weights", "bias": "biases", "scale": "scales", "mean": "means", "variance": "variances"}
 
 
 class Network:
@@ -115,9 +51,10 @@ class Network:
 
     Parameters
     ----------
-    sizes : sequence of int
+    sizes : sequence of int, or of layers
         Widths of the layers, the inputs first and the classes last: ``[784, 10]`` is softmax regression,
-        ``[784, 20, 10]`` has one hidden layer of 20 units.
+        ``[784, 20, 10]`` has one hidden layer of 20 units.  Or the layers themselves, of `fastnn.layers`, the output
+        layer last.
     activation : str, or a list of them, one a hidden layer, default "tanh"
         Of the hidden layers: "tanh", "sigmoid", "relu", "leaky_relu" (slope 0.01 below 0), "elu", "softplus", "gelu",
         "silu" or "identity".
@@ -131,9 +68,14 @@ class Network:
         "huber" (threshold 1), of outputs that are real numbers.  All but the first are summed over the outputs.
     batch_norm : bool, default False
         Whether the hidden layers are batch-normalised [3]_, between weights and bias: see Notes.
+    input_shape : int, tuple of one int, or None, default None
+        Number of inputs, where layers are given; sizes begin with it.
 
     Attributes
     ----------
+    layers : tuple of layers
+        What each layer is, of `fastnn.layers`, from the first hidden one to the output layer.  Layers that leave
+        `activation` or `batch_norm` open are given the network's here.
     weights, biases : lists of arrays, (n_in, n_out) and (n_out,), C-contiguous
         Of each layer, from the input on.  Assigning to an item or into an array changes the network.
     scales, means, variances : lists of arrays (n_units,)
@@ -178,55 +120,73 @@ class Network:
     >>> net = Network([784, 20, 10])
     >>> net.weights[0].shape, net.biases[1].shape
     ((784, 20), (10,))
+    >>> from fastnn.layers import Dense
+    >>> Network([Dense(20), Dense(10)], input_shape=784).sizes
+    (784, 20, 10)
     """
 
     _input_scale: float | None = None
 
     def __init__(
         self,
-        sizes: Sequence[int],
+        sizes: Sequence[int] | Sequence[Layer],
         activation: str | Sequence[str] = "tanh",
         dtype: DTypeLike = "float64",
         seed: int | np.random.Generator | None = 0,
         loss: str = "cross_entropy",
         batch_norm: bool = False,
+        input_shape: int | Sequence[int] | None = None,
     ) -> None:
-        self._loss = check_loss(loss)
-        self._batch_norm: bool = check_choice(batch_norm, "batch_norm", [False, True])
-        self._sizes = check_sizes(sizes)
-        self._activation = check_activations(activation, len(self.sizes) - 2)
-        self._allocate(check_dtype(dtype))
+        loss, batch_norm = check_loss(loss), check_choice(batch_norm, "batch_norm", [False, True])
+        layers, shape = read_layers(sizes, input_shape)
+        layers = settle(layers, activation, batch_norm)
+        self._become(layers, shape, loss, batch_norm, check_dtype(dtype))
         self._draw(check_seed(seed))
 
     @classmethod
     def _empty(
-        cls, sizes: tuple[int, ...], activation: tuple[str, ...], loss: str, batch_norm: bool, dtype: np.dtype[Any]
+        cls, layers: tuple[Layer, ...], input_shape: Shape, loss: str, batch_norm: bool, dtype: np.dtype[Any]
     ) -> Network:
-        """Network of what was checked already, all parameters 0 but for those of normalisation."""
+        """Network of what was checked and settled already; no weights are drawn."""
         network = cls.__new__(cls)
-        network._sizes, network._activation, network._loss, network._batch_norm = sizes, activation, loss, batch_norm
-        network._allocate(dtype)
+        network._become(layers, input_shape, loss, batch_norm, dtype)
         return network
 
-    def _allocate(self, dtype: np.dtype[Any]) -> None:
-        n_parameters = sum((n_in + 1) * n_out for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True))
-        n_parameters += 3 * sum(self.sizes[1:-1]) if self.batch_norm else 0
-        self._parameters = np.zeros(n_parameters, dtype)
-        weights, biases = split_parameters(self._parameters, self.sizes)
-        scales, means, variances = split_norms(self._parameters, self.sizes) if self.batch_norm else ([], [], [])
-        self._weights, self._biases = Parameters(weights, "weights"), Parameters(biases, "biases")
-        self._scales, self._means = Parameters(scales, "scales"), Parameters(means, "means")
-        self._variances = Parameters(variances, "variances", minimum=0)
-        for ones in (*scales, *variances):
-            ones[:] = 1
+    def _become(
+        self, layers: tuple[Layer, ...], input_shape: Shape, loss: str, batch_norm: bool, dtype: np.dtype[Any]
+    ) -> None:
+        self._layers, self._input_shape, self._loss = layers, input_shape, loss
+        self._batch_norm = any(layer.batch_norm for layer in layers) if len(layers) > 1 else batch_norm
+        self._sizes = tuple(map(math.prod, shapes_of(layers, input_shape)))
+        self._slots = slots_of(layers, input_shape)
+        self._parameters = self._slots.start(dtype)
+        self._lists = {
+            kind: ParameterList(self._slots.of_kind(self._parameters, kind), name, 0 if kind == "variance" else -np.inf)
+            for kind, name in LISTS.items()
+        }
 
     def _draw(self, generator: np.random.Generator) -> None:
-        if len(self.sizes) == 2:
+        if len(self.layers) == 1:
             return
-        for weight, activation in zip(self.weights, (*self.activation, "output"), strict=True):
+        for layer, weight in zip(self.layers, self.weights, strict=True):
             n_in, n_out = weight.shape
-            limit = np.sqrt(6 / n_in if activation in RECTIFYING else 6 / (n_in + n_out))
+            limit = np.sqrt(6 / n_in if layer.activation in RECTIFYING else 6 / (n_in + n_out))
             weight[:] = generator.uniform(-limit, limit, weight.shape)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What each layer is, the output layer last."""
+        return self._layers
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of a row."""
+        return self._input_shape
+
+    @property
+    def slots(self) -> Slots:
+        """Table of the arrays of all layers, and where each of them is in the parameters."""
+        return self._slots
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -236,7 +196,7 @@ class Network:
     @property
     def activation(self) -> tuple[str, ...]:
         """Name of each hidden layer's activation."""
-        return self._activation
+        return tuple(str(layer.activation) for layer in self.layers[:-1])
 
     @property
     def loss(self) -> str:
@@ -245,7 +205,7 @@ class Network:
 
     @property
     def batch_norm(self) -> bool:
-        """Whether the hidden layers are batch-normalised."""
+        """Whether hidden layers are batch-normalised."""
         return self._batch_norm
 
     @property
@@ -264,7 +224,7 @@ class Network:
 
     @parameters.setter
     def parameters(self, values: ArrayLike) -> None:
-        _refuse_read_only(self._parameters, "parameters")
+        refuse_read_only(self._parameters, "parameters")
         self._parameters[:] = self.check_parameters(values)
 
     def check_parameters(self, values: ArrayLike) -> NDArray[Any]:
@@ -274,16 +234,16 @@ class Network:
             array = np.broadcast_to(array, self._parameters.shape)
         if array.shape != self._parameters.shape:
             raise ValueError(f"parameters must have shape {self._parameters.shape}, not {array.shape}")
-        array = _finite_numbers(array, self.dtype, "parameters")
-        if self.batch_norm and any(variance.min() < 0 for variance in split_norms(array, self.sizes)[2]):
+        array = check_finite_numbers(array, self.dtype, "parameters")
+        if any(variance.min() < 0 for variance in self.slots.of_kind(array, "variance")):
             raise ValueError("parameters must hold variances of at least 0")
         return array
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
         """Keep the parameters as they are: meanwhile assigning to them, or into one of the arrays, is an error."""
-        lists = self._weights, self._biases, self._scales, self._means, self._variances
-        arrays = [array for array in (self._parameters, *itertools.chain(*lists)) if array.flags.writeable]
+        arrays = [self._parameters, *itertools.chain(*self._lists.values())]
+        arrays = [array for array in arrays if array.flags.writeable]
         try:
             for array in arrays:
                 array.flags.writeable = False
@@ -293,49 +253,49 @@ class Network:
                 array.flags.writeable = True
 
     @property
-    def weights(self) -> Parameters:
+    def weights(self) -> ParameterList:
         """Weights (n_in, n_out) of each layer."""
-        return self._weights
+        return self._lists["weight"]
 
     @weights.setter
     def weights(self, arrays: Sequence[ArrayLike]) -> None:
-        self._weights[:] = arrays
+        self._lists["weight"][:] = arrays
 
     @property
-    def biases(self) -> Parameters:
+    def biases(self) -> ParameterList:
         """Biases (n_out,) of each layer."""
-        return self._biases
+        return self._lists["bias"]
 
     @biases.setter
     def biases(self, arrays: Sequence[ArrayLike]) -> None:
-        self._biases[:] = arrays
+        self._lists["bias"][:] = arrays
 
     @property
-    def scales(self) -> Parameters:
+    def scales(self) -> ParameterList:
         """Scales (n_units,) of each hidden layer with batch normalisation."""
-        return self._scales
+        return self._lists["scale"]
 
     @scales.setter
     def scales(self, arrays: Sequence[ArrayLike]) -> None:
-        self._scales[:] = arrays
+        self._lists["scale"][:] = arrays
 
     @property
-    def means(self) -> Parameters:
+    def means(self) -> ParameterList:
         """Running means (n_units,) of each hidden layer with batch normalisation."""
-        return self._means
+        return self._lists["mean"]
 
     @means.setter
     def means(self, arrays: Sequence[ArrayLike]) -> None:
-        self._means[:] = arrays
+        self._lists["mean"][:] = arrays
 
     @property
-    def variances(self) -> Parameters:
+    def variances(self) -> ParameterList:
         """Running variances (n_units,), at least 0, of each hidden layer with batch normalisation."""
-        return self._variances
+        return self._lists["variance"]
 
     @variances.setter
     def variances(self, arrays: Sequence[ArrayLike]) -> None:
-        self._variances[:] = arrays
+        self._lists["variance"][:] = arrays
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -359,21 +319,26 @@ class Network:
         return self.loss in ("cross_entropy", "binary_cross_entropy")
 
     def __repr__(self) -> str:
+        loss = "" if self.loss == "cross_entropy" else f", loss={self.loss!r}"
+        if len({layer.batch_norm for layer in self.layers[:-1]}) > 1:
+            return f"Network({list(self.layers)}, input_shape={self.input_shape}, dtype={self.dtype.name!r}{loss})"
         names = set(self.activation)
         activation = f"{names.pop()!r}" if len(names) == 1 else f"{list(self.activation)}"
         middle = f", activation={activation}" if self.activation else ""
-        loss = "" if self.loss == "cross_entropy" else f", loss={self.loss!r}"
         batch_norm = ", batch_norm=True" if self.batch_norm else ""
         return f"Network({list(self.sizes)}{middle}, dtype={self.dtype.name!r}{loss}{batch_norm})"
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("sizes", "activation", "loss", "batch_norm", "parameters", "input_scale")
+        names = ("layers", "input_shape", "loss", "batch_norm", "parameters", "input_scale")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._sizes, self._activation = state["sizes"], state["activation"]
-        self._loss, self._batch_norm = state["loss"], state["batch_norm"]
-        self._allocate(state["parameters"].dtype)
+        if "sizes" in state:  # pickles of versions before layers were records
+            layers, shape = read_layers(state["sizes"], None)
+            layers = settle(layers, state["activation"], state["batch_norm"])
+        else:
+            layers, shape = state["layers"], state["input_shape"]
+        self._become(layers, shape, state["loss"], state["batch_norm"], state["parameters"].dtype)
         self._parameters[:] = state["parameters"]
         self.input_scale = state.get("input_scale")  # pickles of earlier versions do not have it
 
@@ -381,14 +346,15 @@ class Network:
         """Return the engine that trains this network's parameters."""
         # A callback may ask for a gradient where the parameters must not be written.
         parameters = self.parameters if self.parameters.flags.writeable else self.parameters.copy()
-        return Engine(self.shapes(dropout), parameters, n_threads or available_threads())
+        return Engine(self.facts(dropout), parameters, n_threads or available_threads())
 
-    def shapes(self, dropout: NDArray[np.float64] | None = None) -> tuple[Shape, ...]:
+    def facts(self, dropout: NDArray[np.float64] | None = None) -> tuple[LayerFacts, ...]:
         """Return the layers as a plan sees them; dropout is each hidden layer's share."""
-        shares: list[float] = [0.0] * len(self.activation) if dropout is None else dropout.tolist()
-        rest = zip(self.sizes[:-2], self.sizes[1:-1], self.activation, shares, strict=True)
-        hidden = [Shape(n_in, n_out, name, self.batch_norm, share) for n_in, n_out, name, share in rest]
-        return (*hidden, Shape(self.sizes[-2], self.sizes[-1]))
+        shares = [*(np.zeros(len(self.layers) - 1) if dropout is None else dropout).tolist(), 0.0]
+        return tuple(
+            LayerFacts(n_in, n_out, layer.activation, bool(layer.batch_norm), share)
+            for layer, share, (n_in, n_out) in zip(self.layers, shares, itertools.pairwise(self.sizes), strict=True)
+        )
 
     def without_norm(self) -> Network:
         """Return the network itself, or one without batch normalisation that predicts the same.
@@ -397,14 +363,16 @@ class Network:
         """
         if not self.batch_norm:
             return self
-        plain = self._empty(self.sizes, self.activation, self.loss, False, self.dtype)
-        plain.parameters = self.parameters[: plain.parameters.size]
+        layers = tuple(layer.without_norm() for layer in self.layers)
+        plain = self._empty(layers, self.input_shape, self.loss, False, self.dtype)
+        plain.weights, plain.biases = self.weights, self.biases
         plain.input_scale = self.input_scale
-        norms = zip(plain.weights, plain.biases, self.scales, self.means, self.variances, strict=False)
-        for weight, bias, scale, mean, variance in norms:
-            factor = scale / np.sqrt(variance.astype(np.float64) + EPSILON)
-            weight *= factor
-            bias -= mean * factor
+        tables = self.slots.by_layer(self.parameters), plain.slots.by_layer(plain.parameters)
+        for before, after in zip(*tables, strict=True):
+            if "scale" in before:
+                factor = before["scale"] / np.sqrt(before["variance"].astype(np.float64) + EPSILON)
+                after["weight"] *= factor
+                after["bias"] -= before["mean"] * factor
         return plain
 
     def _forward(self, rows: Rows, n_threads: int | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -521,15 +489,15 @@ class Network:
         engine = self.engine()
         engine.begin(rows, engine.plan(rows, Method(len(targets.y))))
         gradient = engine.gradient(targets, Steps(UPDATES["none"], np.zeros((1, 3))))
-        layers = split_parameters(gradient, self.sizes)
-        return (*layers, split_norms(gradient, self.sizes)[0]) if self.batch_norm else layers
+        kinds = ("weight", "bias", "scale") if self.batch_norm else ("weight", "bias")
+        return tuple(self.slots.of_kind(gradient, kind) for kind in kinds)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file, atomically: a crash leaves an old file whole."""
-        layers = [list(pair) for pair in zip(self.weights, self.biases, strict=True)]
-        for layer, *norm in zip(layers, self.scales, self.means, self.variances, strict=False):
-            layer += norm
-        storage.save_network(path, self.sizes, self.activation, self.loss, self.batch_norm, layers, self.input_scale)
+        description = storage.Description(
+            self.layers, self.input_shape, self.loss, self.batch_norm, self.dtype, self.input_scale
+        )
+        storage.save_network(path, description, self.parameters)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -542,10 +510,8 @@ class Network:
         ValueError
             If the file is damaged or is not a network of this package; the message names it.
         """
-        kind, layers = storage.load_network(path)
-        network = cls._empty(kind.sizes, kind.activations, kind.loss, kind.batch_norm, kind.dtype)
-        network.input_scale = kind.input_scale
-        network.weights, network.biases = zip(*(layer[:2] for layer in layers), strict=True)
-        if kind.batch_norm and len(layers) > 1:
-            network.scales, network.means, network.variances = zip(*(layer[2:] for layer in layers[:-1]), strict=True)
+        description, parameters = storage.load_network(path)
+        network = cls._empty(*description[:5])
+        network._parameters[:] = parameters
+        network.input_scale = description.input_scale
         return network

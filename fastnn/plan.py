@@ -42,7 +42,7 @@ NEVER = 1 << 62
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
 
 
-class Shape(NamedTuple):
+class LayerFacts(NamedTuple):
     """A layer: its widths, and what follows the product.
 
     activation : None for the output layer
@@ -148,7 +148,7 @@ class LayerPlan(NamedTuple):
     shared_from : rows of a batch from which on threads share out its slices in the driver by rows
     """
 
-    shape: Shape
+    shape: LayerFacts
     form: str
     why: str
     by_inputs: bool
@@ -300,7 +300,7 @@ def shards_of(n_rows: int, plan: Plan) -> int:
 
 
 @lru_cache(maxsize=256)
-def forward_plan(layers: tuple[Shape, ...], dtype: str, block_rows: int, sparse: bool) -> Plan:
+def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> Plan:
     """How rows go forward alone: layers as they are stored, no gradient."""
     forms = [Reason("", "sparse" if sparse else "stored", "")] + [Reason("", "stored", "")] * (len(layers) - 1)
     planned = tuple(lay_out(layers, forms, False, _bytes(dtype)))
@@ -359,7 +359,7 @@ def sliced_row(n_units: int, number_size: int) -> int:
     return row + line if row > tuning.PANEL_LINES * line and row // line % 2 == 0 else row
 
 
-def _slices(shape: Shape, form: str, by_inputs: bool, weight: int, number_size: int) -> tuple[Slice, ...]:
+def _slices(shape: LayerFacts, form: str, by_inputs: bool, weight: int, number_size: int) -> tuple[Slice, ...]:
     n_in, n_out = shape.n_in, shape.n_out
     bounds = slice_bounds(n_in if by_inputs else n_out)
     slices = []
@@ -379,7 +379,7 @@ def _slices(shape: Shape, form: str, by_inputs: bool, weight: int, number_size: 
     return tuple(slices)
 
 
-def lay_out(shapes: Sequence[Shape], forms: Sequence[Reason], by_units: bool, number_size: int) -> list[LayerPlan]:
+def lay_out(shapes: Sequence[LayerFacts], forms: Sequence[Reason], by_units: bool, number_size: int) -> list[LayerPlan]:
     """Give each layer's parameters their place in a vector, in these forms.
 
     Weight and bias of each layer follow each other; behind all of them come scale, running mean and running variance
@@ -410,7 +410,7 @@ def n_parameters_of(layers: Sequence[LayerPlan]) -> int:
 # --- choices --------------------------------------------------------------------------------------------------------
 
 
-def forward_rows(layers: Sequence[Shape], n_parameters: int) -> int:
+def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
     """Rows of a block that goes forward."""
     few, many = tuning.BLOCK_ROWS
     rows = max(few, int(tuning.THIN_PRODUCT // (layers[0].n_in * layers[0].n_out)))
@@ -418,7 +418,7 @@ def forward_rows(layers: Sequence[Shape], n_parameters: int) -> int:
     return max(rows, tuning.FEWEST_BLOCK_ROWS)
 
 
-def n_threads_for(layers: Sequence[Shape], data: Data, machine: Machine, share: float = 1.0) -> int:
+def n_threads_for(layers: Sequence[LayerFacts], data: Data, machine: Machine, share: float = 1.0) -> int:
     """Threads that a run over this share of the rows is worth."""
     first, *others = layers
     numbers = data.n_rows * data.n_columns if data.n_nonzeros is None else data.n_nonzeros
@@ -427,12 +427,12 @@ def n_threads_for(layers: Sequence[Shape], data: Data, machine: Machine, share: 
     return 1 if share * products < tuning.SMALL_RUN else machine.n_threads
 
 
-def make_plan(layers: Sequence[Shape], dtype: str, data: Data, method: Method, machine: Machine) -> Plan:
+def make_plan(layers: Sequence[LayerFacts], dtype: str, data: Data, method: Method, machine: Machine) -> Plan:
     """Choose how a fit is carried out.
 
     Parameters
     ----------
-    layers : sequence of Shape
+    layers : sequence of LayerFacts
     dtype : {"float32", "float64"}
         Of the parameters and of all computation.
     data : Data
@@ -450,7 +450,7 @@ def make_plan(layers: Sequence[Shape], dtype: str, data: Data, method: Method, m
 class _Choice:
     """The choices on the way to a plan; each method makes one, and notes its reason."""
 
-    def __init__(self, layers: Sequence[Shape], dtype: str, data: Data, method: Method, machine: Machine) -> None:
+    def __init__(self, layers: Sequence[LayerFacts], dtype: str, data: Data, method: Method, machine: Machine) -> None:
         self.layers, self.dtype, self.data, self.machine = layers, dtype, data, machine
         self.method = method
         self.batch_size = min(method.batch_size, data.n_rows)
@@ -747,6 +747,6 @@ def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, n
     }
 
 
-def wants_slopes(shape: Shape) -> bool:
+def wants_slopes(shape: LayerFacts) -> bool:
     """Whether the derivative of what follows a product cannot be had from the output alone."""
     return shape.dropout > 0 or shape.activation in ("gelu", "silu")

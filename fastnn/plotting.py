@@ -230,6 +230,6 @@ def plot_weights(network: Network, count: int = 25) -> Figure:
         ax.set_axis_off()
         if i < count:
             image = ax.imshow(weight[:, i].reshape(shape), cmap="RdBu_r", vmin=-limit, vmax=limit)
-            ax.set_title(f"{'class' if len(network.sizes) == 2 else 'unit'} {i}", fontsize=8)
+            ax.set_title(f"{'class' if len(network.layers) == 1 else 'unit'} {i}", fontsize=8)
     figure.colorbar(image, ax=list(axes), shrink=0.6, label="weight")
     return figure

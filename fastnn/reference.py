@@ -25,7 +25,7 @@ from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
-from fastnn.plan import LayerPlan, Shape, forward_plan
+from fastnn.plan import LayerFacts, LayerPlan, forward_plan
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[Any] | CSRRows"
@@ -587,7 +587,7 @@ class Layer(NamedTuple):
     norm: tuple[Array, ...]
 
 
-def unpack(shapes: Sequence[Shape], parameters: Array) -> list[Layer]:
+def unpack(shapes: Sequence[LayerFacts], parameters: Array) -> list[Layer]:
     """Views of the vector that holds all parameters: layer after layer, then what normalises them."""
     layers, begin = [], 0
     norm = sum((shape.n_in + 1) * shape.n_out for shape in shapes)
@@ -618,7 +618,7 @@ class Pass(NamedTuple):
     normalised: list[tuple[Array, Array, Array]]
 
 
-def forward_pass(X: Array, shapes: Sequence[Shape], layers: list[Layer], key: int = 0, first: int = -1) -> Pass:
+def forward_pass(X: Array, shapes: Sequence[LayerFacts], layers: list[Layer], key: int = 0, first: int = -1) -> Pass:
     """Take the rows X (n, n_in) through all layers.
 
     first : position of the rows in the epoch, for dropout; -1: nothing is dropped

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._validation import check_choice, check_integer, check_number, check_sizes, check_weights
+from fastnn._validation import check_choice, check_integer, check_number, check_weights
 from fastnn.callbacks import Callback, Fit, History
 from fastnn.kernels.updates import Steps
-from fastnn.network import Network, split_parameters
+from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Adam, Optimizer
 from fastnn.training import Chunk, DivergenceError, Trainer
 
@@ -285,8 +285,7 @@ class _SoftmaxTrainer(_ScikitTrainer):
     def _gradient(self, chunk: Chunk, steps: Steps) -> NDArray[Any]:
         gradient = super()._gradient(chunk, steps)
         if not self.fit_intercept:
-            _, biases = split_parameters(gradient, self.network.sizes)
-            biases[0][:] = 0
+            self.network.slots.of_kind(gradient, "bias")[0][:] = 0
         return gradient
 
 
@@ -635,7 +634,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _hold_out(self, data: Data, random_state: np.random.RandomState) -> tuple[Data, Data]:
         # The same rows as scikit-learn's, which stratifies where there is one output.
-        stratify = data[1] if isinstance(self, ClassifierMixin) and self.network_.sizes[-1] == 1 else None
+        stratify = data[1] if isinstance(self, ClassifierMixin) and self.network_.n_out == 1 else None
         parts = train_test_split(
             *data, random_state=random_state, test_size=self.validation_fraction, stratify=stratify
         )
@@ -759,7 +758,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 
     @property
     def _multi_label(self) -> bool:
-        return bool(self.network_.loss == "binary_cross_entropy" and self.network_.sizes[-1] > 1)
+        return bool(self.network_.loss == "binary_cross_entropy" and self.network_.n_out > 1)
 
     def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
         # Integers and text in one column are sound; a closer look would take a tenth of a small fit.
@@ -1021,7 +1020,7 @@ class SoftmaxClassifier(_Classifier):
         return super()._assemble(attributes)
 
     def _network(self, sizes: list[int], loss: str, dtype: Any) -> Network:
-        return Network._empty(check_sizes(sizes), (), loss, False, np.dtype(dtype))
+        return Network(sizes, dtype=dtype, loss=loss)
 
     def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         return [coefs.T], [intercepts]
@@ -1091,9 +1090,9 @@ class _Perceptron(_Estimator):
     coefs_ = _Arrays("Weights of each layer.", lambda network: network.weights, 2, listed=True)
     intercepts_ = _Arrays("Biases of each layer.", lambda network: network.biases, 1, listed=True)
     n_layers_ = _OfNetwork(
-        "Number of layers, those of the inputs and outputs included.", lambda network: len(network.sizes)
+        "Number of layers, those of the inputs and outputs included.", lambda network: len(network.layers) + 1
     )
-    n_outputs_ = _OfNetwork("Number of outputs.", lambda network: network.sizes[-1])
+    n_outputs_ = _OfNetwork("Number of outputs.", lambda network: network.n_out)
     out_activation_ = _OfNetwork(
         "Name of the output's activation.", lambda network: OUT_ACTIVATIONS.get(network.loss, "identity")
     )

@@ -1,4 +1,4 @@
-"""Networks in safetensors files: parameters as tensors, the architecture as JSON in the metadata.
+"""Networks in safetensors files: parameters as tensors, the layers as JSON in the metadata.
 
 The format holds numbers only, so a file from a stranger can be wrong but cannot run anything.
 https://huggingface.co/docs/safetensors
@@ -7,6 +7,7 @@ https://huggingface.co/docs/safetensors
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from typing import Any, NamedTuple
@@ -14,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_activations, check_choice, check_loss, check_number, check_path, check_sizes
+from fastnn._validation import check_choice, check_input_shape, check_layers, check_loss, check_number, check_path
 from fastnn.engine.threads import import_whole
+from fastnn.layers import RECORDS, Layer, Shape, read_layers, settle, slots_of
+from fastnn.parameters import Slots
 
-FORMAT = 1
+FORMAT = 2
 KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes
 CHECKPOINT_KEY, CHECKPOINT_FORMAT = "fastnn checkpoint", 2
 MAX_DESCRIPTION = 10**6  # characters of JSON that tell a network's architecture; a hundred will do
@@ -51,34 +54,37 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise
 
 
-def tensor_names(n_layers: int, batch_norm: bool) -> list[list[str]]:
-    """Names of each layer's arrays in the file; the last has no normalisation."""
-    parts, norm = ["weight", "bias"], ["scale", "mean", "variance"] if batch_norm else []
-    return [[f"layers.{k}.{part}" for part in (parts if k == n_layers - 1 else parts + norm)] for k in range(n_layers)]
+class Description(NamedTuple):
+    """All that a network is but for its parameters."""
+
+    layers: tuple[Layer, ...]
+    input_shape: Shape
+    loss: str
+    batch_norm: bool
+    dtype: np.dtype[Any]
+    input_scale: float | None
 
 
-def save_network(
-    path: str | os.PathLike[str],
-    sizes: tuple[int, ...],
-    activations: tuple[str, ...],
-    loss: str,
-    batch_norm: bool,
-    layers: list[list[NDArray[Any]]],
-    input_scale: float | None = None,
-) -> None:
-    """Write a network's architecture and its layers: weight (n_in, n_out), bias (n_out,) and what normalises them."""
-    dtype = layers[0][0].dtype.name
-    architecture = {"format": FORMAT, "sizes": sizes, "activation": activations, "loss": loss, "dtype": dtype}
-    # Without batch normalisation the file is one that earlier versions read.
-    architecture |= {"batch_norm": True} if batch_norm else {}
-    architecture |= {} if input_scale is None else {"input_scale": input_scale}
-    metadata = {KEY: json.dumps(architecture)}
-    tensors = {
-        name: array
-        for names, arrays in zip(tensor_names(len(layers), batch_norm), layers, strict=True)
-        for name, array in zip(names, arrays, strict=True)
-    }
+def by_tensor(slots: Slots, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Views of a vector by the names that the arrays have in files."""
+    named = slots.by_layer(vector)
+    return {f"layers.{k}.{name}": array for k, arrays in enumerate(named) for name, array in arrays.items()}
+
+
+def save_network(path: str | os.PathLike[str], description: Description, parameters: NDArray[Any]) -> None:
+    """Write what a network is, and its parameters as tensors."""
+    layers, input_shape, loss, batch_norm, dtype, input_scale = description
+    told = {"format": FORMAT, "input_shape": input_shape, "layers": [_written(layer) for layer in layers]}
+    told |= {"loss": loss, "dtype": dtype.name}
+    told |= {"batch_norm": True} if batch_norm and len(layers) == 1 else {}  # no layer has it
+    told |= {} if input_scale is None else {"input_scale": input_scale}
+    metadata = {KEY: json.dumps(told)}
+    tensors = by_tensor(slots_of(layers, input_shape), parameters)
     write_atomically(check_path(path), import_whole("safetensors.numpy").save(tensors, metadata))
+
+
+def _written(layer: Layer) -> dict[str, Any]:
+    return {"kind": type(layer).__name__} | dataclasses.asdict(layer)
 
 
 def save_checkpoint(path: str, content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
@@ -112,19 +118,8 @@ def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
     return content, tensors
 
 
-class Architecture(NamedTuple):
-    """All that a network is but for its arrays."""
-
-    sizes: tuple[int, ...]
-    activations: tuple[str, ...]
-    loss: str
-    batch_norm: bool
-    dtype: np.dtype[Any]
-    input_scale: float | None
-
-
-def load_network(path: str | os.PathLike[str]) -> tuple[Architecture, list[list[NDArray[Any]]]]:
-    """Read what `save_network` wrote.
+def load_network(path: str | os.PathLike[str]) -> tuple[Description, NDArray[Any]]:
+    """Read what `save_network` wrote, now or in format 1, which earlier versions wrote.
 
     Raises
     ------
@@ -139,40 +134,70 @@ def load_network(path: str | os.PathLike[str]) -> tuple[Architecture, list[list[
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            architecture = _architecture(file.metadata() or {})
-            sizes, _, _, batch_norm, dtype, _ = architecture
-            names = tensor_names(len(sizes) - 1, batch_norm)
-            if set(file.keys()) != {name for layer in names for name in layer}:
-                raise ValueError(f"its tensors are not those of a network of {len(names)} layers")
-            layers = []
-            for (weight, *others), n_in, n_out in zip(names, sizes[:-1], sizes[1:], strict=True):
-                for name, shape in ((weight, [n_in, n_out]), *((other, [n_out]) for other in others)):
-                    tensor = file.get_slice(name)
-                    if tensor.get_dtype() != DTYPES[dtype.name] or list(tensor.get_shape()) != shape:
-                        raise ValueError(f"{name} should be {dtype.name} of shape {tuple(shape)}")
-                layers.append([file.get_tensor(name) for name in (weight, *others)])
-            if not all(np.isfinite(array).all() for layer in layers for array in layer):
-                raise ValueError("it holds NaN or infinity")
-            if batch_norm and any(layer[-1].min() < 0 for layer in layers[:-1]):
-                raise ValueError("it holds a negative variance")
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+            description = _read_description(file.metadata() or {})
+            parameters = _read_parameters(file, description)
+    except KeyError as error:
+        raise ValueError(f"{path} is not a usable fastnn network: its description has no {error}") from error
+    except (safetensors.SafetensorError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path} is not a usable fastnn network: {error}") from error
-    return architecture, layers
+    return description, parameters
 
 
-def _architecture(metadata: dict[str, str]) -> Architecture:
+def _read_parameters(file: Any, description: Description) -> NDArray[Any]:
+    dtype, slots = description.dtype, slots_of(description.layers, description.input_shape)
+    expected = {f"layers.{k}.{slot.name}": slot for k, layer in enumerate(slots.layers) for slot in layer}
+    if set(file.keys()) != set(expected):
+        raise ValueError(f"its tensors are not those of a network of {len(slots.layers)} layers")
+    for name, slot in expected.items():
+        tensor = file.get_slice(name)
+        if tensor.get_dtype() != DTYPES[dtype.name] or tuple(tensor.get_shape()) != slot.shape:
+            raise ValueError(f"{name} should be {dtype.name} of shape {slot.shape}")
+    parameters = slots.start(dtype)
+    for name, array in by_tensor(slots, parameters).items():
+        array[...] = file.get_tensor(name)
+    if not np.isfinite(parameters).all():
+        raise ValueError("it holds NaN or infinity")
+    if any(variance.min() < 0 for variance in slots.of_kind(parameters, "variance")):
+        raise ValueError("it holds a negative variance")
+    return parameters
+
+
+def _read_description(metadata: dict[str, str]) -> Description:
     if KEY not in metadata:
         raise ValueError(f"its metadata has no {KEY!r}")
     if len(metadata[KEY]) > MAX_DESCRIPTION:
         raise ValueError(f"its description has {len(metadata[KEY])} characters")
-    architecture = json.loads(metadata[KEY])
-    if architecture["format"] != FORMAT:
-        raise ValueError(f"its format is {architecture['format']!r}, not {FORMAT}")
-    sizes = check_sizes(architecture["sizes"])
-    activations = check_activations(architecture["activation"], len(sizes) - 2)
-    loss = check_loss(architecture.get("loss", "cross_entropy"))  # files of earlier versions do not name it
-    batch_norm = check_choice(architecture.get("batch_norm", False), "batch_norm", [False, True])
-    dtype = np.dtype(check_choice(architecture["dtype"], "dtype", DTYPES))
-    scale = architecture.get("input_scale")
+    told = json.loads(metadata[KEY])
+    if told["format"] not in (1, FORMAT):
+        raise ValueError(f"its format is {told['format']!r}, not 1 or {FORMAT}")
+    batch_norm = check_choice(told.get("batch_norm", False), "batch_norm", [False, True])
+    if told["format"] == 1:
+        told.setdefault("loss", "cross_entropy")  # the first files do not name it
+        layers, input_shape = read_layers(told["sizes"], None)
+        layers = settle(layers, told["activation"], batch_norm)
+    else:
+        layers, input_shape = _read_layers(told["layers"]), check_input_shape(told["input_shape"])
+    dtype = np.dtype(check_choice(told["dtype"], "dtype", DTYPES))
+    scale = told.get("input_scale")
     input_scale = None if scale is None else check_number(scale, "input_scale", 0, open_left=True)
-    return Architecture(sizes, activations, loss, batch_norm, dtype, input_scale)
+    return Description(layers, input_shape, check_loss(told["loss"]), batch_norm, dtype, input_scale)
+
+
+def _read_layers(told: Any) -> tuple[Layer, ...]:
+    if not isinstance(told, list):
+        raise ValueError(f"layers must be a list, not {told!r}")
+    layers = check_layers([_read_layer(fields) for fields in told], RECORDS.values())
+    if settle(layers, "identity", False) != layers:
+        raise ValueError("its layers do not all tell their activation and batch_norm")
+    return layers
+
+
+def _read_layer(fields: Any) -> Layer:
+    if not isinstance(fields, dict):
+        raise ValueError(f"a layer must be an object, not {fields!r}")
+    kind = RECORDS[check_choice(fields.get("kind"), "kind of layer", RECORDS)]
+    names = {"kind", *(field.name for field in dataclasses.fields(kind))}
+    if fields.keys() != names:
+        raise ValueError(f"a {kind.__name__} layer must have the fields {sorted(names)}, not {sorted(fields)}")
+    layer: Layer = kind(**{name: value for name, value in fields.items() if name != "kind"})
+    return layer

@@ -25,7 +25,7 @@ from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.updates import UPDATES, Steps
-from fastnn.plan import Shape, forward_plan
+from fastnn.plan import LayerFacts, forward_plan
 from fastnn.schedules import Constant, Cosine, Exponential, InverseScaling, LinearWarmup, OnPlateau, Schedule, Step
 
 # --- data -------------------------------------------------------------------------------------------
@@ -476,7 +476,7 @@ class Twin:
         self.noise = noise
         self.parameters = self._noisy(network.parameters)
         self.generator = np.random.default_rng(settings.get("seed", 0))
-        self.shapes = network.shapes()
+        self.shapes = network.facts()
         self.forget()
         self.curve: list[float] = []
 
@@ -506,7 +506,7 @@ class Twin:
         record = Record()
         n_rows = sum(len(part.y) for part in parts) if (len(parts) == 1 and not in_chunks) or knows_rows else 0
         shares = np.broadcast_to(self.settings.get("dropout", 0.0), len(self.network.sizes) - 2).astype(float)
-        self.shapes = self.network.shapes(shares)
+        self.shapes = self.network.facts(shares)
         for epoch in range(epochs):
             limit = rows if epoch == epochs - 1 else math.inf
             sums, done = [], 0
@@ -555,7 +555,7 @@ class Twin:
         late = space.penalties[1:].sum() + weights.sum() * settings["l2"] / 2 * (first_weight**2).sum()
         return float(space.log_likelihood[0]), float(space.penalties.sum()), float(late)
 
-    def _plan(self, shapes: tuple[Shape, ...], batch_size: int) -> CompiledPlan:
+    def _plan(self, shapes: tuple[LayerFacts, ...], batch_size: int) -> CompiledPlan:
         return CompiledPlan(replace(forward_plan(shapes, self.dtype.name, 1, False), batch_size=batch_size))
 
     def _space(self, state: np.ndarray) -> Space:
@@ -588,7 +588,7 @@ class Twin:
         targets = Targets(LOSSES[self.network.loss], part.y, weights)
         space = self._space(np.zeros((0, self.parameters.size), self.dtype))
         steps = Steps(UPDATES["none"], np.zeros((1, 3)))
-        plan = self._plan(self.network.shapes(), n)
+        plan = self._plan(self.network.facts(), n)
         reference.train(Batches(self._noisy(part.X), targets), plan, steps, space, space.work, 0.0, 1)
         layers = reference.unpack(self.shapes, space.gradients[0])
         found = [np.concatenate([layer[which].ravel() for layer in layers]) for which in (0, 1)]
@@ -611,7 +611,7 @@ class Twin:
             for which, array in enumerate([W, b, *norm[:1]]):
                 array.ravel()[:] = directions[which][begins[which] : begins[which] + array.size]
                 begins[which] += array.size
-        plain = self.network.shapes()
+        plain = self.network.facts()
 
         def value(step: float) -> float:
             layers = reference.unpack(plain, self.parameters + step * moved)
@@ -640,7 +640,7 @@ def _numbers(optimizer: Any, a: float, t: int) -> list[float]:
 def outputs(network: fastnn.Network, parameters: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Last layer (n, n_out) of a network with these parameters, by the formula, with the running statistics."""
     A = X
-    for k, (W, b, norm) in enumerate(reference.unpack(network.shapes(), parameters)):
+    for k, (W, b, norm) in enumerate(reference.unpack(network.facts(), parameters)):
         Z = A @ W
         if norm:
             scale, mean, variance = norm

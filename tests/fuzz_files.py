@@ -30,7 +30,7 @@ from typing import NamedTuple
 # The modules whose coverage guides, beside fastnn.datasets.
 GUIDES = {
     "idx": ["gzip"],
-    "network": ["fastnn.storage", "fastnn._validation"],
+    "network": ["fastnn.storage", "fastnn._validation", "fastnn.layers", "fastnn.parameters"],
     "checkpoint": ["fastnn.storage", "json"],
     "png": ["PIL.PngImagePlugin", "PIL.ImageFile"],
     "npy": ["numpy.lib"],
@@ -88,6 +88,10 @@ def check_network(path, data):
     for k, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         np.testing.assert_array_equal(weight, tensors[f"layers.{k}.weight"])
         np.testing.assert_array_equal(bias, tensors[f"layers.{k}.bias"])
+    for name, arrays in (("scale", network.scales), ("mean", network.means), ("variance", network.variances)):
+        for k, array in enumerate(arrays):
+            np.testing.assert_array_equal(array, tensors[f"layers.{k}.{name}"])
+    assert len(tensors) == sum(1 for _ in network.slots)
     assert np.isfinite(network.parameters).all()
     assert network.input_scale is None or 0 < network.input_scale < np.inf
     with np.errstate(all="ignore"):  # sums of large weights may overflow
@@ -176,6 +180,8 @@ def network_seeds():
         yield written(network.save)
         network.input_scale = 1 / 256
         yield written(network.save)
+    for path in sorted(Path(__file__).parent.glob("data/format1-*")):
+        yield path.read_bytes()
 
 
 def checkpoint_seeds():

@@ -35,11 +35,11 @@ from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
 from fastnn.plan import (
     NEVER,
+    LayerFacts,
     Machine,
     Method,
     Plan,
     Reason,
-    Shape,
     facts_of,
     forward_plan,
     lay_out,
@@ -652,7 +652,7 @@ def test_sort_blocks(dtype, rng, n):
 def shapes_of(sizes, names, dropout=0.0, batch_norm=False):
     """Layers of these sizes, with an activation for each hidden one."""
     hidden = zip(sizes[:-2], sizes[1:-1], names, strict=True)
-    return (*(Shape(*layer, batch_norm, dropout) for layer in hidden), Shape(*sizes[-2:]))
+    return (*(LayerFacts(*layer, batch_norm, dropout) for layer in hidden), LayerFacts(*sizes[-2:]))
 
 
 def plan_for(kind, shapes, dtype, X, method, block_rows, ordered):

@@ -13,15 +13,15 @@ import fastnn
 from fastnn import plan as plan_module
 from fastnn import tuning
 from fastnn.engine.rows import to_csr
-from fastnn.plan import Data, Machine, Method, Shape, facts_of, make_plan, slice_bounds, sliced_row
+from fastnn.plan import Data, LayerFacts, Machine, Method, facts_of, make_plan, slice_bounds, sliced_row
 
 MACHINE = Machine(n_threads=2, vector_bytes=64)
 
 
 def plan(sizes=(784, 100, 10), batch_size=128, n=50_000, dtype="float32", update="sgd", **others):
-    """Plan for a fit; others are fields of Shape, Data, Method and Machine, and row_nonzeros makes the rows sparse."""
+    """Plan for a fit; others are fields of LayerFacts, Data, Method and Machine; row_nonzeros makes the rows sparse."""
     given = {name: others.pop(name) for name in ("batch_norm", "dropout") if name in others}
-    *hidden, output = (Shape(n_in, n_out, "tanh", **given) for n_in, n_out in itertools.pairwise(sizes))
+    *hidden, output = (LayerFacts(n_in, n_out, "tanh", **given) for n_in, n_out in itertools.pairwise(sizes))
     row_nonzeros = others.pop("row_nonzeros", None)
     facts = {name: others.pop(name) for name in ("ordered", "repeated") if name in others}
     data = Data(n, sizes[0], others.pop("stored", dtype), **facts)
@@ -30,7 +30,7 @@ def plan(sizes=(784, 100, 10), batch_size=128, n=50_000, dtype="float32", update
         data = data._replace(n_nonzeros=int(n * row_nonzeros), most_nonzeros=int(most))
     machine = MACHINE._replace(**{name: others.pop(name) for name in MACHINE._fields if name in others})
     method = Method(batch_size, update, **others)
-    return make_plan((*hidden, Shape(*output[:2])), dtype, data, method, machine)
+    return make_plan((*hidden, LayerFacts(*output[:2])), dtype, data, method, machine)
 
 
 def summary(found):

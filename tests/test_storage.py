@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,9 +84,13 @@ def test_other_programs_can_read_the_file(network, saved):
     with safetensors.safe_open(saved, framework="numpy") as file:
         architecture = json.loads(file.metadata()["fastnn"])
     assert architecture == {
-        "format": 1,
-        "sizes": [7, 5, 4, 3],
-        "activation": ["tanh", "relu"],
+        "format": 2,
+        "input_shape": [7],
+        "layers": [
+            {"kind": "Dense", "units": 5, "activation": "tanh", "batch_norm": False},
+            {"kind": "Dense", "units": 4, "activation": "relu", "batch_norm": False},
+            {"kind": "Dense", "units": 3, "activation": None, "batch_norm": False},
+        ],
         "loss": "cross_entropy",
         "dtype": network.dtype.name,
     }
@@ -302,46 +307,134 @@ def write(path, tensors, architecture):
     path.write_bytes(safetensors.numpy.save(tensors, {"fastnn": architecture}))
 
 
-GOOD = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
+FORMAT_1 = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
 
 
 @pytest.mark.parametrize(
     ("change", "architecture", "message"),
     [
-        ({}, json.dumps(GOOD | {"format": 2}), "its format is 2"),
+        ({}, json.dumps(FORMAT_1 | {"format": 3}), "its format is 3, not 1 or 2"),
         ({}, "{", "Expecting"),
         ({}, "[]", "not a usable fastnn network"),
         ({}, "{}", "format"),
         ({}, "[" * 100_000, "not a usable fastnn network"),
-        ({}, json.dumps(GOOD | {"sizes": [2**31 - 1, 2**31 - 1]}), "more parameters than memory"),
-        ({}, json.dumps(GOOD | {"sizes": [2**20, 2**20]}), "should be float32 of shape"),
-        ({}, json.dumps(GOOD | {"sizes": [10**30, 3]}), "sizes"),
-        ({}, json.dumps(GOOD | {"sizes": [3, 2]}), "should be float32 of shape"),
-        ({}, json.dumps(GOOD | {"sizes": [2, 3, 3]}), "activation must be"),
-        ({}, json.dumps(GOOD | {"activation": 3}), "not a usable"),
-        ({}, json.dumps(GOOD | {"dtype": "float64"}), "should be float64 of shape"),
-        ({}, json.dumps(GOOD | {"dtype": "int8"}), "dtype must be"),
-        ({}, json.dumps(GOOD | {"dtype": ["f4", "f4"]}), "dtype must be"),
-        ({}, json.dumps(GOOD | {"input_scale": 0}), "input_scale must be above 0"),
-        ({}, json.dumps(GOOD | {"input_scale": float("nan")}), "input_scale must be above 0"),
-        ({}, json.dumps(GOOD | {"input_scale": 10**400}), "input_scale must be above 0"),
-        ({}, json.dumps(GOOD | {"input_scale": True}), "input_scale must be a number"),
-        ({}, json.dumps(GOOD | {"input_scale": "1/256"}), "input_scale must be a number"),
-        ({}, json.dumps(GOOD) + " " * 10**6, "its description has"),
-        ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(GOOD), r"layers.0.bias should be float32 of shape \(3,\)"),
-        ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(GOOD), "layers.0.bias should be float32"),
-        ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(GOOD), "holds NaN or infinity"),
-        ({"extra": np.ones(3)}, json.dumps(GOOD), "its tensors are not those"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [2**31 - 1, 2**31 - 1]}), "more parameters than memory"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [2**20, 2**20]}), "should be float32 of shape"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [10**30, 3]}), "sizes"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [3, 2]}), "should be float32 of shape"),
+        ({}, json.dumps(FORMAT_1 | {"sizes": [2, 3, 3]}), "activation must be"),
+        ({}, json.dumps(FORMAT_1 | {"activation": 3}), "not a usable"),
+        ({}, json.dumps(FORMAT_1 | {"dtype": "float64"}), "should be float64 of shape"),
+        ({}, json.dumps(FORMAT_1 | {"dtype": "int8"}), "dtype must be"),
+        ({}, json.dumps(FORMAT_1 | {"dtype": ["f4", "f4"]}), "dtype must be"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": 0}), "input_scale must be above 0"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": float("nan")}), "input_scale must be above 0"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": 10**400}), "input_scale must be above 0"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": True}), "input_scale must be a number"),
+        ({}, json.dumps(FORMAT_1 | {"input_scale": "1/256"}), "input_scale must be a number"),
+        ({}, json.dumps(FORMAT_1) + " " * 10**6, "its description has"),
+        ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(FORMAT_1), r"layers.0.bias should be float32 of shape \(3,\)"),
+        ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(FORMAT_1), "layers.0.bias should be float32"),
+        ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(FORMAT_1), "holds NaN or infinity"),
+        ({"extra": np.ones(3)}, json.dumps(FORMAT_1), "its tensors are not those"),
     ],
 )
 def test_files_that_contradict_themselves_are_refused(tmp_path, change, architecture, message):
     path = tmp_path / "net.safetensors"
     tensors = {"layers.0.weight": np.ones((2, 3), "f4"), "layers.0.bias": np.ones(3, "f4")}
-    write(path, tensors, json.dumps(GOOD))
+    write(path, tensors, json.dumps(FORMAT_1))
     fastnn.Network.load(path)
     write(path, tensors | change, architecture)
     with pytest.raises(ValueError, match=message):
         fastnn.Network.load(path)
+
+
+DENSE = {"kind": "Dense", "units": 3, "activation": None, "batch_norm": False}
+HIDDEN = DENSE | {"activation": "tanh"}
+FORMAT_2 = {"format": 2, "input_shape": [2], "layers": [DENSE], "loss": "huber", "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        (FORMAT_2 | {"format": 1}, "its description has no 'sizes'"),
+        ({name: FORMAT_2[name] for name in FORMAT_2 if name != "loss"}, "its description has no 'loss'"),
+        ({name: FORMAT_2[name] for name in FORMAT_2 if name != "layers"}, "its description has no 'layers'"),
+        (FORMAT_2 | {"loss": "hubris"}, "loss must be one of"),
+        (FORMAT_2 | {"input_shape": None}, "input_shape must say"),
+        (FORMAT_2 | {"input_shape": []}, "input_shape must be one integer"),
+        (FORMAT_2 | {"input_shape": [1, 2]}, "input_shape must be one integer"),
+        (FORMAT_2 | {"input_shape": "2"}, "input_shape must be an integer"),
+        (FORMAT_2 | {"input_shape": [0]}, "input_shape must be at least 1"),
+        (FORMAT_2 | {"input_shape": [10**30]}, "input_shape must be at least 1 and at most"),
+        (FORMAT_2 | {"input_shape": [2.0]}, "input_shape must be an integer"),
+        (FORMAT_2 | {"input_shape": [3]}, r"should be float32 of shape \(3, 3\)"),
+        (FORMAT_2 | {"layers": []}, "layers must hold at least one"),
+        (FORMAT_2 | {"layers": 3}, "layers must be a list, not 3"),
+        (FORMAT_2 | {"layers": "Dense"}, "layers must be a list"),
+        (FORMAT_2 | {"layers": {"kind": "Dense"}}, "layers must be a list"),
+        (FORMAT_2 | {"layers": [[]]}, "a layer must be an object"),
+        (FORMAT_2 | {"layers": [DENSE | {"kind": "Sparse"}]}, "kind of layer must be one of 'Dense', not 'Sparse'"),
+        (FORMAT_2 | {"layers": [DENSE | {"kind": ["Dense"]}]}, "kind of layer must be one of"),
+        (FORMAT_2 | {"layers": [{"units": 3}]}, "kind of layer must be one of 'Dense', not None"),
+        (FORMAT_2 | {"layers": [{"kind": "Dense", "units": 3}]}, "a Dense layer must have the fields"),
+        (FORMAT_2 | {"layers": [DENSE | {"size": 3}]}, "a Dense layer must have the fields"),
+        (FORMAT_2 | {"layers": [DENSE | {"units": 0}]}, "units must be at least 1"),
+        (FORMAT_2 | {"layers": [DENSE | {"units": 2**31}]}, "units must be .* at most 2147483647"),
+        (FORMAT_2 | {"layers": [DENSE | {"units": 1e400}]}, "units must be an integer"),
+        (FORMAT_2 | {"layers": [DENSE | {"units": "3"}]}, "units must be an integer"),
+        (FORMAT_2 | {"layers": [DENSE | {"activation": "tanh"}]}, "the output layer must have no activation"),
+        (FORMAT_2 | {"layers": [DENSE | {"activation": ["tanh"]}]}, "activation must be one of"),
+        (FORMAT_2 | {"layers": [DENSE | {"batch_norm": True}]}, "the output layer must have no batch_norm"),
+        (FORMAT_2 | {"layers": [DENSE | {"batch_norm": 0}]}, "batch_norm must be one of"),
+        (FORMAT_2 | {"layers": [DENSE | {"batch_norm": None}]}, "do not all tell"),
+        (FORMAT_2 | {"layers": [DENSE, DENSE]}, "do not all tell their activation"),
+        (FORMAT_2 | {"layers": [HIDDEN | {"batch_norm": None}, DENSE]}, "do not all tell"),
+        (FORMAT_2 | {"layers": [HIDDEN, HIDDEN | {"batch_norm": True}, DENSE]}, "the same for all hidden layers"),
+        (FORMAT_2 | {"layers": [HIDDEN, DENSE]}, "its tensors are not those of a network of 2 layers"),
+        (FORMAT_2 | {"layers": [HIDDEN | {"units": 2**31 - 1}] * 3 + [DENSE]}, "more parameters than memory"),
+        (FORMAT_2 | {"layers": [HIDDEN] * 10_000 + [DENSE]}, "its tensors are not those of a network of 10001 layers"),
+        (FORMAT_2 | {"batch_norm": 1}, "batch_norm must be one of"),
+    ],
+)
+def test_descriptions_of_layers_that_cannot_be_are_refused(tmp_path, architecture, message):
+    path = tmp_path / "net.safetensors"
+    tensors = {"layers.0.weight": np.ones((2, 3), "f4"), "layers.0.bias": np.ones(3, "f4")}
+    write(path, tensors, json.dumps(FORMAT_2))
+    assert repr(fastnn.Network.load(path)) == "Network([2, 3], dtype='float32', loss='huber')"
+    write(path, tensors, json.dumps(architecture))
+    with pytest.raises(ValueError, match=rf"net\.safetensors is not a usable fastnn network.*{message}"):
+        fastnn.Network.load(path)
+
+
+# What earlier versions wrote, and what they had in hand then.
+EARLIER = {
+    "format1-softmax.safetensors": "Network([3, 2], dtype='float64')",
+    "format1-layers.safetensors": "Network([3, 2, 4, 2], activation=['relu', 'tanh'], dtype='float32')",
+    "format1-batch_norm.safetensors": (
+        "Network([3, 4, 2, 1], activation='gelu', dtype='float64', loss='binary_cross_entropy', batch_norm=True)"
+    ),
+    "format1-no_hidden_batch_norm.safetensors": "Network([3, 1], dtype='float64', loss='huber', batch_norm=True)",
+    "network-layers.pickle": "Network([3, 2, 4, 2], activation=['relu', 'tanh'], dtype='float32')",
+    "network-batch_norm.pickle": (
+        "Network([3, 4, 2, 1], activation='gelu', dtype='float64', loss='binary_cross_entropy', batch_norm=True)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_networks_of_earlier_versions_are_read(tmp_path, name):
+    path = Path(__file__).parent / "data" / name
+    network = pickle.loads(path.read_bytes()) if name.endswith("pickle") else fastnn.Network.load(path)
+    network.save(tmp_path / "net")
+    for each in (network, fastnn.Network.load(tmp_path / "net"), pickle.loads(pickle.dumps(network))):
+        assert repr(each) == EARLIER[name]
+        np.testing.assert_array_equal(each.parameters, np.arange(1, each.parameters.size + 1) / 32)
+        np.testing.assert_array_equal(each.weights[0].ravel(), np.arange(1, each.weights[0].size + 1) / 32)
+        assert each.input_scale == (1 / 256 if "Network([3, 4, 2, 1]" in repr(each) else None)
+        assert each.batch_norm == network.batch_norm == ("batch_norm" in name)
+        assert each.layers == network.layers
+    assert json.loads(safetensors.safe_open(tmp_path / "net", "numpy").metadata()["fastnn"])["format"] == 2
 
 
 def test_a_file_of_another_program_is_refused(tmp_path):

@@ -24,10 +24,10 @@ from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
 from fastnn.plan import (
+    LayerFacts,
     Machine,
     Method,
     Plan,
-    Shape,
     facts_of,
     forward_plan,
     forward_rows,
@@ -46,7 +46,7 @@ def _touch_buffers(dtype: np.dtype[Any], n_threads: int) -> None:
 
 
 @lru_cache(maxsize=256)
-def _compiled_for_forward(layers: tuple[Shape, ...], dtype: str, block_rows: int, sparse: bool) -> CompiledPlan:
+def _compiled_for_forward(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> CompiledPlan:
     return CompiledPlan(forward_plan(layers, dtype, block_rows, sparse))
 
 
@@ -55,7 +55,7 @@ class Engine:
 
     Parameters
     ----------
-    layers : tuple of Shape
+    layers : tuple of LayerFacts
         Of the network.
     parameters : (n_parameters,) array
         Read by `forward`, and moved by `advance`.
@@ -63,7 +63,7 @@ class Engine:
         The results do not depend on it.
     """
 
-    def __init__(self, layers: tuple[Shape, ...], parameters: NDArray[Any], n_threads: int) -> None:
+    def __init__(self, layers: tuple[LayerFacts, ...], parameters: NDArray[Any], n_threads: int) -> None:
         self.layers = layers
         self.parameters = parameters
         self._n_threads = min(n_threads, tuning.MOST_SHARDS)  # more could not help

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,9 @@ from numpy.typing import NDArray
 
 from fastnn.engine.rows import Rows, choose_storage
 from fastnn.engine.threads import available_threads
+from fastnn.layers import read_layers, slots_of
 from fastnn.network import Network
+from fastnn.parameters import Slots
 from fastnn.stepping import GradientSteps
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Shared, Variable
@@ -213,14 +214,14 @@ class EngineStep:
             variable.array.shape != view.shape for variable, view in zip(variables, self._views, strict=True)
         ):
             sizes = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
-            shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_in, n_out), (n_out,))]
-            if 0 in sizes or [variable.array.shape for variable in variables] != shapes:
+            if 0 in sizes or [variable.array.shape for variable in variables] != [slot.shape for slot in _slots(sizes)]:
                 raise NotHere("the shapes of the parameters do not fit together")
             home = variables[0].home
             if home is None or home[0] != (variables, network.activations) or list(home[1].sizes) != sizes:
                 home = (variables, network.activations), Network(sizes, network.activations, variables[0].dtype)
                 variables[0].home = home
-            self._views = [view for pair in zip(home[1].weights, home[1].biases, strict=True) for view in pair]
+            views = home[1].slots.by_layer(home[1].parameters)
+            self._views = [view for arrays in views for view in arrays.values()]
             self._steps = GradientSteps(home[1], network.l1, network.l2)
         for variable, view in zip(variables, self._views, strict=True):
             if variable.array is not view:
@@ -278,6 +279,11 @@ class EngineStep:
         if found.least < 0 or found.largest >= self.network.biases[-1].array.shape[0]:
             raise NotHere("a class is negative or too large")
         return found.y
+
+
+def _slots(sizes: Sequence[int]) -> Slots:
+    layers, input_shape = read_layers(sizes, None)
+    return slots_of(layers, input_shape)
 
 
 def _as_classes(array: NDArray[Any]) -> Classes:

@@ -1,0 +1,156 @@
+"""Which numbers a network holds: the table of slots, the one owner of the layout of the parameter vector.
+
+The parameters of a network are one vector; so are its gradient and each state of an optimizer.  Layers say which arrays
+they need, and the table alone knows where each of them is in such a vector.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn._validation import check_finite_numbers
+
+# What a slot can be, and the value that its numbers begin with; the weights of most networks are drawn afterwards.
+KINDS = {"weight": 0.0, "bias": 0.0, "scale": 1.0, "mean": 0.0, "variance": 1.0}
+
+# The kinds that come behind all others in the vector, so that the kernels find weights and biases where they are
+# without batch normalisation.
+BEHIND = ("scale", "mean", "variance")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An array of numbers that a layer needs.
+
+    Attributes
+    ----------
+    name : str
+        Unique within the layer; in files it is part of the tensor's name.
+    shape : tuple of int
+    kind : str
+        One of `KINDS`.  Penalties, decay and max-norm are for the kind "weight" alone.
+    trained : bool, default True
+        Whether it follows the gradient; False for running statistics.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    trained: bool = True
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Table of the slots of all layers.
+
+    Iterating goes through the slots, layer by layer.
+
+    Attributes
+    ----------
+    layers : tuple of tuples of Slot
+        The slots of each layer, from the input on.
+
+    Examples
+    --------
+    >>> slots = Slots(((Slot("weight", (2, 3), "weight"), Slot("bias", (3,), "bias")),))
+    >>> slots.size, slots.places[0, "bias"]
+    (9, slice(6, 9, None))
+    """
+
+    layers: tuple[tuple[Slot, ...], ...]
+
+    def __iter__(self) -> Iterator[Slot]:
+        return itertools.chain.from_iterable(self.layers)
+
+    @cached_property
+    def size(self) -> int:
+        """Length of the vector."""
+        return sum(slot.size for slot in self)
+
+    @cached_property
+    def places(self) -> dict[tuple[int, str], slice]:
+        """The part of the vector that each slot takes, by layer and name, in the order of the vector."""
+        named = [(k, slot) for k, layer in enumerate(self.layers) for slot in layer]
+        named.sort(key=lambda each: each[1].kind in BEHIND)  # keeps the order of the layers
+        places, begin = {}, 0
+        for k, slot in named:
+            places[k, slot.name] = slice(begin, begin + slot.size)
+            begin += slot.size
+        return places
+
+    def by_layer(self, vector: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+        """Views of a vector: for each layer its arrays by name."""
+        return [
+            {slot.name: vector[self.places[k, slot.name]].reshape(slot.shape) for slot in layer}
+            for k, layer in enumerate(self.layers)
+        ]
+
+    def of_kind(self, vector: NDArray[Any], kind: str) -> list[NDArray[Any]]:
+        """Views of a vector: the arrays of one kind, from the input on."""
+        arrays = itertools.chain.from_iterable(arrays.values() for arrays in self.by_layer(vector))
+        return [array for slot, array in zip(self, arrays, strict=True) if slot.kind == kind]
+
+    def start(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return a new vector that holds what each kind begins with."""
+        vector = np.zeros(self.size, dtype)
+        for kind, number in KINDS.items():
+            for array in self.of_kind(vector, kind) if number else ():
+                array[:] = number
+        return vector
+
+
+class ParameterList(list[NDArray[Any]]):
+    """The arrays of all layers; assigning to an item copies into the network's own array."""
+
+    def __init__(self, arrays: Iterable[NDArray[Any]], name: str, minimum: float = -np.inf) -> None:
+        super().__init__(arrays)
+        self._name, self._minimum = name, minimum
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        targets, values = (self[index], list(value)) if isinstance(index, slice) else ([self[index]], [value])
+        if len(targets) != len(values):
+            raise ValueError(f"{self._name} holds {len(targets)} arrays there, one a layer, not {len(values)}")
+        arrays = [self._check(target, array) for target, array in zip(targets, values, strict=True)]
+        for target, array in zip(targets, arrays, strict=True):
+            target[...] = array
+
+    def _check(self, target: NDArray[Any], value: Any) -> NDArray[Any]:
+        refuse_read_only(target, self._name)
+        array = np.asarray(value)
+        if array.shape != target.shape:
+            raise ValueError(f"an array of {self._name} must keep its shape {target.shape}, not {array.shape}")
+        array = check_finite_numbers(array, target.dtype, f"an array of {self._name}")
+        if (array < self._minimum).any():
+            raise ValueError(f"an array of {self._name} must be at least {self._minimum:g}")
+        return array
+
+    def _fixed(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"the number and order of the arrays in {self._name} are those of the layers")
+
+    append = extend = insert = pop = remove = clear = reverse = sort = _fixed
+    __delitem__ = __iadd__ = __imul__ = _fixed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy is a plain list: it no longer belongs to a network.
+        return list, (list(self),)
+
+
+def refuse_read_only(array: NDArray[Any], name: str) -> None:
+    """Raise a RuntimeError if a fit keeps the array as it is."""
+    if not array.flags.writeable:
+        raise RuntimeError(
+            f"{name} cannot be changed within an epoch, or in a fit by L-BFGS; in on_epoch and after it they can"
+        )
