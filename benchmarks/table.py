@@ -1,4 +1,4 @@
-"""Turn the benchmark's JSON into README's table, and into a bar chart.
+"""Turn the benchmark's JSON into the table of docs/benchmarks.md, and into a bar chart.
 
 python benchmarks/table.py results.json                      # Markdown, to standard output
 python benchmarks/table.py results.json --chart chart.svg    # and the chart (or .png)

@@ -233,7 +233,7 @@ def check_labels(y: ArrayLike, n_rows: int, n_classes: int, name: str = "y") -> 
     if n_rows and (labels.min() < 0 or labels.max() >= n_classes):
         wrong = labels.min() if labels.min() < 0 else labels.max()
         raise ValueError(f"{name} must hold classes from 0 to {n_classes - 1}, but it holds {wrong}")
-    return np.array(labels, dtype=np.intp)  # a copy: kernels use classes as indices, so nobody may change them
+    return np.array(labels, dtype=np.intp)  # a copy: kernels use classes as indices, so the caller must not change them
 
 
 def check_loss(loss: str) -> str:

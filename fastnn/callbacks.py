@@ -280,7 +280,7 @@ class EarlyStopping(Callback):
         self.restore_best = check_choice(restore_best, "restore_best", [False, True])
 
     def on_start(self, fit: Fit) -> None:
-        """Start anew."""
+        """Forget an earlier fit."""
         if str(self.monitor).startswith("validation") and not fit.has_validation:
             raise ValueError(f"EarlyStopping watches {self.monitor}, which needs validation data in the fit")
         self.best_epoch, self.best = 0, -math.inf
