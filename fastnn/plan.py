@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from fastnn import tuning
 from fastnn.kernels.affine import panels_size
 from fastnn.kernels.dense import BLOCK_BYTES
-from fastnn.kernels.plan import MOST_SLICES
-from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES
+from fastnn.kernels.rows import CACHE_LINE, CSRRows
 from fastnn.kernels.sparse import column_work_size
 
 Rows = NDArray[Any] | CSRRows
@@ -189,8 +189,8 @@ class Plan:
         Numbers of a vector of parameters in the layers' forms.
     batch_size, block_rows : int
         Rows of a batch, and that go forward and backward at a time.
-    shard_rows, most_shards : int
-        A batch of n rows has n // shard_rows shards, but at least 1 and at most so many.
+    shard_rows : int
+        A batch of n rows has n // shard_rows shards, but at least 1 and at most MOST_SHARDS.
     fold_rows : int
         Batches of at most so many rows need no gradient: the products write the new parameters.
     touches : bool
@@ -220,7 +220,6 @@ class Plan:
     batch_size: int
     block_rows: int
     shard_rows: int = NEVER
-    most_shards: int = 1
     fold_rows: int = 0
     touches: bool = False
     sorting: str = "none"
@@ -269,7 +268,7 @@ class Plan:
 
     def fingerprint(self) -> str:
         """Digest of all that bits depend on: not of threads, nor of work space."""
-        chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.shard_rows, self.most_shards]
+        chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.shard_rows]
         chosen += [self.fold_rows, self.touches, self.sorting, self.steps_by_column]
         chosen += [(layer.shape, layer.form, layer.slices, layer.shared_from) for layer in self.layers]
         return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
@@ -296,7 +295,7 @@ def _bytes(dtype: str) -> int:
 
 def shards_of(n_rows: int, plan: Plan) -> int:
     """Shards of a batch of so many rows in the driver by rows."""
-    return min(plan.most_shards, max(1, n_rows // plan.shard_rows))
+    return min(MOST_SHARDS, max(1, n_rows // plan.shard_rows))
 
 
 @lru_cache(maxsize=256)
@@ -342,7 +341,7 @@ def slice_bounds(width: int) -> list[int]:
 
 def to_lines(n: int, number_size: int) -> int:
     """Numbers in whole lines of the cache, at least n."""
-    line = tuning.LINE_BYTES // number_size
+    line = CACHE_LINE // number_size
     return -(-n // line) * line
 
 
@@ -353,7 +352,7 @@ def sliced_row(n_units: int, number_size: int) -> int:
     cache.  Where a row is taken in several panels, the lines of one panel should not all want the same places in the
     cache, as they do at powers of two.
     """
-    row, line = to_lines(n_units, number_size), tuning.LINE_BYTES // number_size
+    row, line = to_lines(n_units, number_size), CACHE_LINE // number_size
     if row <= 2 * line:
         return -(-n_units // (line // 2)) * (line // 2)
     return row + line if row > tuning.PANEL_LINES * line and row // line % 2 == 0 else row
@@ -458,7 +457,7 @@ class _Choice:
         self.sparse = data.n_nonzeros is not None
         self.normalises = any(layer.batch_norm for layer in layers)
         self.n_parameters = sum((layer.n_in + 1 + 3 * layer.batch_norm) * layer.n_out for layer in layers)
-        self.shards = max(1, min(tuning.MOST_SHARDS, self.batch_size // tuning.SHARD_ROWS))
+        self.shards = max(1, min(MOST_SHARDS, self.batch_size // tuning.SHARD_ROWS))
         self.reasons: list[Reason] = []
 
     def note(self, about: str, choice: str, why: str) -> None:
@@ -488,7 +487,6 @@ class _Choice:
             batch_size=self.batch_size,
             block_rows=block_rows,
             shard_rows=NEVER if one_shard else tuning.SHARD_ROWS,
-            most_shards=tuning.MOST_SHARDS,
             fold_rows=fold_rows,
             touches=touches,
             sorting=sorting,

@@ -54,10 +54,8 @@ ALIGNED_UNITS = 8
 UNITS_PRODUCT = 300_000
 TEAM_ROWS = 128
 
-# Rows of a shard, at least; below, its own gradient costs more than it gains.  At most so many shards of a batch, and
-# so threads that can help.
+# Rows of a shard, at least; below, its own gradient costs more than it gains.
 SHARD_ROWS = 256
-MOST_SHARDS = 8
 
 # A row block of a batch that is not normalised has no more rows than this.
 MAX_BLOCK_ROWS = 2 * SHARD_ROWS
@@ -67,9 +65,6 @@ LONG_OUTPUT = 64
 
 # Lines of the cache of a row of weights that are multiplied at once with sparse rows.
 PANEL_LINES = 8
-
-# A line of the cache, in bytes.
-LINE_BYTES = 64
 
 # sparse="auto" takes dense data for sparse where a sample of this many rows has a smaller share of non-zeros.
 SPARSE_DENSITY = 0.25

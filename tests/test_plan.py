@@ -13,6 +13,7 @@ import fastnn
 from fastnn import plan as plan_module
 from fastnn import tuning
 from fastnn.engine.rows import to_csr
+from fastnn.kernels.rows import CACHE_LINE
 from fastnn.plan import Data, LayerFacts, Machine, Method, facts_of, make_plan, slice_bounds, sliced_row
 
 MACHINE = Machine(n_threads=2, vector_bytes=64)
@@ -129,7 +130,6 @@ THRESHOLDS = [
      lambda p: p.driver, ("rows", "units")),
     ("SHARD_ROWS", {"batch_size": 511}, {"batch_size": 512}, lambda p: (p.driver, p.n_shards),
      (("units", 1), ("rows", 2))),
-    ("MOST_SHARDS", {"batch_size": 2047}, {"batch_size": 5000}, lambda p: p.n_shards, (7, 8)),
     ("MAX_BLOCK_ROWS", {"sizes": (9000, 3), "batch_size": 513, "row_nonzeros": 1},
      {"sizes": (9000, 3), "batch_size": 512, "row_nonzeros": 1}, lambda p: p.batch_size <= p.fold_rows, (False, True)),
     ("TOUCHED_SHARE", TEXT | {"row_nonzeros": 6.25}, TEXT | {"row_nonzeros": 6.24}, lambda p: p.touches, (False, True)),
@@ -169,7 +169,7 @@ def test_slices_are_aligned_in_wide_layers():
 
 
 def test_rows_of_sparse_slices_fill_lines_and_avoid_powers_of_two():
-    line = tuning.LINE_BYTES // 4
+    line = CACHE_LINE // 4
     assert [sliced_row(n, 4) for n in (1, 8, 9, 33)] == [8, 8, 16, 48]
     assert sliced_row(tuning.PANEL_LINES * line, 4) == tuning.PANEL_LINES * line
     assert sliced_row((tuning.PANEL_LINES + 2) * line, 4) == (tuning.PANEL_LINES + 3) * line
@@ -177,7 +177,7 @@ def test_rows_of_sparse_slices_fill_lines_and_avoid_powers_of_two():
 
 def test_every_constant_that_plans_use_has_both_sides_tested():
     used = set(re.findall(r"tuning\.([A-Z_]+)", inspect.getsource(plan_module)))
-    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "PANEL_LINES", "LINE_BYTES"}
+    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "PANEL_LINES"}
     assert used == tested
 
 

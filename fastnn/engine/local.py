@@ -20,7 +20,7 @@ from fastnn.kernels import blas, epoch, layer, touched
 from fastnn.kernels.affine import REGISTER_BYTES
 from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import Targets
-from fastnn.kernels.plan import CompiledPlan
+from fastnn.kernels.plan import MOST_SHARDS, CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
 from fastnn.plan import (
@@ -66,7 +66,7 @@ class Engine:
     def __init__(self, layers: tuple[LayerFacts, ...], parameters: NDArray[Any], n_threads: int) -> None:
         self.layers = layers
         self.parameters = parameters
-        self._n_threads = min(n_threads, tuning.MOST_SHARDS)  # more could not help
+        self._n_threads = min(n_threads, MOST_SHARDS)  # more could not help
 
     @property
     def n_threads(self) -> int:
@@ -85,7 +85,7 @@ class Engine:
         block_rows = max(1, min(forward_rows(self.layers, size), n))
         plan = forward_plan(self.layers, dtype.name, block_rows, isinstance(X, CSRRows))
         compiled = _compiled_for_forward(self.layers, dtype.name, block_rows, isinstance(X, CSRRows))
-        n_parts = min(tuning.MOST_SHARDS, max(1, -(-n // block_rows)))
+        n_parts = min(MOST_SHARDS, max(1, -(-n // block_rows)))
         run = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // size))
         n_threads = n_threads_for(self.layers, facts_of(X, 1), self.machine)
         work = np.empty((n_parts, plan.work_size), dtype)

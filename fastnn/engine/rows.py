@@ -12,7 +12,7 @@ from fastnn import tuning
 from fastnn.engine.threads import available_threads, forks
 from fastnn.kernels import dense, sparse
 from fastnn.kernels import rows as kernel_rows
-from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.rows import CACHE_LINE, CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 
 Rows = NDArray[Any] | CSRRows
@@ -20,9 +20,9 @@ Rows = NDArray[Any] | CSRRows
 
 def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return zeros that begin a line of the cache, so that vectors do not straddle two."""
-    memory = np.zeros(int(np.prod(shape)) * dtype.itemsize + tuning.LINE_BYTES, np.uint8)
-    begin = -memory.ctypes.data % tuning.LINE_BYTES
-    return memory[begin : begin + len(memory) - tuning.LINE_BYTES].view(dtype).reshape(shape)
+    memory = np.zeros(int(np.prod(shape)) * dtype.itemsize + CACHE_LINE, np.uint8)
+    begin = -memory.ctypes.data % CACHE_LINE
+    return memory[begin : begin + len(memory) - CACHE_LINE].view(dtype).reshape(shape)
 
 
 def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows:

@@ -16,6 +16,9 @@ from .blas cimport gemm_
 from .rows cimport RowsAhead
 
 cdef extern from "tiles.h" nogil:
+    enum:
+        TILED_BYTES
+        FEW_WEIGHTS
     const int VECTOR_BYTES
     ctypedef struct Panels:
         Py_ssize_t n_panels, vectors, n_wider
@@ -43,10 +46,6 @@ cdef extern from "tiles.h" nogil:
 
 #: Bytes of a vector that these kernels were compiled for; 0: they have none, and no panels.
 REGISTER_BYTES = VECTOR_BYTES
-
-cdef enum:
-    TILED_BYTES = 256   # of a row of weights, from which on our own tiles are faster than BLAS
-    FEW_WEIGHTS = 2048  # up to which they are too: BLAS takes longer to begin
 
 
 cdef inline bint is_few(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:

@@ -13,6 +13,12 @@ from .affine cimport fill_rows
 from .rows cimport RowsAhead
 
 cdef extern from "tiles.h" nogil:
+    enum:
+        CACHED_BYTES
+        ALONE_ROWS
+        GRADIENT_ROWS
+        ALONE_SHARDS
+        ALONE_SHARD_ROWS
     void dot_rows_float(const float* X, const Py_ssize_t* order, Py_ssize_t x_stride, const float* W,
                         Py_ssize_t w_stride, float* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in,
                         Py_ssize_t n_out, const RowsAhead* ahead)
@@ -25,13 +31,6 @@ cdef extern from "tiles.h" nogil:
     void outer_rows_double(const double* X, const Py_ssize_t* order, Py_ssize_t x_stride, const double* D,
                            Py_ssize_t d_stride, double* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
                            Py_ssize_t n_out, double alpha, double beta, const RowsAhead* ahead)
-
-cdef enum:
-    CACHED_BYTES = 196608   # of rows that stay in the second cache together with weights and the rows to come
-    STRIP_ROWS = 60         # that a thread takes at once: tiles of several heights divide them
-    GRADIENT_ROWS = 16      # whose gradient, taken alone, is added at once: the next ones are fetched meanwhile
-    LANES = 8               # the most that the rows of a gradient are cut into
-    LANE_ROWS = 128         # of a lane, at least
 
 #: So many bytes of rows stay in the cache from the forward to the backward pass, while the next ones are fetched.
 BLOCK_BYTES = CACHED_BYTES
@@ -95,11 +94,11 @@ cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py
 def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out,
                  int n_threads=1):
     """Z_out (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,) for W (n_out, n_in)."""
-    cdef Py_ssize_t n = X.shape[0], n_in = W.shape[1], n_strips = (n + STRIP_ROWS - 1) // STRIP_ROWS, strip
+    cdef Py_ssize_t n = X.shape[0], n_in = W.shape[1], n_blocks = (n + ALONE_ROWS - 1) // ALONE_ROWS, block
     if not Z_out.size:
         return
-    for strip in prange(n_strips, nogil=True, num_threads=n_threads, schedule="static"):
-        affine_strip(&X[0, 0] if n_in else NULL, &W[0, 0] if n_in else NULL, &b[0], &Z_out[0, 0], strip * STRIP_ROWS,
+    for block in prange(n_blocks, nogil=True, num_threads=n_threads, schedule="static"):
+        affine_block(&X[0, 0] if n_in else NULL, &W[0, 0] if n_in else NULL, &b[0], &Z_out[0, 0], block * ALONE_ROWS,
                      n, n_in, Z_out.shape[1])
 
 
@@ -110,10 +109,10 @@ cdef RowsAhead next_rows(const floating* X, Py_ssize_t first, Py_ssize_t rows, P
                      n_in * sizeof(floating))
 
 
-cdef void affine_strip(const floating* X, const floating* W, const floating* b, floating* Z, Py_ssize_t first,
+cdef void affine_block(const floating* X, const floating* W, const floating* b, floating* Z, Py_ssize_t first,
                        Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    # Z = X @ W.T + b for the rows of a strip.
-    cdef Py_ssize_t rows = min(<Py_ssize_t> STRIP_ROWS, n - first)
+    # Z = X @ W.T + b for the rows of a block.
+    cdef Py_ssize_t rows = min(<Py_ssize_t> ALONE_ROWS, n - first)
     cdef RowsAhead ahead = next_rows(X, first + rows, rows, n, n_in)
     dense_forward(X + first * n_in, NULL, n_in, W, n_in, b, Z + first * n_out, n_out, rows, n_in, n_out, &ahead)
 
@@ -128,7 +127,7 @@ def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, fl
                                  W.shape[1], W.shape[0])
 
 
-cdef void weight_lane(const floating* X, const floating* dZ, floating* dW, Py_ssize_t first, Py_ssize_t end,
+cdef void weight_shard(const floating* X, const floating* dZ, floating* dW, Py_ssize_t first, Py_ssize_t end,
                       Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil:
     # dW (n_out, n_in) = alpha * dZ.T @ X + beta * dW for rows first to end of n, a few after the other.
     cdef Py_ssize_t rows
@@ -148,21 +147,21 @@ def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, f
                           double alpha=1.0, double beta=0.0, int n_threads=1):
     """dW_out (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW_out."""
     cdef Py_ssize_t n = X.shape[0], n_in = dW_out.shape[1], n_out = dW_out.shape[0], size = n_in * n_out, i
-    cdef Py_ssize_t lane, n_lanes = max(<Py_ssize_t> 1, min(<Py_ssize_t> LANES, n // LANE_ROWS))
+    cdef Py_ssize_t shard, n_shards = max(<Py_ssize_t> 1, min(<Py_ssize_t> ALONE_SHARDS, n // ALONE_SHARD_ROWS))
     cdef floating* others = NULL
     if not size:
         return
-    if n_lanes > 1:  # all but the first have room of their own
-        others = <floating*> malloc((n_lanes - 1) * size * sizeof(floating))
+    if n_shards > 1:  # all but the first have room of their own
+        others = <floating*> malloc((n_shards - 1) * size * sizeof(floating))
         if others == NULL:
             raise MemoryError
-    for lane in prange(n_lanes, nogil=True, num_threads=min(<Py_ssize_t> n_threads, n_lanes), schedule="static"):
-        weight_lane(&X[0, 0] if n else NULL, &dZ[0, 0] if n else NULL,
-                    &dW_out[0, 0] if lane == 0 else others + (lane - 1) * size, n * lane // n_lanes,
-                    n * (lane + 1) // n_lanes, n, n_in, n_out, <floating> alpha,
-                    <floating> (beta if lane == 0 else 0))
+    for shard in prange(n_shards, nogil=True, num_threads=min(<Py_ssize_t> n_threads, n_shards), schedule="static"):
+        weight_shard(&X[0, 0] if n else NULL, &dZ[0, 0] if n else NULL,
+                    &dW_out[0, 0] if shard == 0 else others + (shard - 1) * size, n * shard // n_shards,
+                    n * (shard + 1) // n_shards, n, n_in, n_out, <floating> alpha,
+                    <floating> (beta if shard == 0 else 0))
     with nogil:
-        for lane in range(n_lanes - 1):
+        for shard in range(n_shards - 1):
             for i in range(size):
-                (&dW_out[0, 0])[i] += others[lane * size + i]
+                (&dW_out[0, 0])[i] += others[shard * size + i]
         free(others)

@@ -18,7 +18,7 @@ from .layer cimport (
     Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice)
 from .losses cimport loss_rows, sum_of_weights
 from .normalisation cimport backprop_normalise, move_statistics, normalise
-from .plan cimport N_SLICES, SPARSE, TRANSPOSED, Job, Layer, Plan, now
+from .plan cimport N_SHARDS, N_SLICES, SPARSE, TRANSPOSED, Job, Layer, Plan, now
 from .rows cimport dense_rows, is_native, prefetch_pages, rows_ahead
 from .sparse cimport ColumnStore, block_at, columns_in, sort_by_column
 from .touched cimport step_touched, touch_columns
@@ -42,10 +42,10 @@ cdef extern from *:
     """
     Py_ssize_t fastnn_take(Py_ssize_t* next) noexcept nogil
 
-cdef enum:
-    MOST_SHARDS = 8         # of a batch, as tuning.py says
-    PRODUCT_ROWS = 512      # that a product takes at a time
-    UPDATE_CHUNK = 16384    # numbers, of all shards' gradients, from which a thread updates parameters at a time
+cdef extern from "vectors.h" nogil:
+    enum:
+        PRODUCT_ROWS
+        UPDATE_CHUNK
 
 # A batch, and the step that follows it.
 cdef struct Batch:
@@ -62,7 +62,7 @@ cdef struct Factors:
 
 
 cdef Py_ssize_t shards_of(const Plan* plan, Py_ssize_t n_rows) noexcept nogil:
-    return min(plan.most_shards, max(<Py_ssize_t> 1, n_rows // plan.shard_rows))
+    return min(<Py_ssize_t> N_SHARDS, max(<Py_ssize_t> 1, n_rows // plan.shard_rows))
 
 
 cdef int shares_of(const Layer* layer, Py_ssize_t n, int n_slices) noexcept nogil:
@@ -294,7 +294,7 @@ cdef void ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, flo
 cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noexcept nogil:
     # All shards.  A thread begins with shards that follow each other, so that the rows it fetches ahead are its own, and
     # then helps the others.
-    cdef Py_ssize_t[MOST_SHARDS] next_shard
+    cdef Py_ssize_t[N_SHARDS] next_shard
     cdef Py_ssize_t* next_ = &next_shard[0]
     cdef Py_ssize_t shard
     cdef int thread, turn, owner, n_threads = <int> min(<Py_ssize_t> job.n_threads, batch.n_shards)

@@ -47,9 +47,10 @@ cdef extern from *:
     int fastnn_members() noexcept nogil
     void fastnn_barrier() noexcept nogil
 
-cdef enum:
-    SORT_LINES = 6      # Sorting a non-zero takes as long as multiplying it with so many lines of numbers.
-    STEP_COLUMNS = 16   # of sparse rows, whose weights are stepped on together
+cdef extern from "vectors.h" nogil:
+    enum:
+        SORT_LINES
+        STEP_COLUMNS
 
 # A member of the team, and where in the work space it finds what is its own.
 cdef struct Member:
@@ -476,7 +477,8 @@ cdef void add_own_penalties(const Job* job, const Member* member, const Turn* tu
     for k in range(job.plan.n_layers):
         layer = &job.plan.layers[k]
         for s in range(own_begin(member, layer), own_end(member, layer)):
-            own, total = &layer.slices[s], 0
+            total = 0
+            own = &layer.slices[s]
             for i in range(own.n_rows):
                 total += penalty(&turn.step, <const floating*> job.parameters + own.weight + i * own.stride,
                                  own.n_columns)

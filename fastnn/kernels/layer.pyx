@@ -20,8 +20,10 @@ from .rows cimport RowsAhead
 from .sparse cimport columns_backward_weight, scale_rows, sparse_backward_weight, sparse_forward
 from .updates cimport limit_norms
 
-cdef enum:
-    PARALLEL_COPY = 100000  # numbers from which on more than one thread copies them
+
+cdef extern from "vectors.h" nogil:
+    enum:
+        PARALLEL_COPY
 
 
 cdef inline Py_ssize_t* slice_bounds(const Layer* layer, int s, int end, Py_ssize_t* bounds) noexcept nogil:

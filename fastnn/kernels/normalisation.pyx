@@ -9,8 +9,9 @@ double in both precisions, so that they are as good for many rows as for few.
 from cython cimport floating
 from libc.math cimport sqrt
 
-cdef enum:
-    TILE = 32   # units whose sums stay in the first cache while the rows go by
+cdef extern from "vectors.h" nogil:
+    enum:
+        NORMALISED_UNITS
 
 #: Keeps the quotient finite where a unit is the same for all rows.
 EPSILON = 1e-5
@@ -26,13 +27,13 @@ cdef void normalise(floating* Z, floating* X_hat, Py_ssize_t stride, const float
                     floating* mean, floating* variance, Py_ssize_t n, Py_ssize_t n_units) noexcept nogil:
     # Two passes for the statistics: a difference of mean squares would lose all digits where the mean is large.
     cdef Py_ssize_t i, j, tile, begin, width
-    cdef double[TILE] means
-    cdef double[TILE] squares
-    cdef double[TILE] factors
+    cdef double[NORMALISED_UNITS] means
+    cdef double[NORMALISED_UNITS] squares
+    cdef double[NORMALISED_UNITS] factors
     cdef double centred
-    for tile in range((n_units + TILE - 1) // TILE):
-        begin = tile * TILE
-        width = min(<Py_ssize_t> TILE, n_units - begin)
+    for tile in range((n_units + NORMALISED_UNITS - 1) // NORMALISED_UNITS):
+        begin = tile * NORMALISED_UNITS
+        width = min(<Py_ssize_t> NORMALISED_UNITS, n_units - begin)
         for j in range(width):
             means[j] = squares[j] = 0
         for i in range(n):
@@ -60,14 +61,14 @@ cdef void backprop_normalise(const floating* X_hat, floating* dZ, Py_ssize_t str
                              Py_ssize_t n_units, floating alpha, floating beta) noexcept nogil:
     # dscale and dbias = alpha * gradient + beta * themselves; dscale may be the scale, which is read before.
     cdef Py_ssize_t i, j, tile, begin, width
-    cdef double[TILE] sums
-    cdef double[TILE] products
-    cdef floating[TILE] factors
-    cdef floating[TILE] means
-    cdef floating[TILE] slopes
-    for tile in range((n_units + TILE - 1) // TILE):
-        begin = tile * TILE
-        width = min(<Py_ssize_t> TILE, n_units - begin)
+    cdef double[NORMALISED_UNITS] sums
+    cdef double[NORMALISED_UNITS] products
+    cdef floating[NORMALISED_UNITS] factors
+    cdef floating[NORMALISED_UNITS] means
+    cdef floating[NORMALISED_UNITS] slopes
+    for tile in range((n_units + NORMALISED_UNITS - 1) // NORMALISED_UNITS):
+        begin = tile * NORMALISED_UNITS
+        width = min(<Py_ssize_t> NORMALISED_UNITS, n_units - begin)
         for j in range(width):
             sums[j] = products[j] = 0
         for i in range(n):

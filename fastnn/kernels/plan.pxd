@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
     N_SLICES = 4    # the most slices of a layer, and so the most threads that can own one
+    N_SHARDS = 8        # of a batch, and so the most threads that can have one
 
 # Which kernels a layer has.
 cdef enum Form:
@@ -44,7 +45,7 @@ cdef struct Plan:
     int n_layers
     Layer* layers
     bint by_units, touches, sorts, steps_by_column, gathers, fetches, normalises, is_sparse
-    Py_ssize_t n_parameters, batch_size, block_rows, shard_rows, most_shards, fold_rows, nonzeros
+    Py_ssize_t n_parameters, batch_size, block_rows, shard_rows, fold_rows, nonzeros
     Py_ssize_t rows_size, hidden_size, spare, columns, parts, squares
 
 cdef class CompiledPlan:

@@ -1,6 +1,7 @@
 from fastnn.plan import Plan
 
 MOST_SLICES: int
+MOST_SHARDS: int
 
 class CompiledPlan:
     source: Plan

@@ -7,6 +7,9 @@ from .activations import ACTIVATIONS
 #: The most slices of a layer, and so the most threads that can own one.
 MOST_SLICES = N_SLICES
 
+#: The most shards of a batch, and so the most threads that can have one.
+MOST_SHARDS = N_SHARDS
+
 FORM_CODES = {"stored": STORED, "transposed": TRANSPOSED, "panels": PANELS, "sparse": SPARSE, "sparse slices": SPARSE}
 
 
@@ -30,7 +33,7 @@ cdef class CompiledPlan:
         own.sorts, own.nonzeros = plan.sorting == "each batch", plan.nonzeros
         own.steps_by_column, own.gathers, own.fetches = plan.steps_by_column, plan.gathers, plan.fetches
         own.n_parameters, own.batch_size, own.block_rows = plan.n_parameters, plan.batch_size, plan.block_rows
-        own.shard_rows, own.most_shards, own.fold_rows = plan.shard_rows, plan.most_shards, plan.fold_rows
+        own.shard_rows, own.fold_rows = plan.shard_rows, plan.fold_rows
         own.rows_size, own.hidden_size, own.spare = plan.rows_size, plan.hidden_size, plan.spare
         own.columns, own.parts, own.squares = plan.columns, plan.parts, plan.squares
 

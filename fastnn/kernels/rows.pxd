@@ -7,8 +7,11 @@ ctypedef fused stored:
     float
     double
 
+cdef extern from "vectors.h":
+    enum:
+        LINE_BYTES      # of the cache
+
 cdef enum:
-    LINE_BYTES = 64     # of the cache
     PAGE_BYTES = 4096   # of memory, whose place the processor must look up
 
 cdef extern from "vectors.h" nogil:

@@ -3,6 +3,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+CACHE_LINE: int
 UINT8_SCALE: float
 
 class CSRRows(NamedTuple):

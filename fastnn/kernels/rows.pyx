@@ -19,6 +19,9 @@ cdef extern from "vectors.h" nogil:
     void PREFETCH_NEAR(const void* address)
     const char* row_ahead(const RowsAhead* rows, Py_ssize_t i)
 
+#: Bytes of a line of the cache.
+CACHE_LINE = LINE_BYTES
+
 #: uint8 values are pixels: each is multiplied by this.
 UINT8_SCALE = 1.0 / 256
 

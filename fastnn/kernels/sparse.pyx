@@ -17,12 +17,16 @@ from libc.string cimport memcpy, memset
 from .affine cimport fill_rows
 from .rows cimport LINE_BYTES, RowStore, convert, open_rows, stored
 
-cdef extern from "panels.h" nogil:
-    Py_ssize_t panels_of_float(Py_ssize_t width, bint in_pairs)
-    Py_ssize_t panels_of_double(Py_ssize_t width, bint in_pairs)
-    Py_ssize_t panel_begin_float(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
-    Py_ssize_t panel_begin_double(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels)
-    const int SPLIT_BYTES
+cdef extern from "strips.h" nogil:
+    enum:
+        ROWS_AT_ONCE
+        SPLIT_BYTES
+        PART_BYTES
+        PART_NONZEROS
+    Py_ssize_t strips_of_float(Py_ssize_t width, bint in_pairs)
+    Py_ssize_t strips_of_double(Py_ssize_t width, bint in_pairs)
+    Py_ssize_t strip_begin_float(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_strips)
+    Py_ssize_t strip_begin_double(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_strips)
     void combine_float(const float* values, const int32_t* rows, int64_t* begins, const int64_t* ends, Py_ssize_t n,
                        int32_t limit, const float* B, Py_ssize_t stride, float* out, Py_ssize_t out_stride,
                        Py_ssize_t width, int64_t ahead)
@@ -42,11 +46,6 @@ cdef extern from "panels.h" nogil:
 
 cdef extern from "vectors.h" nogil:
     void PREFETCH_WRITE(const void* address)
-
-cdef enum:
-    ROWS_AT_ONCE = 128      # that go forward together
-    PART_BYTES = 40960      # of a part of a panel: most of it stays in the first cache
-    PART_NONZEROS = 8       # that a row has in a part, on average: beginning with a part takes time, too
 
 cdef extern from *:
     """
@@ -99,20 +98,20 @@ cdef inline Py_ssize_t entry_size(int n_values, const floating* number) noexcept
     return n_values * <Py_ssize_t> sizeof(floating) + <Py_ssize_t> sizeof(int32_t)
 
 
-cdef inline Py_ssize_t panels_of(Py_ssize_t width, bint in_pairs, const floating* number) noexcept nogil:
+cdef inline Py_ssize_t strips_of(Py_ssize_t width, bint in_pairs, const floating* number) noexcept nogil:
     # The last argument is there for its type alone.
     if floating is float:
-        return panels_of_float(width, in_pairs)
+        return strips_of_float(width, in_pairs)
     else:
-        return panels_of_double(width, in_pairs)
+        return strips_of_double(width, in_pairs)
 
 
-cdef inline Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_panels,
+cdef inline Py_ssize_t strip_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_strips,
                                    const floating* number) noexcept nogil:
     if floating is float:
-        return panel_begin_float(width, p, n_panels)
+        return strip_begin_float(width, p, n_strips)
     else:
-        return panel_begin_double(width, p, n_panels)
+        return strip_begin_double(width, p, n_strips)
 
 
 cdef inline void combine(const floating* values, const int32_t* rows, int64_t* begins, const int64_t* ends,
@@ -149,22 +148,22 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
                          const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), X the n rows at position first of the order
-    cdef Py_ssize_t at, p, n_panels = panels_of(n_out, False, W), begin
+    cdef Py_ssize_t at, p, n_strips = strips_of(n_out, False, W), begin
     fill_rows(b, Z, z_stride, n, n_out)
-    # One panel of W after the other, so that it stays in cache while the rows go by.
-    for p in range(n_panels):
-        begin = panel_begin(n_out, p, n_panels, W)
+    # One strip of W after the other, so that it stays in cache while the rows go by.
+    for p in range(n_strips):
+        begin = strip_begin(n_out, p, n_strips, W)
         at = 0
         while at < n:
-            forward_panel(store, order, first + at, min(<Py_ssize_t> ROWS_AT_ONCE, n - at), W + begin, w_stride,
-                          Z + at * z_stride + begin, z_stride, panel_begin(n_out, p + 1, n_panels, W) - begin, p == 0)
+            forward_strip(store, order, first + at, min(<Py_ssize_t> ROWS_AT_ONCE, n - at), W + begin, w_stride,
+                          Z + at * z_stride + begin, z_stride, strip_begin(n_out, p + 1, n_strips, W) - begin, p == 0)
             at += ROWS_AT_ONCE
 
 
-cdef void forward_panel(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
+cdef void forward_strip(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                         const floating* W, Py_ssize_t w_stride, floating* Z, Py_ssize_t z_stride, Py_ssize_t width,
                         bint is_first) noexcept nogil:
-    # Adds X @ W to Z for a panel of W and at most ROWS_AT_ONCE rows.  A wide panel is taken by parts, so that each
+    # Adds X @ W to Z for a strip of W and at most ROWS_AT_ONCE rows.  A wide strip is taken by parts, so that each
     # comes from the second cache once, and not for each row.
     cdef int64_t[ROWS_AT_ONCE] begins
     cdef int64_t[ROWS_AT_ONCE] ends
@@ -190,13 +189,13 @@ cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order,
                                  const floating* dZ, Py_ssize_t z_stride, floating* dW, Py_ssize_t w_stride,
                                  Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
-    cdef Py_ssize_t i, row, p, begin, width, n_panels = panels_of(n_out, False, dZ)
+    cdef Py_ssize_t i, row, p, begin, width, n_strips = strips_of(n_out, False, dZ)
     cdef int64_t at
     cdef const floating* values = <const floating*> store.values
     scale_rows(dW, w_stride, store.n_columns, n_out, beta)
-    for p in range(n_panels):
-        begin = panel_begin(n_out, p, n_panels, dZ)
-        width = panel_begin(n_out, p + 1, n_panels, dZ) - begin
+    for p in range(n_strips):
+        begin = strip_begin(n_out, p, n_strips, dZ)
+        width = strip_begin(n_out, p + 1, n_strips, dZ) - begin
         for i in range(n):
             row = order[first + i] if order != NULL else first + i
             at = store.row_starts[row]
@@ -309,11 +308,11 @@ cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_s
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
                                   Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil:
     # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); as `sparse_backward_weight`, bit for bit
-    cdef Py_ssize_t p, begin, n_panels = panels_of(n_out, columns.n_values == 2, dZ)
-    for p in range(n_panels):
-        begin = panel_begin(n_out, p, n_panels, dZ)
+    cdef Py_ssize_t p, begin, n_strips = strips_of(n_out, columns.n_values == 2, dZ)
+    for p in range(n_strips):
+        begin = strip_begin(n_out, p, n_strips, dZ)
         combine_columns(columns, alpha, dZ + begin, z_stride, dW + begin, w_stride,
-                        panel_begin(n_out, p + 1, n_panels, dZ) - begin)
+                        strip_begin(n_out, p + 1, n_strips, dZ) - begin)
 
 
 def sparse_affine(X, const floating[:, ::1] W, const floating[::1] b, floating[:, ::1] Z_out):

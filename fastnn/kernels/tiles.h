@@ -11,38 +11,6 @@
 
 #include "vectors.h"
 
-/* Tiles hold their sums in registers: 32 with AVX-512, else 16. */
-#if VECTOR_BYTES == 64
-#define DOT_ROWS 5
-#define DOT_UNITS 5
-#define OUTER_UNITS 12
-#else
-#define DOT_ROWS 3
-#define DOT_UNITS 4
-#define OUTER_UNITS 6
-#endif
-
-/* Of a row's inputs so many bytes are taken at once: five such rows and the weights of five units stay in 32 KiB. */
-#define DOT_BYTES 3200
-/* Of weights that stay in the second cache, with as much of other things. */
-#define WEIGHT_BYTES 327680
-
-/* Of the rows ahead so many, at most, are fetched by a backward pass. */
-#define OUTER_AHEAD 128
-
-/* A panel of so many vectors of units, and so many rows or inputs at once, make a tile of a wide layer. */
-#define WIDE_VECTORS 3
-#if VECTOR_BYTES == 64 || defined(__aarch64__)
-#define WIDE_ROWS 8
-#else
-#define WIDE_ROWS 4
-#endif
-/* So many inputs, or rows backward, of a panel stay in the first cache, with what is multiplied by them. */
-#define WIDE_INPUTS 128
-#define WIDE_SAMPLES 64
-/* Of rows that stay in the second cache while all panels pass. */
-#define BAND_BYTES 131072
-
 /* How the units of a slice are cut into panels of at most WIDE_VECTORS vectors. */
 typedef struct {
     ptrdiff_t n_panels;

@@ -1,4 +1,4 @@
-/* What the inner loops in tiles.h and panels.h have in common: how wide a vector is, and what compilers call things.
+/* What the inner loops in tiles.h and strips.h have in common: how wide a vector is, and what compilers call things.
 
    The same loops in Cython reach a fifth of their speed in double precision, since the compiler does not keep arrays
    of sums in registers; vector types of GCC and Clang make it.  Other compilers get vectors of one number.  */
@@ -20,8 +20,7 @@
 #define VECTOR_BYTES 16
 #endif
 
-/* A line of the cache, on nearly all processors. */
-#define LINE_BYTES 64
+#include "tuning.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>

@@ -1,30 +1,13 @@
-/* The inner loops of the first layer on sparse rows: a row of sums, or a panel of it, held in registers.
+/* The inner loops of the first layer on sparse rows: a row of sums, or a strip of it, held in registers.
 
    The text below is compiled for each number type and for vectors of several widths, since a narrow layer does not fill
-   wide ones: names end in _float_64, the bytes of a vector.  The last vector of a panel ends where the panel ends, so it
+   wide ones: names end in _float_64, the bytes of a vector.  The last vector of a strip ends where the strip ends, so it
    may overlap the one before: all are read before any is written.  One vector of AVX-512 also takes fewer sums, by a
    mask.  */
 
 #ifndef NUMBER
 
 #include "vectors.h"
-
-/* Vectors of the widest panel, and of the widest one of two rows at once: they must find room in the registers. */
-#define PANEL_VECTORS 8
-#if VECTOR_BYTES >= 64
-#define PAIR_VECTORS 8
-#else
-#define PAIR_VECTORS 4
-#endif
-
-/* So many chains of sums, at most, so that no product waits for the one before. */
-#define MOST_CHAINS 4
-
-/* A panel that is so wide may be taken by parts of its inputs. */
-#define SPLIT_BYTES 448
-
-/* Sorted entries are fetched so many bytes ahead. */
-#define ENTRIES_AHEAD 2048
 
 /* The distance of two entries, of so many values and the number of a row. */
 #define ENTRY_BYTES(number, n_values) ((n_values) * sizeof(number) + sizeof(int32_t))
@@ -35,12 +18,12 @@
 
 #define NUMBER float
 #define NUMBER_BYTES 4
-#include "panels.h"
+#include "strips.h"
 #undef NUMBER
 #undef NUMBER_BYTES
 #define NUMBER double
 #define NUMBER_BYTES 8
-#include "panels.h"
+#include "strips.h"
 #undef NUMBER
 #undef NUMBER_BYTES
 
@@ -48,17 +31,17 @@
 
 #if VECTOR_BYTES >= 64
 #define BYTES 64
-#include "panels.h"
+#include "strips.h"
 #undef BYTES
 #endif
 #if VECTOR_BYTES >= 32
 #define BYTES 32
-#include "panels.h"
+#include "strips.h"
 #undef BYTES
 #endif
 #if VECTOR_BYTES >= 16
 #define BYTES 16
-#include "panels.h"
+#include "strips.h"
 #undef BYTES
 #endif
 
@@ -66,16 +49,16 @@
 #define NAME_(name, number) name##_##number
 #define OF(name, number) NAME_(name, number)
 
-/* How many panels a row of so many sums is cut into, or a pair of rows, and where panel p begins. */
-FUNCTION ptrdiff_t OF(panels_of, NUMBER)(ptrdiff_t width, int in_pairs)
+/* How many strips a row of so many sums is cut into, or a pair of rows, and where strip p begins. */
+FUNCTION ptrdiff_t OF(strips_of, NUMBER)(ptrdiff_t width, int in_pairs)
 {
-    ptrdiff_t most = in_pairs ? PAIR_VECTORS : PANEL_VECTORS;
+    ptrdiff_t most = in_pairs ? PAIR_VECTORS : STRIP_VECTORS;
     return ((width + WIDEST - 1) / WIDEST + most - 1) / most;
 }
 
-FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff_t n_panels)
+FUNCTION ptrdiff_t OF(strip_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff_t n_strips)
 {
-    return p == n_panels ? width : (width + WIDEST - 1) / WIDEST * p / n_panels * WIDEST;
+    return p == n_strips ? width : (width + WIDEST - 1) / WIDEST * p / n_strips * WIDEST;
 }
 
 #if VECTOR_BYTES >= 64
@@ -98,7 +81,7 @@ FUNCTION ptrdiff_t OF(panel_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
 #define TRY_16(call)
 #endif
 
-/* out[i] (width,) += sum_k values[k] * B[rows[k]] (width,), begins[i] <= k < ends[i], for n sums and one panel.  A panel of
+/* out[i] (width,) += sum_k values[k] * B[rows[k]] (width,), begins[i] <= k < ends[i], for n sums and one strip.  A strip of
    SPLIT_BYTES or more ends its sums before a row that is not below limit, has the same bits when it goes on, and begins
    are moved there.  Meanwhile so many numbers of the sum after next as ahead says, at most, are fetched. */
 FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, int64_t *begins, const int64_t *ends,
@@ -118,7 +101,7 @@ FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, int
 }
 
 /* out[m j + i] (width,) += scale * sum_k v[k, i] * B[rows[k]] (width,) for i < m, starts[j] <= k < starts[j + 1] and one
-   panel, one k after the other, so that what is added in two calls has the same bits as in one.  m, 1 or 2, values and a
+   strip, one k after the other, so that what is added in two calls has the same bits as in one.  m, 1 or 2, values and a
    row make an entry; out has n_rows rows, and where they are odd in number the last of two is without a second. */
 FUNCTION void OF(combine_entries, NUMBER)(const char *entries, const int32_t *starts, int m, ptrdiff_t n_rows,
                                           NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out,
@@ -141,7 +124,7 @@ FUNCTION void OF(combine_entries, NUMBER)(const char *entries, const int32_t *st
         }
 }
 
-/* B[rows[k]] (width,) += scale * values[k] * d (width,) for each k in turn, for one panel. */
+/* B[rows[k]] (width,) += scale * values[k] * d (width,) for each k in turn, for one strip. */
 FUNCTION void OF(scatter, NUMBER)(const NUMBER *values, const int32_t *rows, ptrdiff_t n, NUMBER scale,
                                   const NUMBER *d, NUMBER *B, ptrdiff_t stride, ptrdiff_t width)
 {
@@ -205,7 +188,7 @@ INLINE ptrdiff_t NAME(combine_vectors)(const NUMBER *values, const int32_t *rows
     const int splits = vectors * BYTES + halved * BYTES / 2 >= SPLIT_BYTES;
     const vector zero = {0};
     const half half_zero = {0};
-    vector sums[MOST_CHAINS][PANEL_VECTORS];
+    vector sums[MOST_CHAINS][STRIP_VECTORS];
     half last[MOST_CHAINS];
     const NUMBER *b;
     NUMBER value;
@@ -249,7 +232,7 @@ INLINE ptrdiff_t NAME(combine_vectors)(const NUMBER *values, const int32_t *rows
 /* One entry's products with its row of B are added to the sums of a group of rows_at_once rows. */
 INLINE void NAME(add_entry)(const char *entry, const int m, const int rows_at_once, NUMBER scale, const NUMBER *B,
                             ptrdiff_t stride, ptrdiff_t width, const int vectors, const int halved,
-                            vector sums[2][PANEL_VECTORS], half last[2])
+                            vector sums[2][STRIP_VECTORS], half last[2])
 {
     const NUMBER *b;
     NUMBER values[2];
@@ -284,7 +267,7 @@ INLINE void NAME(entry_vectors)(const char *entries, const int32_t *starts, cons
                                 ptrdiff_t out_stride, ptrdiff_t width, const int vectors, const int halved)
 {
     const half half_zero = {0};
-    vector sums[2][2][PANEL_VECTORS];
+    vector sums[2][2][STRIP_VECTORS];
     half last[2][2];
     const char *entry[2], *end[2];
     NUMBER *place;
@@ -328,7 +311,7 @@ INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptr
                                   const int halved)
 {
     const half half_zero = {0};
-    vector kept[PANEL_VECTORS], sums[PANEL_VECTORS];
+    vector kept[STRIP_VECTORS], sums[STRIP_VECTORS];
     half kept_last = half_zero, last = half_zero;
     NUMBER *b;
     NUMBER value;
