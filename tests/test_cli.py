@@ -1,5 +1,6 @@
 """The command line, run as users run it."""
 
+import functools
 import json
 import os
 import pickle
@@ -16,8 +17,23 @@ from PIL import Image
 
 import fastnn
 from fastnn import cli
+from fastnn.datasets import _mnist
 
 FAST = ("train", "--rows", "2000", "--hidden", "8", "--epochs", "2")
+
+
+load_pair = _mnist._load_pair
+load_embedded = functools.cache(functools.partial(load_pair, _mnist.EMBEDDED))
+
+
+@pytest.fixture(autouse=True)
+def unzip_once(monkeypatch):
+    """Nearly every command reads the embedded images."""
+
+    def load(folder, *names):
+        return load_embedded(*names) if folder == _mnist.EMBEDDED else load_pair(folder, *names)
+
+    monkeypatch.setattr(_mnist, "_load_pair", load)
 
 
 @pytest.fixture
