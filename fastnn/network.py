@@ -161,8 +161,8 @@ class Network:
         self._slots = slots_of(layers, input_shape)
         self._parameters = self._slots.start(dtype)
         self._lists = {
-            kind: ParameterList(self._slots.of_kind(self._parameters, kind), name, 0 if kind == "variance" else -np.inf)
-            for kind, name in LISTS.items()
+            kind: ParameterList(arrays, LISTS[kind], 0 if kind == "variance" else -np.inf)
+            for kind, arrays in self._slots.by_kind(self._parameters).items()
         }
 
     def _draw(self, generator: np.random.Generator) -> None:
@@ -235,7 +235,7 @@ class Network:
         if array.shape != self._parameters.shape:
             raise ValueError(f"parameters must have shape {self._parameters.shape}, not {array.shape}")
         array = check_finite_numbers(array, self.dtype, "parameters")
-        if any(variance.min() < 0 for variance in self.slots.of_kind(array, "variance")):
+        if any(variance.min() < 0 for variance in self.slots.by_kind(array)["variance"]):
             raise ValueError("parameters must hold variances of at least 0")
         return array
 
@@ -365,10 +365,14 @@ class Network:
             return self
         layers = tuple(layer.without_norm() for layer in self.layers)
         plain = self._empty(layers, self.input_shape, self.loss, False, self.dtype)
-        plain.weights, plain.biases = self.weights, self.biases
         plain.input_scale = self.input_scale
         tables = self.slots.by_layer(self.parameters), plain.slots.by_layer(plain.parameters)
-        for before, after in zip(*tables, strict=True):
+        pairs = list(zip(*tables, strict=True))
+        for before, after in pairs:
+            for name, array in after.items():
+                array[...] = before[name]
+        check_finite_numbers(plain.parameters, self.dtype, "parameters")
+        for before, after in pairs:
             if "scale" in before:
                 factor = before["scale"] / np.sqrt(before["variance"].astype(np.float64) + EPSILON)
                 after["weight"] *= factor
@@ -489,8 +493,8 @@ class Network:
         engine = self.engine()
         engine.begin(rows, engine.plan(rows, Method(len(targets.y))))
         gradient = engine.gradient(targets, Steps(UPDATES["none"], np.zeros((1, 3))))
-        kinds = ("weight", "bias", "scale") if self.batch_norm else ("weight", "bias")
-        return tuple(self.slots.of_kind(gradient, kind) for kind in kinds)
+        arrays = self.slots.by_kind(gradient)
+        return tuple(arrays[kind] for kind in ("weight", "bias", "scale")[: 3 if self.batch_norm else 2])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network to a safetensors file, atomically: a crash leaves an old file whole."""

@@ -98,17 +98,21 @@ class Slots:
             for k, layer in enumerate(self.layers)
         ]
 
-    def of_kind(self, vector: NDArray[Any], kind: str) -> list[NDArray[Any]]:
-        """Views of a vector: the arrays of one kind, from the input on."""
-        arrays = itertools.chain.from_iterable(arrays.values() for arrays in self.by_layer(vector))
-        return [array for slot, array in zip(self, arrays, strict=True) if slot.kind == kind]
+    def by_kind(self, vector: NDArray[Any]) -> dict[str, list[NDArray[Any]]]:
+        """Views of a vector: for each of `KINDS` the arrays of all layers, from the input on."""
+        found: dict[str, list[NDArray[Any]]] = {kind: [] for kind in KINDS}
+        for layer, arrays in zip(self.layers, self.by_layer(vector), strict=True):
+            for slot in layer:
+                found[slot.kind].append(arrays[slot.name])
+        return found
 
     def start(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a new vector that holds what each kind begins with."""
         vector = np.zeros(self.size, dtype)
-        for kind, number in KINDS.items():
-            for array in self.of_kind(vector, kind) if number else ():
-                array[:] = number
+        for k, layer in enumerate(self.layers):
+            for slot in layer:
+                if KINDS[slot.kind]:
+                    vector[self.places[k, slot.name]] = KINDS[slot.kind]
         return vector
 
 

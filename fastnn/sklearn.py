@@ -285,7 +285,7 @@ class _SoftmaxTrainer(_ScikitTrainer):
     def _gradient(self, chunk: Chunk, steps: Steps) -> NDArray[Any]:
         gradient = super()._gradient(chunk, steps)
         if not self.fit_intercept:
-            self.network.slots.of_kind(gradient, "bias")[0][:] = 0
+            self.network.slots.by_kind(gradient)["bias"][0][:] = 0
         return gradient
 
 

@@ -157,7 +157,7 @@ def _read_parameters(file: Any, description: Description) -> NDArray[Any]:
         array[...] = file.get_tensor(name)
     if not np.isfinite(parameters).all():
         raise ValueError("it holds NaN or infinity")
-    if any(variance.min() < 0 for variance in slots.of_kind(parameters, "variance")):
+    if any(variance.min() < 0 for variance in slots.by_kind(parameters)["variance"]):
         raise ValueError("it holds a negative variance")
     return parameters
 

@@ -89,7 +89,7 @@ def test_lists_of_the_network_are_the_kinds_of_the_table():
     network = NETWORKS[2]
     lists = (network.weights, network.biases, network.scales, network.means, network.variances)
     for kind, arrays in zip(KINDS, lists, strict=True):
-        views = network.slots.of_kind(network.parameters, kind)
+        views = network.slots.by_kind(network.parameters)[kind]
         assert [array.shape for array in arrays] == [view.shape for view in views]
         for array, view in zip(arrays, views, strict=True):
             assert np.shares_memory(array, view)
@@ -100,9 +100,9 @@ def test_any_vector_of_the_layout_has_the_same_views(rng):
     network = NETWORKS[2]
     state = rng.standard_normal((2, network.parameters.size))  # as an optimizer's
     for row in state:
-        whole = np.concatenate([array.ravel() for array in network.slots.of_kind(row, "weight")])
+        whole = np.concatenate([array.ravel() for array in network.slots.by_kind(row)["weight"]])
         assert whole.size == 5 * 4 + 4 * 6 + 6 * 3
-        network.slots.of_kind(row, "bias")[1][:] = 7
+        network.slots.by_kind(row)["bias"][1][:] = 7
     assert (state == 7).sum() == 2 * 6
 
 
@@ -121,5 +121,5 @@ def test_layers_without_arrays_and_arrays_of_any_shape():
     vector = slots.start(np.dtype("float32"))
     assert vector.shape == (7,)
     assert [list(arrays) for arrays in slots.by_layer(vector)] == [[], ["kernel", "offset"], []]
-    assert [array.shape for array in slots.of_kind(vector, "weight")] == [(2, 3, 1)]
+    assert [array.shape for array in slots.by_kind(vector)["weight"]] == [(2, 3, 1)]
     assert Slots(()).start(np.dtype("float64")).shape == (0,)
