@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_integer, check_path
-from fastnn.callbacks import History
+from fastnn.history import History
 from fastnn.network import Network
 from fastnn.storage import write_atomically
 
