@@ -423,7 +423,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _penalise(self, total_weight: float) -> tuple[float, Variant]:
-        """The trainer's l2, given the sum of the row weights, and what is not as in other trainers."""
+        """The trainer's l2, given the sum of the row weights, and its variant."""
 
     @abstractmethod
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:

@@ -22,7 +22,7 @@ from fastnn.training.state import TrainState
 
 ALL_AT_ONCE = "LBFGS takes all rows at once: no chunks, and batch_size=None"
 
-# Updates whose steps without a gradient are linear, so that many can be made up for at once.
+# Updates whose steps without a gradient are linear, so that many can be applied at once.
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
 
 

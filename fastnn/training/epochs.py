@@ -151,7 +151,7 @@ def _make_steps(active: ActiveFit, epoch: Epoch, targets: Targets, batch_size: i
     sizes = np.minimum(batch_size, n - starts).astype(np.float64)
     weights = sizes if targets.weights is None else np.add.reduceat(targets.weights, starts)
     shares = np.arange(len(starts)) / len(starts)
-    # Schedules go by epochs; a share of one is known where the rows of an epoch are.
+    # Schedules count in epochs.  In the first epoch over chunks n_rows is 0, and the share that is done is not known.
     times = len(state.curve) + ((epoch.rows + n * shares) / n_rows if n_rows else 0 * shares)
     learning_rate = optimizer.learning_rate if epoch.learning_rate is None else epoch.learning_rate
     rates = rates_of(learning_rate, times, state.curve)

@@ -35,7 +35,7 @@ class Penalty:
 
 
 class RandomOrder:
-    """Orders of the rows, drawn independently of each other; a fit makes one such object."""
+    """Draws orders of the rows, each independent of the others; a fit makes one such object."""
 
     def draw(self, generator: np.random.Generator, n: int) -> NDArray[np.intp]:
         """Draw an order (n,) of rows."""
@@ -46,12 +46,12 @@ class RandomOrder:
 
 @dataclass(frozen=True)
 class Variant:
-    """What the estimators of `fastnn.sklearn` do in another way than a trainer of its own accord.
+    """What the estimators of `fastnn.sklearn` have a trainer do differently.
 
     Parameters
     ----------
     penalty : Penalty or None
-        On squared weights; None for that of the weight l2.
+        On squared weights; None takes a constant penalty of weight l2.
     order : type
         Its objects draw the orders of rows.
     fixed : (n_parameters,) array of bool or None

@@ -277,14 +277,14 @@ def make_trainer(
     go_on_from: Trainer | None = None,
     **settings: Any,
 ) -> Trainer:
-    """Return a trainer for a front door whose ways are not all the trainer's own.
+    """Return a trainer for a front door that needs a variant of it.
 
     Parameters
     ----------
     network, optimizer, **settings
         As `Trainer` takes them.
     variant : Variant
-        The front door's ways.
+        What it does differently.
     go_on_from : Trainer or None
         Whose optimizer's state is taken over.
     """
