@@ -12,76 +12,40 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import plotting
 from fastnn._validation import check_choice, check_integer, check_number, check_path, check_writable
 from fastnn.engine.threads import import_whole
-from fastnn.optimizers import LBFGS
+from fastnn.history import History as History  # part of this module for its users
+from fastnn.network import Network
+from fastnn.optimizers import LBFGS, Optimizer
 from fastnn.schedules import Schedule
 from fastnn.storage import write_atomically
 
-if TYPE_CHECKING:
-    from fastnn.training import Trainer
 
+class _Trainer(Protocol):
+    """What callbacks may read of the trainer, a `fastnn.Trainer`, and the one thing that they may ask it to do."""
 
-@dataclass
-class History:
-    """Record of a fit, with one value for each epoch.
+    network: Network
+    optimizer: Optimizer | LBFGS
+    batch_size: int | None
+    l2: float
+    shuffle: bool
+    n_threads: Any
+    sparse: bool | str
+    callbacks: Any
+    l1: float
+    dropout: Any
+    label_smoothing: float
+    clip_norm: float | None
+    max_norm: float | None
 
-    Attributes
-    ----------
-    log_likelihood : list of float
-        Mean over the epoch's rows of the log-probability of the true class, in nats, or of minus another loss; each
-        batch is measured before its own step, without penalties.
-    objective : list of float
-        The same minus the penalties, each batch measured before its own step.  (With very sparse data, where rows of
-        the first weight are updated late, that weight's penalty is measured after the epoch.)
-    validation_log_likelihood, validation_error : list of float
-        After the epoch: mean log-likelihood in nats, and fraction misclassified (mean absolute error if the network
-        does not classify); empty without validation data.
-    seconds : list of float
-        Duration of the epoch, validation included.
-    interrupted : bool
-        Whether Ctrl-C ended the fit.
-    converged : bool
-        Whether L-BFGS reached its tolerance.
-    """
-
-    log_likelihood: list[float] = field(default_factory=list)
-    validation_log_likelihood: list[float] = field(default_factory=list)
-    validation_error: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    interrupted: bool = False
-    converged: bool = False
-    objective: list[float] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.log_likelihood)
-
-    def columns(self) -> dict[str, list[float]]:
-        """Return the lists that have a value for each epoch, by name."""
-        return {name: values for name, values in vars(self).items() if isinstance(values, list)}
-
-    def record(
-        self, seconds: float, log_likelihood: float, objective: float, validation: tuple[float, float] | None
-    ) -> None:
-        """Add an epoch; validation is (mean log-likelihood, fraction misclassified)."""
-        self.seconds.append(seconds)
-        if validation is not None:
-            self.validation_log_likelihood.append(validation[0])
-            self.validation_error.append(validation[1])
-        self.objective.append(objective)
-        self.log_likelihood.append(log_likelihood)
-
-    def interrupt(self) -> None:
-        """Note a Ctrl-C, which may have interrupted `record`."""
-        self.interrupted = True
-        for values in self.columns().values():
-            del values[len(self) :]
+    def save_checkpoint(self, path: str | os.PathLike[str], fit: Fit) -> None:
+        """Write a file from which the fit can resume."""
 
 
 class Fit:
@@ -109,14 +73,14 @@ class Fit:
         fit.  Checkpoints keep it; the optimizer itself does not change.
     """
 
-    trainer: Trainer
+    trainer: _Trainer
     epochs: int
     n_rows: int
     has_validation: bool
     history: History
     rows_done: int
 
-    def __init__(self, trainer: Trainer, epochs: int, n_rows: int = 0, has_validation: bool = False) -> None:
+    def __init__(self, trainer: _Trainer, epochs: int, n_rows: int = 0, has_validation: bool = False) -> None:
         self._stop = False
         self.set_rate: float | None = None  # learning rate that a callback has set
         history = History()
@@ -416,16 +380,12 @@ class LivePlot(Callback):
 
     def on_start(self, fit: Fit) -> None:
         """Open the window, or refuse a file that cannot be written."""
-        from fastnn import plotting
-
         if self.path is not None:
             plotting.picture_format(check_writable(self.path))
         self._figure = plotting.new_window() if self.path is None else None
 
     def on_epoch(self, fit: Fit) -> None:
         """Draw the curves."""
-        from fastnn import plotting
-
         figure = plotting.plot_history(fit.history, self._figure)
         if self.path is not None:
             plotting.write_figure(figure, self.path)

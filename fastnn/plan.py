@@ -426,6 +426,34 @@ def n_threads_for(layers: Sequence[LayerFacts], data: Data, machine: Machine, sh
     return 1 if share * products < tuning.SMALL_RUN else machine.n_threads
 
 
+def choose_storage(
+    is_sparse: bool, setting: bool | str, on_disk: bool = False, density: float | None = None
+) -> tuple[bool, str]:
+    """Choose whether rows are stored as sparse ones, and say why.
+
+    Parameters
+    ----------
+    is_sparse : bool
+        Whether they are given so.
+    setting : bool or "auto"
+        What the user wants of dense rows.
+    on_disk : bool
+        Whether they stay on the disk.
+    density : float or None
+        Share of non-zeros in a sample; needed for dense rows in memory where the setting is "auto".
+    """
+    if is_sparse:
+        return True, "given as a sparse matrix"
+    if setting != "auto":
+        return bool(setting), f"sparse={setting}"
+    if on_disk or density is None:
+        return False, "memory-mapped: a copy may not fit into memory"
+    share = f"{density:.0%} of a sample are not 0"
+    if density < tuning.SPARSE_DENSITY:
+        return True, f"{share}, fewer than {tuning.SPARSE_DENSITY:.0%}"
+    return False, f"{share}, {tuning.SPARSE_DENSITY:.0%} or more"
+
+
 def make_plan(layers: Sequence[LayerFacts], dtype: str, data: Data, method: Method, machine: Machine) -> Plan:
     """Choose how a fit is carried out.
 

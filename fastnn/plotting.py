@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_integer, check_path
+from fastnn.history import History
 from fastnn.network import Network
 from fastnn.storage import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fastnn.callbacks import History
 
 WRONG = "#c1272d"
 RIGHT = "#333333"

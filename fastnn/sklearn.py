@@ -25,11 +25,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_choice, check_integer, check_number, check_weights
-from fastnn.callbacks import Callback, Fit, History
-from fastnn.kernels.updates import Steps
+from fastnn.callbacks import Callback, Fit
+from fastnn.history import History
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Adam, Optimizer
-from fastnn.training import Chunk, DivergenceError, Trainer
+from fastnn.training import DivergenceError, Trainer
+from fastnn.training.settings import Penalty, RandomOrder, Variant
+from fastnn.training.trainer import make_trainer
 
 try:
     from joblib.parallel import get_active_backend
@@ -245,48 +247,33 @@ class _Arrays(_OfNetwork):
         return _copy(np.array(value, ndmin=self._ndim), self._ndim, dtype, self.name)  # one row may come as a vector
 
 
-class _ScikitTrainer(Trainer):
-    """A trainer that draws orders of rows as scikit-learn does, from the same numbers: each shuffles the last."""
+class _ChainedOrder(RandomOrder):
+    """Orders of rows as scikit-learn draws them, from the same numbers: each shuffles the last."""
 
-    _order: NDArray[np.intp] | None
+    _last: NDArray[np.intp] | None = None
 
-    def draw_from(self, random_state: np.random.RandomState) -> None:
-        self._generator, self._order = np.random.Generator(random_state._bit_generator), None
-
-    def go_on_from(self, other: _ScikitTrainer) -> None:
-        """Take over what the optimizer has gathered in an earlier fit, if it was of such a network."""
-        if other._state.shape[1] == self._state.shape[1] and other._state.dtype == self._state.dtype:
-            self._state, self._curve = other._state.copy(), list(other._curve)
-            self._kind, self._n_steps = other._kind, other._n_steps
-
-    def _draw_order(self, n: int) -> NDArray[np.intp]:
-        drawn = super()._draw_order(n)
-        self._order = drawn if self._order is None else self._order[drawn]
-        return self._order
+    def draw(self, generator: np.random.Generator, n: int) -> NDArray[np.intp]:
+        """Draw an order (n,) of rows."""
+        drawn = super().draw(generator, n)
+        self._last = drawn if self._last is None else self._last[drawn]
+        return self._last
 
 
-class _PerceptronTrainer(_ScikitTrainer):
-    """A trainer with the penalty of scikit-learn's perceptrons: alpha over the sum of the batch's weights."""
+class _PerceptronPenalty(Penalty):
+    """The penalty of scikit-learn's perceptrons: alpha over the sum of the batch's weights."""
 
-    alpha: float
-    _settings = Trainer._settings | {"alpha": lambda _, value: value}
+    def __init__(self, alpha: float) -> None:
+        super().__init__(None)
+        self.alpha = alpha
 
-    def _l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return its weight in each batch."""
         # A batch whose weights are all 0 does not move, not even by the penalty.
         return np.divide(self.alpha, batch_weights, out=np.zeros_like(batch_weights), where=batch_weights > 0)
 
 
-class _SoftmaxTrainer(_ScikitTrainer):
-    """A trainer that can leave the intercepts where they are."""
-
-    fit_intercept: bool
-    _settings = Trainer._settings | {"fit_intercept": lambda _, value: value}
-
-    def _gradient(self, chunk: Chunk, steps: Steps) -> NDArray[Any]:
-        gradient = super()._gradient(chunk, steps)
-        if not self.fit_intercept:
-            self.network.slots.by_kind(gradient)["bias"][0][:] = 0
-        return gradient
+# Names in older pickles of the estimators.
+_ScikitTrainer = _PerceptronTrainer = _SoftmaxTrainer = Trainer
 
 
 def _data(X: Any, targets: NDArray[Any], weights: NDArray[np.float64] | None) -> Data:
@@ -373,8 +360,6 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     #: Whether y may have several columns.
     _multi_output = True
 
-    _trainer_class: type[_ScikitTrainer] = _ScikitTrainer
-
     #: Attributes that hold weights and biases, and others that are the network's.
     _arrays = ("coefs_", "intercepts_")
     _numbers: tuple[str, ...] = ()
@@ -437,8 +422,8 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         """Network with its initial parameters."""
 
     @abstractmethod
-    def _penalise(self, trainer: Trainer, total_weight: float) -> None:
-        """Tell the trainer how weights are penalised."""
+    def _penalise(self, total_weight: float) -> tuple[float, Variant]:
+        """The trainer's l2, given the sum of the row weights, and its variant."""
 
     @abstractmethod
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
@@ -516,7 +501,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             self.network_ = self._start(X.shape[1], targets, X.dtype, random_state) if fresh else self._go_on(targets)
             data, kept = self._split(data, held_out, random_state)
             self._begin_record(fresh, kept is not None)
-            trainer = self._find_trainer(incremental, random_state)
+            trainer = self._make_trainer(incremental, random_state, data)
             history = self._train(trainer, data, kept, epochs=1 if incremental else self.max_iter)
             self._finish(trainer)
             if not (history.interrupted or incremental):
@@ -525,11 +510,11 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             warnings.warn("Training interrupted by user.", stacklevel=3)
         return self
 
-    def _finish(self, trainer: _ScikitTrainer) -> None:
+    def _finish(self, trainer: Trainer) -> None:
         """Put together what the fit leaves."""
         if self._stops_early and self._best_parameters is not None:
             self.network_.parameters = self._best_parameters
-        self._trainer: _ScikitTrainer | None = trainer if self._stochastic else None
+        self._trainer: Trainer | None = trainer if self._stochastic else None
 
     def _begin_partial(self, classes: Any) -> None:
         """Check what partial_fit asks for beyond fit."""
@@ -659,21 +644,25 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             self.validation_scores_: list[float] | None = []
             self.best_validation_score_ = -math.inf
 
-    def _find_trainer(self, incremental: bool, random_state: np.random.RandomState) -> _ScikitTrainer:
+    def _make_trainer(self, incremental: bool, random_state: np.random.RandomState, data: Data) -> Trainer:
         # In partial_fit the optimizer goes on as it began, as in scikit-learn; other parameters may have been set anew.
-        kept: _ScikitTrainer | None = getattr(self, "_trainer", None) if incremental else None
+        kept: Trainer | None = getattr(self, "_trainer", None) if incremental else None
         self._trainer = None  # of the fit before, which a copy made half way has no use for
-        trainer = self._trainer_class(
+        X, _, weights = (*data, None)[:3]
+        n_rows = X.shape[0]
+        l2, variant = self._penalise(float(n_rows if weights is None else weights.sum()))
+        return make_trainer(
             self.network_,
             self._make_optimizer() if kept is None else kept.optimizer,
+            variant,
+            kept,
+            batch_size=self._rows_at_once(n_rows) if self._stochastic else None,
+            l2=l2,
             shuffle=_plain(self.shuffle),
+            seed=np.random.Generator(random_state._bit_generator),
             n_threads=_usable_threads(self.n_threads),
             dropout=getattr(self, "dropout", 0.0),
         )
-        if kept is not None:
-            trainer.go_on_from(kept)
-        trainer.draw_from(random_state)
-        return trainer
 
     def _make_optimizer(self) -> Optimizer | LBFGS:
         if self.solver == "lbfgs":
@@ -682,11 +671,8 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon, uncorrected_epsilon=True)
         return SGD(self.learning_rate_init, self.momentum, bool(self.nesterovs_momentum and self.momentum))
 
-    def _train(self, trainer: _ScikitTrainer, data: Data, kept: Data | None, epochs: int) -> History:
+    def _train(self, trainer: Trainer, data: Data, kept: Data | None, epochs: int) -> History:
         X, targets, weights = (*data, None)[:3]
-        n_rows = X.shape[0]
-        trainer.batch_size = self._rows_at_once(n_rows) if self._stochastic else None
-        self._penalise(trainer, float(n_rows if weights is None else weights.sum()))
         record = _Record(self, kept)
         trainer.callbacks = [record, *self.callbacks]
         try:
@@ -705,7 +691,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
                 "and need to be preprocessed."
             ) from error
         finally:
-            trainer.callbacks, trainer._order = [], None  # they need not outlive the fit
+            trainer.callbacks = []  # they need not outlive the fit
             if record.learning_rate is not None:  # partial_fit goes on with it
                 optimizer: Any = trainer.optimizer
                 trainer.optimizer = dataclasses.replace(optimizer, learning_rate=record.learning_rate)
@@ -957,7 +943,6 @@ class SoftmaxClassifier(_Classifier):
 
     _multi_output = False
     _arrays = ("coef_", "intercept_")
-    _trainer_class = _SoftmaxTrainer
 
     def __init__(
         self,
@@ -1025,14 +1010,17 @@ class SoftmaxClassifier(_Classifier):
     def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         return [coefs.T], [intercepts]
 
-    def _finish(self, trainer: _ScikitTrainer) -> None:
+    def _finish(self, trainer: Trainer) -> None:
         super()._finish(trainer)
         self.n_iter_ = np.array([self.n_iter_], np.int32)
 
-    def _penalise(self, trainer: Any, total_weight: float) -> None:
+    def _penalise(self, total_weight: float) -> tuple[float, Variant]:
+        fixed = None
+        if not self.fit_intercept:
+            fixed = np.zeros(self.network_.parameters.size, bool)
+            self.network_.slots.by_kind(fixed)["bias"][0][:] = True
         # Of two classes there is one vector of coefficients, as in LogisticRegression, so C means the same.
-        trainer.l2 = 1 / (self.C * total_weight)
-        trainer.fit_intercept = self.fit_intercept
+        return 1 / (self.C * total_weight), Variant(order=_ChainedOrder, fixed=fixed)
 
     coef_ = _Arrays("Coefficients.", lambda network: network.weights[0].T, 2, listed=False)
     intercept_ = _Arrays("Constants.", lambda network: network.biases[0], 1, listed=False)
@@ -1048,7 +1036,6 @@ class SoftmaxClassifier(_Classifier):
 class _Perceptron(_Estimator):
     """Hidden layers, and how scikit-learn starts and penalises them."""
 
-    _trainer_class = _PerceptronTrainer
     _numbers = ("n_layers_", "n_outputs_", "out_activation_")
 
     def _check_parameters(self) -> None:
@@ -1084,8 +1071,8 @@ class _Perceptron(_Estimator):
             raise ValueError(f"coefs_ must lead from layer to layer, but are of shapes {_shapes(coefs)}")
         return coefs, intercepts
 
-    def _penalise(self, trainer: Any, total_weight: float) -> None:
-        trainer.alpha = self.alpha
+    def _penalise(self, total_weight: float) -> tuple[float, Variant]:
+        return 0.0, Variant(_PerceptronPenalty(self.alpha), _ChainedOrder)
 
     coefs_ = _Arrays("Weights of each layer.", lambda network: network.weights, 2, listed=True)
     intercepts_ = _Arrays("Biases of each layer.", lambda network: network.biases, 1, listed=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.callbacks import History
 from fastnn.datasets import Dataset
+from fastnn.history import History
 from fastnn.network import Network
 from fastnn.optimizers import SGD
 from fastnn.training import Trainer

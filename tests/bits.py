@@ -330,7 +330,11 @@ def _train(situation: Situation, n_threads: int) -> tuple[str, str, str]:
     else:
         history = trainer.fit(X, y, epochs=2, sample_weight=weights)
     outputs = digest(network.predict_proba(X, n_threads) if network.classifies else network.predict(X, n_threads))
-    return digest(network.parameters, trainer._state), digest(history.log_likelihood, history.objective), outputs
+    return (
+        digest(network.parameters, trainer._state.optimizer),
+        digest(history.log_likelihood, history.objective),
+        outputs,
+    )
 
 
 def hashes() -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_a_fit_agrees_with_its_twin_on_any_number_of_threads(case):
             network = case.net.make()
             trainer = case.trainer(network, n_threads=n_threads)
             history = case.fit(trainer, inputs)
-            found.append((network.parameters, trainer._state, history))
+            found.append((network.parameters, trainer._state.optimizer, history))
         assert snapshot(inputs) == before
         np.testing.assert_array_equal(found[0][0], found[1][0])
         np.testing.assert_array_equal(found[0][1], found[1][1])
@@ -234,7 +234,7 @@ def test_a_fit_that_is_resumed_gives_the_bits_of_one_that_is_not(case, moments, 
             trainer = case.trainer(network, callbacks=callbacks, n_threads=n_threads)
             history = case.fit(trainer, inputs, **options)
             columns = history.columns() | {"seconds": None}
-            return network.parameters, trainer._state, columns, trainer._generator.random(3)
+            return network.parameters, trainer._state.optimizer, columns, trainer._state.generator.random(3)
 
         try:
             whole = fit(Crash(), case.n_threads)

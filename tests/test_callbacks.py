@@ -140,7 +140,7 @@ SCRIPT = """
     elif kind.startswith("lbfgs"):
         optimizer, batch_size = fastnn.LBFGS(), None
         if kind == "lbfgs with little room":
-            fastnn.training.TOLD_BYTES = 100_000  # some ten gradients
+            fastnn.training.lbfgs.KEPT_GRADIENT_BYTES = 100_000  # some ten gradients
     epochs = 3 if kind == "text" else 30 if kind.startswith("lbfgs") else 6
     dtype, batch_norm = options.pop("dtype", "float32"), options.pop("batch_norm", False)
     network = fastnn.Network(sizes, "relu", dtype, batch_norm=batch_norm)
@@ -150,9 +150,9 @@ SCRIPT = """
     trainer = fastnn.Trainer(network, optimizer, batch_size, callbacks=callbacks, **options)
     history = trainer.fit(X, y, epochs, validation, resume=path)
     assert len(history) == epochs
-    np.savez(path + ".npz", parameters=network.parameters, state=trainer._state,
+    np.savez(path + ".npz", parameters=network.parameters, state=trainer._state.optimizer,
              log_likelihood=history.log_likelihood, objective=history.objective,
-             draws=trainer._generator.random(3))
+             draws=trainer._state.generator.random(3))
 """
 
 

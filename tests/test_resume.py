@@ -12,9 +12,10 @@ import safetensors.numpy
 import scipy.sparse
 
 import fastnn
-from fastnn import _resume, kernels
+from fastnn import kernels
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
 from fastnn.storage import CHECKPOINT_KEY
+from fastnn.training import checkpoint
 
 
 @pytest.fixture
@@ -207,16 +208,16 @@ def test_another_instruction_set_is_named(path):
 def test_another_machine_or_library_is_named(data, path, monkeypatch):
     make(path).fit(*data, epochs=1)
     for name, place in [
-        ("compiler", "fastnn._resume._cpu.COMPILER"),
+        ("compiler", "fastnn.training.checkpoint._cpu.COMPILER"),
         ("fastnn", "fastnn.__version__"),
-        ("NumPy", "fastnn._resume.np.__version__"),
-        ("SciPy", "fastnn._resume.scipy.__version__"),
+        ("NumPy", "fastnn.training.checkpoint.np.__version__"),
+        ("SciPy", "fastnn.training.checkpoint.scipy.__version__"),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(place, "another")
             with pytest.raises(ValueError, match=f"written with {name}=.*, but here it is 'another'"):
                 make(path).fit(*data, epochs=2, resume=path)
-    monkeypatch.setattr(_resume, "blas_name", lambda: "another")
+    monkeypatch.setattr(checkpoint, "blas_name", lambda: "another")
     with pytest.raises(ValueError, match=r"written with BLAS=.*, but here it is 'another'"):
         make(path).fit(*data, epochs=2, resume=path)
     make(path).fit(*data, epochs=2, resume=path, resume_exactly=False)
@@ -316,12 +317,12 @@ def test_hostile_checkpoints_are_refused_and_change_nothing(data, path, monkeypa
         make(path, Crash(path)).fit(X, y, epochs=3)
     rewrite(path, HOSTILE[kind])
     trainer = make(path, network=fastnn.Network([7, 9, 3], seed=1))
-    before = trainer.network.parameters.copy(), trainer._generator.bit_generator.state
+    before = trainer.network.parameters.copy(), trainer._state.generator.bit_generator.state
     with pytest.raises(ValueError, match=str(path)):
         trainer.fit(X, y, epochs=3, resume=path)
     np.testing.assert_array_equal(trainer.network.parameters, before[0])
-    assert trainer._generator.bit_generator.state == before[1]
-    assert trainer._curve == []
+    assert trainer._state.generator.bit_generator.state == before[1]
+    assert trainer._state.curve == []
 
 
 @pytest.mark.parametrize("damage", ["count", "repeated", "outside", "late", "unknown"])

@@ -9,6 +9,7 @@ import scipy.sparse
 
 import fastnn
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
+from fastnn.training.settings import CHECKS
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_a_setting_cannot_be_changed_during_a_fit(data, name, when):
 
 def test_every_setting_is_among_them():
     parameters = set(fastnn.Trainer.__init__.__annotations__) - {"seed", "return"}
-    assert parameters == set(SETTINGS) == set(fastnn.Trainer._settings)
+    assert parameters == set(SETTINGS) == set(CHECKS)
 
 
 def test_settings_are_checked_when_they_are_set(data):
@@ -278,7 +279,12 @@ def test_a_callback_s_floating_point_error_is_its_own(data):
 def test_a_refused_fit_changes_nothing(data, optimizer):
     X, y = data
     network, trainer, _ = trained(data, batch_size=None, optimizer=optimizer)
-    before = network.parameters.copy(), trainer._state.copy(), trainer._n_steps, list(trainer._curve)
+    before = (
+        network.parameters.copy(),
+        trainer._state.optimizer.copy(),
+        trainer._state.n_steps,
+        list(trainer._state.curve),
+    )
     trainer.optimizer = fastnn.Adam()  # a new state is begun where a fit begins, not where one is refused
     hole = X.copy()
     hole[3, 4] = np.nan
@@ -293,7 +299,7 @@ def test_a_refused_fit_changes_nothing(data, optimizer):
             refused()
         np.testing.assert_array_equal(network.parameters, before[0])
     trainer.optimizer = optimizer
-    assert (trainer._n_steps, trainer._curve) == before[2:]
+    assert (trainer._state.n_steps, trainer._state.curve) == before[2:]
 
 
 def test_every_callback_is_told_of_the_end(data):

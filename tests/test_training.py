@@ -1,5 +1,6 @@
 """The trainer: what a fit does, what it records, how it stops, and what it leaves behind."""
 
+import copy
 import math
 import os
 import pickle
@@ -701,3 +702,35 @@ def test_a_penalty_that_overflows_is_divergence(rng, monkeypatch):
     with pytest.raises(fastnn.DivergenceError):
         trainer.fit(sparse.csr_matrix(np.ones((1, 9))), np.ones((1, 4)), epochs=60)
     assert np.isfinite(network.parameters).all()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_trainer_goes_on_from_its_pickle(data, old):
+    network = fastnn.Network([7, 5, 3])
+    trainer = fastnn.Trainer(network, fastnn.Adam(0.01), 32, l2=0.01, dropout=0.1)
+    trainer.fit(*data, epochs=2)
+    content = vars(trainer).copy()
+    if old:  # pickles of fastnn.training.Trainer had the parts of the state one by one
+        state = content.pop("_state")
+        content |= {"_generator": state.generator, "_state": state.optimizer, "_kind": state.optimizer_type}
+        content |= {"_n_steps": state.n_steps, "_curve": state.curve, "_run": None, "_asked": None, "_source": None}
+        content |= {"_order": None, "alpha": 0.1}  # of an estimator's
+    kind, content = pickle.loads(pickle.dumps((fastnn.training.Trainer, content)))
+    other = kind.__new__(kind)
+    other.__setstate__(content)
+    for each in (trainer, other):
+        each.fit(*data, epochs=2)
+    np.testing.assert_array_equal(other.network.parameters, network.parameters)
+
+
+def test_a_trainer_can_be_copied_in_a_callback(data):
+    copies = []
+
+    class Copy(Callback):
+        def on_epoch(self, fit):
+            copies.append(copy.deepcopy(fit.trainer))
+
+    network = fastnn.Network([7, 5, 3])
+    fastnn.Trainer(network, fastnn.Adam(0.01), 32, callbacks=[Copy()]).fit(*data, epochs=3)
+    copies[0].fit(*data, epochs=2)
+    np.testing.assert_array_equal(copies[0].network.parameters, network.parameters)

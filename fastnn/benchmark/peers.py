@@ -2,8 +2,10 @@
 
 Every peer starts from the same parameters, takes the same batches in the same order, does the same plain step
 and may use all cores.  A call returns the epoch's mean log-likelihood, each batch before its own update, so
-that a peer which does something else shows.  Each docstring says which of the peer's settings were chosen, and
-why.  A peer is imported where it is prepared, and says by a LookupError that a cell is not for it.
+that a peer which does something else shows.  fastnn is called as users call it, by `Trainer.fit`, which counts the
+seconds of its epochs itself: it checks and converts the data once a fit, not once an epoch.  Each docstring says
+which of the peer's settings were chosen, and why.  A peer is imported where it is prepared, and says by a
+LookupError that a cell is not for it.
 """
 
 from __future__ import annotations
@@ -35,24 +37,31 @@ def start(cell: Cell, dtype: str) -> fastnn.Network:
     return fastnn.Network(cell.sizes, "tanh", dtype, seed=0)
 
 
+class FitEpochs:
+    """Epochs of `fastnn.Trainer.fit`.
+
+    Attributes
+    ----------
+    seconds : list of float
+        Of each epoch of the last call, as the fit counted them.
+    """
+
+    def __init__(self, trainer: fastnn.Trainer, X: NDArray[Any], y: NDArray[Any]) -> None:
+        self._trainer = trainer
+        self._data = X, y
+        self.seconds: list[float] = []
+
+    def __call__(self, n_epochs: int = 1) -> float:
+        """Train, and return the mean log-likelihood of the last epoch."""
+        history = self._trainer.fit(*self._data, n_epochs, progress=False)
+        self.seconds = history.seconds
+        return history.log_likelihood[-1]
+
+
 def prepare_fastnn(cell: Cell, X: NDArray[Any], y: NDArray[Any], sparse: bool | str = "auto") -> Epoch:
     """Return fastnn as it comes: all processors, dense or sparse as it sees fit."""
-    trainer = fastnn.Trainer(
-        start(cell, X.dtype.name), fastnn.SGD(LEARNING_RATE), cell.batch_size, shuffle=False, sparse=sparse
-    )
-    # The trainer checks and converts the data once a fit, not once an epoch, so that is done here.
-    data = trainer._read_data(X, y, None, None)
-    chunk = data.whole
-    assert chunk is not None
-    steps = trainer._steps(chunk, chunk.targets, trainer._new_epoch(), cell.rows)
-
-    def epoch() -> float:
-        chunk.engine.restart(steps)
-        while chunk.engine.advance(chunk.targets, None, 0.05):
-            pass
-        return chunk.engine.log_likelihood / cell.rows
-
-    return epoch
+    network, optimizer = start(cell, X.dtype.name), fastnn.SGD(LEARNING_RATE)
+    return FitEpochs(fastnn.Trainer(network, optimizer, cell.batch_size, shuffle=False, sparse=sparse), X, y)
 
 
 def prepare_fastnn_dense(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:

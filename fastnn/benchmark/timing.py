@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import fastnn
 from fastnn.benchmark.cells import Cell
-from fastnn.benchmark.peers import AUTOMATIC, Epoch, Peer
+from fastnn.benchmark.peers import AUTOMATIC, Epoch, FitEpochs, Peer
 
 #: Seconds to wait before a turn: the threads of OpenBLAS and OpenMP spin for a while after a call, and would
 #: take a processor from the next peer.
@@ -58,6 +58,18 @@ def peak_product(dtype: str) -> Callable[[], Any]:
     return lambda: np.matmul(A, A, out=out)
 
 
+def timed(call: Callable[[], Any], n_calls: int = 1) -> tuple[Any, list[float]]:
+    """Return what the last of several calls returns, and the seconds of each; of a fit, those of its epochs."""
+    if isinstance(call, FitEpochs):
+        return call(n_calls), call.seconds
+    result, seconds = None, []
+    for _ in range(n_calls):
+        start = time.perf_counter()
+        result = call()
+        seconds.append(time.perf_counter() - start)
+    return result, seconds
+
+
 class Contest:
     """The peers of one cell, each ready to train an epoch at a call.
 
@@ -91,7 +103,7 @@ class Contest:
         rows = load_rows(dtype)
         X, y = rows.X[: cell.rows], rows.y[: cell.rows]
         self._calls[PEAK]()
-        self._time(PEAK)
+        _, (self._estimates[PEAK],) = timed(self._calls[PEAK])
         reached: dict[str, list[float]] = {}
         for name in sorted(peers, key=lambda name: name != AUTOMATIC):
             try:
@@ -107,14 +119,9 @@ class Contest:
     def _first_epochs(self, name: str, peer: Peer, X: NDArray[Any], y: NDArray[Any]) -> list[float]:
         call: Epoch = peer(self.cell, X, y)
         self._calls[name] = call
-        first = call()
-        return [first, self._time(name)]
-
-    def _time(self, name: str) -> Any:
-        start = time.perf_counter()
-        result = self._calls[name]()
-        self._estimates[name] = time.perf_counter() - start
-        return result
+        first, _ = timed(call)
+        second, (self._estimates[name],) = timed(call)
+        return [first, second]
 
     def call(self, name: str) -> Callable[[], Any]:
         """Return a peer's epoch, or the peak's product."""
@@ -125,14 +132,12 @@ class Contest:
         fastest = min([self._estimates[name], *self.seconds[name]])
         return max(PEAK_CALLS if name == PEAK else 1, int(seconds / fastest))
 
-    def turn(self, name: str, seconds: float = TURN) -> None:
-        """Wait, then time a peer's calls for about so many seconds."""
+    def turn(self, name: str, seconds: float = TURN) -> list[float]:
+        """Wait, then time a peer's calls for about so many seconds; return the seconds of each."""
         time.sleep(PAUSE)
-        call, times = self._calls[name], self.seconds[name]
-        for _ in range(self.calls_a_turn(name, seconds)):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
+        _, times = timed(self._calls[name], self.calls_a_turn(name, seconds))
+        self.seconds[name] += times
+        return times
 
     def run(self, deadline: float, seconds: float = TURN) -> None:
         """Go round until the next round would not end by the deadline, in time.perf_counter's seconds."""

@@ -72,14 +72,17 @@ def all_finite(values: NDArray[Any], n_threads: int) -> bool:
     return all(kernel_rows.all_finite(piece, n_threads) for piece in pieces)
 
 
-def choose_storage(rows: Rows, dtype: np.dtype[Any], sparse: Any, n_threads: int) -> Rows:
-    """Rows as CSRRows of dtype where they are to be taken for sparse, or with "auto" where that will be faster."""
-    if isinstance(rows, CSRRows):
+def density(rows: NDArray[Any]) -> float:
+    """Share of non-zeros among the numbers of a sample of dense rows."""
+    sample = rows[:: max(1, len(rows) // tuning.DENSITY_SAMPLE)]
+    return float(np.count_nonzero(sample) / sample.size)
+
+
+def as_stored(rows: Rows, dtype: np.dtype[Any], sparse: bool, n_threads: int) -> Rows:
+    """Rows as CSRRows of dtype, if they are to be sparse and are not yet."""
+    if not sparse or isinstance(rows, CSRRows):
         return rows
-    if sparse == "auto":
-        sample = rows[:: max(1, len(rows) // tuning.DENSITY_SAMPLE)]
-        sparse = bool(np.count_nonzero(sample) < tuning.SPARSE_DENSITY * sample.size)
-    return to_csr(rows, dtype, forks.usable_threads(n_threads)) if sparse else rows
+    return to_csr(rows, dtype, forks.usable_threads(n_threads))
 
 
 def sort_blocks(X: CSRRows, bounds: NDArray[np.int64], n_threads: int = 1) -> SortedBlocks:

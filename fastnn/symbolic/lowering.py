@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.engine.rows import Rows, choose_storage
+from fastnn.engine.rows import Rows, as_stored, density
 from fastnn.engine.threads import available_threads
+from fastnn.kernels.rows import CSRRows
 from fastnn.layers import read_layers, slots_of
 from fastnn.network import Network
 from fastnn.parameters import Slots
+from fastnn.plan import choose_storage
 from fastnn.stepping import GradientSteps
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Shared, Variable
@@ -258,7 +260,7 @@ class EngineStep:
         fixed = source.bounds if source.is_fixed else (None, None)
         rows: Rows = source.shared.prepared(
             ("rows", dtype, source.dtypes, fixed),
-            lambda array: choose_storage(prepare(array[slice(*fixed)]), dtype, "auto", available_threads()),
+            lambda array: _stored(prepare(array[slice(*fixed)]), dtype),
         )
         n = int(rows.shape[0])
         return (rows, 0, n) if source.is_fixed else (rows, *self._range(source, n, values))
@@ -291,3 +293,10 @@ def _as_classes(array: NDArray[Any]) -> Classes:
         raise NotHere("the classes are not integers")
     y = np.ascontiguousarray(array, np.intp)
     return Classes(y, int(y.min(initial=0)), int(y.max(initial=0)))
+
+
+def _stored(rows: Rows, dtype: np.dtype[Any]) -> Rows:
+    # Dense or sparse, whichever trains faster.
+    share = None if isinstance(rows, CSRRows) else density(rows)
+    sparse, _ = choose_storage(share is None, "auto", density=share)
+    return as_stored(rows, dtype, sparse, available_threads())

@@ -1,4 +1,4 @@
-"""Checkpoints: all that the bits of a fit depend on, and how far it has come.  Files are read as hostile."""
+"""Checkpoints: what the bits of a fit depend on, and how far it has come.  Files are read as hostile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,17 @@ from numpy.typing import NDArray
 from fastnn import kernels
 from fastnn._config import blas_name
 from fastnn._validation import check_choice, check_integer, check_number
-from fastnn.callbacks import Callback, History
+from fastnn.callbacks import Callback, Fit
 from fastnn.engine.rows import Rows
+from fastnn.history import History
 from fastnn.kernels import _cpu
-from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
 from fastnn.network import Network
-from fastnn.storage import load_checkpoint
+from fastnn.optimizers import LBFGS
+from fastnn.storage import load_checkpoint, save_checkpoint
+from fastnn.training.data import Data, Source
+from fastnn.training.settings import Settings
+from fastnn.training.state import TrainState
 
 # Bytes that are added to a digest at a time, for Ctrl-C.
 DIGESTED_AT_ONCE = 1 << 24
@@ -37,6 +40,7 @@ LARGEST = 2**62
 EPOCH = ("n_steps", "index", "rows", "batches", "weight", "log_likelihood", "penalty", "learning_rate")
 
 Tensors = dict[str, NDArray[Any]]
+Fingerprint = dict[str, dict[str, Any]]
 
 
 def digest(*arrays: NDArray[Any] | None) -> str:
@@ -57,64 +61,54 @@ def digest_rows(rows: Rows, *others: NDArray[Any] | None) -> str:
     return digest(*parts, *others)
 
 
-@dataclass
-class Source:
-    """The data of a fit as they came, and what the trainer makes of them.
-
-    Attributes
-    ----------
-    rows, targets
-        To train on, before it was chosen how to store them; None for chunks, which are not known beforehand.
-    validation
-        Rows and targets to measure on after each epoch, or None.
-    storage : dict of str
-        By argument, how its rows are stored.
-    order : str
-        How rows are shuffled.
-    """
-
-    rows: Rows | None
-    targets: Targets | None
-    validation: tuple[Rows, Targets] | None
-    storage: dict[str, str]
-    order: str
-
-    @cached_property
-    def digests(self) -> dict[str, str | None]:
-        """Digest of each argument; None where there is none, or it is not known."""
-        found: dict[str, str | None] = {"X": None, "y": None, "sample_weight": None, "validation": None}
-        if self.rows is not None and self.targets is not None:
-            found["X"], found["y"] = digest_rows(self.rows), digest(self.targets.y)
-            found["sample_weight"] = None if self.targets.weights is None else digest(self.targets.weights)
-        if self.validation is not None:
-            rows, targets = self.validation
-            found["validation"] = digest_rows(rows, targets.y, targets.weights)
-        return found
+def _digest_arguments(source: Source) -> dict[str, str | None]:
+    # None where there is no such argument, or it is not known beforehand.
+    found: dict[str, str | None] = {"X": None, "y": None, "sample_weight": None, "validation": None}
+    if source.rows is not None and source.targets is not None:
+        found["X"], found["y"] = digest_rows(source.rows), digest(source.targets.y)
+        found["sample_weight"] = None if source.targets.weights is None else digest(source.targets.weights)
+    if source.validation is not None:
+        rows, targets = source.validation
+        found["validation"] = digest_rows(rows, targets.y, targets.weights)
+    return found
 
 
-def fingerprint(settings: dict[str, Any], source: Source) -> dict[str, dict[str, Any]]:
+def fingerprint(settings: Settings, source: Source) -> Fingerprint:
     """Return all that the bits of a fit depend on: settings, data, and what decides how results are rounded."""
     from fastnn import __version__
 
-    rounding = {
-        "fastnn": __version__,
-        "instruction set": kernels.INSTRUCTION_SET,
-        "compiler": _cpu.COMPILER,
-        "BLAS": blas_name(),
-        "NumPy": np.__version__,
-        "SciPy": scipy.__version__,
-    }
     return {
-        "settings": settings
-        | {"rows": None if source.rows is None else int(source.rows.shape[0]), "order of rows": source.order},
-        "data": source.digests,
-        "rounding": rounding | {f"storage of {name}": how for name, how in source.storage.items()},
+        "settings": {
+            "network": repr(settings.network),
+            "optimizer": repr(settings.optimizer),
+            "batch_size": settings.batch_size,
+            "l2": settings.l2,
+            "shuffle": settings.shuffle,
+            "l1": settings.l1,
+            "dropout": settings.dropout.tolist(),
+            "label_smoothing": settings.label_smoothing,
+            "clip_norm": settings.clip_norm,
+            "max_norm": settings.max_norm,
+            "rows": None if source.rows is None else int(source.rows.shape[0]),
+            "order of rows": source.order,
+        },
+        "data": _digest_arguments(source),
+        "rounding": {
+            "fastnn": __version__,
+            "instruction set": kernels.INSTRUCTION_SET,
+            "compiler": _cpu.COMPILER,
+            "BLAS": blas_name(),
+            "NumPy": np.__version__,
+            "SciPy": scipy.__version__,
+            "plan": source.plan,
+            **{f"storage of {name}": how for name, how in source.storage.items()},
+        },
     }
 
 
 @dataclass
-class Written:
-    """How far the fit had come that wrote a checkpoint.
+class Snapshot:
+    """What a checkpoint holds: how far the fit had come that wrote it.
 
     Attributes
     ----------
@@ -136,7 +130,7 @@ class Written:
         Of the epoch under way, if there is one; then its start, and how far the engine had come, are there too.
     start, progress : dict of arrays
     lbfgs : dict of arrays
-        What a fit by L-BFGS was told.
+        Evaluations of a fit by L-BFGS.
     callbacks : dict of dict of arrays
         State of each callback that has some, by its key.
     """
@@ -166,15 +160,40 @@ def keyed(callbacks: Iterable[Callback]) -> dict[str, Callback]:
     return found
 
 
-def read(
-    path: str,
-    here: dict[str, dict[str, Any]],
-    network: Network,
-    state: NDArray[Any],
-    generator: np.random.Generator,
-    exactly: bool,
-) -> Written:
-    """Read a checkpoint of a fit with this fingerprint; network, state and generator are those that will go on.
+def write(
+    path: str, prints: Fingerprint, state: TrainState, fit: Fit, progress: tuple[dict[str, Any], Tensors]
+) -> None:
+    """Write a file from which a fit with this fingerprint can resume; progress is that of the epoch under way."""
+    trainer, (within, tensors) = fit.trainer, progress
+    states = {key: callback.state() for key, callback in keyed(trainer.callbacks).items()}
+    content: dict[str, Any] = {
+        "fingerprint": prints,
+        "history": fit.history.columns(),
+        "n_rows": fit.n_rows,
+        "curve": state.curve,
+        "n_steps": state.n_steps,
+        "generator": state.generator.bit_generator.state,
+        "learning_rate": fit.set_rate,
+        "stopped": fit.stop,
+        "callbacks": [key for key, arrays in states.items() if arrays],
+        **within,
+    }
+    content["generator"] = _as_json(content["generator"])
+    tensors = {"parameters": trainer.network.parameters, "state": state.optimizer, **tensors}
+    for key, arrays in states.items():
+        tensors |= {f"callbacks.{key}.{name}": array for name, array in arrays.items()}
+    save_checkpoint(path, content, tensors)
+
+
+def _as_json(value: Any) -> Any:
+    # The state of a bit generator: nested dictionaries of integers, text and, in some, arrays.
+    if isinstance(value, dict):
+        return {name: _as_json(item) for name, item in value.items()}
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def read(path: str, prints: Fingerprint, exactly: bool, settings: Settings, state: TrainState, data: Data) -> Snapshot:
+    """Read a checkpoint of a fit with this fingerprint; all that can be wrong with it is found here.
 
     Raises
     ------
@@ -184,11 +203,31 @@ def read(
         If it is damaged, or of another fit; names the file and what differs.
     """
     content, tensors = load_checkpoint(path)
+    _check_fingerprint(path, content, prints, exactly)
     try:
-        there = {part: dict(content["fingerprint"][part]) for part in here}
+        snapshot = _check_content(content, tensors, settings.network, state.optimizer)
+        snapshot.generator = _check_generator(content["generator"], state.generator)
+    except FAILURES as error:
+        raise ValueError(f"{path} is not a usable checkpoint: {error!r}") from error
+    try:
+        if snapshot.epoch is not None and data.whole is not None:
+            data.whole.engine.check_progress(snapshot.progress, data.n_rows)
+        if isinstance(settings.optimizer, LBFGS) and not snapshot.lbfgs:
+            raise ValueError("it does not hold what a fit by L-BFGS needs")
+    except ValueError as error:
+        raise ValueError(f"{path} is not a usable checkpoint: {error}") from error
+    missing = snapshot.callbacks.keys() - keyed(settings.callbacks)
+    if missing:
+        raise ValueError(f"{path} keeps the state of {' and '.join(sorted(missing))}, which callbacks does not hold")
+    return snapshot
+
+
+def _check_fingerprint(path: str, content: dict[str, Any], prints: Fingerprint, exactly: bool) -> None:
+    try:
+        there = {part: dict(content["fingerprint"][part]) for part in prints}
     except FAILURES as error:
         raise ValueError(f"{path} is not a usable checkpoint: it has no fingerprint, {error!r}") from error
-    for part, values in here.items():
+    for part, values in prints.items():
         for name, value in values.items():
             if there[part].get(name) == value or (part == "rounding" and not exactly):
                 continue
@@ -199,15 +238,23 @@ def read(
                 f"{path} was written with {name}={there[part].get(name)!r}, but here it is {value!r}"
                 f"{hint if part == 'rounding' else ''}"
             )
-    try:
-        written = _check_content(content, tensors, network, state)
-        written.generator = _check_generator(content["generator"], generator)
-    except FAILURES as error:
-        raise ValueError(f"{path} is not a usable checkpoint: {error!r}") from error
-    return written
 
 
-def _check_content(content: dict[str, Any], tensors: Tensors, network: Network, state: NDArray[Any]) -> Written:
+def restore(snapshot: Snapshot, settings: Settings, state: TrainState, fit: Fit) -> None:
+    """Put everything back where it was when the checkpoint was written, callbacks first, since these may refuse."""
+    for key, callback in keyed(settings.callbacks).items():
+        if key in snapshot.callbacks or callback.state():
+            try:
+                callback.restore(snapshot.callbacks.get(key, {}))
+            except FAILURES as error:
+                raise ValueError(f"the checkpoint does not hold what {key} needs: {error}") from error
+    settings.network.parameters[:], state.optimizer[...] = snapshot.parameters, snapshot.state
+    state.n_steps, state.curve = snapshot.n_steps, snapshot.curve
+    state.generator.bit_generator.state = snapshot.generator
+    fit.take_back(snapshot.n_rows, snapshot.history, snapshot.learning_rate, snapshot.stopped)
+
+
+def _check_content(content: dict[str, Any], tensors: Tensors, network: Network, state: NDArray[Any]) -> Snapshot:
     parameters, start = _like(tensors["parameters"], network.parameters), {}
     epoch = content.get("epoch")
     if epoch is None:
@@ -220,7 +267,7 @@ def _check_content(content: dict[str, Any], tensors: Tensors, network: Network, 
             **{name: _number(epoch[name]) for name in ("weight", "log_likelihood", "penalty")},
             "learning_rate": _rate(epoch["learning_rate"]),
         }
-    return Written(
+    return Snapshot(
         parameters=parameters,
         state=_like(tensors["state"], state),
         history=_check_history(content["history"]),
@@ -251,13 +298,14 @@ def _check_generator(state: dict[str, Any], generator: np.random.Generator) -> d
     return state
 
 
-def _check_lbfgs(told: Tensors, parameters: NDArray[Any]) -> Tensors:
-    if told:
-        n = len(told["seen"])
+def _check_lbfgs(evaluations: Tensors, parameters: NDArray[Any]) -> Tensors:
+    if evaluations:
+        n = len(evaluations["seen"])
         expected = {"start": parameters.shape, "seen": (n, 2), "gradients": (n, len(parameters))}
-        if any(told[name].shape != shape or told[name].dtype.kind != "f" for name, shape in expected.items()):
+        found = {name: evaluations[name] for name in expected}
+        if any(found[name].shape != shape or found[name].dtype.kind != "f" for name, shape in expected.items()):
             raise ValueError("it does not hold what a fit by L-BFGS needs")
-    return told
+    return evaluations
 
 
 def _number(value: Any) -> float:

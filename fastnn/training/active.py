@@ -1,0 +1,101 @@
+"""The fit under way, as the trainer sees it; `fastnn.callbacks.Fit` is what callbacks see of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastnn.callbacks import Checkpoint, Fit, ProgressBar
+from fastnn.history import History
+from fastnn.training import checkpoint
+from fastnn.training.data import Data
+from fastnn.training.settings import Settings
+from fastnn.training.state import TrainState
+
+
+class DivergenceError(ArithmeticError):
+    """Training left the finite numbers; the network is as it was after the last good epoch.
+
+    Attributes
+    ----------
+    epoch, batch : int
+        Where it happened, both counted from 1 within the fit.
+    history : History
+        Of the good epochs.
+    """
+
+    def __init__(self, epoch: int, batch: int, history: History) -> None:
+        super().__init__(
+            f"the log-likelihood became infinite or NaN in epoch {epoch}, batch {batch}; the network is as it was "
+            f"{'before the fit' if epoch == 1 else f'after epoch {epoch - 1}'}. Try a smaller learning rate."
+        )
+        self.epoch = epoch
+        self.batch = batch
+        self.history = history
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.epoch, self.batch, self.history)
+
+
+class ActiveFit:
+    """A fit under way: what it is made of, and what both ways to train do between two calls of the engine.
+
+    Attributes
+    ----------
+    settings, state, data, fit
+        What the fit reads, what it changes, what it goes through, and what callbacks see of it.
+    callbacks : list of Callback
+        In the order in which they are called: checkpoints last, since they keep what the others make of an epoch.
+    order : RandomOrder
+        Draws the orders of rows.
+    progress : callable
+        Returns what a checkpoint must hold of an epoch, or of L-BFGS, under way: content, and arrays by name.
+    """
+
+    def __init__(self, settings: Settings, state: TrainState, data: Data, fit: Fit, show_progress: bool | None) -> None:
+        self.settings = settings
+        self.state = state
+        self.data = data
+        self.fit = fit
+        self.callbacks = sorted(
+            [*settings.callbacks, ProgressBar(show_progress)], key=lambda c: isinstance(c, Checkpoint)
+        )
+        self.order = settings._variant.order()
+        self.progress: Callable[[], tuple[dict[str, Any], checkpoint.Tensors]] = lambda: ({}, {})
+
+    @cached_property
+    def fingerprint(self) -> checkpoint.Fingerprint:
+        """All that the bits of the fit depend on."""
+        return checkpoint.fingerprint(self.settings, self.data.source)
+
+    def save_checkpoint(self, path: str) -> None:
+        """Write a file from which the fit can resume."""
+        checkpoint.write(path, self.fingerprint, self.state, self.fit, self.progress())
+
+    def set_parameters(self, parameters: NDArray[Any]) -> None:
+        """Write into the network's parameters."""
+        self.settings.network.parameters[:] = parameters
+
+    def record(self, started: float, log_likelihood: float, objective: float) -> None:
+        """Measure on the validation data, and add an epoch to the history that started at this time."""
+        network, data, n_threads = self.settings.network, self.data, self.settings.n_threads
+        validation = None if data.validation is None else network.score(*data.validation, n_threads)
+        self.fit.history.record(time.perf_counter() - started, log_likelihood, objective, validation)
+        self.state.curve.append(log_likelihood if validation is None else validation[0])
+
+    def call_on_chunk(self) -> None:
+        """Call `on_chunk` of the callbacks, which must leave the network alone."""
+        # The engine may hold the parameters in another layout meanwhile; the progress bar looks at none.
+        with self.settings.network.read_only() if self.settings.callbacks else nullcontext():
+            for callback in self.callbacks:
+                callback.on_chunk(self.fit)
+
+    def call_on_epoch(self) -> None:
+        """Call `on_epoch` of the callbacks."""
+        for callback in self.callbacks:
+            callback.on_epoch(self.fit)

@@ -1,0 +1,208 @@
+"""What a fit goes through: rows and targets, whole or in chunks, checked, stored, and each with its engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnn._mapped import MappedRows, stay_on_disk
+from fastnn.engine.local import Engine
+from fastnn.engine.rows import Rows, as_stored, density
+from fastnn.kernels.losses import Targets
+from fastnn.kernels.rows import CSRRows
+from fastnn.optimizers import LBFGS
+from fastnn.plan import Method, choose_storage
+from fastnn.schedules import Schedule
+from fastnn.training.settings import Settings, penalty_of
+from fastnn.training.state import TrainState
+
+ALL_AT_ONCE = "LBFGS takes all rows at once: no chunks, and batch_size=None"
+
+
+@dataclass
+class Chunk:
+    """Rows that are in memory at a time, and the engine that trains on them; mostly these are all rows."""
+
+    rows: Rows
+    targets: Targets
+    engine: Engine
+    mapped: MappedRows | None = None
+
+    def read_ahead(self, order: NDArray[np.intp] | None) -> AbstractContextManager[Callable[[int], None]]:
+        """Return a context whose value takes the number of rows done, and waits for the next ones to be in memory."""
+        return nullcontext(lambda done: None) if self.mapped is None else self.mapped.read_ahead(order)
+
+
+@dataclass
+class Source:
+    """The data of a fit as they were given, before it was chosen how to store them: what tells them from others.
+
+    Attributes
+    ----------
+    rows, targets
+        To train on; None for chunks, which are not known beforehand.
+    validation
+        Rows and targets to measure on after each epoch, or None.
+    storage : dict of str
+        How the rows of each argument are stored.
+    order : str
+        How rows are shuffled.
+    plan : str or None
+        Digest of how the fit is carried out; None for chunks, each of which has a plan of its own.
+    """
+
+    rows: Rows | None = None
+    targets: Targets | None = None
+    validation: tuple[Rows, Targets] | None = None
+    storage: dict[str, str] = field(default_factory=dict)
+    order: str = "by row"
+    plan: str | None = None
+
+
+@dataclass
+class Data:
+    """What a fit goes through in each epoch.
+
+    Attributes
+    ----------
+    chunks : callable
+        Goes through the chunks once.
+    n_rows : int
+        Of all of them; 0 if not known.
+    validation : (Rows, Targets) or None
+        To measure on after each epoch.
+    source : Source
+        The same as it was given.
+    whole : Chunk or None
+        The only chunk; None if the data come in chunks.
+    are_pixels : bool
+        Whether the rows are uint8, which is scaled: whoever reads such rows from a file later has to know.
+    """
+
+    chunks: Callable[[], Iterator[Chunk]]
+    n_rows: int
+    validation: tuple[Rows, Targets] | None
+    source: Source
+    whole: Chunk | None = None
+    are_pixels: bool = False
+
+
+def read_data(
+    settings: Settings,
+    state: TrainState,
+    X: Any,
+    y: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+    validation: Any,
+) -> Data:
+    """Return checked data, each chunk with an engine; the optimizer's state in `state` begins here."""
+    source = Source()
+    validation = None if validation is None else _read_validation(settings, validation, source)
+    if y is None:
+        if sample_weight is not None or isinstance(X, np.ndarray) or not isinstance(X, Iterable):
+            raise TypeError("y is needed, unless X is an iterable of pairs (X, y)")
+        return _read_chunks(settings, state, X, validation, source)
+    rows, targets = settings.network.check_data(X, y, sample_weight, n_threads=settings.n_threads)
+    n_rows = len(targets.y)
+    if isinstance(settings.optimizer, LBFGS) and (settings.batch_size or n_rows) < n_rows:
+        raise ValueError(ALL_AT_ONCE)
+    state.begin(settings.optimizer, settings.network)
+    chunk = _make_chunk(settings, state, rows, targets, X, returns=True)
+    source.rows, source.targets, source.storage["X"] = rows, targets, _storage(chunk.rows)
+    source.plan = chunk.engine.planned.fingerprint()
+    if chunk.mapped is not None:
+        source.order = "by pieces of a mapped file"
+    return Data(lambda: iter([chunk]), n_rows, validation, source, chunk, _are_pixels(rows, X))
+
+
+def _read_validation(settings: Settings, given: Any, source: Source) -> tuple[Rows, Targets]:
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+        raise TypeError(f"validation must be a pair (X, y), not {type(given).__name__}")
+    X, y, weights = (*given, None)[:3]
+    rows, targets = settings.network.check_data(X, y, weights, ("validation[0]", "validation[1]"))
+    source.validation = rows, targets
+    stored, _ = _store(settings, rows, X)
+    source.storage["validation"] = _storage(stored)
+    return stored, targets
+
+
+def _read_chunks(
+    settings: Settings,
+    state: TrainState,
+    parts: Iterable[Any],
+    validation: tuple[Rows, Targets] | None,
+    source: Source,
+) -> Data:
+    if isinstance(settings.optimizer, LBFGS):
+        raise ValueError(ALL_AT_ONCE)
+    state.begin(settings.optimizer, settings.network)
+    source.storage["X"] = f"as sparse={settings.sparse!r} takes it"
+
+    def chunks() -> Iterator[Chunk]:
+        empty = True
+        for part in parts:
+            empty = False
+            if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
+                raise TypeError(f"chunks must be pairs (X, y) or triples (X, y, sample_weight), not {type(part)}")
+            X, y, weights = (*part, None)[:3]
+            rows, targets = settings.network.check_data(X, y, weights, n_threads=settings.n_threads)
+            data.are_pixels = _are_pixels(rows, X)
+            yield _make_chunk(settings, state, rows, targets, X, returns=False)
+        if empty:
+            raise ValueError("X gave no chunks: it must be possible to go through it again in each epoch")
+
+    data = Data(chunks, 0, validation, source)
+    return data
+
+
+def _make_chunk(settings: Settings, state: TrainState, rows: Rows, targets: Targets, X: Any, returns: bool) -> Chunk:
+    # Of rows that X was checked into; `returns`: further epochs will train on the same chunk.
+    targets = targets._replace(smoothing=settings.label_smoothing)
+    rows, why = _store(settings, rows, X)
+    n_rows = len(targets.y)
+    batch_size = min(settings.batch_size or n_rows, n_rows)
+    mapped = MappedRows(rows, batch_size) if stay_on_disk(rows, X) else None
+    engine = settings.network.engine(settings.n_threads, settings.dropout if settings.dropout.any() else None)
+    ordered = not settings.shuffle or batch_size == n_rows
+    engine.begin(rows, engine.plan(rows, _method(settings, batch_size), ordered, returns, why), state.optimizer)
+    return Chunk(rows, targets, engine, mapped)
+
+
+def _method(settings: Settings, batch_size: int) -> Method:
+    optimizer, l2 = settings.optimizer, penalty_of(settings).constant
+    if isinstance(optimizer, LBFGS):
+        return Method(batch_size)
+    return Method(
+        batch_size,
+        optimizer.update,
+        optimizer.n_slots,
+        plain=settings.l1 == 0 and not settings.clip_norm and optimizer.decay == 0,
+        penalised=l2 != 0,
+        alike=not isinstance(optimizer.learning_rate, Schedule) and l2 is not None,
+        clips=bool(settings.clip_norm),
+        max_norm=bool(settings.max_norm),
+    )
+
+
+def _store(settings: Settings, rows: Rows, X: Any) -> tuple[Rows, str]:
+    # Rows that X was checked into, dense or sparse as is chosen, and why.
+    on_disk = stay_on_disk(rows, X)
+    share = None
+    if settings.sparse == "auto" and not on_disk and not isinstance(rows, CSRRows):
+        share = density(rows)
+    sparse, why = choose_storage(isinstance(rows, CSRRows), settings.sparse, on_disk, share)
+    return as_stored(rows, settings.network.dtype, sparse, settings.n_threads), why
+
+
+def _are_pixels(rows: Rows, X: Any) -> bool:
+    # Sparse rows have been scaled already.
+    return bool((X if isinstance(rows, CSRRows) else rows).dtype == np.uint8)
+
+
+def _storage(rows: Rows) -> str:
+    return "sparse" if isinstance(rows, CSRRows) else "dense"

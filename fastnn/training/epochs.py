@@ -1,0 +1,208 @@
+"""Training by steps on batches: the loop over epochs and chunks."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn import tuning
+from fastnn.engine.local import Engine
+from fastnn.kernels.losses import Targets
+from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.optimizers import Optimizer, step_table
+from fastnn.schedules import rates_of
+from fastnn.training.active import ActiveFit, DivergenceError
+from fastnn.training.checkpoint import EPOCH, Snapshot, Tensors
+from fastnn.training.data import Chunk
+from fastnn.training.settings import penalty_of
+
+# Parameters no larger than this cannot overflow in any network of sensible depth and width.
+HARMLESS_PARAMETER = 1e4
+
+
+class NotFiniteError(Exception):
+    """The engine met numbers that are not finite; a FloatingPointError that a callback raises is another matter."""
+
+
+@dataclass
+class Epoch:
+    """An epoch under way: what a checkpoint holds of it beside parameters and state.
+
+    Attributes
+    ----------
+    parameters, state, n_steps
+        At its start.
+    learning_rate : float or None
+        What a callback had set then.
+    index : int
+        Chunks that are done.
+    generator, engine
+        State of the random numbers at the start of the current chunk, and its engine; None between chunks.
+    rows, weight, log_likelihood, penalty
+        Sums over the chunks that are done: rows, their weights, weighted log-likelihoods and penalties.
+    batches : int
+        Of the chunks that are done.
+    """
+
+    parameters: NDArray[Any]
+    state: NDArray[Any]
+    n_steps: int
+    learning_rate: float | None
+    index: int = 0
+    generator: dict[str, Any] = field(default_factory=dict)
+    engine: Engine | None = None
+    rows: int = 0
+    weight: float = 0.0
+    log_likelihood: float = 0.0
+    penalty: float = 0.0
+    batches: int = 0
+
+    def progress(self) -> tuple[dict[str, Any], Tensors]:
+        """Return what a checkpoint must hold of the epoch: content, and arrays by name."""
+        if self.engine is None:
+            return {"generator": self.generator}, {}
+        content = {"generator": self.generator, "epoch": {name: vars(self)[name] for name in EPOCH}}
+        tensors = {"epoch.parameters": self.parameters, "epoch.state": self.state}
+        return content, tensors | {f"space.{name}": array for name, array in self.engine.progress().items()}
+
+
+def train_epochs(active: ActiveFit, snapshot: Snapshot | None) -> None:
+    """Train to the end of the fit; a snapshot that was taken within an epoch begins with the rest of that epoch."""
+    fit = active.fit
+    within_epoch = snapshot is not None and snapshot.epoch is not None
+    while len(fit.history) < fit.epochs and (within_epoch or not fit.stop):
+        _train_epoch(active, snapshot if within_epoch else None)
+        within_epoch = False
+
+
+def _train_epoch(active: ActiveFit, snapshot: Snapshot | None) -> None:
+    started = time.perf_counter()
+    fit, state = active.fit, active.state
+    progress = None  # how far the engine had come with the first chunk
+    if snapshot is not None and snapshot.epoch is not None:
+        epoch = Epoch(snapshot.start["parameters"], snapshot.start["state"], **snapshot.epoch)
+        progress = snapshot.progress
+    else:
+        parameters = active.settings.network.parameters.copy()
+        epoch = Epoch(parameters, state.optimizer.copy(), state.n_steps, fit.set_rate)
+    idle, active.progress = active.progress, epoch.progress
+    for chunk in itertools.islice(active.data.chunks(), epoch.index, None):
+        _train_chunk(active, epoch, chunk, progress)
+        progress, epoch.engine = None, None
+        epoch.index += 1
+    active.progress = idle
+    log_likelihood = epoch.log_likelihood / epoch.weight
+    active.record(started, log_likelihood, log_likelihood - epoch.penalty / epoch.weight)
+    fit.note(n_rows=epoch.rows, rows_done=0)
+    active.call_on_chunk()
+    active.call_on_epoch()
+
+
+def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensors | None) -> None:
+    settings, state, engine = active.settings, active.state, chunk.engine
+    epoch.engine, epoch.generator = engine, dict(state.generator.bit_generator.state)
+    order = _draw_order(active, chunk)
+    targets = chunk.targets
+    if order is not None:
+        weights = None if targets.weights is None else targets.weights[order]
+        targets = targets._replace(y=targets.y[order], weights=weights)
+    key = int(state.generator.integers(2**63)) if settings.dropout.any() else 0
+    engine.restart(_make_steps(active, epoch, targets, engine.batch_size), key)
+    if progress is not None:
+        engine.go_on(progress, len(targets.y))
+    try:
+        _take_steps(active, epoch, chunk, targets, order)
+    except NotFiniteError:
+        active.set_parameters(epoch.parameters)
+        state.optimizer[...], state.n_steps = epoch.state, epoch.n_steps
+        batch = min(engine.batches_done, (len(targets.y) - 1) // engine.batch_size) + 1
+        raise DivergenceError(len(active.fit.history) + 1, epoch.batches + batch, active.fit.history) from None
+    except BaseException:  # Ctrl-C, or a callback's own
+        engine.finish()
+        state.n_steps += engine.batches_done
+        raise
+    state.n_steps += engine.batches_done
+    epoch.rows += len(targets.y)
+    epoch.batches += engine.batches_done
+    epoch.weight += len(targets.y) if targets.weights is None else float(targets.weights.sum())
+    epoch.log_likelihood += engine.log_likelihood
+    epoch.penalty += _sum_penalties(active, chunk)
+
+
+def _draw_order(active: ActiveFit, chunk: Chunk) -> NDArray[np.intp] | None:
+    n, generator = len(chunk.targets.y), active.state.generator
+    if not active.settings.shuffle or chunk.engine.batch_size >= n:
+        return None
+    return active.order.draw(generator, n) if chunk.mapped is None else chunk.mapped.shuffled(generator)
+
+
+def _make_steps(active: ActiveFit, epoch: Epoch, targets: Targets, batch_size: int) -> Steps:
+    # The numbers of each step on the next chunk, whose targets these are.
+    settings, state, n_rows = active.settings, active.state, active.fit.n_rows
+    optimizer = settings.optimizer
+    assert isinstance(optimizer, Optimizer)
+    n = len(targets.y)
+    starts = np.arange(0, n, batch_size)
+    sizes = np.minimum(batch_size, n - starts).astype(np.float64)
+    weights = sizes if targets.weights is None else np.add.reduceat(targets.weights, starts)
+    shares = np.arange(len(starts)) / len(starts)
+    # Schedules count in epochs.  In the first epoch over chunks n_rows is 0, and the share that is done is not known.
+    times = len(state.curve) + ((epoch.rows + n * shares) / n_rows if n_rows else 0 * shares)
+    learning_rate = optimizer.learning_rate if epoch.learning_rate is None else epoch.learning_rate
+    rates = rates_of(learning_rate, times, state.curve)
+    table = step_table(optimizer, rates, state.n_steps, penalty_of(settings).l2(weights), settings.l1)
+    return Steps(UPDATES[optimizer.update], table, settings.clip_norm or 0.0, settings.max_norm or 0.0)
+
+
+def _take_steps(
+    active: ActiveFit, epoch: Epoch, chunk: Chunk, targets: Targets, order: NDArray[np.intp] | None
+) -> None:
+    engine = chunk.engine
+    with chunk.read_ahead(order) as reach:
+        reach(engine.rows_done)
+        while _advance(active, chunk, targets, order):
+            reach(engine.rows_done)
+            active.fit.note(rows_done=epoch.rows + engine.rows_done)
+            if active.settings.callbacks:  # they may look at the network
+                engine.store()
+            active.call_on_chunk()
+
+
+def _advance(active: ActiveFit, chunk: Chunk, targets: Targets, order: NDArray[np.intp] | None) -> bool:
+    # Train for a while, and return whether the chunk goes on.
+    try:
+        if chunk.engine.advance(targets, order, tuning.CHUNK_SECONDS):
+            return True
+        _check_finite(active, chunk)
+    except FloatingPointError:
+        raise NotFiniteError from None
+    return False
+
+
+def _check_finite(active: ActiveFit, chunk: Chunk) -> None:
+    # The engine saw each log-likelihood before its step; this is about the network after the last one.
+    network = active.settings.network
+    largest = max(float(network.parameters.max()), -float(network.parameters.min()))  # NaN propagates
+    if largest <= HARMLESS_PARAMETER:
+        return
+    if not np.isfinite(largest) or not np.isfinite(
+        network.score(chunk.rows, chunk.targets, active.settings.n_threads)[0]
+    ):
+        raise FloatingPointError("the last step left the finite numbers")
+
+
+def _sum_penalties(active: ActiveFit, chunk: Chunk) -> float:
+    penalty = chunk.engine.penalty
+    if chunk.engine.space.touched is not None:
+        # The engine leaves out the first weight, whose rows it brings up to date late: l2 is the same in all batches.
+        l2, W = penalty_of(active.settings).constant, active.settings.network.weights[0]
+        assert l2 is not None
+        total = len(chunk.targets.y) if chunk.targets.weights is None else float(chunk.targets.weights.sum())
+        with np.errstate(over="ignore"):  # on the way to divergence
+            penalty += total * l2 / 2 * float(np.square(W, dtype=np.float64).sum())
+    return penalty

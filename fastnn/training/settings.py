@@ -1,0 +1,168 @@
+"""Settings of a trainer: each is checked when it is set, and cannot be set while a fit is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn._validation import check_choice, check_integer, check_number, check_shares, check_threads
+from fastnn.callbacks import Callback
+from fastnn.engine.threads import available_threads, in_use
+from fastnn.kernels.rows import draw_order
+from fastnn.network import Network
+from fastnn.optimizers import LBFGS, Optimizer
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """The penalty on squared weights.
+
+    Parameters
+    ----------
+    constant : float or None
+        Its weight, where it is the same in all batches; None where a subclass makes it depend on the batch.
+    """
+
+    constant: float | None
+
+    def l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return its weight in each batch, given the sum of the row weights of each batch."""
+        return np.full(len(batch_weights), self.constant)
+
+
+class RandomOrder:
+    """Draws orders of the rows, each independent of the others; a fit makes one such object."""
+
+    def draw(self, generator: np.random.Generator, n: int) -> NDArray[np.intp]:
+        """Draw an order (n,) of rows."""
+        order = np.empty(n, np.intp)
+        draw_order(generator.bit_generator, order)
+        return order
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the estimators of `fastnn.sklearn` have a trainer do differently.
+
+    Parameters
+    ----------
+    penalty : Penalty or None
+        On squared weights; None takes a constant penalty of weight l2.
+    order : type
+        Its objects draw the orders of rows.
+    fixed : (n_parameters,) array of bool or None
+        Parameters that L-BFGS leaves as they are.
+    """
+
+    penalty: Penalty | None = None
+    order: type[RandomOrder] = RandomOrder
+    fixed: NDArray[np.bool_] | None = None
+
+
+class Settings:
+    """What a fit reads of a trainer; see `fastnn.Trainer` for what each setting means."""
+
+    network: Network
+    optimizer: Optimizer | LBFGS
+    batch_size: int | None
+    l2: float
+    shuffle: bool
+    n_threads: Any
+    sparse: bool | str
+    callbacks: Any
+    l1: float
+    dropout: Any
+    label_smoothing: float
+    clip_norm: float | None
+    max_norm: float | None
+
+    _variant = Variant()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = CHECKS.get(name)
+        if check is not None:
+            if self in in_use:
+                raise RuntimeError(
+                    f"{name} of a Trainer cannot be changed during a fit, which is settled when it starts; callbacks "
+                    "may set fit.learning_rate and fit.stop"
+                )
+            value = check(self, value)
+        super().__setattr__(name, value)
+
+
+def penalty_of(settings: Settings) -> Penalty:
+    """Return the penalty on squared weights."""
+    return settings._variant.penalty or Penalty(settings.l2)
+
+
+def check_together(settings: Settings) -> None:
+    """Raise an error where settings do not go together."""
+    _check_callbacks(settings, settings.callbacks)  # the list may have been changed
+    if not isinstance(settings.optimizer, LBFGS):
+        return
+    if settings.dropout.any() or settings.l1 or settings.clip_norm or settings.max_norm:
+        raise ValueError("LBFGS takes no dropout, l1, clip_norm or max_norm")
+    if settings.network.batch_norm:
+        raise ValueError("LBFGS does not train a network with batch_norm=True, which is made for steps on batches")
+
+
+def _check_network(settings: Settings, value: Any) -> Network:
+    if not isinstance(value, Network):
+        raise TypeError(f"network must be a fastnn.Network, not {type(value).__name__}")
+    present = vars(settings).get("network", value)
+    if value is not present and repr(value) != repr(present):
+        raise ValueError(f"network must be like the trainer's present one, {present!r}, not {value!r}")
+    return value
+
+
+def _check_optimizer(settings: Settings, value: Any) -> Optimizer | LBFGS:
+    if not isinstance(value, (Optimizer, LBFGS)):
+        raise TypeError(f"optimizer must be an optimizer such as fastnn.SGD(), not {value!r}")
+    return value
+
+
+def _check_callbacks(settings: Settings, value: Any) -> list[Callback]:
+    callbacks = list(value)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be fastnn.callbacks.Callback objects, not {callback!r}")
+    return callbacks
+
+
+def _check_dropout(settings: Settings, value: Any) -> NDArray[np.float64]:
+    shares = check_shares(value, len(settings.network.sizes) - 2, "dropout")
+    shares.flags.writeable = False
+    return shares
+
+
+def _check_smoothing(settings: Settings, value: Any) -> float:
+    smoothing = check_number(value, "label_smoothing", 0, 1)
+    if smoothing > 0 and settings.network.loss != "cross_entropy":
+        raise ValueError(f"label_smoothing is for cross-entropy; the network's loss is {settings.network.loss!r}")
+    return smoothing
+
+
+def _check_length(value: Any, name: str) -> float | None:
+    return None if value is None else check_number(value, name, 0, open_left=True)
+
+
+#: How each setting is checked, given the settings before it.
+CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
+    "network": _check_network,
+    "optimizer": _check_optimizer,
+    "batch_size": lambda _, value: None if value is None else check_integer(value, "batch_size", 1),
+    "l2": lambda _, value: check_number(value, "l2", 0),
+    "shuffle": lambda _, value: check_choice(value, "shuffle", [False, True]),
+    "n_threads": lambda _, value: check_threads(value) or available_threads(),
+    "sparse": lambda _, value: check_choice(value, "sparse", [False, True, "auto"]),
+    "callbacks": _check_callbacks,
+    "l1": lambda _, value: check_number(value, "l1", 0),
+    "dropout": _check_dropout,
+    "label_smoothing": _check_smoothing,
+    "clip_norm": lambda _, value: _check_length(value, "clip_norm"),
+    "max_norm": lambda _, value: _check_length(value, "max_norm"),
+}

@@ -1,0 +1,322 @@
+"""The trainer: settings that can be changed between fits, and the fit itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnn._validation import check_choice, check_integer, check_path, check_seed
+from fastnn.callbacks import Callback, Fit
+from fastnn.engine.threads import in_use
+from fastnn.history import History
+from fastnn.kernels.rows import UINT8_SCALE
+from fastnn.network import Network
+from fastnn.optimizers import LBFGS, SGD, Optimizer
+from fastnn.plan import Plan
+from fastnn.training import checkpoint
+from fastnn.training.active import ActiveFit
+from fastnn.training.checkpoint import Snapshot
+from fastnn.training.data import read_data
+from fastnn.training.epochs import train_epochs
+from fastnn.training.lbfgs import minimise
+from fastnn.training.settings import CHECKS, Settings, Variant, check_together
+from fastnn.training.state import TrainState
+
+
+class Trainer(Settings):
+    """Trains a network by ascending its mean log-likelihood.
+
+    The objective is the weighted mean log-likelihood of a batch minus ``l2 / 2`` times the sum of squared weights and
+    ``l1`` times the sum of their magnitudes, the biases left out.  The same seed and input give the same bits,
+    whatever the number of threads.  Numbers too small to be normal in the network's dtype, which x86 processors are
+    slow with, count as 0 there while training.
+
+    Each parameter but the seed is an attribute too.  It can be set between fits, and is checked then; a fit is settled
+    when it starts, so that setting it meanwhile is a RuntimeError.
+
+    Parameters
+    ----------
+    network : Network
+        Trained in place, by one fit at a time.
+    optimizer : Optimizer or LBFGS, default SGD(learning_rate=0.5)
+        How a step is made from a gradient: see `fastnn.optimizers`.
+    batch_size : int or None, default None
+        Rows a step; a short last batch is trained on too, with its own mean.  None takes all rows at once.
+    l2 : float, default 0.0
+        Weight of the penalty on squares.
+    shuffle : bool, default True
+        Whether each epoch takes the rows in a new random order.
+    seed : int, numpy.random.Generator or None, default 0
+        For the shuffling, and for dropout.
+    n_threads : int or None, default None
+        None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 8 are used.
+    sparse : bool or "auto", default "auto"
+        Whether dense input is taken for sparse, so that the first layer works on the non-zeros only; "auto"
+        does so if fewer than a quarter of the values are non-zero, which costs one pass over the data at the
+        start of a fit.  Sparse input stays sparse.  The results are the same to rounding.
+    callbacks : iterable of Callback, default ()
+        Told what happens; see `fastnn.callbacks`.
+    l1 : float, default 0.0
+        Weight of the penalty on magnitudes.
+    dropout : float or a list, one a hidden layer, default 0.0
+        Share of the hidden units' outputs that is set to 0 at random, the others being scaled up [1]_.
+    label_smoothing : float, default 0.0
+        Share of the true class's probability that is spread over all classes [2]_; for cross-entropy.
+    clip_norm : float or None, default None
+        Length to which a longer gradient of the log-likelihood is shortened [3]_.
+    max_norm : float or None, default None
+        Length to which the weights into a hidden unit are shortened after a step [1]_.
+
+    References
+    ----------
+    .. [1] N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple way to prevent
+       neural networks from overfitting", JMLR 15 (2014).
+    .. [2] C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens, Z. Wojna, "Rethinking the Inception architecture for computer
+       vision" (2015).
+    .. [3] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn import Network, Trainer
+    >>> X, y = np.array([[0.0], [1.0]]), np.array([0, 1])
+    >>> net = Network([1, 2])
+    >>> history = Trainer(net).fit(X, y, epochs=100)
+    >>> net.predict(X)
+    array([0, 1])
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        optimizer: Optimizer | LBFGS = SGD(learning_rate=0.5),  # noqa: B008  it is immutable
+        batch_size: int | None = None,
+        l2: float = 0.0,
+        shuffle: bool = True,
+        seed: int | np.random.Generator | None = 0,
+        n_threads: int | None = None,
+        sparse: bool | str = "auto",
+        callbacks: Iterable[Callback] = (),
+        l1: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.l2 = l2
+        self.shuffle = shuffle
+        self.n_threads = n_threads
+        self.sparse = sparse
+        self.callbacks = callbacks
+        self.l1 = l1
+        self.dropout = dropout
+        self.label_smoothing = label_smoothing
+        self.clip_norm = clip_norm
+        self.max_norm = max_norm
+        parameters = network.parameters
+        self._state = TrainState(check_seed(seed), np.empty((0, parameters.size), parameters.dtype))
+        self._active: ActiveFit | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_state": dataclasses.replace(self._state), "_active": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if not isinstance(state["_state"], TrainState):  # pickled when the parts of it were attributes of the trainer
+            parts = (state[name] for name in ("_generator", "_state", "_kind", "_n_steps", "_curve"))
+            settings = {name: state[name] for name in CHECKS if name in state}
+            state = settings | {"_state": TrainState(*parts), "_active": None}
+        vars(self).update(state)
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        epochs: int = 10,
+        validation: Sequence[Any] | None = None,
+        progress: bool | None = None,
+        sample_weight: ArrayLike | None = None,
+        resume: str | os.PathLike[str] | None = None,
+        resume_exactly: bool = True,
+    ) -> History:
+        """Train for a number of epochs; call again to go on.
+
+        Parameters
+        ----------
+        X : (n, n_in) array or scipy.sparse matrix, or an iterable of chunks
+            Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256, which the
+            network's `input_scale` keeps.  They are not copied where they need not be, so do not change them during a
+            fit.  A memory-mapped array (`numpy.memmap`, C-contiguous and aligned, of uint8, float32 or float64) stays
+            on the disk: see the notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight),
+            gone through once an epoch: each is trained on in turn, and only one need be in memory.
+        y : (n,) integer array, or (n, n_out) numbers
+            Class of each row, from 0; what the outputs should be, where the network's loss is not cross-entropy.
+        epochs : int, default 10
+            How often to go through the rows.
+        validation : (X, y) or (X, y, sample_weight) or None
+            Rows on which log-likelihood and error are measured after each epoch.
+        progress : bool or None, default None
+            Whether to show a progress bar; None does where the standard error stream is a terminal.
+        sample_weight : (n,) array or None
+            How much each row counts; at least 0.
+        resume : path or None
+            File of a `fastnn.callbacks.Checkpoint`.  Where it exists, the fit goes on from there, with the same bits as
+            if it had never stopped, to the same number of epochs in all; a fit that a callback had ended is ended at
+            once.  Data, network and settings must be those of the fit that wrote it, so must instruction set and
+            libraries: the file tells, and a difference is an error that names it.  (Chunks are taken on trust.)
+        resume_exactly : bool, default True
+            False allows what changes only how results are rounded: another instruction set, compiler, version of a
+            library, or way of storing rows.
+
+        Returns
+        -------
+        History
+            Of this fit, with the epochs before a resumption.  Ctrl-C ends it early: the history so far comes back with
+            `interrupted` set, and the network is whole, as after the last finished step.
+
+        Raises
+        ------
+        DivergenceError
+            If the log-likelihood or a parameter stops being finite.  The network is then as it was after the
+            last good epoch.
+        TypeError, ValueError
+            If the input is not as described; nothing has been trained then.  (Chunks are checked when they come: the
+            network is then as those before have left it.)
+        RuntimeError
+            If the trainer or the network is in another fit.
+
+        Notes
+        -----
+        A memory-mapped X is read once before the fit, to see that its numbers are finite, and once an epoch, a
+        little ahead of training.  Where it has more than 256 MB, it is shuffled so that the disk is read in long
+        stretches: pieces of 1 MB in a random order, and then the rows within each 256 MB of these.  The seed settles
+        that order as any other, but it is not the one of the same rows in memory; and ``sparse="auto"`` leaves such
+        rows dense, since a copy may not fit into memory.
+        """
+        epochs = check_integer(epochs, "epochs", 0)
+        check_choice(progress, "progress", [None, False, True])
+        check_choice(resume_exactly, "resume_exactly", [False, True])
+        path = None if resume is None else check_path(resume, "resume")
+        with in_use.reserve(trainer=self, network=self.network):
+            check_together(self)
+            data = read_data(self, self._state, X, y, sample_weight, validation)
+            fit = Fit(self, epochs, data.n_rows, data.validation is not None)
+            active = ActiveFit(self, self._state, data, fit, progress)
+            snapshot = None
+            if path is not None and os.path.exists(path):
+                snapshot = checkpoint.read(path, active.fingerprint, resume_exactly, self, self._state, data)
+            given = self.callbacks
+            vars(self)["callbacks"] = tuple(given)  # settled too
+            self._active = active
+            try:
+                _train(active, snapshot)
+            finally:
+                self._active = None
+                vars(self)["callbacks"] = given
+            if data.are_pixels and len(fit.history) > 0:
+                self.network.input_scale = UINT8_SCALE
+            return fit.history
+
+    def plan(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Plan:
+        """Return how a fit would be carried out, and why; print it for a table.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` takes them.  Of chunks it is the plan of the first, and they must allow to be gone through again.
+
+        Returns
+        -------
+        fastnn.plan.Plan
+            Frozen; ``print`` shows what was chosen, and why.  It depends on the layers, on facts about the data, on the
+            settings and on the machine, and nothing is trained.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit` does.
+        RuntimeError
+            If the trainer or the network is in a fit.
+        """
+        with in_use.reserve(trainer=self, network=self.network):
+            check_together(self)
+            data = read_data(self, dataclasses.replace(self._state), X, y, sample_weight, None)
+            return next(data.chunks()).engine.planned
+
+    def save_checkpoint(self, path: str | os.PathLike[str], fit: Fit) -> None:
+        """Write a file from which `fit` can resume; `fastnn.callbacks.Checkpoint` does it in time.
+
+        Parameters
+        ----------
+        path : path
+            Replaced atomically: a crash leaves an old file whole.
+        fit : Fit
+            The fit under way, as a callback is given it.
+
+        Raises
+        ------
+        RuntimeError
+            If no fit of this trainer is under way.
+        """
+        if self._active is None or self._active.fit is not fit:
+            raise RuntimeError("save_checkpoint is for a fit that is under way: call it in a callback")
+        self._active.save_checkpoint(check_path(path))
+
+
+def _train(active: ActiveFit, snapshot: Snapshot | None) -> None:
+    # From the start of the first callback to the end of the last.
+    fit, network = active.fit, active.settings.network
+    started: list[Callback] = []
+    before: NDArray[Any] | None = network.parameters.copy()
+    try:
+        for callback in active.callbacks:
+            callback.on_start(fit)
+            started.append(callback)
+        if snapshot is not None:
+            checkpoint.restore(snapshot, active.settings, active.state, fit)
+        before = None
+        if isinstance(active.settings.optimizer, LBFGS):
+            minimise(active, snapshot)
+        else:
+            train_epochs(active, snapshot)
+    except KeyboardInterrupt:
+        fit.history.interrupt()
+    finally:
+        with ExitStack() as ends:  # each is called, also where another one raises an error
+            if before is not None:  # training has not begun
+                ends.callback(active.set_parameters, before)
+            for callback in reversed(started):
+                ends.callback(callback.on_end, fit)
+
+
+def make_trainer(
+    network: Network,
+    optimizer: Optimizer | LBFGS,
+    variant: Variant,
+    go_on_from: Trainer | None = None,
+    **settings: Any,
+) -> Trainer:
+    """Return a trainer for a front door that needs a variant of it.
+
+    Parameters
+    ----------
+    network, optimizer, **settings
+        As `Trainer` takes them.
+    variant : Variant
+        What it does differently.
+    go_on_from : Trainer or None
+        Whose optimizer's state is taken over.
+    """
+    trainer = Trainer(network, optimizer, **settings)
+    trainer._variant = variant
+    if go_on_from is not None:
+        trainer._state.go_on_from(go_on_from._state)
+    return trainer
