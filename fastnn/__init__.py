@@ -11,12 +11,11 @@ True
 
 from fastnn import _clock, _scipy_blas, callbacks, datasets, layers, schedules  # noqa: F401  the clock starts before all else
 from fastnn._config import show_config
+from fastnn._version import __version__ as __version__
 from fastnn.history import History
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Adagrad, Adam, AdamW, RMSprop
 from fastnn.training import DivergenceError, Trainer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "LBFGS",

@@ -8,6 +8,7 @@ import numpy as np
 import scipy
 
 from fastnn import kernels
+from fastnn._version import __version__
 from fastnn.engine.threads import available_threads, blas_libraries
 from fastnn.kernels import _cpu, epoch
 
@@ -23,10 +24,8 @@ def blas_name() -> str:
 
 def config() -> dict[str, str]:
     """Return what `show_config` prints, by name."""
-    import fastnn
-
     return {
-        "fastnn": fastnn.__version__,
+        "fastnn": __version__,
         "instruction set": f"{kernels.INSTRUCTION_SET} (available: {', '.join(kernels.AVAILABLE)})",
         "OpenMP": "yes" if epoch.HAS_OPENMP else "no",
         "threads": str(available_threads()),

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnn import storage
 from fastnn._validation import FLOATING, check_path
+from fastnn._version import __version__
 from fastnn.network import Network
 
 if TYPE_CHECKING:
@@ -164,7 +165,6 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
         raise ValueError(
             f"network has {network.parameters.nbytes / 1e9:.1f} GB of parameters; an ONNX file can hold about 2 GB"
         )
-    from fastnn import __version__
 
     graph = Graph(network.dtype)
     logits = _add_layers(graph, network)

@@ -209,7 +209,7 @@ def test_another_machine_or_library_is_named(data, path, monkeypatch):
     make(path).fit(*data, epochs=1)
     for name, place in [
         ("compiler", "fastnn.training.checkpoint._cpu.COMPILER"),
-        ("fastnn", "fastnn.__version__"),
+        ("fastnn", "fastnn.training.checkpoint.__version__"),
         ("NumPy", "fastnn.training.checkpoint.np.__version__"),
         ("SciPy", "fastnn.training.checkpoint.scipy.__version__"),
     ]:

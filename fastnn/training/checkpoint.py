@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastnn import kernels
 from fastnn._config import blas_name
 from fastnn._validation import check_choice, check_integer, check_number
+from fastnn._version import __version__
 from fastnn.callbacks import Callback, Fit
 from fastnn.engine.rows import Rows
 from fastnn.history import History
@@ -75,8 +76,6 @@ def _digest_arguments(source: Source) -> dict[str, str | None]:
 
 def fingerprint(settings: Settings, source: Source) -> Fingerprint:
     """Return all that the bits of a fit depend on: settings, data, and what decides how results are rounded."""
-    from fastnn import __version__
-
     return {
         "settings": {
             "network": repr(settings.network),
