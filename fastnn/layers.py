@@ -25,7 +25,7 @@ from fastnn._validation import (
 )
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.blas import MAX_DIMENSION
-from fastnn.parameters import Slot, Slots
+from fastnn.slots import Slot, Slots, dense_slots
 
 Shape = tuple[int, ...]
 
@@ -107,11 +107,7 @@ class Dense(Layer):
 
     def slots(self, input_shape: Shape) -> tuple[Slot, ...]:
         """Weight (n_in, units) and bias; scale, running mean and running variance with batch normalisation."""
-        slots = Slot("weight", (math.prod(input_shape), self.units), "weight"), Slot("bias", (self.units,), "bias")
-        if not self.batch_norm:
-            return slots
-        statistics = (Slot(name, (self.units,), name, trained=False) for name in ("mean", "variance"))
-        return (*slots, Slot("scale", (self.units,), "scale"), *statistics)
+        return dense_slots(math.prod(input_shape), self.units, bool(self.batch_norm))
 
     def settled(self, activation: str | None, batch_norm: bool) -> Dense:
         """Return the record with what it leaves to the network."""

@@ -28,6 +28,7 @@ from fastnn.kernels.dense import BLOCK_BYTES
 from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES
 from fastnn.kernels.rows import CACHE_LINE, CSRRows
 from fastnn.kernels.sparse import column_work_size
+from fastnn.slots import Slots, dense_slots
 
 Rows = NDArray[Any] | CSRRows
 
@@ -302,7 +303,7 @@ def shards_of(n_rows: int, plan: Plan) -> int:
 def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> Plan:
     """How rows go forward alone: layers as they are stored, no gradient."""
     forms = [Reason("", "sparse" if sparse else "stored", "")] + [Reason("", "stored", "")] * (len(layers) - 1)
-    planned = tuple(lay_out(layers, forms, False, _bytes(dtype)))
+    planned, n_parameters = lay_out(layers, forms, False, _bytes(dtype))
     begin = rows_size = 0 if sparse else block_rows * layers[0].n_in
     for k, layer in enumerate(layers):
         planned = (*planned[:k], planned[k]._replace(output=begin), *planned[k + 1 :])
@@ -311,7 +312,7 @@ def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sp
         driver="rows",
         layers=planned,
         dtype=dtype,
-        n_parameters=n_parameters_of(planned),
+        n_parameters=n_parameters,
         batch_size=block_rows,
         block_rows=block_rows,
         rows_size=rows_size,
@@ -358,52 +359,46 @@ def sliced_row(n_units: int, number_size: int) -> int:
     return row + line if row > tuning.PANEL_LINES * line and row // line % 2 == 0 else row
 
 
-def _slices(shape: LayerFacts, form: str, by_inputs: bool, weight: int, number_size: int) -> tuple[Slice, ...]:
-    n_in, n_out = shape.n_in, shape.n_out
-    bounds = slice_bounds(n_in if by_inputs else n_out)
-    slices = []
-    for begin, end in itertools.pairwise(bounds):
-        n, place = end - begin, weight
+def _slices(facts: LayerFacts, form: str, by_inputs: bool, number_size: int) -> tuple[tuple[Slice, ...], int]:
+    # A layer's slices, whose weights begin where the layer's do, and the numbers that its weight takes.
+    n_in, n_out = facts.n_in, facts.n_out
+    slices, place = [], 0
+    for begin, end in itertools.pairwise(slice_bounds(n_in if by_inputs else n_out)):
+        n = end - begin
         if form == "transposed":
-            found = (weight + begin, n_in, n_out, n) if by_inputs else (weight + begin * n_in, n_in, n, n_in)
+            found = (begin, n_in, n_out, n) if by_inputs else (begin * n_in, n_in, n, n_in)
         elif form == "panels":  # what fills up a panel, or a line, is 0 and stays so
             size = panels_size(n_in, n, number_size)
-            found, weight = (place, size, 1, size), weight + size
+            found, place = (place, size, 1, size), place + size
         elif form == "sparse slices":
             row = sliced_row(n, number_size)
-            found, weight = (place, row, n_in, row), weight + to_lines(n_in * row, number_size)
+            found, place = (place, row, n_in, row), place + to_lines(n_in * row, number_size)
         else:
-            found = (weight + begin * n_out, n_out, n, n_out) if by_inputs else (weight + begin, n_out, n_in, n)
+            found = (begin * n_out, n_out, n, n_out) if by_inputs else (begin, n_out, n_in, n)
         slices.append(Slice(begin, end, *found))
-    return tuple(slices)
+    return tuple(slices), place or n_in * n_out
 
 
-def lay_out(shapes: Sequence[LayerFacts], forms: Sequence[Reason], by_units: bool, number_size: int) -> list[LayerPlan]:
-    """Give each layer's parameters their place in a vector, in these forms.
-
-    Weight and bias of each layer follow each other; behind all of them come scale, running mean and running variance
-    of each layer that has them.
-    """
-    layers, begin = [], 0
-    for shape, (_, form, why) in zip(shapes, forms, strict=True):
-        by_inputs = by_units and shape is shapes[-1]
-        slices = _slices(shape, form, by_inputs, begin, number_size)
-        size = shape.n_in * shape.n_out
-        if form in ("panels", "sparse slices"):
-            size = sum(to_lines(s.n_rows * s.stride, number_size) for s in slices)
-        layers.append(LayerPlan(shape, form, why, by_inputs, slices, begin, size, begin + size, NEVER))
-        begin += size + shape.n_out
-    for k, shape in enumerate(shapes):
-        if shape.batch_norm:
-            layers[k] = layers[k]._replace(norm=begin)
-            begin += 3 * shape.n_out
-    return layers
-
-
-def n_parameters_of(layers: Sequence[LayerPlan]) -> int:
-    """Numbers of a vector of parameters."""
-    norms = sum(3 * layer.shape.n_out for layer in layers if layer.shape.batch_norm)
-    return layers[-1].bias + layers[-1].shape.n_out + norms
+def lay_out(
+    layers: Sequence[LayerFacts], forms: Sequence[Reason], by_units: bool, number_size: int
+) -> tuple[tuple[LayerPlan, ...], int]:
+    """Give each layer's parameters their place in a vector, in these forms; return the length of the vector too."""
+    by_inputs = [by_units and k == len(layers) - 1 for k in range(len(layers))]
+    sliced = [
+        _slices(facts, form, by, number_size) for facts, (_, form, _), by in zip(layers, forms, by_inputs, strict=True)
+    ]
+    tables = []
+    for facts, (_, size) in zip(layers, sliced, strict=True):
+        weight, *others = dense_slots(*facts[:2], facts.batch_norm)
+        tables.append((replace(weight, shape=(size,)), *others))
+    slots = Slots(tuple(tables))
+    planned = []
+    for k, (facts, (_, form, why), (slices, size)) in enumerate(zip(layers, forms, sliced, strict=True)):
+        weight, bias = slots.places[k, "weight"].start, slots.places[k, "bias"].start
+        norm = slots.places[k, "scale"].start if facts.batch_norm else NEVER
+        moved = tuple(own._replace(weight=weight + own.weight) for own in slices)
+        planned.append(LayerPlan(facts, form, why, by_inputs[k], moved, weight, size, bias, norm))
+    return tuple(planned), slots.size
 
 
 # --- choices --------------------------------------------------------------------------------------------------------
@@ -504,14 +499,14 @@ class _Choice:
         fold_rows = self._fold_rows(block_rows, by_units, touches)
         sorting, nonzeros = self._sorting(block_rows, touches)
         forms = self._forms(by_units)
-        layers = tuple(lay_out(self.layers, forms, by_units, self.number_size))
+        layers, n_parameters = lay_out(self.layers, forms, by_units, self.number_size)
         gathers, fetches = self._gathering(forms[0].choice, by_units)
         whole = block_rows == self.batch_size
         plan = Plan(
             layers=layers,
             driver="units" if by_units else "rows",
             dtype=self.dtype,
-            n_parameters=n_parameters_of(layers),
+            n_parameters=n_parameters,
             batch_size=self.batch_size,
             block_rows=block_rows,
             shard_rows=NEVER if one_shard else tuning.SHARD_ROWS,

@@ -26,6 +26,7 @@ from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
 from fastnn.plan import LayerFacts, LayerPlan, forward_plan
+from fastnn.slots import Slots, dense_slots
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[Any] | CSRRows"
@@ -587,16 +588,14 @@ class Layer(NamedTuple):
     norm: tuple[Array, ...]
 
 
-def unpack(shapes: Sequence[LayerFacts], parameters: Array) -> list[Layer]:
-    """Views of the vector that holds all parameters: layer after layer, then what normalises them."""
-    layers, begin = [], 0
-    norm = sum((shape.n_in + 1) * shape.n_out for shape in shapes)
-    for n_in, n_out, _, normalises, _ in shapes:
-        middle, end = begin + n_in * n_out, begin + (n_in + 1) * n_out
-        norms = tuple(parameters[norm : norm + 3 * n_out].reshape(3, n_out)) if normalises else ()
-        layers.append(Layer(parameters[begin:middle].reshape(n_in, n_out), parameters[middle:end], norms))
-        begin, norm = end, norm + 3 * n_out * normalises
-    return layers
+def unpack(layers: Sequence[LayerFacts], parameters: Array) -> list[Layer]:
+    """Views of the vector that holds all parameters."""
+    slots = Slots(tuple(dense_slots(facts.n_in, facts.n_out, facts.batch_norm) for facts in layers))
+    return [Layer(W, b, tuple(norm.values())) for W, b, norm in map(_parts, slots.by_layer(parameters))]
+
+
+def _parts(arrays: dict[str, Array]) -> tuple[Array, Array, dict[str, Array]]:
+    return arrays.pop("weight"), arrays.pop("bias"), arrays
 
 
 def rows_of(X: Rows, order: Array, dtype: Any) -> Array:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastnn._validation import check_choice, check_input_shape, check_layers, check_loss, check_number, check_path
 from fastnn.engine.threads import import_whole
 from fastnn.layers import RECORDS, Layer, Shape, read_layers, settle, slots_of
-from fastnn.parameters import Slots
+from fastnn.slots import Slots
 
 FORMAT = 2
 KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes

@@ -30,7 +30,7 @@ from typing import NamedTuple
 # The modules whose coverage guides, beside fastnn.datasets.
 GUIDES = {
     "idx": ["gzip"],
-    "network": ["fastnn.storage", "fastnn._validation", "fastnn.layers", "fastnn.parameters"],
+    "network": ["fastnn.storage", "fastnn._validation", "fastnn.layers", "fastnn.slots"],
     "checkpoint": ["fastnn.storage", "json"],
     "png": ["PIL.PngImagePlugin", "PIL.ImageFile"],
     "npy": ["numpy.lib"],

@@ -44,7 +44,6 @@ from fastnn.plan import (
     forward_plan,
     lay_out,
     make_plan,
-    n_parameters_of,
     to_lines,
 )
 
@@ -345,8 +344,8 @@ def test_rearrange(dtype, rng, sizes, form, batch_norm):
     shapes = shapes_of(sizes, ["tanh"] * (len(sizes) - 2), 0.0, batch_norm)
     output = "transposed" if form != "stored" and len(sizes) > 2 and sizes[1] >= 64 else "stored"
     forms = [Reason("", form, ""), Reason("", output, "")][: len(shapes)]
-    layers = tuple(lay_out(shapes, forms, form == "sparse slices" and len(sizes) > 2, np.dtype(dtype).itemsize))
-    moved = Plan("rows", layers, dtype, n_parameters_of(layers), 1, 1)
+    layers, size = lay_out(shapes, forms, form == "sparse slices" and len(sizes) > 2, np.dtype(dtype).itemsize)
+    moved = Plan("rows", layers, dtype, size, 1, 1)
     plans = CompiledPlan(moved), CompiledPlan(forward_plan(shapes, dtype, 1, False))
     vector = draw(rng, plans[1].source.n_parameters, dtype=dtype)
     for n_threads in (1, 2):

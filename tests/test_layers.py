@@ -10,7 +10,7 @@ import pytest
 import fastnn
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.layers import Dense, Layer
-from fastnn.parameters import Slot
+from fastnn.slots import Slot
 
 MIXED = {"activation": ["relu", "gelu"]}
 PAIRS = [

@@ -18,8 +18,8 @@ from fastnn.engine.threads import available_threads
 from fastnn.kernels.rows import CSRRows
 from fastnn.layers import read_layers, slots_of
 from fastnn.network import Network
-from fastnn.parameters import Slots
 from fastnn.plan import choose_storage
+from fastnn.slots import Slots
 from fastnn.stepping import GradientSteps
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Shared, Variable

@@ -9,7 +9,7 @@ import pytest
 import fastnn
 from fastnn import reference
 from fastnn.layers import Dense
-from fastnn.parameters import KINDS, Slot, Slots
+from fastnn.slots import KINDS, Slot, Slots
 
 NETWORKS = [
     fastnn.Network([3, 2]),
