@@ -25,7 +25,8 @@ from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
-from fastnn.plan import LayerFacts, LayerPlan, forward_plan
+from fastnn.layout import LayerFacts, LayerPlan
+from fastnn.plan import forward_plan
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[Any] | CSRRows"
