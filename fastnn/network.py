@@ -35,8 +35,9 @@ from fastnn.kernels.normalisation import EPSILON
 from fastnn.kernels.softmax import inplace_softmax
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.layers import Layer, Shape, read_layers, settle, shapes_of, slots_of
+from fastnn.layout import LayerFacts
 from fastnn.parameters import ParameterList, refuse_read_only
-from fastnn.plan import LayerFacts, Method
+from fastnn.plan import Method
 from fastnn.slots import Slots
 
 # Activations that pass on about half of the variance.

@@ -13,7 +13,6 @@ hidden units.  Neither depends on the number of threads, so neither do the bits.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,39 +22,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import tuning
-from fastnn.kernels.affine import panels_size
 from fastnn.kernels.dense import BLOCK_BYTES
 from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES
-from fastnn.kernels.rows import CACHE_LINE, CSRRows
-from fastnn.kernels.sparse import column_work_size
-from fastnn.slots import Slots, dense_slots
+from fastnn.kernels.rows import CSRRows
+from fastnn.layout import (
+    NEVER,
+    LayerFacts,
+    LayerPlan,
+    lay_out,
+    n_slices_of,
+    place_by_rows,
+    place_by_units,
+    to_lines,
+)
 
 Rows = NDArray[Any] | CSRRows
 
-#: Forms of a layer's weight while training: (n_in, n_out), as it is stored; (n_out, n_in); panels of each slice;
-#: (n_in, n_out) for sparse rows; (n_in, units of a slice) for sparse rows, each row in whole lines of the cache.
-FORMS = ("stored", "transposed", "panels", "sparse", "sparse slices")
-
-#: A number of rows that no batch has.
-NEVER = 1 << 62
-
 # Updates whose steps without a gradient are linear, so that many can be made up for at once.
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
-
-
-class LayerFacts(NamedTuple):
-    """A layer: its widths, and what follows the product.
-
-    activation : None for the output layer
-    batch_norm : whether training normalises its units over each batch
-    dropout : share of its units that training drops
-    """
-
-    n_in: int
-    n_out: int
-    activation: str | None = None
-    batch_norm: bool = False
-    dropout: float = 0.0
 
 
 class Data(NamedTuple):
@@ -117,54 +101,6 @@ class Machine(NamedTuple):
 
     n_threads: int
     vector_bytes: int
-
-
-class Slice(NamedTuple):
-    """Units of a layer (inputs, of an output layer that goes by units) that one thread owns.
-
-    begin, end : the units
-    weight : where their weights begin in a vector of parameters: n_rows rows of n_columns numbers
-    stride : distance of two rows
-    """
-
-    begin: int
-    end: int
-    weight: int
-    stride: int
-    n_rows: int
-    n_columns: int
-
-
-class LayerPlan(NamedTuple):
-    """How a layer is trained.
-
-    form : of FORMS
-    why : the reason for the form
-    by_inputs : whether its slices are of inputs
-    weight, weight_size, bias, norm : where its parameters begin in a vector, and numbers that the weight takes; norm is
-        where scale, running mean and running variance (n_out,) begin
-    keeps_slopes : whether the activation's derivative is kept for the backward pass
-    output, delta, slopes, x_hat, statistics : where in the work space its output begins, the gradient by it, the
-        activation's derivative, the normalised units, their mean and variance
-    shared_from : rows of a batch from which on threads share out its slices in the driver by rows
-    """
-
-    shape: LayerFacts
-    form: str
-    why: str
-    by_inputs: bool
-    slices: tuple[Slice, ...]
-    weight: int
-    weight_size: int
-    bias: int
-    norm: int
-    keeps_slopes: bool = False
-    output: int = 0
-    delta: int = 0
-    slopes: int = 0
-    x_hat: int = 0
-    statistics: int = 0
-    shared_from: int = NEVER
 
 
 class Reason(NamedTuple):
@@ -302,7 +238,7 @@ def shards_of(n_rows: int, plan: Plan) -> int:
 @lru_cache(maxsize=256)
 def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> Plan:
     """How rows go forward alone: layers as they are stored, no gradient."""
-    forms = [Reason("", "sparse" if sparse else "stored", "")] + [Reason("", "stored", "")] * (len(layers) - 1)
+    forms = ["sparse" if sparse else "stored", *["stored"] * (len(layers) - 1)]
     planned, n_parameters = lay_out(layers, forms, False, _bytes(dtype))
     begin = rows_size = 0 if sparse else block_rows * layers[0].n_in
     for k, layer in enumerate(layers):
@@ -318,90 +254,6 @@ def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sp
         rows_size=rows_size,
         work_size=to_lines(begin, 4),
     )
-
-
-# --- slices and forms -----------------------------------------------------------------------------------------------
-
-
-def n_slices_of(width: int) -> int:
-    """Slices of a layer of so many units."""
-    if width >= tuning.MANY_UNITS:
-        return MOST_SLICES
-    return 2 if width >= 2 * tuning.SLICE_UNITS else 1
-
-
-def slice_bounds(width: int) -> list[int]:
-    """Where the slices of a layer begin, and the number of units."""
-    n = n_slices_of(width)
-    bounds = [width * s // n for s in range(n + 1)]
-    if width >= tuning.ALIGNED_FROM:
-        step = tuning.ALIGNED_UNITS
-        bounds[:-1] = [(begin + step // 2) // step * step for begin in bounds[:-1]]
-    return bounds
-
-
-def to_lines(n: int, number_size: int) -> int:
-    """Numbers in whole lines of the cache, at least n."""
-    line = CACHE_LINE // number_size
-    return -(-n // line) * line
-
-
-def sliced_row(n_units: int, number_size: int) -> int:
-    """Distance of two rows of the form "sparse slices" in a slice of so many units.
-
-    Whole lines of the cache, or halves of a line where a row has less than two, so that more rows stay in the first
-    cache.  Where a row is taken in several panels, the lines of one panel should not all want the same places in the
-    cache, as they do at powers of two.
-    """
-    row, line = to_lines(n_units, number_size), CACHE_LINE // number_size
-    if row <= 2 * line:
-        return -(-n_units // (line // 2)) * (line // 2)
-    return row + line if row > tuning.PANEL_LINES * line and row // line % 2 == 0 else row
-
-
-def _slices(facts: LayerFacts, form: str, by_inputs: bool, number_size: int) -> tuple[tuple[Slice, ...], int]:
-    # A layer's slices, whose weights begin where the layer's do, and the numbers that its weight takes.
-    n_in, n_out = facts.n_in, facts.n_out
-    slices, place = [], 0
-    for begin, end in itertools.pairwise(slice_bounds(n_in if by_inputs else n_out)):
-        n = end - begin
-        if form == "transposed":
-            found = (begin, n_in, n_out, n) if by_inputs else (begin * n_in, n_in, n, n_in)
-        elif form == "panels":  # what fills up a panel, or a line, is 0 and stays so
-            size = panels_size(n_in, n, number_size)
-            found, place = (place, size, 1, size), place + size
-        elif form == "sparse slices":
-            row = sliced_row(n, number_size)
-            found, place = (place, row, n_in, row), place + to_lines(n_in * row, number_size)
-        else:
-            found = (begin * n_out, n_out, n, n_out) if by_inputs else (begin, n_out, n_in, n)
-        slices.append(Slice(begin, end, *found))
-    return tuple(slices), place or n_in * n_out
-
-
-def lay_out(
-    layers: Sequence[LayerFacts], forms: Sequence[Reason], by_units: bool, number_size: int
-) -> tuple[tuple[LayerPlan, ...], int]:
-    """Give each layer's parameters their place in a vector, in these forms; return the length of the vector too."""
-    by_inputs = [by_units and k == len(layers) - 1 for k in range(len(layers))]
-    sliced = [
-        _slices(facts, form, by, number_size) for facts, (_, form, _), by in zip(layers, forms, by_inputs, strict=True)
-    ]
-    tables = []
-    for facts, (_, size) in zip(layers, sliced, strict=True):
-        weight, *others = dense_slots(*facts[:2], facts.batch_norm)
-        tables.append((replace(weight, shape=(size,)), *others))
-    slots = Slots(tuple(tables))
-    planned = []
-    for k, (facts, (_, form, why), (slices, size)) in enumerate(zip(layers, forms, sliced, strict=True)):
-        weight, bias = slots.places[k, "weight"].start, slots.places[k, "bias"].start
-        norm = slots.places[k, "scale"].start if facts.batch_norm else NEVER
-        moved = tuple(own._replace(weight=weight + own.weight) for own in slices)
-        planned.append(LayerPlan(facts, form, why, by_inputs[k], moved, weight, size, bias, norm))
-    return tuple(planned), slots.size
-
-
-# --- choices --------------------------------------------------------------------------------------------------------
 
 
 def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
@@ -500,7 +352,7 @@ class _Choice:
         sorting, nonzeros = self._sorting(block_rows, touches)
         forms = self._forms(by_units)
         layers, n_parameters = lay_out(self.layers, forms, by_units, self.number_size)
-        gathers, fetches = self._gathering(forms[0].choice, by_units)
+        gathers, fetches = self._gathering(forms[0], by_units)
         whole = block_rows == self.batch_size
         plan = Plan(
             layers=layers,
@@ -647,7 +499,7 @@ class _Choice:
         row_bytes = self.layers[0].n_out * self.number_size
         return any(nonzeros >= few * self.layers[0].n_in and row_bytes >= narrow for few, narrow in limits)
 
-    def _forms(self, by_units: bool) -> list[Reason]:
+    def _forms(self, by_units: bool) -> list[str]:
         first, last = self.layers[0], self.layers[-1]
         if self.sparse and by_units:
             form, why = "sparse slices", "no two threads write to the same line of the cache"
@@ -659,19 +511,18 @@ class _Choice:
             form, why = "panels", f"{tuning.WIDE_UNITS} units or more: a number of X is used for a panel of them"
         else:
             form, why = "transposed", "few units: sums run along the inputs"
-        forms = [Reason("layer 1", form, why)]
+        forms, whys = [form], [why]
         moved = form not in ("stored", "sparse")
-        for k, layer in enumerate(self.layers[1:], 2):
-            if layer is last and moved and layer.n_in >= tuning.LONG_OUTPUT:
-                forms.append(
-                    Reason(f"layer {k}", "transposed", f"{tuning.LONG_OUTPUT} inputs or more: sums along them")
-                )
-            else:
-                forms.append(Reason(f"layer {k}", "stored", "BLAS, or tiles where the layer is wide or small"))
-        self.reasons += [
-            Reason(about, f"{layer.n_in} x {layer.n_out}, {form}", why)
-            for (about, form, why), layer in zip(forms, self.layers, strict=True)
-        ]
+        for layer in self.layers[1:]:
+            long = layer is last and moved and layer.n_in >= tuning.LONG_OUTPUT
+            forms.append("transposed" if long else "stored")
+            whys.append(
+                f"{tuning.LONG_OUTPUT} inputs or more: sums along them"
+                if long
+                else "BLAS, or tiles where the layer is wide or small"
+            )
+        for k, (layer, form, why) in enumerate(zip(self.layers, forms, whys, strict=True), 1):
+            self.note(f"layer {k}", f"{layer.n_in} x {layer.n_out}, {form}", why)
         return forms
 
     def _gathering(self, form: str, by_units: bool) -> tuple[bool, bool]:
@@ -689,85 +540,3 @@ class _Choice:
         else:
             self.note("threads", str(n_threads), "as many as may be used")
         return n_threads
-
-
-# --- work space -----------------------------------------------------------------------------------------------------
-
-
-def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int) -> dict[str, Any]:
-    """Give a shard's work space in the driver by rows: layers with their places, and the other places.
-
-    Rows that must be copied; the layers' outputs; two gradients, of a layer and the one below; slopes; what is
-    normalised; non-zeros by column.
-    """
-    placed = list(layers)
-    widest = max(layer.shape.n_out for layer in layers)
-    begin = rows_size = 0 if sparse else block_rows * layers[0].shape.n_in
-    for k, layer in enumerate(layers):
-        placed[k] = layer._replace(output=begin)
-        begin += block_rows * layer.shape.n_out
-    deltas = begin, begin + block_rows * widest
-    begin += 2 * block_rows * widest
-    for k in range(len(layers) - 1):
-        # The output layer's gradient takes the place of its output; those below take turns.
-        placed[k] = placed[k]._replace(delta=deltas[(len(layers) - k) % 2], keeps_slopes=wants_slopes(layers[k].shape))
-        if placed[k].keeps_slopes:
-            placed[k] = placed[k]._replace(slopes=begin)
-            begin += block_rows * layers[k].shape.n_out
-        if layers[k].shape.batch_norm:
-            n_out = layers[k].shape.n_out
-            placed[k] = placed[k]._replace(x_hat=begin, statistics=begin + block_rows * n_out)
-            begin += (block_rows + 2) * n_out
-    placed[-1] = placed[-1]._replace(delta=placed[-1].output)
-    if any(layer.shape.batch_norm for layer in layers):
-        # Threads share out the slices of a layer where a batch is worth that they wait for each other.
-        for k, layer in enumerate(layers):
-            products = layer.shape.n_in * layer.shape.n_out
-            placed[k] = placed[k]._replace(shared_from=-(-tuning.UNITS_PRODUCT // products))
-    size = begin + (column_work_size(layers[0].shape.n_in, nonzeros) if nonzeros else 0)
-    return {
-        "layers": tuple(placed),
-        "rows_size": rows_size,
-        "work_size": to_lines(size, 4),
-        "spare": deltas[1],
-        "columns": begin,
-    }
-
-
-def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int) -> dict[str, Any]:
-    """Give the work space of the driver by units, which all threads use.
-
-    The rows of three blocks (one that slow threads still read, the current one, the next); outputs, gradients and
-    slopes of the hidden layers, with room for each thread's units in whole lines of the cache; the slices' parts of the
-    logits of two blocks; two gradients of the logits for each thread; squares of the gradient.
-    """
-    n_in, n_classes = layers[0].shape.n_in, layers[-1].shape.n_out
-    hidden = layers[:-1]
-    rows_size = to_lines(MOST_SLICES * column_work_size(n_in, nonzeros), 4) if nonzeros else 0
-    if not sparse:
-        rows_size = to_lines(block_rows * n_in, 4)
-    units = sum(layer.shape.n_out for layer in hidden)
-    hidden_size = to_lines(block_rows * (units + MOST_SLICES * to_lines(1, 4)), 4)
-    keeps = [wants_slopes(layer.shape) for layer in hidden]
-    outputs = 3 * rows_size
-    deltas, slopes = outputs + hidden_size, outputs + 2 * hidden_size
-    parts = slopes + (hidden_size if any(keeps) else 0)
-    placed, above = [], 0
-    for layer, keeps_slopes in zip(hidden, keeps, strict=True):
-        layer = layer._replace(output=outputs + above, delta=deltas + above)
-        placed.append(layer._replace(slopes=slopes + above, keeps_slopes=keeps_slopes))
-        above += block_rows * layer.shape.n_out
-    squares = parts + 4 * MOST_SLICES * block_rows * n_classes
-    return {
-        "layers": (*placed, layers[-1]),
-        "rows_size": rows_size,
-        "hidden_size": hidden_size,
-        "work_size": squares + 2 * len(layers) * MOST_SLICES,
-        "parts": parts,
-        "squares": squares,
-    }
-
-
-def wants_slopes(shape: LayerFacts) -> bool:
-    """Whether the derivative of what follows a product cannot be had from the output alone."""
-    return shape.dropout > 0 or shape.activation in ("gelu", "silu")

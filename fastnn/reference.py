@@ -25,7 +25,8 @@ from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
-from fastnn.plan import LayerFacts, LayerPlan, forward_plan
+from fastnn.layout import LayerFacts, LayerPlan
+from fastnn.plan import forward_plan
 from fastnn.slots import Slots, dense_slots
 
 Array: TypeAlias = NDArray[Any]
@@ -591,11 +592,7 @@ class Layer(NamedTuple):
 def unpack(layers: Sequence[LayerFacts], parameters: Array) -> list[Layer]:
     """Views of the vector that holds all parameters."""
     slots = Slots(tuple(dense_slots(facts.n_in, facts.n_out, facts.batch_norm) for facts in layers))
-    return [Layer(W, b, tuple(norm.values())) for W, b, norm in map(_parts, slots.by_layer(parameters))]
-
-
-def _parts(arrays: dict[str, Array]) -> tuple[Array, Array, dict[str, Array]]:
-    return arrays.pop("weight"), arrays.pop("bias"), arrays
+    return [Layer(W, b, tuple(norm)) for W, b, *norm in (arrays.values() for arrays in slots.by_layer(parameters))]
 
 
 def rows_of(X: Rows, order: Array, dtype: Any) -> Array:

@@ -25,7 +25,8 @@ from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.updates import UPDATES, Steps
-from fastnn.plan import LayerFacts, forward_plan
+from fastnn.layout import LayerFacts
+from fastnn.plan import forward_plan
 from fastnn.schedules import Constant, Cosine, Exponential, InverseScaling, LinearWarmup, OnPlateau, Schedule, Step
 
 # --- data -------------------------------------------------------------------------------------------

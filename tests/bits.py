@@ -40,8 +40,9 @@ from fastnn.kernels import epoch
 from fastnn.kernels.losses import LOSSES
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES
+from fastnn.layout import n_slices_of
 from fastnn.optimizers import LBFGS
-from fastnn.plan import Plan, n_slices_of
+from fastnn.plan import Plan
 from fastnn.schedules import Exponential
 
 DTYPES = ("float32", "float64")

@@ -10,11 +10,12 @@ import pytest
 from scipy import sparse
 
 import fastnn
+from fastnn import layout, tuning
 from fastnn import plan as plan_module
-from fastnn import tuning
 from fastnn.engine.rows import to_csr
 from fastnn.kernels.rows import CACHE_LINE
-from fastnn.plan import Data, LayerFacts, Machine, Method, facts_of, make_plan, slice_bounds, sliced_row
+from fastnn.layout import LayerFacts, slice_bounds, sliced_row
+from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan
 
 MACHINE = Machine(n_threads=2, vector_bytes=64)
 
@@ -175,9 +176,25 @@ def test_rows_of_sparse_slices_fill_lines_and_avoid_powers_of_two():
     assert sliced_row((tuning.PANEL_LINES + 2) * line, 4) == (tuning.PANEL_LINES + 3) * line
 
 
+def test_storage_of_rows():
+    share = tuning.SPARSE_DENSITY
+    given = [
+        (False, "auto", False, share),
+        (False, "auto", False, share - 0.01),
+        (False, "auto", True, None),
+        (False, True, True, None),
+        (False, False, False, None),
+        (True, False, False, None),
+    ]
+    found = [choose_storage(*each) for each in given]
+    assert [is_sparse for is_sparse, _ in found] == [False, True, False, True, False, True]
+    assert all(why for _, why in found)
+
+
 def test_every_constant_that_plans_use_has_both_sides_tested():
-    used = set(re.findall(r"tuning\.([A-Z_]+)", inspect.getsource(plan_module)))
-    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "PANEL_LINES"}
+    sources = inspect.getsource(plan_module) + inspect.getsource(layout)
+    used = set(re.findall(r"tuning\.([A-Z_]+)", sources))
+    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "PANEL_LINES", "SPARSE_DENSITY"}
     assert used == tested
 
 
@@ -219,7 +236,7 @@ def test_facts_about_rows(rng):
 def test_the_engine_carries_out_what_was_planned(rng):
     # The work space that a plan gives is what the kernels write, and no more.
     X, y = rng.random((700, 70)), rng.integers(0, 3, 700)
-    for sizes, batch_size in (((70, 30, 3), 40), ((70, 30, 3), 600), ((70, 210, 20, 3), 50)):
+    for sizes, batch_size in (((70, 30, 3), 200), ((70, 30, 3), 600), ((70, 210, 20, 3), 50)):
         for rows in (X, sparse.csr_matrix(X * (X < 0.2))):
             net = fastnn.Network(sizes)
             trainer = fastnn.Trainer(net, fastnn.SGD(0.1), batch_size)

@@ -1,14 +1,13 @@
 """The table of slots: one vector holds every number of a network once, in the order that files and pickles rely on."""
 
-import itertools
 import pickle
 
 import numpy as np
 import pytest
 
 import fastnn
-from fastnn import reference
 from fastnn.layers import Dense
+from fastnn.plan import Method
 from fastnn.slots import KINDS, Slot, Slots
 
 NETWORKS = [
@@ -35,18 +34,16 @@ def test_every_number_belongs_to_one_slot(network):
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=repr)
-def test_the_order_of_the_vector_is_that_of_the_kernels(network):
-    # By the kernels' twin, which does not know the table.
-    vector = np.arange(network.parameters.size, dtype=float)
-    architecture = network.engine().architecture
-    expected = [arrays for pair in reference.unpack(architecture.sizes, vector) for arrays in pair]
-    found = [array for arrays in network.slots.by_layer(vector) for array in list(arrays.values())[:2]]
-    if architecture.batch_norm:
-        expected += itertools.chain(*reference.unpack_norms(architecture, vector))
-        found += [array for arrays in network.slots.by_layer(vector) for array in list(arrays.values())[2:]]
-    assert sum(array.size for array in found) == vector.size
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+def test_a_plan_finds_each_array_where_the_table_has_it(network):
+    plan = network.engine().plan(np.zeros((3, network.n_in)), Method(3))
+    for k, layer in enumerate(plan.layers):
+        places = {name: place.start for (j, name), place in network.slots.places.items() if j == k}
+        assert (layer.weight, layer.bias) == (places["weight"], places["bias"])
+        if "scale" in places:
+            n_out = network.sizes[k + 1]
+            assert [places[name] for name in ("scale", "mean", "variance")] == [
+                layer.norm + i * n_out for i in range(3)
+            ]
 
 
 def test_weights_come_before_what_normalises_them_in_the_vector_but_not_in_the_table():

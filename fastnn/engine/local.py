@@ -23,18 +23,8 @@ from fastnn.kernels.losses import Targets
 from fastnn.kernels.plan import MOST_SHARDS, CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
-from fastnn.plan import (
-    LayerFacts,
-    Machine,
-    Method,
-    Plan,
-    facts_of,
-    forward_plan,
-    forward_rows,
-    make_plan,
-    n_threads_for,
-    to_lines,
-)
+from fastnn.layout import LayerFacts, to_lines
+from fastnn.plan import Machine, Method, Plan, facts_of, forward_plan, forward_rows, make_plan, n_threads_for
 
 
 @cache
