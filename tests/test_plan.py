@@ -225,6 +225,27 @@ def test_every_choice_has_a_reason(name):
     assert all(f"{reason.choice}" in text and reason.why in text for reason in found.reasons)
 
 
+def test_reasons_say_how_many_threads_have_work():
+    def threads(**given):
+        return next(reason.choice for reason in plan(**given).reasons if reason.about == "threads")
+
+    assert threads(sizes=(784, 10), batch_size=128) == "1 of 2"
+    assert threads(sizes=(784, 10), batch_size=512) == "2"
+    assert threads(n_threads=8) == "2 of 8"
+    assert threads(sizes=(784, 200, 10), n_threads=8) == "4 of 8"
+    assert threads(batch_norm=True, n_threads=8) == "2 of 8"
+    assert threads(sizes=(4, 3), n=150) == threads(n_threads=1) == "1"
+
+
+def test_reasons_say_how_rows_are_converted():
+    def rows(**given):
+        return plan(**given).reasons[0].why
+
+    assert "float32" not in rows()
+    assert "float32" in rows(stored="float64")
+    assert "1/256" in rows(stored="uint8")
+
+
 def test_facts_about_rows(rng):
     X = rng.random((30, 8)).astype("float32") * (rng.random((30, 8)) < 0.4)
     assert facts_of(X, 10) == Data(30, 8, "float32")
