@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy import sparse
 import fastnn
 from fastnn import layout, tuning
 from fastnn import plan as plan_module
-from fastnn.engine.rows import to_csr
+from fastnn.engine.rows import density, to_csr
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.layout import LayerFacts, slice_bounds, sliced_row
 from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan
@@ -252,6 +253,16 @@ def test_facts_about_rows(rng):
     rows = to_csr(X, X.dtype)
     counts = np.sort((X != 0).sum(axis=1))
     assert facts_of(rows, 10, False, True) == Data(30, 8, "float32", counts.sum(), counts[-10:].sum(), False, True)
+
+
+def test_the_documentation_shows_a_plan_as_it_is_printed(mnist):
+    X = mnist[0].X
+    _, why = choose_storage(False, "auto", density=density(X))
+    data = facts_of(to_csr(X, np.dtype("float32")), 128, ordered=False, repeated=True, why=why)
+    shapes = (LayerFacts(784, 300, "relu"), LayerFacts(300, 100, "relu"), LayerFacts(100, 10))
+    found = make_plan(shapes, "float32", data, Method(128, "adam", 2), MACHINE)
+    page = Path(__file__).parent.parent / "docs" / "plan.md"
+    assert f"\n{found}\n" in page.read_text(encoding="utf-8")
 
 
 def test_the_engine_carries_out_what_was_planned(rng):
