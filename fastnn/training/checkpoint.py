@@ -99,8 +99,8 @@ def fingerprint(settings: Settings, source: Source) -> Fingerprint:
             "BLAS": blas_name(),
             "NumPy": np.__version__,
             "SciPy": scipy.__version__,
-            "plan": source.plan,
             **{f"storage of {name}": how for name, how in source.storage.items()},
+            "plan": source.plan,  # last, as the others say in words what they change in it
         },
     }
 
