@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, Fit, HistoryFi
 from fastnn.datasets import Dataset, load_mnist
 from fastnn.datasets._csv import HEADERS
 from fastnn.datasets._files import read_file
+from fastnn.history import History
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.rows import UINT8_SCALE
 
@@ -214,6 +215,9 @@ def build_parser() -> Parser:
         True,
         action=argparse.BooleanOptionalAction,
     )
+    argument(
+        "--explain", "print how the training would be carried out, and why, and train nothing", action="store_true"
+    )
     common(argument, "learning curves, digits, confusion matrix and weights", threads=True)
 
     argument = command(
@@ -359,15 +363,19 @@ def save_somewhere(network: Network, path: str) -> tuple[str, int]:
     raise failure
 
 
-def train_command(arguments: argparse.Namespace) -> int:
-    """Train, report and save."""
-    save_path = free_name(DEFAULT_MODEL) if arguments.save is None else arguments.save
-    check_places(arguments, save_path)
-    by_lbfgs = arguments.optimizer == "lbfgs"
-    epochs = (LBFGS_EPOCHS if by_lbfgs else EPOCHS) if arguments.epochs is None else arguments.epochs
-    batch_size = (0 if by_lbfgs else BATCH_SIZE) if arguments.batch_size is None else arguments.batch_size
-    optimizer = make_optimizer(arguments, check_integer(epochs, "epochs", 0))
-    folder = plot_folder(arguments)
+class Training(NamedTuple):
+    """What the arguments of ``train`` ask for: a trainer of a network, and its data."""
+
+    network: Network
+    trainer: Trainer
+    epochs: int
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset
+
+
+def make_training(arguments: argparse.Namespace, optimizer: Any, epochs: int, on_terminal: bool) -> Training:
+    """Load the data, and make a network and a trainer for them."""
     train, valid, test = load_mnist(arguments.data, arguments.dtype)
     n_rows = len(train.y) if arguments.rows is None else arguments.rows
     if not 1 <= n_rows <= len(train.y):
@@ -382,7 +390,8 @@ def train_command(arguments: argparse.Namespace) -> int:
         arguments.seed,
     )
     network.input_scale = UINT8_SCALE  # the data are pixels
-    on_terminal = sys.stderr.isatty()
+    by_lbfgs = isinstance(optimizer, LBFGS)
+    batch_size = (0 if by_lbfgs else BATCH_SIZE) if arguments.batch_size is None else arguments.batch_size
     trainer = Trainer(
         network,
         optimizer,
@@ -398,31 +407,53 @@ def train_command(arguments: argparse.Namespace) -> int:
     )
     print(f"{n_rows:,} training, {len(valid.y):,} validation and {len(test.y):,} test images")
     print(f"{network}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
+    rows = Dataset(train.X[:n_rows], train.y[:n_rows])
+    return Training(network, trainer, epochs, rows, valid if len(valid.y) else None, test)
+
+
+def carry_out(arguments: argparse.Namespace, training: Training, on_terminal: bool) -> tuple[History, int]:
+    """Train, or continue from a checkpoint; return history and status."""
     checkpoint = arguments.checkpoint
     if checkpoint is not None and os.path.exists(checkpoint):
         print(f"continuing from {checkpoint}", flush=True)
-    status = 0
     try:
-        validation = (valid.X, valid.y) if len(valid.y) else None
-        history = trainer.fit(
-            train.X[:n_rows],
-            train.y[:n_rows],
-            epochs,
-            validation,
+        history = training.trainer.fit(
+            *training.train,
+            training.epochs,
+            training.validation,
             progress=on_terminal,
             resume=checkpoint,
             resume_exactly=arguments.resume_exactly,
         )
-        if history.interrupted:
-            if checkpoint is not None and os.path.exists(checkpoint):
-                print(f"the same command continues from {checkpoint}")
-            print("interrupted; what has been learnt so far:")
-            status = INTERRUPTED
     except DivergenceError as error:
         if len(error.history) == 0:
             raise
         print(f"fastnn train: error: {error}", file=sys.stderr)
-        history, status = error.history, 2
+        return error.history, 2
+    if not history.interrupted:
+        return history, 0
+    if checkpoint is not None and os.path.exists(checkpoint):
+        print(f"the same command continues from {checkpoint}")
+    print("interrupted; what has been learnt so far:")
+    return history, INTERRUPTED
+
+
+def train_command(arguments: argparse.Namespace) -> int:
+    """Train, report and save; or explain how it would be done."""
+    save_path = free_name(DEFAULT_MODEL) if arguments.save is None else arguments.save
+    check_places(arguments, save_path)
+    standard = LBFGS_EPOCHS if arguments.optimizer == "lbfgs" else EPOCHS
+    epochs = check_integer(standard if arguments.epochs is None else arguments.epochs, "epochs", 0)
+    optimizer = make_optimizer(arguments, epochs)
+    folder = None if arguments.explain else plot_folder(arguments)
+    on_terminal = sys.stderr.isatty()
+    training = make_training(arguments, optimizer, epochs, on_terminal)
+    network, test = training.network, training.test
+    if arguments.explain:
+        plan = training.trainer.plan(*training.train)
+        print(f"\n{plan}\n\nfingerprint {plan.fingerprint()}; nothing was trained")
+        return 0
+    history, status = carry_out(arguments, training, on_terminal)
     save_path, saved = save_somewhere(network, save_path)
     elapsed = time.perf_counter() - STARTED
     wrong = network.error(test.X, test.y)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fastnn import tuning
 from fastnn.kernels.dense import BLOCK_BYTES
 from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES
-from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.rows import UINT8_SCALE, CSRRows
 from fastnn.layout import (
     NEVER,
     LayerFacts,
@@ -37,6 +37,9 @@ from fastnn.layout import (
 )
 
 Rows = NDArray[Any] | CSRRows
+
+# Forms in the table's words, where theirs would say too little.
+FORM_NAMES = {"stored": "as stored", "sparse": "as stored", "panels": "in panels", "sparse slices": "in slices"}
 
 # Updates whose steps without a gradient are linear, so that many can be made up for at once.
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
@@ -221,7 +224,7 @@ class Plan:
         return [*begins, n_rows]
 
     def __str__(self) -> str:
-        rows = [("", "choice", "why"), *self.reasons]
+        rows = [("what", "choice", "why"), *self.reasons]
         widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
         return "\n".join(f"{about:{widths[0]}}  {choice:{widths[1]}}  {why}".rstrip() for about, choice, why in rows)
 
@@ -292,13 +295,13 @@ def choose_storage(
     if is_sparse:
         return True, "given as a sparse matrix"
     if setting != "auto":
-        return bool(setting), f"sparse={setting}"
+        return bool(setting), f"the setting sparse={setting}"
     if on_disk or density is None:
-        return False, "memory-mapped: a copy may not fit into memory"
-    share = f"{density:.0%} of a sample are not 0"
+        return False, "memory-mapped: a sparse copy might not fit into memory"
+    share = f"{density:.0%} of the numbers in a sample are not 0"
     if density < tuning.SPARSE_DENSITY:
-        return True, f"{share}, fewer than {tuning.SPARSE_DENSITY:.0%}"
-    return False, f"{share}, {tuning.SPARSE_DENSITY:.0%} or more"
+        return True, f"only {share}: work on the others is saved"
+    return False, f"{share}: sparse storage pays below {tuning.SPARSE_DENSITY:.0%}"
 
 
 def make_plan(layers: Sequence[LayerFacts], dtype: str, data: Data, method: Method, machine: Machine) -> Plan:
@@ -339,15 +342,15 @@ class _Choice:
         self.reasons.append(Reason(about, choice, why))
 
     def plan(self) -> Plan:
-        stored = "sparse" if self.sparse else f"dense {self.data.dtype}"
-        self.note("rows", f"{stored}, {self.data.n_rows:,} x {self.data.n_columns:,}", self.data.why)
+        self._note_rows()
         block_rows = self._row_block()
         touches = self._touches()
         by_units = self._by_units(touches)
         if by_units:
             block_rows = self.batch_size if self.shards == 1 else tuning.TEAM_ROWS
         one_shard = by_units or touches or self.normalises
-        self._note_cut(block_rows, 1 if one_shard else self.shards)
+        n_shards = 1 if one_shard else self.shards
+        self._note_cut(block_rows, n_shards)
         fold_rows = self._fold_rows(block_rows, by_units, touches)
         sorting, nonzeros = self._sorting(block_rows, touches)
         forms = self._forms(by_units)
@@ -369,14 +372,22 @@ class _Choice:
             steps_by_column=by_units and sorting != "none" and whole and not fold_rows and not self.method.clips,
             gathers=gathers,
             fetches=fetches,
-            n_threads=self._threads(),
+            n_threads=self._threads(by_units, n_shards),
             update=self.method.update,
             n_slots=self.method.n_slots,
         )
         place = place_by_units if by_units else place_by_rows
         plan = replace(plan, **place(layers, block_rows, self.sparse, nonzeros))
-        self.note("memory", f"{plan.work_bytes / 1e6:,.2f} MB", "gradients and the work space of row blocks")
+        what = "outputs, gradients and rearranged parameters" if plan.rearranges else "outputs and gradients"
+        self.note("memory", f"{plan.work_bytes / 1e6:,.2f} MB", f"for {what}; the rows not counted")
         return replace(plan, reasons=tuple(self.reasons))
+
+    def _note_rows(self) -> None:
+        data = self.data
+        stored = f"{data.n_rows:,} x {data.n_columns:,}, {'sparse' if self.sparse else 'dense'} {data.dtype}"
+        scaled = f"; pixels, each times 1/{round(1 / UINT8_SCALE)}" if data.dtype == "uint8" else ""
+        converted = f"; converted to {self.dtype} when needed" if data.dtype != self.dtype else ""
+        self.note("rows", stored, data.why + scaled + converted)
 
     def _row_block(self) -> int:
         # Rows that go forward and backward together in the driver by rows.
@@ -412,53 +423,60 @@ class _Choice:
             return False
         return self._columns_each() > tuning.TOUCHED_SHARE
 
+    def _most_slices(self) -> int:
+        # Threads that can share a hidden layer.
+        return max([1, *(n_slices_of(layer.n_out) for layer in self.layers[:-1])])
+
     def _by_units(self, touches: bool) -> bool:
-        n_slices = max([1, *(n_slices_of(layer.n_out) for layer in self.layers[:-1])])
+        n_slices = self._most_slices()
         small = self.shards == 1
         products = self.batch_size * self.n_parameters
+        narrow = f"hidden layers of fewer than {2 * tuning.SLICE_UNITS} units are too small for threads to share"
+        none = "without hidden layers, threads have no units to share"
+        why = None
         if self.normalises:
-            self.note(
-                "driver", "by rows", "batch normalisation takes each batch as a whole; threads share out its layers"
-            )
+            why = "batch normalisation needs whole batches: threads share the units of a layer"
         elif touches:
-            self.note("driver", "by rows", "one thread: a batch touches few columns")
+            why = "few columns of a batch are not 0: too little work to share"
         elif self.method.update == "none":
-            self.note("driver", "by rows", "a gradient over all rows: threads own shards of them")
+            why = "only a gradient is wanted: each thread sums it over rows of its own"
         elif n_slices == 1:
-            self.note("driver", "by rows", f"no hidden layer has {2 * tuning.SLICE_UNITS} units to share out")
+            why = narrow if self.layers[1:] else none
         elif products < tuning.UNITS_PRODUCT:
-            self.note("driver", "by rows", f"a batch is too small to wait for others: {products:,} multiply-adds")
+            why = f"a batch is only {products:,} multiply-adds: threads would wait for each other longer"
         elif not small and not (n_slices == MOST_SLICES and self.sparse):
-            self.note("driver", "by rows", "a batch is large enough that each thread has rows of its own")
-        else:
-            why = (
-                "a batch is too small to be cut by rows" if small else "a gradient for each shard would leave the cache"
-            )
-            self.note("driver", "by units", f"{why}; threads own slices of the hidden units")
-            return True
-        return False
+            why = "a batch is large: each thread takes rows of its own"
+        if why is not None:
+            self.note("driver", "by rows", why)
+            return False
+        few = f"a batch has fewer than {2 * tuning.SHARD_ROWS} rows"
+        large = "a gradient for each thread would not fit into the cache"
+        self.note("driver", "by units", f"{few if small else large}: threads share the hidden units instead")
+        return True
 
     def _note_cut(self, block_rows: int, n_shards: int) -> None:
         short = self.data.n_rows % self.batch_size
-        last = f"; the last batch of an epoch has {short:,} rows" if short else ""
+        last = f"; the last of an epoch has {short:,}" if short else ""
         shards = f" in {n_shards} shards" if n_shards > 1 else ""
-        blocks = f", {block_rows:,} rows at a time" if block_rows < self.batch_size // n_shards else ""
-        whole = "activations stay in cache from the forward to the backward pass"
-        self.note("batch", f"{self.batch_size:,} rows{shards}{blocks}", whole + last)
+        in_blocks = block_rows < self.batch_size // n_shards
+        blocks = f", {block_rows:,} at a time" if in_blocks else ""
+        whys = ["threads share the shards"] if n_shards > 1 else []
+        whys += [f"activations of {block_rows:,} rows stay in the cache"] if in_blocks else []
+        why = "; ".join(whys) or "they go forward and backward together"
+        self.note("batch", f"{self.batch_size:,} rows{shards}{blocks}", why + last)
 
     def _fold_rows(self, block_rows: int, by_units: bool, touches: bool) -> int:
         method = self.method
         if method.update == "none":
-            self.note("step", "none", "the gradient is what is asked for")
+            self.note("step", "none", "only the gradient is computed: L-BFGS, or whoever asked for it, makes the step")
             return 0
         if touches:
-            self.note(
-                "step", "of touched rows", "few columns have a gradient; other rows of the first weight follow later"
-            )
+            why = "weights of inputs that are 0 in a whole batch catch up when they are next needed"
+            self.note("step", "only of weights in use", why)
             return 0
         if method.update != "sgd" or not method.plain:
-            why = "the optimizer keeps a state" if method.n_slots else "l1, decay or clipping need the whole gradient"
-            self.note("step", "from a gradient", why)
+            state, other = "the optimizer keeps a state, such as momentum", "for an l1 penalty, decay or clipping"
+            self.note("step", "from a gradient", state if method.n_slots else other)
             return 0
         if self.normalises:
             most = NEVER
@@ -467,9 +485,10 @@ class _Choice:
         else:
             most = min(block_rows, 2 * tuning.SHARD_ROWS if self.sparse else tuning.SHARD_ROWS)
         if self.batch_size <= most:
-            self.note("step", "folded", "plain steps on one block: the gradient products write the new parameters")
+            why = "plain SGD: the products for the gradient change the weights at once"
+            self.note("step", "without a gradient", why)
         else:
-            self.note("step", "from a gradient", "it is summed over the blocks of a batch")
+            self.note("step", "from a gradient", "it is summed over the parts of a batch")
         return most
 
     def _sorting(self, block_rows: int, touches: bool) -> tuple[str, int]:
@@ -477,21 +496,22 @@ class _Choice:
             return "none", 0
         data = self.data
         assert data.n_nonzeros is not None
+        stored = f"{data.n_nonzeros:,}"
         here = min(block_rows, self.batch_size)
         if data.ordered and data.repeated and here <= tuning.MAX_BLOCK_ROWS:
             nonzeros = data.n_nonzeros * here / data.n_rows
             if self._pays_to_sort(nonzeros, tuning.SORTED_ONCE):
-                self.note("non-zeros", "sorted once", "rows in order make the same blocks in each epoch")
+                why = "each epoch takes the rows in the same order"
+                self.note("non-zeros", f"{stored}, sorted by column once", why)
                 return "once", 0
         most = data.most_nonzeros
         fits = not self.normalises or self.batch_size <= tuning.MAX_BLOCK_ROWS
         each_time = tuning.SORTED_EACH_TIME
         if fits and self._pays_to_sort(data.n_nonzeros, each_time) and self._pays_to_sort(most, each_time):
-            self.note(
-                "non-zeros", "sorted each batch", "most columns have several: each row of weights is then read once"
-            )
+            why = "most columns have several in a batch: their weights are then read once for all"
+            self.note("non-zeros", f"{stored}, sorted by column in each batch", why)
             return "each batch", most
-        self.note("non-zeros", "as they come", "a column has too few of them in a block to gain by sorting")
+        self.note("non-zeros", f"{stored}, row by row", "too few in a column, or too few units, for sorting to pay")
         return "none", 0
 
     def _pays_to_sort(self, nonzeros: float, limits: Sequence[tuple[int, int]]) -> bool:
@@ -501,28 +521,28 @@ class _Choice:
 
     def _forms(self, by_units: bool) -> list[str]:
         first, last = self.layers[0], self.layers[-1]
+        along = "a unit's weights lie together, for sums along the inputs"
         if self.sparse and by_units:
-            form, why = "sparse slices", "no two threads write to the same line of the cache"
+            form, why = "sparse slices", "the weights of each thread's units lie together, in cache lines of their own"
         elif self.sparse:
-            form, why = "sparse", "only the rows of non-zeros are read"
+            form, why = "sparse", "only the weights of inputs that are not 0 are read"
         elif first.n_in < tuning.DENSE_INPUTS:
-            form, why = "stored", f"fewer than {tuning.DENSE_INPUTS} inputs"
+            form, why = "stored", f"fewer than {tuning.DENSE_INPUTS} inputs: another order would gain nothing"
         elif first.n_out >= tuning.WIDE_UNITS and self.machine.vector_bytes:
-            form, why = "panels", f"{tuning.WIDE_UNITS} units or more: a number of X is used for a panel of them"
+            form, why = "panels", f"{tuning.WIDE_UNITS} units or more: an input, once loaded, serves a panel of them"
         else:
-            form, why = "transposed", "few units: sums run along the inputs"
+            few = f"fewer than {tuning.WIDE_UNITS} units"
+            form = "transposed"
+            why = f"{few if first.n_out < tuning.WIDE_UNITS else 'no vector instructions'}: {along}"
         forms, whys = [form], [why]
         moved = form not in ("stored", "sparse")
         for layer in self.layers[1:]:
             long = layer is last and moved and layer.n_in >= tuning.LONG_OUTPUT
             forms.append("transposed" if long else "stored")
-            whys.append(
-                f"{tuning.LONG_OUTPUT} inputs or more: sums along them"
-                if long
-                else "BLAS, or tiles where the layer is wide or small"
-            )
+            ours = "products by BLAS, or by kernels of fastnn where these are faster"
+            whys.append(f"{tuning.LONG_OUTPUT} inputs or more: {along}" if long else ours)
         for k, (layer, form, why) in enumerate(zip(self.layers, forms, whys, strict=True), 1):
-            self.note(f"layer {k}", f"{layer.n_in} x {layer.n_out}, {form}", why)
+            self.note(f"layer {k}", f"{layer.n_in:,} x {layer.n_out:,}, {FORM_NAMES.get(form, form)}", why)
         return forms
 
     def _gathering(self, form: str, by_units: bool) -> tuple[bool, bool]:
@@ -532,11 +552,19 @@ class _Choice:
         in_place = self.data.dtype == self.dtype and (form == "transposed" or self.data.ordered)
         return not in_place, form == ("transposed" if in_place else "panels")
 
-    def _threads(self) -> int:
+    def _threads(self, by_units: bool, n_shards: int) -> int:
         share = self.batch_size / self.data.n_rows if self.method.single else 1.0
         n_threads = n_threads_for(self.layers, self.data, self.machine, share)
-        if n_threads < self.machine.n_threads:
-            self.note("threads", "1", "so few products are done before another could begin")
+        parts = self._most_slices() if by_units or self.normalises else n_shards
+        choice = str(n_threads)
+        if self.machine.n_threads == 1:
+            why = "no more may be used"
+        elif n_threads < self.machine.n_threads:
+            why = f"an epoch is less than {tuning.SMALL_RUN:,.0f} multiply-adds: another could not begin in time"
+        elif parts < n_threads:
+            choice = f"{parts} of {n_threads}"
+            why = f"more cannot share a batch{'' if by_units else '; they help only in a step that moves many weights'}"
         else:
-            self.note("threads", str(n_threads), "as many as may be used")
+            why = "all that may be used"
+        self.note("threads", choice, why)
         return n_threads

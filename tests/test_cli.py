@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import fastnn
 from fastnn import cli
 from fastnn.datasets import _mnist
 
+USERS_DATA = Path(__file__).parent / "data" / "python2-protocol2.pkl.gz"
 FAST = ("train", "--rows", "2000", "--hidden", "8", "--epochs", "2")
 
 
@@ -176,6 +178,42 @@ def test_every_schedule(run, schedule, epochs):
     assert out.count("\nepoch ") == epochs
 
 
+def test_explain_prints_the_plan_and_does_nothing_else(run, tmp_path):
+    status, out, err = run(*FAST, "--explain", "--plot", "--history", "h.csv", "--checkpoint", "c", "--save", "net")
+    assert (status, err) == (0, "")
+    assert os.listdir(tmp_path) == []
+    train, _, _ = fastnn.datasets.load_mnist()
+    network = fastnn.Network([784, 8, 10], "relu", "float32")
+    plan = fastnn.Trainer(network, fastnn.SGD(0.1, 0.9), 128, l2=1e-5).plan(train.X[:2000], train.y[:2000])
+    assert f"\n{plan}\n" in out
+    assert plan.fingerprint() in out
+    assert out.startswith("2,000 training, 10,000 validation and 10,000 test images")
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (("--optimizer", "lbfgs"), {"optimizer": fastnn.LBFGS()}),
+        (("--optimizer", "adam", "--batch-size", 0), {"optimizer": fastnn.Adam()}),
+        (
+            ("--learning-rate", 0.5, "--momentum", 0, "--dropout", 0.5, "--threads", 1),
+            {"optimizer": fastnn.SGD(0.5), "batch_size": 128, "dropout": 0.5, "n_threads": 1},
+        ),
+        (
+            ("--clip-norm", 1, "--early-stopping", 3),
+            {"optimizer": fastnn.SGD(0.1, 0.9), "batch_size": 128, "clip_norm": 1},
+        ),
+    ],
+)
+def test_explain_follows_the_other_options(run, options, settings):
+    status, out, err = run("train", "--data", USERS_DATA, "--hidden", 30, 20, "--explain", *options)
+    assert (status, err) == (0, "")
+    train, _, _ = fastnn.datasets.load_mnist(USERS_DATA)
+    network = fastnn.Network([train.X.shape[1], 30, 20, 10], "relu", "float32")
+    trainer = fastnn.Trainer(network, l2=1e-5, **settings)
+    assert str(trainer.plan(train.X, train.y)) in out
+
+
 def test_an_interrupted_run_goes_on_with_the_same_command(run, tmp_path, monkeypatch):
     options = "--optimizer adam --dropout 0.1 --early-stopping 9 --history history.csv"
     command = ("train", "--rows", 1000, "--hidden", 8, "--epochs", 4, *options.split())
@@ -222,13 +260,10 @@ def test_softmax_regression_on_all_rows_at_once(run):
 
 
 def test_train_on_a_users_data(run, tmp_path):
-    from pathlib import Path
-
-    data = Path(__file__).parent / "data" / "python2-protocol2.pkl.gz"
-    status, out, err = run("train", "--data", data, "--hidden", 3, "--epochs", 1)
+    status, out, err = run("train", "--data", USERS_DATA, "--hidden", 3, "--epochs", 1)
     assert (status, err) == (0, "")
     assert "12 training, 4 validation and 5 test images" in out
-    status, out, _ = run("evaluate", "digits.safetensors", "--data", data)
+    status, out, _ = run("evaluate", "digits.safetensors", "--data", USERS_DATA)
     assert status == 0
     assert "on 5 test images" in out
 
@@ -794,6 +829,7 @@ def test_help_names_every_command_and_option(run):
         "threads",
         "save",
         "plot",
+        "explain",
     ):
         assert f"--{option}" in out
 

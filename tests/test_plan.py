@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy import sparse
 import fastnn
 from fastnn import layout, tuning
 from fastnn import plan as plan_module
-from fastnn.engine.rows import to_csr
+from fastnn.engine.rows import density, to_csr
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.layout import LayerFacts, slice_bounds, sliced_row
 from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan
@@ -225,12 +226,43 @@ def test_every_choice_has_a_reason(name):
     assert all(f"{reason.choice}" in text and reason.why in text for reason in found.reasons)
 
 
+def test_reasons_say_how_many_threads_have_work():
+    def threads(**given):
+        return next(reason.choice for reason in plan(**given).reasons if reason.about == "threads")
+
+    assert threads(sizes=(784, 10), batch_size=128) == "1 of 2"
+    assert threads(sizes=(784, 10), batch_size=512) == "2"
+    assert threads(n_threads=8) == "2 of 8"
+    assert threads(sizes=(784, 200, 10), n_threads=8) == "4 of 8"
+    assert threads(batch_norm=True, n_threads=8) == "2 of 8"
+    assert threads(sizes=(4, 3), n=150) == threads(n_threads=1) == "1"
+
+
+def test_reasons_say_how_rows_are_converted():
+    def rows(**given):
+        return plan(**given).reasons[0].why
+
+    assert "float32" not in rows()
+    assert "float32" in rows(stored="float64")
+    assert "1/256" in rows(stored="uint8")
+
+
 def test_facts_about_rows(rng):
     X = rng.random((30, 8)).astype("float32") * (rng.random((30, 8)) < 0.4)
     assert facts_of(X, 10) == Data(30, 8, "float32")
     rows = to_csr(X, X.dtype)
     counts = np.sort((X != 0).sum(axis=1))
     assert facts_of(rows, 10, False, True) == Data(30, 8, "float32", counts.sum(), counts[-10:].sum(), False, True)
+
+
+def test_the_documentation_shows_a_plan_as_it_is_printed(mnist):
+    X = mnist[0].X
+    _, why = choose_storage(False, "auto", density=density(X))
+    data = facts_of(to_csr(X, np.dtype("float32")), 128, ordered=False, repeated=True, why=why)
+    shapes = (LayerFacts(784, 300, "relu"), LayerFacts(300, 100, "relu"), LayerFacts(100, 10))
+    found = make_plan(shapes, "float32", data, Method(128, "adam", 2), MACHINE)
+    page = Path(__file__).parent.parent / "docs" / "plan.md"
+    assert f"\n{found}\n" in page.read_text(encoding="utf-8")
 
 
 def test_the_engine_carries_out_what_was_planned(rng):
