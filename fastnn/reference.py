@@ -1,10 +1,10 @@
 """The readable NumPy twin of every kernel: same names, same signatures, same results to rounding.
 
-This is the text to read first.  Nothing here is fast and nothing checks its input; the tests hold each
-function against the compiled one of the same name in ``fastnn.kernels``.
+Read this module first.  Nothing here is fast and nothing checks its input; the tests compare each function
+with the compiled one of the same name in ``fastnn.kernels``.
 
 Symbols: X (n, n_in) rows of data; W (n_in, n_out), b (n_out,) a layer's parameters; Z = X W + b;
-Y = activation(Z); P = softmax(Z) at the output; y (n,) classes; dV the gradient by V of what is ascended.
+Y = activation(Z); P = softmax(Z) at the output; y (n,) classes; dV the gradient of the objective by V.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def gemm(
 
 
 def touch_buffers(A: Array, B: Array, C_out: Array, n_threads: int) -> None:
-    """C_out[t] (m, n) = A (m, k) @ B (k, n) for each t, side by side, for what it does to BLAS."""
+    """C_out[t] (m, n) = A (m, k) @ B (k, n) for each t, in parallel, for the effect on BLAS's buffers."""
     C_out[:] = A @ B
 
 
@@ -58,12 +58,12 @@ UINT8_SCALE = 1 / 256
 
 
 def draw_order(bit_generator: np.random.BitGenerator, order_out: Array) -> None:
-    """order_out (n,) = an order of the numbers from 0 to n - 1."""
+    """order_out (n,) = a permutation of 0 to n - 1."""
     order_out[:] = np.random.Generator(bit_generator).permutation(len(order_out))
 
 
 def all_finite(values: Array, n_threads: int = 1) -> bool:
-    """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
+    """Whether float32 or float64 numbers, given as their bits (n,), are neither infinite nor NaN."""
     return bool(np.isfinite(values.view(f"f{values.itemsize}")).all())
 
 
@@ -105,7 +105,7 @@ def inplace_activation_and_slopes(activation: int, Z: Array, slopes_out: Array) 
     elif name == "softplus":
         Z[:] = np.where(Z < 0, 0, Z) + np.log1p(np.exp(-np.abs(Z)))
     elif name == "gelu":
-        z = np.clip(Z.astype(float), -40, None)  # beyond, both are 0
+        z = np.clip(Z.astype(float), -40, None)  # below, value and slope are 0
         share = 0.5 * (1 + erf(z / np.sqrt(2)))
         slopes_out[:] = share + np.clip(z, None, 40) * np.exp(-np.square(np.clip(z, None, 40)) / 2) / np.sqrt(2 * np.pi)
         Z[:] = z * share
@@ -123,7 +123,7 @@ def inplace_activation_and_slopes(activation: int, Z: Array, slopes_out: Array) 
 def inplace_backprop_activation(activation: int, Y: Array, dY: Array) -> None:
     """DY (n, width), a gradient by the output Y, becomes the gradient by the pre-activation.
 
-    For activations whose derivative can be had from Y: not for GELU and SiLU.
+    Not for GELU and SiLU, whose derivative needs more than Y.
     """
     name = list(ACTIVATIONS)[activation]
     if name == "tanh":
@@ -171,13 +171,13 @@ def inplace_backprop_normalisation(
     alpha: float = 1.0,
     beta: float = 0.0,
 ) -> None:
-    """DZ (n, width), a gradient by scale * X_hat + bias, becomes the gradient by what was normalised.
+    """DZ (n, width), a gradient by scale * X_hat + bias, becomes the gradient by Z before normalisation.
 
     dscale_out, dbias_out (width,) = alpha * gradient + beta * dscale_out, dbias_out
     """
     if not dZ.size:
         return
-    dX_hat = scale * dZ  # before a step that is folded in moves the scale
+    dX_hat = scale * dZ  # before a folded step moves the scale
     dscale, dbias = (dZ * X_hat).sum(axis=0, dtype=float), dZ.sum(axis=0, dtype=float)
     dscale_out[:] = alpha * dscale + (beta * dscale_out if beta != 0 else 0)
     dbias_out[:] = alpha * dbias + (beta * dbias_out if beta != 0 else 0)
@@ -188,9 +188,10 @@ def inplace_backprop_normalisation(
 def inplace_running_statistics(
     mean: Array, variance: Array, running_mean: Array, running_variance: Array, n: int
 ) -> None:
-    """Move the running statistics (width,) towards a batch's of n rows, of whose variance (biased) bias is taken off.
+    """Move the running statistics (width,) towards those of a batch of n rows.
 
-    running = (1 - RUNNING_SHARE) * running + RUNNING_SHARE * batch; a single row moves nothing.
+    running = (1 - RUNNING_SHARE) * running + RUNNING_SHARE * batch, with the batch's biased variance corrected by
+    n / (n - 1); a single row moves nothing.
     """
     if n > 1:
         running_mean += RUNNING_SHARE * (mean - running_mean)
@@ -201,7 +202,7 @@ def inplace_running_statistics(
 
 
 def mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the output function of SplitMix64, of uint64 numbers."""
+    """Return the output function of SplitMix64 for uint64 numbers."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -245,7 +246,7 @@ def inplace_backprop_softmax(P: Array, dP: Array) -> None:
 
 
 def sum_of_scaled(a: Array, x: Array, b: Array, y: Array) -> Array:
-    """Return a * x + b * y, broadcast as NumPy does it."""
+    """Return a * x + b * y, broadcast as in NumPy."""
     total: Array = a * x + b * y
     return total
 
@@ -299,7 +300,7 @@ def affine(X: Array, W: Array, b: Array, Z_out: Array) -> None:
 
 
 def panel_bounds(width: int, number_size: int) -> list[int]:
-    """Where the panels of a slice of units begin, and where the last ends, with a whole vector.
+    """First unit of each panel of a slice of width units, and the end of the last panel, a whole vector.
 
     A panel has at most three vectors; those with one more come first.
     """
@@ -310,8 +311,8 @@ def panel_bounds(width: int, number_size: int) -> list[int]:
 
 
 def panels(W: Array, n_in: int, bounds: Array | list[int]) -> list[Array]:
-    """Views (n_in, n_units) of the panels of W, a vector of them, for slices of units that begin at bounds."""
-    found, first, line = [], 0, 64 // W.itemsize  # of the cache
+    """Views (n_in, n_units) of the panels in vector W, for slices of units that begin at bounds."""
+    found, first, line = [], 0, 64 // W.itemsize  # numbers of a cache line
     for n_units in np.diff(bounds):
         begins = panel_bounds(n_units, W.itemsize)
         for begin, end in itertools.pairwise(begins):
@@ -324,8 +325,8 @@ def panels(W: Array, n_in: int, bounds: Array | list[int]) -> list[Array]:
 def panels_affine(X: Array, W: Array, b: Array, bounds: Array, Z_out: Array) -> None:
     """Z_out (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,) for W in panels.
 
-    W : vector of them, of `panel_bounds`, slice by slice
-    bounds : (n_slices + 1,) where the slices of units begin, and n_out
+    W : vector of the panels, as `panel_bounds` cuts them, slice by slice
+    bounds : (n_slices + 1,) first unit of each slice, and n_out
     """
     affine(X, np.hstack(panels(W, X.shape[1], bounds)), b, Z_out)
 
@@ -352,7 +353,7 @@ def backprop_panels_weight(
 
 
 def backprop_affine_bias(dZ: Array, db_out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
-    """db_out (n_out,) = alpha * sum of the rows of dZ (n, n_out) + beta * db_out."""
+    """db_out (n_out,) = alpha * the sum of the rows of dZ (n, n_out) + beta * db_out."""
     db_out[:] = alpha * dZ.sum(axis=0) + (beta * db_out if beta != 0 else 0)
 
 
@@ -366,7 +367,7 @@ def dense_affine(X: Array, W: Array, b: Array, Z_out: Array, n_threads: int = 1)
 
 def backprop_dense_input(dZ: Array, W: Array, dX_out: Array, work: Array) -> None:
     """dX_out (n, n_in) = dZ (n, n_out) @ W (n_out, n_in)."""
-    # OpenBLAS sets the flag of an invalid operation for some shapes of finite numbers; dot does not look at it.
+    # OpenBLAS sets the flag of an invalid operation for some shapes of finite numbers; dot ignores it.
     dX_out[:] = np.dot(dZ, W)
 
 
@@ -426,25 +427,25 @@ def sort_blocks(X: CSRRows, bounds: Array, entries_out: Array, starts_out: Array
 def backprop_sparse_weight_by_block(
     X: CSRRows, blocks: SortedBlocks, dZ: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0
 ) -> None:
-    """Same as backprop_sparse_weight, for X sorted as SortedBlocks of one block."""
+    """Same as backprop_sparse_weight, for X sorted into SortedBlocks of one block."""
     backprop_sparse_weight(X, dZ, dW_out, alpha, beta)
 
 
 def backprop_sparse_weight_by_column(
     X: CSRRows, dZ: Array, dW_out: Array, work: Array, alpha: float = 1.0, beta: float = 0.0
 ) -> None:
-    """Same as backprop_sparse_weight, by column; work has 2 * nnz + n_in + 2 numbers of space."""
+    """Same as backprop_sparse_weight, by column; work has room for 2 * nnz + n_in + 2 numbers."""
     backprop_sparse_weight(X, dZ, dW_out, alpha, beta)
 
 
 def count_nonzeros(X: Array, indptr_out: Array, n_threads: int = 1) -> None:
-    """indptr_out (n + 1,) = where each row of the CSR of X (n, n_in) starts; its last entry is the count."""
+    """indptr_out (n + 1,) = where each row of the CSR of X (n, n_in) starts; the last entry is nnz."""
     indptr_out[0] = 0
     np.cumsum(np.count_nonzero(X, axis=1), out=indptr_out[1:])
 
 
 def fill_nonzeros(X: Array, indptr: Array, data_out: Array, indices_out: Array, n_threads: int = 1) -> None:
-    """data_out, indices_out (nnz,) = the non-zeros of X (n, n_in) in data_out's dtype, uint8 scaled; their columns."""
+    """data_out, indices_out (nnz,) = the non-zeros of X (n, n_in), uint8 scaled, and their columns."""
     data_out[:] = X[X != 0]
     if X.dtype == np.uint8:
         data_out *= UINT8_SCALE
@@ -465,9 +466,9 @@ def inplace_update(
     scale: float = 1.0,
     is_weight: bool = True,
 ) -> None:
-    """One step: parameters (n,) move along gradient (n,); state (n_slots, n) is the optimizer's own.
+    """One step: parameters (n,) move along gradient (n,); state (n_slots, n) is the optimizer's.
 
-    The gradient is scaled, and where the parameters are weights the penalties are taken off; it is used up.
+    The gradient is scaled, and the penalties' gradient is subtracted if the parameters are weights; it is overwritten.
 
     numbers : a row of `Steps.table`: l2, l1, decay, and then for "sgd" the learning rate; "momentum" and "nesterov":
         learning rate, momentum; "rmsprop": learning rate, rho, epsilon; "adagrad": learning rate, epsilon; "adam":
@@ -507,7 +508,7 @@ def inplace_update(
 
 
 def inplace_max_norm(W: Array, limit: float, by_rows: bool = False) -> None:
-    """Shorten each column of W (n_in, n_out), or each row, that is longer than limit to that length."""
+    """Shorten each column of W (n_in, n_out), or each row, that is longer than limit to that norm."""
     if W.size:
         norm = np.linalg.norm(W, axis=1 if by_rows else 0, keepdims=True)
         W *= np.where(norm > limit, limit / np.maximum(norm, limit), 1)
@@ -517,10 +518,10 @@ def inplace_max_norm(W: Array, limit: float, by_rows: bool = False) -> None:
 
 
 def bring_up_to_date(steps: Steps, W: Array, state: Array, touched: Array, n_steps: int) -> None:
-    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far, which are all alike.
+    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far, which must be all alike.
 
-    steps : Steps;  state (n_slots, n_in * n_out or more) is the optimizer's;  touched (1 + 2 n_in,) as `epoch.train`
-    left it
+    steps : Steps;  state : (n_slots, n_in * n_out or more), the optimizer's
+    touched : (1 + 2 n_in,) as `epoch.train` left it
     """
     n_in, n_out = W.shape
     velocities = state[:, : W.size].reshape(-1, n_in, n_out)
@@ -534,7 +535,7 @@ def bring_up_to_date(steps: Steps, W: Array, state: Array, touched: Array, n_ste
 
 
 def weights_in(layer: LayerPlan, vector: Array) -> list[Array]:
-    """Views (n_in, n_units) of a layer's weight in a vector in its form, for units that follow each other."""
+    """Views (n_in, n_units) of a layer's weight in a vector of its form, each for consecutive units."""
     n_in, n_out = layer.shape[:2]
     W = vector[layer.weight : layer.weight + layer.weight_size]
     if layer.form == "transposed":
@@ -553,10 +554,10 @@ def weights_in(layer: LayerPlan, vector: Array) -> list[Array]:
 def rearrange(
     plan: CompiledPlan, stored: CompiledPlan, back: bool, vector: Array, vector_out: Array, n_threads: int = 1
 ) -> None:
-    """vector_out = vector, a vector of parameters as they are stored, in the forms of a plan.
+    """vector_out = the parameters in vector, copied from the stored form into the plan's forms.
 
     plan, stored : CompiledPlan of the same layers, the second with all of them as stored
-    back : vector is in the forms, vector_out as stored
+    back : copy from the plan's forms into the stored form instead
     """
     plain, moved = (vector_out, vector) if back else (vector, vector_out)
     for layer, ours in zip(plan.source.layers, stored.source.layers, strict=True):
@@ -588,7 +589,7 @@ class Layer(NamedTuple):
 
 
 def unpack(shapes: Sequence[LayerFacts], parameters: Array) -> list[Layer]:
-    """Views of the vector that holds all parameters: layer after layer, then what normalises them."""
+    """Views of the vector of all parameters: layer after layer, then scales and running statistics."""
     layers, begin = [], 0
     norm = sum((shape.n_in + 1) * shape.n_out for shape in shapes)
     for n_in, n_out, _, normalises, _ in shapes:
@@ -606,11 +607,11 @@ def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
 
 
 class Pass(NamedTuple):
-    """What a forward pass leaves for the backward one.
+    """What a forward pass leaves for the backward pass.
 
-    outputs : the rows, the output of each hidden layer, and that of the last before softmax or sigmoid
-    slopes : of each hidden layer's activation
-    normalised : X_hat (n, width), mean and variance (width,) of each hidden layer, where there is batch normalisation
+    outputs : the rows, the output of each hidden layer, and the output layer before softmax or sigmoid
+    slopes : derivative of each hidden layer's activation
+    normalised : X_hat (n, width), mean and variance (width,) of each hidden layer with batch normalisation
     """
 
     outputs: list[Array]
@@ -642,7 +643,7 @@ def forward_pass(X: Array, shapes: Sequence[LayerFacts], layers: list[Layer], ke
 
 
 def backward_pass(passed: Pass, dZ: Array, layers: list[Layer], dlayers: list[Layer]) -> None:
-    """Put into dlayers the gradient by all parameters, given that by the last layer's output."""
+    """Put the gradient by all parameters into dlayers, given the gradient dZ by the last layer's output."""
     for k in reversed(range(len(layers))):
         W, _, norm = layers[k]
         dW, db, dnorm = dlayers[k]
@@ -660,7 +661,7 @@ def backward_pass(passed: Pass, dZ: Array, layers: list[Layer], dlayers: list[La
 def take_step(
     steps: Steps, numbers: Array, layers: list[Layer], dlayers: list[Layer], state: list[list[Layer]]
 ) -> None:
-    """Move weights, biases and scales; state has each slot's layers."""
+    """Move weights, biases and scales; state has the layers of each of the optimizer's vectors."""
     length = np.sqrt(sum(np.square(part, dtype=float).sum() for dlayer in dlayers for part in flat(dlayer)))
     shortened = min(1, steps.clip_norm / (length + 1e-6)) if steps.clip_norm > 0 else 1.0
     for k, (layer, dlayer) in enumerate(zip(layers, dlayers, strict=True)):
@@ -675,17 +676,17 @@ def take_step(
 
 
 def flat(layer: Layer) -> list[Array]:
-    """Vectors of what steps move: weight, bias and, if there is one, scale."""
+    """What steps move, as vectors: weight, bias and, with batch normalisation, scale."""
     return [layer.W.reshape(-1), layer.b, *layer.norm[:1]]
 
 
 def train(
     batches: Batches, plan: CompiledPlan, steps: Steps, space: Space, work: Array, seconds: float, n_threads: int
 ) -> None:
-    """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
+    """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to continue.
 
-    Each step ascends the batch's weighted mean log-likelihood minus the penalties.  The arguments are told beside the
-    compiled ``fastnn.kernels.epoch.train``; of the plan only what is done counts here, not how.
+    Each step is one of gradient ascent on the batch's weighted mean log-likelihood minus the penalties.  The compiled
+    ``fastnn.kernels.epoch.train`` documents the arguments; this uses only the plan's layers and batch size.
     """
     shapes, batch_size = [layer.shape for layer in plan.source.layers], plan.source.batch_size
     stored = CompiledPlan(forward_plan(tuple(shapes), plan.source.dtype, 1, False))
@@ -726,7 +727,7 @@ def train(
 def forward(
     X: Rows, first: int, plan: CompiledPlan, parameters: Array, work: Array, logits_out: Array, n_threads: int
 ) -> None:
-    """logits_out (n, n_out) = output layer, before softmax or sigmoid, of the n rows of X that begin at first."""
+    """logits_out (n, n_out) = the output layer, before softmax or sigmoid, for n rows of X from row first on."""
     shapes = [layer.shape for layer in plan.source.layers]
     rows = rows_of(X, np.arange(first, first + len(logits_out)), parameters.dtype)
     logits_out[:] = forward_pass(rows, shapes, unpack(shapes, parameters)).outputs[-1]
