@@ -1,12 +1,12 @@
 """The plan: how a fit is carried out, chosen once and with a reason for each choice.
 
 A plan is a pure function of the layers, facts about the data, the method and the machine.  It is frozen, comparable and
-printable, and says all that the engine and the kernels need: how rows are stored, which driver goes through a batch,
-how each layer's weight is laid out, how a batch is cut, which work is saved or put off, and where everything has its
-place in memory.  They derive nothing themselves, so nothing can disagree.  The constants are in `tuning`.
+printable, and has all that the engine and the kernels need: how rows are stored, which driver carries out an epoch, the
+form of each layer's weight, how a batch is cut, which work is saved or postponed, and all offsets in memory.  They
+derive nothing themselves, so nothing can disagree.  The constants are in `tuning`.
 
-Drivers.  *By rows*: a batch is cut into shards, a shard into row blocks; a block goes forward and backward while it is
-in cache and adds to its shard's gradient.  *By units*: each thread takes all rows of a batch and owns slices of the
+Drivers.  *By rows*: a batch is cut into shards, a shard into row blocks; a row block goes forward and backward while it
+is in cache and adds to its shard's gradient.  *By units*: each thread takes all rows of a batch and owns slices of the
 hidden units.  Neither depends on the number of threads, so neither do the bits.
 """
 
@@ -31,19 +31,19 @@ from fastnn.kernels.sparse import column_work_size
 
 Rows = NDArray[Any] | CSRRows
 
-#: Forms of a layer's weight while training: (n_in, n_out), as it is stored; (n_out, n_in); panels of each slice;
-#: (n_in, n_out) for sparse rows; (n_in, units of a slice) for sparse rows, each row in whole lines of the cache.
+#: Forms of a layer's weight in training: (n_in, n_out), as stored; (n_out, n_in); panels of each slice; (n_in, n_out)
+#: for sparse rows; (n_in, units of a slice) for sparse rows, each row in whole cache lines.
 FORMS = ("stored", "transposed", "panels", "sparse", "sparse slices")
 
 #: A number of rows that no batch has.
 NEVER = 1 << 62
 
-# Updates whose steps without a gradient are linear, so that many can be made up for at once.
+# Updates whose steps without a gradient are linear, so that many can be taken at once.
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
 
 
 class LayerFacts(NamedTuple):
-    """A layer: its widths, and what follows the product.
+    """A layer: its widths, and what follows its product.
 
     activation : None for the output layer
     batch_norm : whether training normalises its units over each batch
@@ -58,14 +58,14 @@ class LayerFacts(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Facts about the rows that a fit goes through, as they are stored.
+    """Facts about the rows of a fit, as they are stored.
 
     dtype : of the numbers
     n_nonzeros : of sparse rows; None: they are dense
-    most_nonzeros : that the rows of a batch, or of a block of it, can have, whatever the order
-    ordered : whether batches take the rows as they are stored
-    repeated : whether the same rows come again, epoch after epoch
-    why : how they came to be stored so
+    most_nonzeros : of a batch, or of a row block of it, at most, whatever the order
+    ordered : whether batches take the rows in the order in which they are stored
+    repeated : whether each epoch has the same rows
+    why : why they are stored so
     """
 
     n_rows: int
@@ -79,7 +79,7 @@ class Data(NamedTuple):
 
 
 def facts_of(X: Rows, batch_size: int, ordered: bool = True, repeated: bool = False, why: str = "as given") -> Data:
-    """Facts about rows that are taken in batches."""
+    """Facts about rows for a plan, with batches of this size."""
     n, n_in = X.shape
     if not isinstance(X, CSRRows):
         return Data(n, n_in, X.dtype.name, None, 0, ordered, repeated, why)
@@ -96,7 +96,7 @@ class Method(NamedTuple):
     plain : neither an l1 penalty nor clipping nor decay
     penalised : whether there is an l2 penalty
     alike : whether all steps have the same learning rate and penalty
-    clips, max_norm : whether gradients, and weights into a unit, have a greatest length
+    clips, max_norm : whether the norm of gradients, and of the weights into a unit, is limited
     single : whether each run of the kernels is over one batch
     """
 
@@ -112,18 +112,18 @@ class Method(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Threads that can be had, and bytes of a vector register that the kernels were compiled for; 0: none."""
+    """Threads that may be used, and bytes of a vector register that the kernels were compiled for; 0: none."""
 
     n_threads: int
     vector_bytes: int
 
 
 class Slice(NamedTuple):
-    """Units of a layer (inputs, of an output layer that goes by units) that one thread owns.
+    """Units of a layer that one thread owns; inputs, of the output layer in the driver by units.
 
     begin, end : the units
-    weight : where their weights begin in a vector of parameters: n_rows rows of n_columns numbers
-    stride : distance of two rows
+    weight : offset of their weights in a vector of parameters: n_rows rows of n_columns numbers
+    stride : distance between two rows
     """
 
     begin: int
@@ -139,13 +139,14 @@ class LayerPlan(NamedTuple):
 
     form : of FORMS
     why : the reason for the form
-    by_inputs : whether its slices are of inputs
-    weight, weight_size, bias, norm : where its parameters begin in a vector, and numbers that the weight takes; norm is
-        where scale, running mean and running variance (n_out,) begin
+    by_inputs : whether its slices are of inputs, not units
+    weight, bias, norm : offsets of its parameters in a vector; norm is that of scale, running mean and running variance
+        (n_out,)
+    weight_size : numbers of the weight in its form
     keeps_slopes : whether the activation's derivative is kept for the backward pass
-    output, delta, slopes, x_hat, statistics : where in the work space its output begins, the gradient by it, the
+    output, delta, slopes, x_hat, statistics : offsets in the work space of its output, the gradient by it, the
         activation's derivative, the normalised units, their mean and variance
-    shared_from : rows of a batch from which on threads share out its slices in the driver by rows
+    shared_from : rows of a batch from which threads share its slices in the driver by rows
     """
 
     shape: LayerFacts
@@ -167,7 +168,7 @@ class LayerPlan(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """A choice in words: what it is about, what was chosen, and why."""
+    """A choice in words: its subject, what was chosen, and why."""
 
     about: str
     choice: str
@@ -176,7 +177,7 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a fit is carried out: see the module.
+    """How a fit is carried out; see the module's docstring.
 
     Attributes
     ----------
@@ -186,27 +187,27 @@ class Plan:
     update : str
         Of `kernels.updates.UPDATES`.
     n_parameters : int
-        Numbers of a vector of parameters in the layers' forms.
+        Length of a vector of parameters in the layers' forms.
     batch_size, block_rows : int
-        Rows of a batch, and that go forward and backward at a time.
+        Rows of a batch, and of a row block.
     shard_rows : int
         A batch of n rows has n // shard_rows shards, but at least 1 and at most MOST_SHARDS.
     fold_rows : int
-        Batches of at most so many rows need no gradient: the products write the new parameters.
+        Batches of at most this many rows need no gradient: the products write the new parameters.
     touches : bool
-        Whether a step moves only those rows of the first weight that its batch touches, and the others later.
+        Whether a step moves only the rows of the first weight that its batch touches; the others follow later.
     sorting : {"none", "once", "each batch"}
-        Of sparse rows' non-zeros, by column.
+        When the non-zeros of sparse rows are sorted by column.
     nonzeros : int
-        Room for the sorted ones of a block, where they are sorted each batch.
+        Room for the sorted non-zeros of a row block, if each batch is sorted.
     steps_by_column : bool
-        Whether the first weight's step follows its gradient, a few inputs at a time.
+        Whether the first weight takes its step a few inputs at a time, right after their gradient.
     gathers, fetches : bool
-        Whether the driver by units copies a batch's rows together, and fetches the next ones meanwhile.
+        Whether the driver by units copies a batch's rows together, and prefetches the next ones meanwhile.
     rows_size, hidden_size, work_size : int
-        Numbers of work space: for a block's rows, for the hidden layers' outputs, and all that a shard has.
+        Numbers of work space: for a row block's rows, for the hidden layers' outputs, and in all for a shard.
     spare, columns, parts, squares : int
-        Where in the work space a second gradient begins, sorted non-zeros, parts of logits, squares of gradients.
+        Offsets in the work space: a second gradient, sorted non-zeros, parts of logits, squares of gradients.
     n_threads, n_slots : int
         Threads at most; vectors of the optimizer's state.
     reasons : tuple of Reason
@@ -241,22 +242,22 @@ class Plan:
 
     @property
     def n_shards(self) -> int:
-        """Shards of a whole batch."""
+        """Shards of a full batch."""
         return shards_of(self.batch_size, self)
 
     @property
     def rearranges(self) -> bool:
-        """Whether a vector of parameters is not as it is stored while training."""
+        """Whether any weight has another form in training than stored."""
         return any(layer.form not in ("stored", "sparse") for layer in self.layers)
 
     @property
     def normalises(self) -> bool:
-        """Whether a batch goes forward and backward as a whole, since its units are normalised over it."""
+        """Whether units are normalised over each batch, so that it goes forward and backward as a whole."""
         return any(layer.shape.batch_norm for layer in self.layers)
 
     @property
     def is_team(self) -> bool:
-        """Whether threads wait for each other within each batch, and a batch has one shard."""
+        """Whether a team of threads works on each batch together, as one shard."""
         return self.driver == "units" or self.normalises
 
     @property
@@ -267,7 +268,7 @@ class Plan:
         return (self.n_shards * self.work_size + gradients + moved) * _bytes(self.dtype)
 
     def fingerprint(self) -> str:
-        """Digest of all that bits depend on: not of threads, nor of work space."""
+        """Digest of all that the bits depend on: neither threads nor work space."""
         chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.shard_rows]
         chosen += [self.fold_rows, self.touches, self.sorting, self.steps_by_column]
         chosen += [(layer.shape, layer.form, layer.slices, layer.shared_from) for layer in self.layers]
@@ -294,13 +295,13 @@ def _bytes(dtype: str) -> int:
 
 
 def shards_of(n_rows: int, plan: Plan) -> int:
-    """Shards of a batch of so many rows in the driver by rows."""
+    """Shards of a batch of n_rows in the driver by rows."""
     return min(MOST_SHARDS, max(1, n_rows // plan.shard_rows))
 
 
 @lru_cache(maxsize=256)
 def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> Plan:
-    """How rows go forward alone: layers as they are stored, no gradient."""
+    """Plan of a forward pass only: layers as stored, no gradient."""
     forms = [Reason("", "sparse" if sparse else "stored", "")] + [Reason("", "stored", "")] * (len(layers) - 1)
     planned = tuple(lay_out(layers, forms, False, _bytes(dtype)))
     begin = rows_size = 0 if sparse else block_rows * layers[0].n_in
@@ -323,14 +324,14 @@ def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sp
 
 
 def n_slices_of(width: int) -> int:
-    """Slices of a layer of so many units."""
+    """Slices of a layer of width units."""
     if width >= tuning.MANY_UNITS:
         return MOST_SLICES
     return 2 if width >= 2 * tuning.SLICE_UNITS else 1
 
 
 def slice_bounds(width: int) -> list[int]:
-    """Where the slices of a layer begin, and the number of units."""
+    """First unit of each slice of a layer, and the number of units."""
     n = n_slices_of(width)
     bounds = [width * s // n for s in range(n + 1)]
     if width >= tuning.ALIGNED_FROM:
@@ -340,17 +341,16 @@ def slice_bounds(width: int) -> list[int]:
 
 
 def to_lines(n: int, number_size: int) -> int:
-    """Numbers in whole lines of the cache, at least n."""
+    """N numbers, rounded up to whole cache lines."""
     line = CACHE_LINE // number_size
     return -(-n // line) * line
 
 
 def sliced_row(n_units: int, number_size: int) -> int:
-    """Distance of two rows of the form "sparse slices" in a slice of so many units.
+    """Distance between two rows of the form "sparse slices", for a slice of n_units.
 
-    Whole lines of the cache, or halves of a line where a row has less than two, so that more rows stay in the first
-    cache.  Where a row is taken in several panels, the lines of one panel should not all want the same places in the
-    cache, as they do at powers of two.
+    Whole cache lines, or half lines if a row has at most two, so that more rows stay in the first-level cache.  If a
+    row has several strips, the lines of one should not all map to the same sets of the cache, as at powers of two.
     """
     row, line = to_lines(n_units, number_size), CACHE_LINE // number_size
     if row <= 2 * line:
@@ -366,7 +366,7 @@ def _slices(shape: LayerFacts, form: str, by_inputs: bool, weight: int, number_s
         n, place = end - begin, weight
         if form == "transposed":
             found = (weight + begin, n_in, n_out, n) if by_inputs else (weight + begin * n_in, n_in, n, n_in)
-        elif form == "panels":  # what fills up a panel, or a line, is 0 and stays so
+        elif form == "panels":  # the padding of a panel, or of a line, is 0 and stays so
             size = panels_size(n_in, n, number_size)
             found, weight = (place, size, 1, size), weight + size
         elif form == "sparse slices":
@@ -379,10 +379,10 @@ def _slices(shape: LayerFacts, form: str, by_inputs: bool, weight: int, number_s
 
 
 def lay_out(shapes: Sequence[LayerFacts], forms: Sequence[Reason], by_units: bool, number_size: int) -> list[LayerPlan]:
-    """Give each layer's parameters their place in a vector, in these forms.
+    """Give each layer's parameters, in these forms, their offsets in a vector.
 
-    Weight and bias of each layer follow each other; behind all of them come scale, running mean and running variance
-    of each layer that has them.
+    Each layer's weight and bias come first; after all of them come scale, running mean and running variance of each
+    layer that has them.
     """
     layers, begin = [], 0
     for shape, (_, form, why) in zip(shapes, forms, strict=True):
@@ -401,7 +401,7 @@ def lay_out(shapes: Sequence[LayerFacts], forms: Sequence[Reason], by_units: boo
 
 
 def n_parameters_of(layers: Sequence[LayerPlan]) -> int:
-    """Numbers of a vector of parameters."""
+    """Length of a vector of parameters."""
     norms = sum(3 * layer.shape.n_out for layer in layers if layer.shape.batch_norm)
     return layers[-1].bias + layers[-1].shape.n_out + norms
 
@@ -410,7 +410,7 @@ def n_parameters_of(layers: Sequence[LayerPlan]) -> int:
 
 
 def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
-    """Rows of a block that goes forward."""
+    """Rows of a row block in a forward pass."""
     few, many = tuning.BLOCK_ROWS
     rows = max(few, int(tuning.THIN_PRODUCT // (layers[0].n_in * layers[0].n_out)))
     rows = min(many, rows, int(tuning.BLOCK_PRODUCT // n_parameters))
@@ -418,7 +418,7 @@ def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
 
 
 def n_threads_for(layers: Sequence[LayerFacts], data: Data, machine: Machine, share: float = 1.0) -> int:
-    """Threads that a run over this share of the rows is worth."""
+    """Threads that pay in a run over this share of the rows."""
     first, *others = layers
     numbers = data.n_rows * data.n_columns if data.n_nonzeros is None else data.n_nonzeros
     products = numbers * first.n_out + data.n_rows * (first.n_out + sum((x.n_in + 1) * x.n_out for x in others))
@@ -434,13 +434,13 @@ def choose_storage(
     Parameters
     ----------
     is_sparse : bool
-        Whether they are given so.
+        Whether they are given as sparse.
     setting : bool or "auto"
-        What the user wants of dense rows.
+        Whether the user wants dense rows stored as sparse.
     on_disk : bool
         Whether they stay on the disk.
     density : float or None
-        Share of non-zeros in a sample; needed for dense rows in memory where the setting is "auto".
+        Share of non-zeros in a sample; needed for dense rows in memory if the setting is "auto".
     """
     if is_sparse:
         return True, "given as a sparse matrix"
@@ -475,7 +475,7 @@ def make_plan(layers: Sequence[LayerFacts], dtype: str, data: Data, method: Meth
 
 
 class _Choice:
-    """The choices on the way to a plan; each method makes one, and notes its reason."""
+    """The choices of a plan; each method makes one and notes its reason."""
 
     def __init__(self, layers: Sequence[LayerFacts], dtype: str, data: Data, method: Method, machine: Machine) -> None:
         self.layers, self.dtype, self.data, self.machine = layers, dtype, data, machine
@@ -532,14 +532,14 @@ class _Choice:
         return replace(plan, reasons=tuple(self.reasons))
 
     def _row_block(self) -> int:
-        # Rows that go forward and backward together in the driver by rows.
+        # Rows of a row block in the driver by rows.
         if self.normalises:
             return self.batch_size
         first = self.layers[0]
         rows = forward_rows(self.layers, self.n_parameters)
         if self._is_one_sparse_block():
             return max(rows, self.batch_size)
-        many = self.batch_size > rows  # a batch of one block is stepped on without a gradient
+        many = self.batch_size > rows  # a batch of one row block needs no gradient
         if many and not self.sparse and first.n_in >= tuning.DENSE_INPUTS and first.n_out <= tuning.THIN_UNITS:
             tile = tuning.TILED_ROWS
             cached = BLOCK_BYTES // (first.n_in * self.number_size) // tile * tile
@@ -547,13 +547,13 @@ class _Choice:
         return rows
 
     def _columns_each(self) -> float:
-        # Columns that there are for each non-zero of a batch.
+        # Columns for each non-zero of a batch.
         numbers = self.data.n_rows * self.data.n_columns
         return numbers / max(1, (self.data.n_nonzeros or 0) * self.batch_size)
 
     def _is_one_sparse_block(self) -> bool:
-        # As one block, a batch needs no gradient: the products write the parameters themselves, and without a penalty
-        # they touch no other rows of the first weight.
+        # As one row block, a batch needs no gradient: the products write the parameters themselves, and without a
+        # penalty they touch no other rows of the first weight.
         few = self.sparse and not self.normalises and self._columns_each() > 1
         return few and self.method.update == "sgd" and self.batch_size <= tuning.MAX_BLOCK_ROWS
 
@@ -570,22 +570,20 @@ class _Choice:
         small = self.shards == 1
         products = self.batch_size * self.n_parameters
         if self.normalises:
-            self.note(
-                "driver", "by rows", "batch normalisation takes each batch as a whole; threads share out its layers"
-            )
+            self.note("driver", "by rows", "batch normalisation takes each batch as a whole; threads share its layers")
         elif touches:
             self.note("driver", "by rows", "one thread: a batch touches few columns")
         elif self.method.update == "none":
-            self.note("driver", "by rows", "a gradient over all rows: threads own shards of them")
+            self.note("driver", "by rows", "a gradient over all rows: each thread owns shards")
         elif n_slices == 1:
-            self.note("driver", "by rows", f"no hidden layer has {2 * tuning.SLICE_UNITS} units to share out")
+            self.note("driver", "by rows", f"no hidden layer has {2 * tuning.SLICE_UNITS} units to share")
         elif products < tuning.UNITS_PRODUCT:
-            self.note("driver", "by rows", f"a batch is too small to wait for others: {products:,} multiply-adds")
+            self.note("driver", "by rows", f"a batch is too small to share: {products:,} multiply-adds")
         elif not small and not (n_slices == MOST_SLICES and self.sparse):
             self.note("driver", "by rows", "a batch is large enough that each thread has rows of its own")
         else:
             why = (
-                "a batch is too small to be cut by rows" if small else "a gradient for each shard would leave the cache"
+                "a batch is too small to be cut by rows" if small else "shards' gradients would not fit into the cache"
             )
             self.note("driver", "by units", f"{why}; threads own slices of the hidden units")
             return True
@@ -602,7 +600,7 @@ class _Choice:
     def _fold_rows(self, block_rows: int, by_units: bool, touches: bool) -> int:
         method = self.method
         if method.update == "none":
-            self.note("step", "none", "the gradient is what is asked for")
+            self.note("step", "none", "only the gradient is wanted")
             return 0
         if touches:
             self.note(
@@ -644,24 +642,24 @@ class _Choice:
                 "non-zeros", "sorted each batch", "most columns have several: each row of weights is then read once"
             )
             return "each batch", most
-        self.note("non-zeros", "as they come", "a column has too few of them in a block to gain by sorting")
+        self.note("non-zeros", "as they come", "a column has too few in a row block to gain by sorting")
         return "none", 0
 
     def _pays_to_sort(self, nonzeros: float, limits: Sequence[tuple[int, int]]) -> bool:
-        # Whether there are as many non-zeros a column, and rows of the first weight as wide, as one of the limits says.
+        # Whether there are as many non-zeros a column, and as many bytes a row of the first weight, as in one limit.
         row_bytes = self.layers[0].n_out * self.number_size
         return any(nonzeros >= few * self.layers[0].n_in and row_bytes >= narrow for few, narrow in limits)
 
     def _forms(self, by_units: bool) -> list[Reason]:
         first, last = self.layers[0], self.layers[-1]
         if self.sparse and by_units:
-            form, why = "sparse slices", "no two threads write to the same line of the cache"
+            form, why = "sparse slices", "no two threads write to the same cache line"
         elif self.sparse:
             form, why = "sparse", "only the rows of non-zeros are read"
         elif first.n_in < tuning.DENSE_INPUTS:
             form, why = "stored", f"fewer than {tuning.DENSE_INPUTS} inputs"
         elif first.n_out >= tuning.WIDE_UNITS and self.machine.vector_bytes:
-            form, why = "panels", f"{tuning.WIDE_UNITS} units or more: a number of X is used for a panel of them"
+            form, why = "panels", f"{tuning.WIDE_UNITS} units or more: a number of X serves a whole panel"
         else:
             form, why = "transposed", "few units: sums run along the inputs"
         forms = [Reason("layer 1", form, why)]
@@ -680,7 +678,7 @@ class _Choice:
         return forms
 
     def _gathering(self, form: str, by_units: bool) -> tuple[bool, bool]:
-        # Whether the driver by units copies rows together, and whether it fetches those of the next batch.
+        # Whether the driver by units copies rows together, and whether it prefetches the next batch's.
         if not by_units or self.sparse:
             return False, False
         in_place = self.data.dtype == self.dtype and (form == "transposed" or self.data.ordered)
@@ -690,9 +688,9 @@ class _Choice:
         share = self.batch_size / self.data.n_rows if self.method.single else 1.0
         n_threads = n_threads_for(self.layers, self.data, self.machine, share)
         if n_threads < self.machine.n_threads:
-            self.note("threads", "1", "so few products are done before another could begin")
+            self.note("threads", "1", "too little work for a second thread")
         else:
-            self.note("threads", str(n_threads), "as many as may be used")
+            self.note("threads", str(n_threads), "all that may be used")
         return n_threads
 
 
@@ -700,10 +698,10 @@ class _Choice:
 
 
 def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int) -> dict[str, Any]:
-    """Give a shard's work space in the driver by rows: layers with their places, and the other places.
+    """Lay out a shard's work space in the driver by rows: layers with their offsets, and the other offsets.
 
-    Rows that must be copied; the layers' outputs; two gradients, of a layer and the one below; slopes; what is
-    normalised; non-zeros by column.
+    Rows that must be copied; the layers' outputs; two gradients, of a layer and the one below; slopes; normalised units
+    and their statistics; non-zeros by column.
     """
     placed = list(layers)
     widest = max(layer.shape.n_out for layer in layers)
@@ -725,7 +723,7 @@ def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, no
             begin += (block_rows + 2) * n_out
     placed[-1] = placed[-1]._replace(delta=placed[-1].output)
     if any(layer.shape.batch_norm for layer in layers):
-        # Threads share out the slices of a layer where a batch is worth that they wait for each other.
+        # Threads share the slices of a layer if a batch is large enough that waiting for each other pays.
         for k, layer in enumerate(layers):
             products = layer.shape.n_in * layer.shape.n_out
             placed[k] = placed[k]._replace(shared_from=-(-tuning.UNITS_PRODUCT // products))
@@ -740,11 +738,11 @@ def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, no
 
 
 def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int) -> dict[str, Any]:
-    """Give the work space of the driver by units, which all threads use.
+    """Lay out the work space of the driver by units, which all threads use.
 
-    The rows of three blocks (one that slow threads still read, the current one, the next); outputs, gradients and
-    slopes of the hidden layers, with room for each thread's units in whole lines of the cache; the slices' parts of the
-    logits of two blocks; two gradients of the logits for each thread; squares of the gradient.
+    The rows of three row blocks (one that slow threads still read, the current one, the next); outputs, gradients and
+    slopes of the hidden layers, with room for each thread's units in whole cache lines; the slices' parts of the logits
+    of two row blocks; two gradients of the logits for each thread; squares of the gradient.
     """
     n_in, n_classes = layers[0].shape.n_in, layers[-1].shape.n_out
     hidden = layers[:-1]
@@ -774,5 +772,5 @@ def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, n
 
 
 def wants_slopes(shape: LayerFacts) -> bool:
-    """Whether the derivative of what follows a product cannot be had from the output alone."""
+    """Whether the layer's output alone does not give the derivative of activation and dropout."""
     return shape.dropout > 0 or shape.activation in ("gelu", "silu")
