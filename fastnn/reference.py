@@ -399,10 +399,10 @@ def backprop_sparse_weight(X: CSRRows, dZ: Array, dW_out: Array, alpha: float = 
 
 
 def sort_blocks(X: CSRRows, bounds: Array, entries_out: Array, starts_out: Array, n_threads: int = 1) -> None:
-    """Sort the non-zeros of each block of rows of X (CSRRows) by pairs of columns.
+    """Sort the non-zeros of each row block of X (CSRRows) by pairs of columns.
 
-    Each block's entries begin at the place of its first non-zero.  An entry stands for a row in which one column of a
-    pair is not zero, or both, the even one first; columns out of order, and one that a row has twice, may have several.
+    A block's entries begin at the index of its first non-zero.  An entry holds a row's values in a pair of columns, the
+    even column first, of which one may be 0; a row has several if its columns are out of order or repeated.
 
     bounds : (n_blocks + 1,) first row of each block, and the number of rows
     entries_out : (nnz,), each two values and, as int32, the row, counted within its block

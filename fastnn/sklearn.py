@@ -692,7 +692,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             ) from error
         finally:
             trainer.callbacks = []  # they need not outlive the fit
-            if record.learning_rate is not None:  # partial_fit goes on with it
+            if record.learning_rate is not None:  # partial_fit continues with it
                 optimizer: Any = trainer.optimizer
                 trainer.optimizer = dataclasses.replace(optimizer, learning_rate=record.learning_rate)
 

@@ -186,7 +186,7 @@ class Engine:
             layer.rearrange(self._compiled, self._stored, back, source, goal, self.n_threads)
 
     def advance(self, targets: Targets, order: NDArray[np.intp] | None, seconds: float) -> bool:
-        """Train for about the given seconds; return whether the epoch goes on.
+        """Train for about the given seconds; return whether the epoch has more rows.
 
         Rows are taken in the given order, and targets are in that order already.  If a batch's log-likelihood is not
         finite, its step is not taken and FloatingPointError is raised.

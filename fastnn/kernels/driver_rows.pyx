@@ -282,7 +282,7 @@ cdef void ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, flo
     while at < n_rows:
         n = min(job.plan.block_rows, n_rows - at)
         factors.alpha, factors.weight_beta, factors.bias_beta = 1, at > 0, at > 0
-        factors.first_beta = 1 if job.plan.touches else factors.weight_beta  # `touch_columns` has set it to 0
+        factors.first_beta = 1 if job.plan.touches else factors.weight_beta  # `touch_columns` has cleared it
         sum_ += ascend_block(job, batch, batch.first + begin + at, n, work, gradient, &factors)
         at += n
         if now() >= job.deadline:

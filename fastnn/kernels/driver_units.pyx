@@ -69,8 +69,8 @@ cdef struct Turn:
     double total            # of the batch's weights
     Step step
     double alpha, weight_beta, bias_beta
-    int parity              # which of two buffers holds its parts of the logits
-    int third               # which of three buffers holds its rows
+    int parity              # which of two buffers holds its parts of the logits, and sorted non-zeros
+    int third               # which of three buffers holds its gathered rows
     Inputs given            # the first layer's input
     ColumnStore[N_SLICES] columns   # non-zeros of sparse rows by column
 
@@ -307,7 +307,7 @@ cdef void backward_input(const Job* job, const Member* member, const Layer* laye
 
 
 cdef void backward_own(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
-    # The gradient of all hidden layers' own units.
+    # The gradient by the own units of all hidden layers.
     cdef const Layer* layers = job.plan.layers
     cdef const floating* dZ = work + member.dZ
     cdef int k
@@ -364,7 +364,7 @@ cdef void backward_weight(const Job* job, const Member* member, const Turn* turn
 
 cdef void ascend_own(const Job* job, const Member* member, const Turn* turn, floating* target,
                      floating* work) noexcept nogil:
-    # Adds the gradients of the hidden layers' own columns and the output layer's own rows to target.
+    # target = alpha * gradient + beta * target, for the hidden layers' own columns and the output layer's own rows.
     cdef const Layer* layer
     cdef Inputs rows = turn.given
     cdef const floating* Y = NULL

@@ -48,7 +48,7 @@ class ActiveFit:
     Attributes
     ----------
     settings, state, data, fit
-        What the fit reads, what it changes, its data, and what callbacks see of it.
+        What the fit reads, what it changes, its data, and its view for callbacks.
     callbacks : list of Callback
         In the order of calls: checkpoints last, since they keep the state of the others.
     order : RandomOrder
