@@ -1,4 +1,4 @@
-"""What a fit recorded."""
+"""The record of a fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class History:
         Mean over the epoch's rows of the log-probability of the true class, in nats, or of minus another loss; each
         batch is measured before its own step, without penalties.
     objective : list of float
-        The same minus the penalties, each batch measured before its own step.  (With very sparse data, where rows of
+        The same minus the penalties, each batch measured before its own step.  (With very sparse data, whose rows of
         the first weight are updated late, that weight's penalty is measured after the epoch.)
     validation_log_likelihood, validation_error : list of float
         After the epoch: mean log-likelihood in nats, and fraction misclassified (mean absolute error if the network
@@ -40,7 +40,7 @@ class History:
         return len(self.log_likelihood)
 
     def columns(self) -> dict[str, list[float]]:
-        """Return the lists that have a value for each epoch, by name."""
+        """Return the lists with a value for each epoch, by name."""
         return {name: values for name, values in vars(self).items() if isinstance(values, list)}
 
     def record(
@@ -55,7 +55,7 @@ class History:
         self.log_likelihood.append(log_likelihood)
 
     def interrupt(self) -> None:
-        """Note that Ctrl-C came; it may have come in the middle of `record`."""
+        """Note that Ctrl-C came, perhaps in the middle of `record`."""
         self.interrupted = True
         for values in self.columns().values():
             del values[len(self) :]

@@ -1,4 +1,4 @@
-"""The layers of a network as records, which say what each layer is and compute nothing.
+"""The layers of a network as records: they say what each layer is and compute nothing.
 
 A new kind of layer is a frozen dataclass below, listed in `RECORDS`: networks and their files ask the records for
 shapes and slots.
@@ -32,7 +32,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """What a network asks of the record of a layer."""
+    """What a network needs of the record of a layer."""
 
     @property
     def activation(self) -> str | None:
@@ -53,7 +53,7 @@ class Layer(ABC):
         """Arrays that the layer needs for rows of this shape."""
 
     def settled(self, activation: str | None, batch_norm: bool) -> Layer:
-        """Return the record with what it leaves to the network."""
+        """Return the record with the network's values for what it leaves open."""
         return self
 
     def without_norm(self) -> Layer:
@@ -71,15 +71,15 @@ class Dense(Layer):
         Number of outputs.
     activation : str or None, default None
         Name of the activation, as for `fastnn.Network`; None for the network's.  The output layer of a network must
-        have None: what follows it is the loss's to decide.
+        have None: the loss decides what follows it.
     batch_norm : bool or None, default None
-        Whether batch normalisation comes between weights and bias; None for what the network says of its hidden layers.
-        The output layer is never normalised.
+        Whether batch normalisation comes between weights and bias; None for the network's.  The output layer is never
+        normalised.
 
     Raises
     ------
     TypeError, ValueError
-        If one of them cannot be.
+        If a parameter is not valid.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class Dense(Layer):
         return dense_slots(math.prod(input_shape), self.units, bool(self.batch_norm))
 
     def settled(self, activation: str | None, batch_norm: bool) -> Dense:
-        """Return the record with what it leaves to the network."""
+        """Return the record with the network's values for what it leaves open."""
         return dataclasses.replace(
             self,
             activation=activation if self.activation is None else self.activation,
@@ -122,7 +122,7 @@ class Dense(Layer):
         return dataclasses.replace(self, batch_norm=False)
 
 
-# By the names that files give them.
+# By their names in files.
 RECORDS: dict[str, Any] = {kind.__name__: kind for kind in (Dense,)}
 
 
@@ -140,7 +140,7 @@ def slots_of(layers: Sequence[Layer], input_shape: Shape) -> Slots:
     Raises
     ------
     ValueError
-        If no memory can hold so many numbers.
+        If there are more numbers than memory can address.
     """
     shapes = shapes_of(layers, input_shape)
     slots = Slots(tuple(layer.slots(shape) for layer, shape in zip(layers, shapes[:-1], strict=True)))
@@ -150,7 +150,7 @@ def slots_of(layers: Sequence[Layer], input_shape: Shape) -> Slots:
 
 
 def settle(layers: Sequence[Layer], activation: str | Sequence[str], batch_norm: bool) -> tuple[Layer, ...]:
-    """Return a network's layers with what they leave to it."""
+    """Return a network's layers with the network's values for what they leave open."""
     names = [*check_activations(activation, len(layers) - 1), None]  # the last is the output layer's
     return tuple(
         layer.settled(name, batch_norm and name is not None) for layer, name in zip(layers, names, strict=True)
@@ -158,7 +158,7 @@ def settle(layers: Sequence[Layer], activation: str | Sequence[str], batch_norm:
 
 
 def read_layers(layers: Any, input_shape: Any) -> tuple[tuple[Layer, ...], Shape]:
-    """Return records and the shape of a row, from records or from the sizes that say the same."""
+    """Return records and the shape of a row, from records or from sizes."""
     given = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, (str, bytes)) else layers
     if isinstance(given, list) and any(isinstance(layer, Layer) for layer in given):
         return check_layers(given, RECORDS.values()), check_input_shape(input_shape)

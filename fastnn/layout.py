@@ -19,8 +19,8 @@ from fastnn.kernels.rows import CACHE_LINE
 from fastnn.kernels.sparse import column_work_size
 from fastnn.slots import Slots, dense_slots
 
-#: Forms of a layer's weight while training: (n_in, n_out), as it is stored; (n_out, n_in); panels of each slice;
-#: (n_in, n_out) for sparse rows; (n_in, units of a slice) for sparse rows, each row in whole lines of the cache.
+#: Forms of a layer's weight in training: (n_in, n_out), as stored; (n_out, n_in); panels of each slice; (n_in, n_out)
+#: for sparse rows; (n_in, units of a slice) for sparse rows, each row in whole cache lines.
 FORMS = ("stored", "transposed", "panels", "sparse", "sparse slices")
 
 #: A number of rows that no batch has.
@@ -28,7 +28,7 @@ NEVER = 1 << 62
 
 
 class LayerFacts(NamedTuple):
-    """A layer: its widths, and what follows the product.
+    """A layer: its widths, and what follows its product.
 
     activation : None for the output layer
     batch_norm : whether training normalises its units over each batch
@@ -43,11 +43,11 @@ class LayerFacts(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Units of a layer (inputs, of an output layer that goes by units) that one thread owns.
+    """Units of a layer that one thread owns; inputs, of the output layer in the driver by units.
 
     begin, end : the units
-    weight : where their weights begin in a vector of parameters: n_rows rows of n_columns numbers
-    stride : distance of two rows
+    weight : offset of their weights in a vector of parameters: n_rows rows of n_columns numbers
+    stride : distance between two rows
     """
 
     begin: int
@@ -92,14 +92,14 @@ class LayerPlan(NamedTuple):
 
 
 def n_slices_of(width: int) -> int:
-    """Slices of a layer of so many units."""
+    """Slices of a layer of width units."""
     if width >= tuning.MANY_UNITS:
         return MOST_SLICES
     return 2 if width >= 2 * tuning.SLICE_UNITS else 1
 
 
 def slice_bounds(width: int) -> list[int]:
-    """Where the slices of a layer begin, and the number of units."""
+    """First unit of each slice of a layer, and the number of units."""
     n = n_slices_of(width)
     bounds = [width * s // n for s in range(n + 1)]
     if width >= tuning.ALIGNED_FROM:
@@ -109,17 +109,16 @@ def slice_bounds(width: int) -> list[int]:
 
 
 def to_lines(n: int, number_size: int) -> int:
-    """Numbers in whole lines of the cache, at least n."""
+    """N numbers, rounded up to whole cache lines."""
     line = CACHE_LINE // number_size
     return -(-n // line) * line
 
 
 def sliced_row(n_units: int, number_size: int) -> int:
-    """Distance of two rows of the form "sparse slices" in a slice of so many units.
+    """Distance between two rows of the form "sparse slices", for a slice of n_units.
 
-    Whole lines of the cache, or halves of a line where a row has less than two, so that more rows stay in the first
-    cache.  Where a row is taken in several panels, the lines of one panel should not all want the same places in the
-    cache, as they do at powers of two.
+    Whole cache lines, or half lines if a row has at most two, so that more rows stay in the first-level cache.  If a
+    row has several strips, the lines of one should not all map to the same sets of the cache, as at powers of two.
     """
     row, line = to_lines(n_units, number_size), CACHE_LINE // number_size
     if row <= 2 * line:
@@ -171,10 +170,10 @@ def lay_out(
 
 
 def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int) -> dict[str, Any]:
-    """Give a shard's work space in the driver by rows: layers with their places, and the other places.
+    """Lay out a shard's work space in the driver by rows: layers with their offsets, and the other offsets.
 
-    Rows that must be copied; the layers' outputs; two gradients, of a layer and the one below; slopes; what is
-    normalised; non-zeros by column.
+    Rows that must be copied; the layers' outputs; two gradients, of a layer and the one below; slopes; normalised units
+    and their statistics; non-zeros by column.
     """
     placed = list(layers)
     widest = max(layer.shape.n_out for layer in layers)
@@ -196,7 +195,7 @@ def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, no
             begin += (block_rows + 2) * n_out
     placed[-1] = placed[-1]._replace(delta=placed[-1].output)
     if any(layer.shape.batch_norm for layer in layers):
-        # Threads share out the slices of a layer where a batch is worth that they wait for each other.
+        # Threads share the slices of a layer if a batch is large enough that waiting for each other pays.
         for k, layer in enumerate(layers):
             products = layer.shape.n_in * layer.shape.n_out
             placed[k] = placed[k]._replace(shared_from=-(-tuning.UNITS_PRODUCT // products))
@@ -211,11 +210,11 @@ def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, no
 
 
 def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int) -> dict[str, Any]:
-    """Give the work space of the driver by units, which all threads use.
+    """Lay out the work space of the driver by units, which all threads use.
 
-    The rows of three blocks (one that slow threads still read, the current one, the next); outputs, gradients and
-    slopes of the hidden layers, with room for each thread's units in whole lines of the cache; the slices' parts of the
-    logits of two blocks; two gradients of the logits for each thread; squares of the gradient.
+    The rows of three row blocks (one that slow threads still read, the current one, the next); outputs, gradients and
+    slopes of the hidden layers, with room for each thread's units in whole cache lines; the slices' parts of the logits
+    of two row blocks; two gradients of the logits for each thread; squares of the gradient.
     """
     n_in, n_classes = layers[0].shape.n_in, layers[-1].shape.n_out
     hidden = layers[:-1]
@@ -245,5 +244,5 @@ def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, n
 
 
 def wants_slopes(shape: LayerFacts) -> bool:
-    """Whether the derivative of what follows a product cannot be had from the output alone."""
+    """Whether the layer's output alone does not give the derivative of activation and dropout."""
     return shape.dropout > 0 or shape.activation in ("gelu", "silu")

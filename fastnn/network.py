@@ -1,4 +1,4 @@
-"""The model: a softmax regression or a multi-layer perceptron, with the loss that it is trained for."""
+"""The model: softmax regression or a multi-layer perceptron, with its loss."""
 
 from __future__ import annotations
 
@@ -44,19 +44,18 @@ from fastnn.slots import Slots
 RECTIFYING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 
-# The lists of arrays that a network shows, by kind.
+# A network's lists of arrays, by kind of slot.
 LISTS = {"weight": "weights", "bias": "biases", "scale": "scales", "mean": "means", "variance": "variances"}
 
 
 class Network:
-    """Affine layers with an activation each, and a softmax, a sigmoid or nothing at the end, as the loss wants it.
+    """Affine layers, each with an activation; softmax, sigmoid or nothing follows the last, as the loss requires.
 
     Parameters
     ----------
     sizes : sequence of int, or of layers
-        Widths of the layers, the inputs first and the classes last: ``[784, 10]`` is softmax regression,
-        ``[784, 20, 10]`` has one hidden layer of 20 units.  Or the layers themselves, of `fastnn.layers`, the output
-        layer last.
+        Widths of the layers, from the inputs to the classes: ``[784, 10]`` is softmax regression, ``[784, 20, 10]`` has
+        one hidden layer of 20 units.  Or the layers themselves, of `fastnn.layers`, the output layer last.
     activation : str, or a list of them, one a hidden layer, default "tanh"
         Of the hidden layers: "tanh", "sigmoid", "relu", "leaky_relu" (slope 0.01 below 0), "elu", "softplus", "gelu",
         "silu" or "identity".
@@ -66,46 +65,45 @@ class Network:
         For the initial weights; None takes fresh entropy from the system.
     loss : str, default "cross_entropy"
         Minus the log-likelihood of a row: "cross_entropy" of a softmax over classes; "binary_cross_entropy" of a
-        sigmoid for each output, for labels of which several may hold; "squared" (half the square), "absolute" or
-        "huber" (threshold 1), of outputs that are real numbers.  All but the first are summed over the outputs.
+        sigmoid for each output, for rows that may have several labels; "squared" (half the square), "absolute" or
+        "huber" (threshold 1), for outputs that are real numbers.  All but the first are summed over the outputs.
     batch_norm : bool, default False
         Whether the hidden layers are batch-normalised [3]_, between weights and bias: see Notes.
     input_shape : int, tuple of one int, or None, default None
-        Number of inputs, where layers are given; sizes begin with it.
+        Number of inputs, if layers are given; sizes include it.
 
     Attributes
     ----------
     layers : tuple of layers
-        What each layer is, of `fastnn.layers`, from the first hidden one to the output layer.  Layers that leave
-        `activation` or `batch_norm` open are given the network's here.
+        The layers, of `fastnn.layers`, from the first hidden one to the output layer.  Layers that leave `activation`
+        or `batch_norm` open have the network's here.
     weights, biases : lists of arrays, (n_in, n_out) and (n_out,), C-contiguous
         Of each layer, from the input on.  Assigning to an item or into an array changes the network.
     scales, means, variances : lists of arrays (n_units,)
-        Of each hidden layer, where there is batch normalisation: what normalised units are multiplied by, and the
-        running statistics that predictions are made with.  Empty without it.
+        Of each hidden layer with batch normalisation: the factors of normalised units, and the running statistics for
+        predictions.  Empty without it.
     parameters : (n_parameters,) array
-        All of them in one vector, that these are views of.
+        All of them in one vector, of which the arrays above are views.
     input_scale : float or None, default None
-        What raw numbers in files are multiplied by before they are this network's inputs, above 0; None where that is
-        not known.  It is kept with the network for those who read such files, as ``fastnn predict`` does; the methods
-        here do not use it.
+        The factor, above 0, from raw numbers in files to this network's inputs; None if it is not known.  The network
+        keeps it for readers of such files, as ``fastnn predict``; the methods here do not use it.
 
     Notes
     -----
     Biases start at 0, and so do the weights of softmax regression.  The weights of other networks are drawn
-    uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, those in front of a ReLU and its kind from +-sqrt(6 / n_in) [2]_.
+    uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, or from +-sqrt(6 / n_in) [2]_ before a ReLU and its kind.
 
     With `batch_norm` a hidden layer is ``activation(scale * (Z - mean) / sqrt(variance + 1e-5) + bias)``, where Z is
     the product of its input and its weights.  In training, mean and variance are those of the batch's rows, which
-    count alike whatever their weights; of a single row only the bias is left.  After each step the running
-    statistics, which begin at 0 and 1, become 0.9 times themselves plus 0.1 times the batch's, whose variance is then
-    the unbiased one; a single row leaves them alone.  Everything else here uses the running statistics, but for
-    `gradient`.  Penalties, decay and max-norm are for the weights alone.  A batch goes forward and backward as a
-    whole, so that work space grows with its size.
+    count alike whatever their weights; a batch of a single row leaves only the bias.  After each step the running
+    statistics, which begin at 0 and 1, become 0.9 times themselves plus 0.1 times the batch's, with its unbiased
+    variance; a single row does not change them.  Everything else here uses the running statistics, except `gradient`.
+    Penalties, decay and max-norm apply to the weights only.  A batch goes forward and backward as a whole, so work
+    space grows with its size.
 
     Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  uint8 is taken as pixels, each
     multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for cross-entropy, and
-    (n, n_out) numbers for other losses, from 0 to 1 for the binary one; (n,) will do for a single output.
+    (n, n_out) numbers for other losses, from 0 to 1 for the binary one; a single output may also have (n,).
     `sample_weight` is (n,), at least 0; means are weighted by it.  `n_threads` is None for the processors that the
     process may run on, at most OMP_NUM_THREADS; the results do not depend on it.
 
@@ -149,7 +147,7 @@ class Network:
     def _empty(
         cls, layers: tuple[Layer, ...], input_shape: Shape, loss: str, batch_norm: bool, dtype: np.dtype[Any]
     ) -> Network:
-        """Network of what was checked and settled already; no weights are drawn."""
+        """Network of arguments that are checked and settled already; no weights are drawn."""
         network = cls.__new__(cls)
         network._become(layers, input_shape, loss, batch_norm, dtype)
         return network
@@ -177,7 +175,7 @@ class Network:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """What each layer is, the output layer last."""
+        """The layers, the output layer last."""
         return self._layers
 
     @property
@@ -187,7 +185,7 @@ class Network:
 
     @property
     def slots(self) -> Slots:
-        """Table of the arrays of all layers, and where each of them is in the parameters."""
+        """Table of the arrays of all layers and their places in the parameters."""
         return self._slots
 
     @property
@@ -212,7 +210,7 @@ class Network:
 
     @property
     def input_scale(self) -> float | None:
-        """What raw numbers in files are multiplied by before they are inputs; None where that is not known."""
+        """The factor from raw numbers in files to inputs; None if it is not known."""
         return self._input_scale
 
     @input_scale.setter
@@ -221,7 +219,7 @@ class Network:
 
     @property
     def parameters(self) -> NDArray[Any]:
-        """All weights and biases in one vector (n_parameters,); scales and running statistics too, if there are any."""
+        """All weights and biases, and any scales and running statistics, in one vector (n_parameters,)."""
         return self._parameters
 
     @parameters.setter
@@ -230,7 +228,7 @@ class Network:
         self._parameters[:] = self.check_parameters(values)
 
     def check_parameters(self, values: ArrayLike) -> NDArray[Any]:
-        """Return values, or a number for all, as an array (n_parameters,) that the parameters can be, or ValueError."""
+        """Return values, or a number for all, as valid parameters (n_parameters,), or raise ValueError."""
         array = np.asarray(values)
         if array.ndim == 0:
             array = np.broadcast_to(array, self._parameters.shape)
@@ -243,7 +241,7 @@ class Network:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Keep the parameters as they are: meanwhile assigning to them, or into one of the arrays, is an error."""
+        """Protect the parameters: within the context, assigning to them or into an array is an error."""
         arrays = [self._parameters, *itertools.chain(*self._lists.values())]
         arrays = [array for array in arrays if array.flags.writeable]
         try:
@@ -312,7 +310,7 @@ class Network:
 
     @property
     def n_out(self) -> int:
-        """Number of outputs: the classes, where it classifies."""
+        """Number of outputs: of classes, if it classifies."""
         return self.sizes[-1]
 
     @property
@@ -335,23 +333,23 @@ class Network:
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "sizes" in state:  # pickles of versions before layers were records
+        if "sizes" in state:  # a pickle from before layers were records
             layers, shape = read_layers(state["sizes"], None)
             layers = settle(layers, state["activation"], state["batch_norm"])
         else:
             layers, shape = state["layers"], state["input_shape"]
         self._become(layers, shape, state["loss"], state["batch_norm"], state["parameters"].dtype)
         self._parameters[:] = state["parameters"]
-        self.input_scale = state.get("input_scale")  # pickles of earlier versions do not have it
+        self.input_scale = state.get("input_scale")  # older pickles do not have it
 
     def engine(self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None) -> Engine:
         """Return the engine that trains this network's parameters."""
-        # A callback may ask for a gradient where the parameters must not be written.
+        # A callback may ask for a gradient while the parameters are read-only.
         parameters = self.parameters if self.parameters.flags.writeable else self.parameters.copy()
         return Engine(self.facts(dropout), parameters, n_threads or available_threads())
 
     def facts(self, dropout: NDArray[np.float64] | None = None) -> tuple[LayerFacts, ...]:
-        """Return the layers as a plan sees them; dropout is each hidden layer's share."""
+        """Return the layers' facts for a plan; dropout is each hidden layer's share."""
         shares = [*(np.zeros(len(self.layers) - 1) if dropout is None else dropout).tolist(), 0.0]
         return tuple(
             LayerFacts(n_in, n_out, layer.activation, bool(layer.batch_norm), share)
@@ -361,7 +359,7 @@ class Network:
     def without_norm(self) -> Network:
         """Return the network itself, or one without batch normalisation that predicts the same.
 
-        The running statistics and the scales go into its weights and biases.
+        Its weights and biases include the running statistics and the scales.
         """
         if not self.batch_norm:
             return self
@@ -392,7 +390,7 @@ class Network:
         names: Sequence[str] = ("X", "y"),
         n_threads: int = 1,
     ) -> tuple[Rows, Targets]:
-        """Return rows and targets as the engine takes them, at least one row; names are for errors."""
+        """Return rows, at least one, and targets in the engine's form; names are for error messages."""
         rows = check_rows(X, self.n_in, self.dtype, names[0], n_threads)
         n_rows = int(rows.shape[0])
         check_not_empty(n_rows, names[0])
@@ -403,9 +401,9 @@ class Network:
         return self._forward(check_rows(X, self.n_in, self.dtype), check_threads(n_threads))
 
     def predict(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
-        """Most probable class (n,) of each row, of several equal ones the first.
+        """Most probable class (n,) of each row, the first of equals.
 
-        With binary cross-entropy 1 for each output (n, n_out) whose probability is above one half, else 0; with other
+        With binary cross-entropy (n, n_out): 1 for each output whose probability is above one half, else 0; with other
         losses the outputs (n, n_out) themselves.
         """
         found: list[NDArray[Any]] = []
@@ -441,13 +439,13 @@ class Network:
     def error(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, n_threads: int | None = None
     ) -> float:
-        """Fraction of the rows that is misclassified; of all labels where a row has several."""
+        """Fraction of the rows that is misclassified, or of all labels if a row has several."""
         if not self.classifies:
             raise TypeError(f"a network with loss {self.loss!r} does not classify: use log_likelihood")
         return self.score(*self.check_data(X, y, sample_weight), check_threads(n_threads))[1]
 
     def confusion_matrix(self, X: ArrayLike, y: ArrayLike, n_threads: int | None = None) -> NDArray[np.intp]:
-        """Number of rows (n_classes, n_classes) of each true class, down, that got each class, across."""
+        """Number of rows (n_classes, n_classes) by true class, down, and predicted class, across."""
         if self.loss != "cross_entropy":
             raise TypeError(f"a network with loss {self.loss!r} has no classes of which one is true")
         rows, targets = self.check_data(X, y)
@@ -457,13 +455,13 @@ class Network:
         return matrix
 
     def score(self, rows: Rows, targets: Targets, n_threads: int | None = None) -> tuple[float, float]:
-        """Return mean log-likelihood in nats and fraction misclassified, of data that `check_data` has seen.
+        """Return mean log-likelihood in nats and fraction misclassified, for data that `check_data` returned.
 
-        The second is the mean absolute error where the network does not classify.
+        The second is the mean absolute error if the network does not classify.
         """
         log_likelihood, wrong = 0.0, 0.0
         total = float(rows.shape[0] if targets.weights is None else targets.weights.sum())
-        # Of a network that has diverged, what comes out tells.
+        # If the network has diverged, the result shows it.
         with np.errstate(over="ignore", invalid="ignore"):
             for where, Z in self._forward(rows, n_threads):
                 weights = None if targets.weights is None else targets.weights[where]
@@ -481,10 +479,10 @@ class Network:
     def gradient(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> tuple[list[NDArray[Any]], ...]:
-        """Gradient of the mean log-likelihood: (by the weights, by the biases), in the shapes of both lists.
+        """Gradient of the mean log-likelihood: (by the weights, by the biases), each a list like the network's.
 
-        With batch normalisation it is that of training, by the mean and variance of these rows, and a third list has
-        the gradient by the scales.
+        With batch normalisation it is the gradient of training, with the mean and variance of these rows, and a third
+        list has the gradient by the scales.
 
         Raises
         ------

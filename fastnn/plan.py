@@ -1,12 +1,12 @@
 """The plan: how a fit is carried out, chosen once and with a reason for each choice.
 
 A plan is a pure function of the layers, facts about the data, the method and the machine.  It is frozen, comparable and
-printable, and says all that the engine and the kernels need: how rows are stored, which driver goes through a batch,
-how each layer's weight is laid out, how a batch is cut, which work is saved or put off, and where everything has its
-place in memory.  They derive nothing themselves, so nothing can disagree.  The constants are in `tuning`.
+printable, and has all that the engine and the kernels need: how rows are stored, which driver carries out an epoch, the
+form of each layer's weight, how a batch is cut, which work is saved or postponed, and all offsets in memory.  They
+derive nothing themselves, so nothing can disagree.  The constants are in `tuning`.
 
-Drivers.  *By rows*: a batch is cut into shards, a shard into row blocks; a block goes forward and backward while it is
-in cache and adds to its shard's gradient.  *By units*: each thread takes all rows of a batch and owns slices of the
+Drivers.  *By rows*: a batch is cut into shards, a shard into row blocks; a row block goes forward and backward while it
+is in cache and adds to its shard's gradient.  *By units*: each thread takes all rows of a batch and owns slices of the
 hidden units.  Neither depends on the number of threads, so neither do the bits.
 """
 
@@ -41,19 +41,19 @@ Rows = NDArray[Any] | CSRRows
 # Forms in the table's words, where theirs would say too little.
 FORM_NAMES = {"stored": "as stored", "sparse": "as stored", "panels": "in panels", "sparse slices": "in slices"}
 
-# Updates whose steps without a gradient are linear, so that many can be made up for at once.
+# Updates whose steps without a gradient are linear, so that many can be taken at once.
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
 
 
 class Data(NamedTuple):
-    """Facts about the rows that a fit goes through, as they are stored.
+    """Facts about the rows of a fit, as they are stored.
 
     dtype : of the numbers
     n_nonzeros : of sparse rows; None: they are dense
-    most_nonzeros : that the rows of a batch, or of a block of it, can have, whatever the order
-    ordered : whether batches take the rows as they are stored
-    repeated : whether the same rows come again, epoch after epoch
-    why : how they came to be stored so
+    most_nonzeros : of a batch, or of a row block of it, at most, whatever the order
+    ordered : whether batches take the rows in the order in which they are stored
+    repeated : whether each epoch has the same rows
+    why : why they are stored so
     """
 
     n_rows: int
@@ -67,7 +67,7 @@ class Data(NamedTuple):
 
 
 def facts_of(X: Rows, batch_size: int, ordered: bool = True, repeated: bool = False, why: str = "as given") -> Data:
-    """Facts about rows that are taken in batches."""
+    """Facts about rows for a plan, with batches of this size."""
     n, n_in = X.shape
     if not isinstance(X, CSRRows):
         return Data(n, n_in, X.dtype.name, None, 0, ordered, repeated, why)
@@ -84,7 +84,7 @@ class Method(NamedTuple):
     plain : neither an l1 penalty nor clipping nor decay
     penalised : whether there is an l2 penalty
     alike : whether all steps have the same learning rate and penalty
-    clips, max_norm : whether gradients, and weights into a unit, have a greatest length
+    clips, max_norm : whether the norm of gradients, and of the weights into a unit, is limited
     single : whether each run of the kernels is over one batch
     """
 
@@ -100,14 +100,14 @@ class Method(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Threads that can be had, and bytes of a vector register that the kernels were compiled for; 0: none."""
+    """Threads that may be used, and bytes of a vector register that the kernels were compiled for; 0: none."""
 
     n_threads: int
     vector_bytes: int
 
 
 class Reason(NamedTuple):
-    """A choice in words: what it is about, what was chosen, and why."""
+    """A choice in words: its subject, what was chosen, and why."""
 
     about: str
     choice: str
@@ -116,7 +116,7 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a fit is carried out: see the module.
+    """How a fit is carried out; see the module's docstring.
 
     Attributes
     ----------
@@ -126,27 +126,27 @@ class Plan:
     update : str
         Of `kernels.updates.UPDATES`.
     n_parameters : int
-        Numbers of a vector of parameters in the layers' forms.
+        Length of a vector of parameters in the layers' forms.
     batch_size, block_rows : int
-        Rows of a batch, and that go forward and backward at a time.
+        Rows of a batch, and of a row block.
     shard_rows : int
         A batch of n rows has n // shard_rows shards, but at least 1 and at most MOST_SHARDS.
     fold_rows : int
-        Batches of at most so many rows need no gradient: the products write the new parameters.
+        Batches of at most this many rows need no gradient: the products write the new parameters.
     touches : bool
-        Whether a step moves only those rows of the first weight that its batch touches, and the others later.
+        Whether a step moves only the rows of the first weight that its batch touches; the others follow later.
     sorting : {"none", "once", "each batch"}
-        Of sparse rows' non-zeros, by column.
+        When the non-zeros of sparse rows are sorted by column.
     nonzeros : int
-        Room for the sorted ones of a block, where they are sorted each batch.
+        Room for the sorted non-zeros of a row block, if each batch is sorted.
     steps_by_column : bool
-        Whether the first weight's step follows its gradient, a few inputs at a time.
+        Whether the first weight takes its step a few inputs at a time, right after their gradient.
     gathers, fetches : bool
-        Whether the driver by units copies a batch's rows together, and fetches the next ones meanwhile.
+        Whether the driver by units copies a batch's rows together, and prefetches the next ones meanwhile.
     rows_size, hidden_size, work_size : int
-        Numbers of work space: for a block's rows, for the hidden layers' outputs, and all that a shard has.
+        Numbers of work space: for a row block's rows, for the hidden layers' outputs, and in all for a shard.
     spare, columns, parts, squares : int
-        Where in the work space a second gradient begins, sorted non-zeros, parts of logits, squares of gradients.
+        Offsets in the work space: a second gradient, sorted non-zeros, parts of logits, squares of gradients.
     n_threads, n_slots : int
         Threads at most; vectors of the optimizer's state.
     reasons : tuple of Reason
@@ -181,22 +181,22 @@ class Plan:
 
     @property
     def n_shards(self) -> int:
-        """Shards of a whole batch."""
+        """Shards of a full batch."""
         return shards_of(self.batch_size, self)
 
     @property
     def rearranges(self) -> bool:
-        """Whether a vector of parameters is not as it is stored while training."""
+        """Whether any weight has another form in training than stored."""
         return any(layer.form not in ("stored", "sparse") for layer in self.layers)
 
     @property
     def normalises(self) -> bool:
-        """Whether a batch goes forward and backward as a whole, since its units are normalised over it."""
+        """Whether units are normalised over each batch, so that it goes forward and backward as a whole."""
         return any(layer.shape.batch_norm for layer in self.layers)
 
     @property
     def is_team(self) -> bool:
-        """Whether threads wait for each other within each batch, and a batch has one shard."""
+        """Whether a team of threads works on each batch together, as one shard."""
         return self.driver == "units" or self.normalises
 
     @property
@@ -207,7 +207,7 @@ class Plan:
         return (self.n_shards * self.work_size + gradients + moved) * _bytes(self.dtype)
 
     def fingerprint(self) -> str:
-        """Digest of all that bits depend on: not of threads, nor of work space."""
+        """Digest of all that the bits depend on: neither threads nor work space."""
         chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.shard_rows]
         chosen += [self.fold_rows, self.touches, self.sorting, self.steps_by_column]
         chosen += [(layer.shape, layer.form, layer.slices, layer.shared_from) for layer in self.layers]
@@ -234,13 +234,13 @@ def _bytes(dtype: str) -> int:
 
 
 def shards_of(n_rows: int, plan: Plan) -> int:
-    """Shards of a batch of so many rows in the driver by rows."""
+    """Shards of a batch of n_rows in the driver by rows."""
     return min(MOST_SHARDS, max(1, n_rows // plan.shard_rows))
 
 
 @lru_cache(maxsize=256)
 def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> Plan:
-    """How rows go forward alone: layers as they are stored, no gradient."""
+    """Plan of a forward pass only: layers as stored, no gradient."""
     forms = ["sparse" if sparse else "stored", *["stored"] * (len(layers) - 1)]
     planned, n_parameters = lay_out(layers, forms, False, _bytes(dtype))
     begin = rows_size = 0 if sparse else block_rows * layers[0].n_in
@@ -260,7 +260,7 @@ def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sp
 
 
 def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
-    """Rows of a block that goes forward."""
+    """Rows of a row block in a forward pass."""
     few, many = tuning.BLOCK_ROWS
     rows = max(few, int(tuning.THIN_PRODUCT // (layers[0].n_in * layers[0].n_out)))
     rows = min(many, rows, int(tuning.BLOCK_PRODUCT // n_parameters))
@@ -268,7 +268,7 @@ def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
 
 
 def n_threads_for(layers: Sequence[LayerFacts], data: Data, machine: Machine, share: float = 1.0) -> int:
-    """Threads that a run over this share of the rows is worth."""
+    """Threads that pay in a run over this share of the rows."""
     first, *others = layers
     numbers = data.n_rows * data.n_columns if data.n_nonzeros is None else data.n_nonzeros
     products = numbers * first.n_out + data.n_rows * (first.n_out + sum((x.n_in + 1) * x.n_out for x in others))
@@ -284,13 +284,13 @@ def choose_storage(
     Parameters
     ----------
     is_sparse : bool
-        Whether they are given so.
+        Whether they are given as sparse.
     setting : bool or "auto"
-        What the user wants of dense rows.
+        Whether the user wants dense rows stored as sparse.
     on_disk : bool
         Whether they stay on the disk.
     density : float or None
-        Share of non-zeros in a sample; needed for dense rows in memory where the setting is "auto".
+        Share of non-zeros in a sample; needed for dense rows in memory if the setting is "auto".
     """
     if is_sparse:
         return True, "given as a sparse matrix"
@@ -325,7 +325,7 @@ def make_plan(layers: Sequence[LayerFacts], dtype: str, data: Data, method: Meth
 
 
 class _Choice:
-    """The choices on the way to a plan; each method makes one, and notes its reason."""
+    """The choices of a plan; each method makes one and notes its reason."""
 
     def __init__(self, layers: Sequence[LayerFacts], dtype: str, data: Data, method: Method, machine: Machine) -> None:
         self.layers, self.dtype, self.data, self.machine = layers, dtype, data, machine
@@ -390,7 +390,7 @@ class _Choice:
         self.note("rows", stored, data.why + scaled + converted)
 
     def _row_block(self) -> int:
-        # Rows that go forward and backward together in the driver by rows.
+        # Rows of a row block in the driver by rows.
         if self.normalises:
             return self.batch_size
         first = self.layers[0]
@@ -405,13 +405,13 @@ class _Choice:
         return rows
 
     def _columns_each(self) -> float:
-        # Columns that there are for each non-zero of a batch.
+        # Columns for each non-zero of a batch.
         numbers = self.data.n_rows * self.data.n_columns
         return numbers / max(1, (self.data.n_nonzeros or 0) * self.batch_size)
 
     def _is_one_sparse_block(self) -> bool:
-        # As one block, a batch needs no gradient: the products write the parameters themselves, and without a penalty
-        # they touch no other rows of the first weight.
+        # As one row block, a batch needs no gradient: the products write the parameters themselves, and without a
+        # penalty they touch no other rows of the first weight.
         few = self.sparse and not self.normalises and self._columns_each() > 1
         return few and self.method.update == "sgd" and self.batch_size <= tuning.MAX_BLOCK_ROWS
 
@@ -515,7 +515,7 @@ class _Choice:
         return "none", 0
 
     def _pays_to_sort(self, nonzeros: float, limits: Sequence[tuple[int, int]]) -> bool:
-        # Whether there are as many non-zeros a column, and rows of the first weight as wide, as one of the limits says.
+        # Whether there are as many non-zeros a column, and as many bytes a row of the first weight, as in one limit.
         row_bytes = self.layers[0].n_out * self.number_size
         return any(nonzeros >= few * self.layers[0].n_in and row_bytes >= narrow for few, narrow in limits)
 
@@ -546,7 +546,7 @@ class _Choice:
         return forms
 
     def _gathering(self, form: str, by_units: bool) -> tuple[bool, bool]:
-        # Whether the driver by units copies rows together, and whether it fetches those of the next batch.
+        # Whether the driver by units copies rows together, and whether it prefetches the next batch's.
         if not by_units or self.sparse:
             return False, False
         in_place = self.data.dtype == self.dtype and (form == "transposed" or self.data.ordered)

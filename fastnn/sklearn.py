@@ -1,9 +1,9 @@
 """Estimators with scikit-learn's interface (extra ``sklearn``).
 
-A front door: parameters, labels and weights are translated to a `Network` and a `Trainer`, these do the work, and
-the result is told in scikit-learn's terms.  Parameters, defaults and attributes are named as there and mean the
-same.  With the same ``random_state`` the initial parameters, the rows that early stopping sets aside and the order
-of the rows are the same too, so that a fit follows scikit-learn's to rounding.
+A front door: it translates parameters, labels and weights to a `Network` and a `Trainer`, which do the work, and the
+result to scikit-learn's terms.  Parameters, defaults and attributes have the same names and meanings.  With the same
+``random_state`` the initial parameters, the rows that early stopping sets aside and the order of the rows are the
+same too, so a fit follows scikit-learn's to rounding.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ except ImportError:  # before scikit-learn 1.6
 
 __all__ = ["MLPClassifier", "MLPRegressor", "SoftmaxClassifier"]
 
-# scikit-learn's names, where they differ from ours.
+# scikit-learn's names that differ from ours.
 ACTIVATIONS = {"logistic": "sigmoid"}
 LOSSES = {"squared_error": "squared", "absolute_error": "absolute", "huber": "huber"}
 OUT_ACTIVATIONS = {"cross_entropy": "softmax", "binary_cross_entropy": "logistic"}
@@ -66,7 +66,7 @@ OUT_ACTIVATIONS = {"cross_entropy": "softmax", "binary_cross_entropy": "logistic
 ADAPTIVE_DIVISOR = 5.0
 ADAPTIVE_SMALLEST = 1e-6
 
-# Rows, targets as the network takes them and, where there are some, weights.
+# Rows, the network's targets, and weights or None.
 Data = tuple[Any, ...]
 
 
@@ -86,7 +86,7 @@ def _callbacks(value: Any, name: str) -> None:
         raise TypeError(f"{name} must be a sequence of fastnn.callbacks.Callback objects, not {value!r}")
 
 
-# What each parameter must be; those that are not here are checked by what they are handed to.
+# Check of each parameter; those that are not here are checked by the objects that receive them.
 CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "C": _check_or_allow(math.inf, _positive),
     "alpha": _not_negative,
@@ -116,21 +116,21 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar, as grids of parameters hold them, as Python's own."""
+    """A NumPy scalar, as in grids of parameters, as Python's type."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _keep(estimator: Any, arguments: dict[str, Any]) -> None:
-    """Store the arguments of ``__init__`` untouched, as `sklearn.base.clone` asks."""
+    """Store the arguments of ``__init__`` unchanged, as `sklearn.base.clone` requires."""
     for name, value in arguments.items():
         if name != "self":
             setattr(estimator, name, value)
 
 
 def _usable_threads(n_threads: int | None) -> int | None:
-    """n_threads; where that is None, one in a thread of joblib's, since the others keep the processors busy.
+    """n_threads; if it is None, one within a thread of joblib's, since its other threads keep the processors busy.
 
-    joblib's processes need no such care: it tells them in OMP_NUM_THREADS how many threads they may take.
+    joblib's processes need no such care: it sets OMP_NUM_THREADS for them.
     """
     if n_threads is None and threading.current_thread() is not threading.main_thread():
         backend, _ = get_active_backend()
@@ -138,7 +138,7 @@ def _usable_threads(n_threads: int | None) -> int | None:
     return n_threads
 
 
-# Estimators of which a fit is under way, by id.
+# Estimators in a fit, by id.
 _under_way: set[int] = set()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_under_way.clear)
@@ -146,11 +146,11 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _all_or_nothing(estimator: Any) -> Iterator[None]:
-    """Let a fit change the estimator only if it ends well, and nobody else change the parameters meanwhile.
+    """Change the estimator only if the fit succeeds; nothing else may change its parameters meanwhile.
 
-    A fit writes into no object that the estimator holds, but puts others in their places: a copy of the network, of
-    the optimizer's state, of the record.  So the attributes are all that must come back, and what was read of an
-    earlier fit stays what it was.
+    A fit never writes into the estimator's objects but replaces them: by a copy of the network, of the optimizer's
+    state, of the record.  So only the attributes must be restored, and results of an earlier fit that were read before
+    do not change.
     """
     if id(estimator) in _under_way:
         raise RuntimeError(f"a fit of this {type(estimator).__name__} is under way: fit a clone of it, or wait")
@@ -189,7 +189,7 @@ def _shapes(arrays: Any) -> str:
 
 
 class _OfNetwork:
-    """An attribute that is the network's and, where there is no network yet, waits for the others to be set."""
+    """An attribute of the network that, without a network, waits until the others are set."""
 
     def __init__(self, doc: str, read: Callable[[Network], Any]) -> None:
         self.__doc__, self.read = doc, read
@@ -213,7 +213,7 @@ class _OfNetwork:
             vars(estimator)[self.name] = value
 
     def check(self, value: Any, network: Network) -> None:
-        """Refuse what is not so."""
+        """Raise an error if the value is not valid."""
         if value != self.read(network):
             raise ValueError(f"{self.name} is {self.read(network)!r} with these parameters, not {value!r}")
 
@@ -231,7 +231,7 @@ class _Arrays(_OfNetwork):
             vars(estimator)[self.name] = self.copy(value)
             return
         value = self.copy(value, network.dtype)
-        if id(estimator) not in _under_way:  # what was read before stays as it is
+        if id(estimator) not in _under_way:  # arrays that were read before do not change
             network = copy.copy(network)
         there = self.read(network)
         if _shapes(there) != _shapes(value):
@@ -241,7 +241,7 @@ class _Arrays(_OfNetwork):
         estimator.network_ = network
 
     def copy(self, value: Any, dtype: Any = None) -> Any:
-        """Copy of what a user gave, as arrays."""
+        """Copy of a user's value, as arrays."""
         if self._listed:
             return [_copy(array, self._ndim, dtype, f"{self.name}[{i}]") for i, array in enumerate(value)]
         return _copy(np.array(value, ndmin=self._ndim), self._ndim, dtype, self.name)  # one row may come as a vector
@@ -281,7 +281,7 @@ def _data(X: Any, targets: NDArray[Any], weights: NDArray[np.float64] | None) ->
 
 
 class _Record(Callback):
-    """Notes each epoch in scikit-learn's attributes, and ends the fit where scikit-learn would."""
+    """Records each epoch in scikit-learn's attributes, and ends the fit when scikit-learn would."""
 
     learning_rate: float | None = None
 
@@ -290,9 +290,9 @@ class _Record(Callback):
         self.held_out = held_out
 
     def on_epoch(self, fit: Fit) -> None:
-        """Note the epoch."""
+        """Record the epoch."""
         estimator = self.estimator
-        # First what takes time, so that Ctrl-C finds the whole record of an epoch or nothing of it.
+        # Slow parts first, so that Ctrl-C finds the whole record of an epoch or nothing of it.
         score = None if self.held_out is None else estimator._score(*self.held_out)
         estimator.n_iter_ = len(fit.history)
         estimator.loss_ = estimator._loss_of(fit.history)
@@ -301,7 +301,7 @@ class _Record(Callback):
             print(f"Iteration {len(fit.history)}, loss = {estimator.loss_:.8f}")
         stalled = score is not None and self._falls_short(score)
         if not estimator._stops_early:
-            # So written that NaN is no improvement, here and below.
+            # NaN is no improvement, here and below.
             stalled = not estimator.loss_ <= estimator.best_loss_ - estimator.tol
             if estimator.loss_ < estimator.best_loss_:
                 estimator.best_loss_ = estimator.loss_
@@ -314,7 +314,7 @@ class _Record(Callback):
                 self._stop_or_slow_down(fit)
 
     def on_end(self, fit: Fit) -> None:
-        """Note whether the fit was ended, here or by another callback, and the learning rate that it came to."""
+        """Record whether the fit was ended, here or by another callback, and its last learning rate."""
         self.estimator._stopped = fit.stop
         self.learning_rate = fit.set_rate
 
@@ -352,15 +352,15 @@ class _Record(Callback):
 
 
 class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
-    """What the estimators share: the way from the user's data to a trained network and scikit-learn's attributes.
+    """Base of the estimators: from the user's data to a trained network and scikit-learn's attributes.
 
-    A kind of estimator says how targets are read, which network they need, how it is penalised and scored.
+    Subclasses say how targets are read, which network they need, and how it is penalised and scored.
     """
 
     #: Whether y may have several columns.
     _multi_output = True
 
-    #: Attributes that hold weights and biases, and others that are the network's.
+    #: Attributes of weights and biases, and others of the network's.
     _arrays = ("coefs_", "intercepts_")
     _numbers: tuple[str, ...] = ()
 
@@ -381,7 +381,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
                 made = self._assemble(attributes)
             except (TypeError, ValueError) as error:
                 raise NotFittedError(str(error)) from error
-            self.__dict__.setdefault("network_", made)  # another thread may have been quicker
+            self.__dict__.setdefault("network_", made)  # another thread may have been faster
             self._forget_arrays()
         network: Network = vars(self)["network_"]
         return network
@@ -407,10 +407,10 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
-        """Targets as the network takes them."""
+        """Targets in the network's form."""
 
     def _weigh(self, y: NDArray[Any], targets: NDArray[Any], weights: Any) -> Any:
-        """Weights of the rows, or None where all are 1."""
+        """Weights of the rows, or None if all are 1."""
         return weights
 
     @abstractmethod
@@ -427,10 +427,10 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
-        """Score of data that was checked and read already."""
+        """Score of checked data."""
 
     def _loss_of(self, history: History) -> float:
-        """Loss of the last epoch, as `loss_curve_` holds it."""
+        """Loss of the last epoch, as in `loss_curve_`."""
         return -history.objective[-1]
 
     def fit(
@@ -449,13 +449,13 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         ----------
         X : (n, n_features) array, scipy.sparse matrix or DataFrame
             Rows.  Neither C-contiguous arrays nor CSR matrices of float32 or float64 are copied.
-        y : (n,) array, or (n, n_outputs) array where the model has several outputs
-            Classes, or zeros and ones where a row may have several labels; values, for a regressor.
+        y : (n,) array, or (n, n_outputs) array if the model has several outputs
+            Classes, or zeros and ones if a row may have several labels; values, for a regressor.
         sample_weight : (n,) array, float or None, default None
             Weight of each row.
         X_val, y_val : as X and y, or None, default None
-            Rows to score after each epoch, in `validation_scores_`; with ``early_stopping=True`` they take the place
-            of those that would be set aside.
+            Rows to score after each epoch, in `validation_scores_`; ``early_stopping=True`` uses them instead of rows
+            that it would set aside.
         sample_weight_val : (n_val,) array or None, default None
             Weights in that score.
 
@@ -466,17 +466,17 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         Raises
         ------
         TypeError, ValueError
-            If something is not as described, or training left the finite numbers.
+            If the input is not as described, or training left the finite numbers.
         RuntimeError
             If a fit of this estimator is under way: in another thread, or in one whose callback called this.
 
         Notes
         -----
-        A fit that raises, a callback's exceptions included, leaves the estimator as it was: not fitted, or with the
-        model that it had.  Ctrl-C while it trains ends it with a warning and what has been learnt.
+        If a fit or one of its callbacks raises an exception, the estimator is as it was: not fitted, or with the model
+        that it had.  Ctrl-C during training ends the fit with a warning and keeps what has been learnt.
 
-        Each fit makes a network and arrays of its own: what was read of an earlier one stays as it is.  While it is
-        under way, attributes show what has been learnt so far, and parameters cannot be set.
+        Each fit makes a network and arrays of its own, so results of an earlier fit that were read before do not
+        change.  During a fit, attributes show what has been learnt so far, and parameters cannot be set.
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
@@ -506,27 +506,27 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             self._finish(trainer)
             if not (history.interrupted or incremental):
                 self._warn_unless_converged(history)
-        if history.interrupted:  # which keeps what has been learnt, where warnings are errors too
+        if history.interrupted:  # outside, so that the model is kept even if warnings are errors
             warnings.warn("Training interrupted by user.", stacklevel=3)
         return self
 
     def _finish(self, trainer: Trainer) -> None:
-        """Put together what the fit leaves."""
+        """Set the attributes that the fit leaves."""
         if self._stops_early and self._best_parameters is not None:
             self.network_.parameters = self._best_parameters
         self._trainer: Trainer | None = trainer if self._stochastic else None
 
     def _begin_partial(self, classes: Any) -> None:
-        """Check what partial_fit asks for beyond fit."""
+        """Check what partial_fit requires beyond fit."""
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
 
     def _has_start(self) -> bool:
-        # Whether there are parameters that a fit could go on from.
+        # Whether there are parameters from which a fit could continue.
         return "network_" in vars(self) or any(name in vars(self) for name in self._arrays)
 
     def _go_on(self, targets: NDArray[Any]) -> Network:
-        """Network to go on with, which is nobody else's."""
+        """Network to continue with: a copy."""
         return copy.copy(self.network_) if "network_" in vars(self) else self._assemble(dict(vars(self)))
 
     def _assemble(self, attributes: dict[str, Any]) -> Network:
@@ -559,7 +559,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """Weights and biases of each layer, as the network has them."""
+        """Weights and biases of each layer, in the network's shapes."""
 
     @abstractmethod
     def _network(self, sizes: list[int], loss: str, dtype: Any) -> Network:
@@ -575,7 +575,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
                 CHECKS[name](_plain(value), name)
 
     def _check_data(self, X: Any, y: Any, weights: Any, reset: bool) -> tuple[Any, NDArray[Any], Any]:
-        # X is copied only where it is neither C-contiguous nor CSR, or of another dtype.
+        # X is copied only if it is neither C-contiguous nor CSR, or of another dtype.
         X, y = validate_data(
             self,
             X,
@@ -585,7 +585,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             order="C",
             multi_output=self._multi_output,
             y_numeric=isinstance(self, RegressorMixin),
-            ensure_all_finite=False,  # the network sees to that
+            ensure_all_finite=False,  # the network checks that
             reset=reset,
         )
         if hasattr(y, "toarray"):
@@ -618,7 +618,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         return _data(X, self._read_targets(y, reset=False), weights)
 
     def _hold_out(self, data: Data, random_state: np.random.RandomState) -> tuple[Data, Data]:
-        # The same rows as scikit-learn's, which stratifies where there is one output.
+        # The same rows as scikit-learn's, which stratifies if there is one output.
         stratify = data[1] if isinstance(self, ClassifierMixin) and self.network_.n_out == 1 else None
         parts = train_test_split(
             *data, random_state=random_state, test_size=self.validation_fraction, stratify=stratify
@@ -630,7 +630,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         return tuple(parts[0::2]), tuple(parts[1::2])
 
     def _begin_record(self, fresh: bool, validated: bool) -> None:
-        # As in scikit-learn, a warm start goes on with the old record: with copies of its lists.
+        # As in scikit-learn, a warm start continues the old record: copies of its lists.
         began = {"t_": 0, "_no_improvement_count": 0, "loss_curve_": [], "best_loss_": None, "validation_scores_": None}
         began |= {"best_validation_score_": None, "_best_parameters": None}
         for name, value in began.items():
@@ -645,9 +645,9 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             self.best_validation_score_ = -math.inf
 
     def _make_trainer(self, incremental: bool, random_state: np.random.RandomState, data: Data) -> Trainer:
-        # In partial_fit the optimizer goes on as it began, as in scikit-learn; other parameters may have been set anew.
+        # In partial_fit the optimizer keeps its first settings, as in scikit-learn; other parameters may have changed.
         kept: Trainer | None = getattr(self, "_trainer", None) if incremental else None
-        self._trainer = None  # of the fit before, which a copy made half way has no use for
+        self._trainer = None  # of the fit before; a copy made during this one does not need it
         X, _, weights = (*data, None)[:3]
         n_rows = X.shape[0]
         l2, variant = self._penalise(float(n_rows if weights is None else weights.sum()))
@@ -692,7 +692,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             ) from error
         finally:
             trainer.callbacks = []  # they need not outlive the fit
-            if record.learning_rate is not None:  # partial_fit goes on with it
+            if record.learning_rate is not None:  # partial_fit continues with it
                 optimizer: Any = trainer.optimizer
                 trainer.optimizer = dataclasses.replace(optimizer, learning_rate=record.learning_rate)
 
@@ -724,7 +724,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     def _check_rows(self, X: Any) -> Any:
         n_in, dtype = self.network_.n_in, (np.float64, np.float32)
         X = validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", ensure_all_finite=False, reset=False)
-        if X.shape[1] != n_in:  # where no fit has seen to n_features_in_
+        if X.shape[1] != n_in:  # if no fit has set n_features_in_
             raise ValueError(f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {n_in} features")
         return X
 
@@ -740,14 +740,14 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
 
 class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
-    """Labels, their weights, and what is predicted of them."""
+    """Labels, their weights, and predictions of them."""
 
     @property
     def _multi_label(self) -> bool:
         return bool(self.network_.loss == "binary_cross_entropy" and self.network_.n_out > 1)
 
     def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
-        # Integers and text in one column are sound; a closer look would take a tenth of a small fit.
+        # Integers and text in one column are valid; a closer check would take a tenth of a small fit.
         if y.ndim == 2 or y.dtype.kind not in "biuUS":
             check_classification_targets(y)
         classes: NDArray[Any]
@@ -781,7 +781,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         if y.ndim == 2:
             row_weights = compute_sample_weight(self.class_weight, y)
         elif isinstance(self.class_weight, str) and self.class_weight == "balanced":
-            # As LogisticRegression does since version 1.7, by the weight of each class and not its number of rows.
+            # As in LogisticRegression since version 1.7: by the weight of each class, not its number of rows.
             totals = np.bincount(targets, weights, minlength=len(self.classes_))
             row_weights = (totals.sum() / np.count_nonzero(totals) / np.maximum(totals, np.finfo(float).tiny))[targets]
         else:
@@ -800,14 +800,14 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> Any:
-        """Go once through the rows, on from where the model is; for the solvers "sgd" and "adam".
+        """Train for one more epoch on the rows; for the solvers "sgd" and "adam".
 
         Parameters
         ----------
         X, y, sample_weight
             As `fit` takes them.
         classes : (n_classes,) array or None, default None
-            All classes that will ever come; needed in the first call, not later.
+            All classes of all calls; needed in the first call, not later.
 
         Returns
         -------
@@ -847,7 +847,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         predicted = self.network_.predict(X, _usable_threads(self.n_threads))
         if self._multi_label:
             return predicted
-        # A model that has seen a single class has no other to tell.
+        # A model that has seen a single class predicts no other.
         classes, n_out = np.asarray(self.classes_), self.network_.n_out
         if len(classes) != n_out and not (n_out == 1 and len(classes) <= 2):
             raise ValueError(f"classes_ holds {len(classes)} classes, but the model has {n_out} outputs")
@@ -868,36 +868,36 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
 class SoftmaxClassifier(_Classifier):
     """Softmax regression: multinomial logistic regression with an L2 penalty.
 
-    Does the work of `sklearn.linear_model.LogisticRegression`, which can be exchanged for it: parameters, defaults
-    and attributes that both have are the same, and so is the solution.  The objective is C times the sum of the
-    rows' losses plus half the sum of squared coefficients, the intercepts left out.
+    Can replace `sklearn.linear_model.LogisticRegression`: parameters, defaults and attributes that both have are the
+    same, and so is the solution.  The objective is C times the sum of the rows' losses plus half the sum of squared
+    coefficients, without the intercepts.
 
     Parameters
     ----------
     C : float, default 1.0
         Inverse of the penalty's strength; ``numpy.inf`` for none.
     tol : float, default 1e-4
-        "lbfgs" stops where no component of the gradient of the objective, divided by C and the sum of weights, is
-        larger; "sgd" and "adam" where the loss has not improved by as much for n_iter_no_change epochs.
+        "lbfgs" stops when no component of the gradient of the objective, divided by C and the sum of weights, is
+        larger; "sgd" and "adam" when the loss has not improved by as much for n_iter_no_change epochs.
     fit_intercept : bool, default True
         Whether to add a constant to each class; False needs ``solver="lbfgs"``.
     class_weight : dict, "balanced" or None, default None
-        Weight of each class, by which those of its rows are multiplied.
+        Factor for the weights of each class's rows.
     random_state : int, numpy.random.RandomState or None, default None
         For the order of rows of "sgd" and "adam".
     solver : {"lbfgs", "sgd", "adam"}, default "lbfgs"
-        The way to the solution: all rows at a time, or in batches.
+        How to train: on all rows at a time, or in batches.
     max_iter : int, default 100
-        Iterations at most, or epochs.
+        Iterations or epochs, at most.
     verbose : bool or int, default 0
-        Whether to print the loss after each.
+        Whether to print the loss after each iteration or epoch.
     warm_start : bool, default False
         Whether `fit` starts from the last solution.
     batch_size, learning_rate, learning_rate_init, power_t, shuffle, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As in `MLPClassifier`.
     callbacks : sequence of fastnn.callbacks.Callback, default ()
-        Told what happens during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
+        Called during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
     n_threads : int or None, default None
         None takes the processors that the process may run on, or one within a thread of joblib's.  The result does
         not depend on it.
@@ -905,7 +905,7 @@ class SoftmaxClassifier(_Classifier):
     Attributes
     ----------
     coef_ : (1, n_features) or (n_classes, n_features) array
-        Coefficients; one row where there are two classes.
+        Coefficients; one row if there are two classes.
     intercept_ : (1,) or (n_classes,) array
         Constants.
     classes_ : (n_classes,) array
@@ -913,8 +913,8 @@ class SoftmaxClassifier(_Classifier):
     n_iter_ : (1,) int32 array
         Iterations or epochs of the last fit.
     network_ : fastnn.Network
-        The model; changes of its parameters are seen in `coef_`, and changes within `coef_` here.  It is another one
-        after each fit, and after each assignment to `coef_` or `intercept_`.
+        The model; it shares its parameters with `coef_`, so changes within one show in the other.  Each fit, and each
+        assignment to `coef_` or `intercept_`, makes a new one.
     loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_
         As in `MLPClassifier`, for all solvers.
     n_features_in_ : int
@@ -924,13 +924,12 @@ class SoftmaxClassifier(_Classifier):
 
     Notes
     -----
-    What differs from LogisticRegression: the solvers beside "lbfgs", and that only an L2 penalty is known
-    (``penalty``, ``l1_ratio``, ``dual``, ``intercept_scaling`` and ``n_jobs`` are not).  `fit` takes validation data,
-    there is a `partial_fit`, and float32 is computed in float32, where LogisticRegression turns to float64 for
-    parts of its work.
+    Differences from LogisticRegression: the other solvers are "sgd" and "adam"; the only penalty is L2 (there is no
+    ``penalty``, ``l1_ratio``, ``dual``, ``intercept_scaling`` or ``n_jobs``); `fit` takes validation data; there is a
+    `partial_fit`; float32 is computed in float32, where LogisticRegression uses float64 for parts of its work.
 
     `coef_`, `intercept_` and `classes_` may be set without a fit: the model then predicts, and a fit with warm_start,
-    or partial_fit, goes on from it.
+    or partial_fit, continues from it.
 
     Examples
     --------
@@ -1019,14 +1018,14 @@ class SoftmaxClassifier(_Classifier):
         if not self.fit_intercept:
             fixed = np.zeros(self.network_.parameters.size, bool)
             self.network_.slots.by_kind(fixed)["bias"][0][:] = True
-        # Of two classes there is one vector of coefficients, as in LogisticRegression, so C means the same.
+        # Two classes have one vector of coefficients, as in LogisticRegression, so C means the same.
         return 1 / (self.C * total_weight), Variant(order=_ChainedOrder, fixed=fixed)
 
     coef_ = _Arrays("Coefficients.", lambda network: network.weights[0].T, 2, listed=False)
     intercept_ = _Arrays("Constants.", lambda network: network.biases[0], 1, listed=False)
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """Logits (n, n_classes); of two classes the second one's log-odds (n,)."""
+        """Logits (n, n_classes); for two classes the log-odds of the second (n,)."""
         X = self._check_rows(X)
         outputs = self.network_._outputs(X, _usable_threads(self.n_threads))
         logits = np.concatenate([logits.copy() for _, logits in outputs])
@@ -1054,7 +1053,7 @@ class _Perceptron(_Estimator):
         n_out, loss = self._outputs(targets)
         network = self._network([n_in, *self._hidden_sizes(), n_out], loss, dtype)
         # Glorot & Bengio (2010), in scikit-learn's variant: biases too, and sigmoid units with a third of the variance.
-        # The last layer goes by the activation before it, or by the one that was named if there is none before it.
+        # The last layer follows the activation before it, or the given one if there is none before it.
         named = self._activations()
         last = named if isinstance(named, str) else [None, *named][-1]
         for weight, bias, activation in zip(network.weights, network.biases, [*network.activation, last], strict=True):
@@ -1088,8 +1087,8 @@ class _Perceptron(_Estimator):
 class MLPClassifier(_Perceptron, _Classifier):
     """Multi-layer perceptron that classifies.
 
-    Can be exchanged for `sklearn.neural_network.MLPClassifier`: parameters, defaults and attributes that both have
-    are the same.  With the same random_state a fit follows scikit-learn's to rounding.
+    Can replace `sklearn.neural_network.MLPClassifier`: parameters, defaults and attributes that both have are the
+    same.  With the same random_state a fit follows scikit-learn's to rounding.
 
     Parameters
     ----------
@@ -1100,10 +1099,10 @@ class MLPClassifier(_Perceptron, _Classifier):
     solver : {"lbfgs", "sgd", "adam"}, default "adam"
         How to train: L-BFGS on all rows at a time, or in batches by gradient steps or Adam.
     alpha : float, default 0.0001
-        Strength of the L2 penalty: to the mean loss of a batch is added half the sum of squared weights times alpha
-        over the number of its rows, or over the sum of their weights.
+        Strength of the L2 penalty: the mean loss of a batch gains half the sum of squared weights times alpha over the
+        number of its rows, or over the sum of their weights.
     batch_size : int or "auto", default "auto"
-        Rows a step of "sgd" and "adam"; "auto" takes 200, or all where there are fewer.
+        Rows of a step of "sgd" and "adam"; "auto" takes 200, or all if there are fewer.
     learning_rate : {"constant", "invscaling", "adaptive"}, default "constant"
         For "sgd": learning_rate_init throughout; or, after each epoch, divided by the number of rows seen so far to
         the power of power_t; or divided by 5 each time that the loss stalls, down to 1e-6.
@@ -1118,20 +1117,20 @@ class MLPClassifier(_Perceptron, _Classifier):
     random_state : int, numpy.random.RandomState or None, default None
         For the initial parameters, the rows set aside by early_stopping, and the order of rows.
     tol : float, default 1e-4
-        Training stops where for more than n_iter_no_change epochs the loss, or with early_stopping the score, has
-        not improved by as much; "lbfgs" where no component of the gradient is larger.
+        Training stops when the loss, or the score with early_stopping, has not improved by as much for more than
+        n_iter_no_change epochs; "lbfgs" when no component of the gradient is larger.
     verbose : bool, default False
         Whether to print the loss after each epoch.
     warm_start : bool, default False
-        Whether `fit` goes on from the last solution.
+        Whether `fit` starts from the last solution.
     momentum : float, default 0.9
         Of "sgd"; at least 0 and below 1.
     nesterovs_momentum : bool, default True
         Whether "sgd" looks one step of momentum ahead.
     early_stopping : bool, default False
-        Whether "sgd" and "adam" watch the score on validation data, and keep the parameters that had the best.
+        Whether "sgd" and "adam" watch the score on validation data, and keep the parameters with the best.
     validation_fraction : float, default 0.1
-        Share of the rows that early_stopping sets aside, where `fit` is not given validation data.
+        Share of the rows that early_stopping sets aside, if `fit` has no validation data.
     beta_1, beta_2, epsilon : float, default 0.9, 0.999 and 1e-8
         Of "adam".
     n_iter_no_change : int, default 10
@@ -1139,13 +1138,13 @@ class MLPClassifier(_Perceptron, _Classifier):
     max_fun : int, default 15000
         Evaluations of the loss by "lbfgs" at most.
     class_weight : dict, list of dict, "balanced" or None, default None
-        Weight of each class, by which those of its rows are multiplied; with several labels a row, a dict each.
+        Factor for the weights of each class's rows; with several labels a row, a dict for each label.
     dropout : float or sequence of float, one a hidden layer, default 0.0
-        Share of the hidden units that each step leaves out.
+        Share of the hidden units that each step drops.
     batch_norm : bool, default False
         Whether "sgd" and "adam" normalise the hidden layers over each batch: see `fastnn.Network`.  "lbfgs" cannot.
     callbacks : sequence of fastnn.callbacks.Callback, default ()
-        Told what happens during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
+        Called during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
     n_threads : int or None, default None
         None takes the processors that the process may run on, or one within a thread of joblib's.  The result does
         not depend on it.
@@ -1157,25 +1156,24 @@ class MLPClassifier(_Perceptron, _Classifier):
     coefs_, intercepts_ : lists of arrays, (n_in, n_out) and (n_out,)
         Weights and biases of each layer; assigning to them, to an item or into an array changes the model.
     network_ : fastnn.Network
-        The model itself; another one after each fit, and after each assignment to `coefs_` or `intercepts_`.
+        The model.  Each fit, and each assignment to `coefs_` or `intercepts_`, makes a new one.
     loss_ : float
-        Loss of the last epoch: the mean over its rows, each batch taken before its own step, penalty included.  Where
-        rows have weights, the mean is weighted by them across batches too; scikit-learn takes a batch by its number of
-        rows.
+        Loss of the last epoch: the mean over its rows, each batch measured before its own step, penalty included.  If
+        rows have weights, they weight batches too; scikit-learn weights a batch by its number of rows.
     loss_curve_ : list of float
-        The loss of each epoch, of "lbfgs" too.
+        Loss of each epoch, for "lbfgs" too.
     best_loss_ : float or None
-        The smallest of them; None with early_stopping.
+        The smallest loss; None with early_stopping.
     validation_scores_ : list of float or None
-        Accuracy on the validation data after each epoch, where there are any.
+        Accuracy on the validation data, if any, after each epoch.
     best_validation_score_ : float or None
-        The largest of them.
+        The largest of these scores.
     n_iter_, t_ : int
         Epochs of the last fit, and rows seen by "sgd" or "adam" in all.
     n_layers_, n_outputs_ : int
-        Number of layers, inputs and outputs included, and width of the last.
+        Number of layers, inputs and outputs included, and width of the output layer.
     out_activation_ : {"softmax", "logistic"}
-        Activation of the outputs: "softmax" for three classes and more, else "logistic".
+        Activation of the outputs: "softmax" for three classes or more, else "logistic".
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : (n_features_in_,) array
@@ -1183,20 +1181,19 @@ class MLPClassifier(_Perceptron, _Classifier):
 
     Notes
     -----
-    More than in scikit-learn: class_weight, dropout, batch_norm, callbacks, n_threads, more activations and one a
-    layer, validation data of one's own in `fit`, validation scores without early stopping, and loss_curve_ for
-    "lbfgs".
+    Additions to scikit-learn: class_weight, dropout, batch_norm, callbacks, n_threads, more activations and one a
+    layer, your own validation data in `fit`, validation scores without early stopping, and loss_curve_ for "lbfgs".
 
-    What differs: momentum must be below 1.  A warm start may see fewer classes than before.  Where training leaves
-    the finite numbers it ends at once, with the same ValueError that scikit-learn raises in the end.
+    Differences: momentum must be below 1.  A warm start may see fewer classes than before.  If training leaves the
+    finite numbers it ends at once, with the same ValueError that scikit-learn raises at the end.
 
     `coefs_`, `intercepts_` and `classes_` may be set without a fit.  The model then predicts, and a fit with
-    warm_start, or partial_fit, goes on from it; its layers are those of the arrays, whatever hidden_layer_sizes says.
-    What scikit-learn needs besides (`n_layers_`, `n_outputs_`, `out_activation_`) may be set but must agree; only
-    several labels a row need ``out_activation_ = "logistic"``.
+    warm_start, or partial_fit, continues from it; the arrays determine its layers, whatever hidden_layer_sizes says.
+    The other attributes that scikit-learn needs (`n_layers_`, `n_outputs_`, `out_activation_`) may be set but must
+    agree; only several labels a row need ``out_activation_ = "logistic"``.
 
-    A row of weight 2 and the same row twice give the same objective to rounding.  The steps of "lbfgs" magnify that,
-    so that its solutions may differ by more, of ReLU networks above all, which have many minima.
+    A row of weight 2 and the same row twice give the same objective to rounding.  The steps of "lbfgs" magnify the
+    difference, so its solutions may differ by more, above all for ReLU networks, which have many minima.
 
     Examples
     --------
@@ -1256,13 +1253,13 @@ class MLPClassifier(_Perceptron, _Classifier):
 class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     """Multi-layer perceptron that predicts numbers.
 
-    Can be exchanged for `sklearn.neural_network.MLPRegressor`: parameters, defaults and attributes that both have
-    are the same.  With the same random_state a fit follows scikit-learn's to rounding.
+    Can replace `sklearn.neural_network.MLPRegressor`: parameters, defaults and attributes that both have are the
+    same.  With the same random_state a fit follows scikit-learn's to rounding.
 
     Parameters
     ----------
     loss : {"squared_error", "absolute_error", "huber"}, default "squared_error"
-        Of the outputs: half the squared error, the absolute error, or Huber's with its bend at 1.
+        Of the outputs: half the squared error, the absolute error, or Huber's with threshold 1.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
     shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dropout, batch_norm, callbacks, n_threads
@@ -1271,22 +1268,22 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     Attributes
     ----------
     validation_scores_ : list of float or None
-        R2 on the validation data after each epoch, where there are any.
+        R2 on the validation data, if any, after each epoch.
     coefs_, intercepts_, network_, loss_, loss_curve_, best_loss_, best_validation_score_, n_iter_, t_, n_layers_, \
     n_outputs_, out_activation_, n_features_in_, feature_names_in_
         As in `MLPClassifier`.
 
     Notes
     -----
-    More than in scikit-learn: the losses "absolute_error" and "huber", dropout, batch_norm, callbacks, n_threads, more
-    activations and one a layer, validation data of one's own in `fit`, validation scores without early stopping, and
+    Additions to scikit-learn: the losses "absolute_error" and "huber", dropout, batch_norm, callbacks, n_threads, more
+    activations and one a layer, your own validation data in `fit`, validation scores without early stopping, and
     loss_curve_ for "lbfgs".
 
     `coefs_` and `intercepts_` may be set without a fit, as in `MLPClassifier`.
 
-    What differs: the loss "poisson" is not known, and momentum must be below 1.  With several outputs scikit-learn
-    reports the mean of their losses, but steps along the gradient of the sum: so do "sgd" and "adam" here, in the
-    same numbers, while "lbfgs" minimises the sum consistently, and may therefore end elsewhere.
+    Differences: there is no loss "poisson", and momentum must be below 1.  With several outputs scikit-learn reports
+    the mean of their losses, but steps along the gradient of the sum: so do "sgd" and "adam" here, with the same
+    numbers, while "lbfgs" minimises the sum consistently, and may therefore end elsewhere.
 
     Examples
     --------
@@ -1354,7 +1351,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
 
     @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        """Go once through the rows, on from where the model is; for the solvers "sgd" and "adam".
+        """Train for one more epoch on the rows; for the solvers "sgd" and "adam".
 
         Parameters
         ----------
@@ -1379,5 +1376,5 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         return tags
 
 
-# What no one may set while a fit is under way.
+# Attributes that cannot be set during a fit.
 PARAMETERS = {name for kind in (SoftmaxClassifier, MLPClassifier, MLPRegressor) for name in kind._get_param_names()}

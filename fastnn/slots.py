@@ -1,7 +1,7 @@
-"""Which numbers a network holds: the table of slots, the one owner of the layout of the parameter vector.
+"""The table of slots: the one owner of the layout of the parameter vector.
 
 The parameters of a network are one vector; so are its gradient and each state of an optimizer.  Layers say which arrays
-they need, and the table alone knows where each of them is in such a vector.
+they need, and only the table knows where each of them is in such a vector.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What a slot can be, and the value that its numbers begin with; the weights of most networks are drawn afterwards.
+# The kinds of slots and their initial values; the weights of most networks are drawn afterwards.
 KINDS = {"weight": 0.0, "bias": 0.0, "scale": 1.0, "mean": 0.0, "variance": 1.0}
 
-# The kinds that come behind all others in the vector, so that the kernels find weights and biases where they are
-# without batch normalisation.
+# The kinds that come after all others in the vector, so that batch normalisation does not move weights and biases.
 BEHIND = ("scale", "mean", "variance")
 
 
@@ -34,9 +33,9 @@ class Slot:
         Unique within the layer; in files it is part of the tensor's name.
     shape : tuple of int
     kind : str
-        One of `KINDS`.  Penalties, decay and max-norm are for the kind "weight" alone.
+        One of `KINDS`.  Penalties, decay and max-norm apply to "weight" only.
     trained : bool, default True
-        Whether it follows the gradient; False for running statistics.
+        Whether steps move it; False for running statistics.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Slot:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """Number of numbers."""
         return math.prod(self.shape)
 
 
@@ -80,7 +79,7 @@ class Slots:
 
     @cached_property
     def places(self) -> dict[tuple[int, str], slice]:
-        """The part of the vector that each slot takes, by layer and name, in the order of the vector."""
+        """Part of the vector of each slot, by layer and name, in the order of the vector."""
         named = [(k, slot) for k, layer in enumerate(self.layers) for slot in layer]
         named.sort(key=lambda each: each[1].kind in BEHIND)  # keeps the order of the layers
         places, begin = {}, 0
@@ -105,7 +104,7 @@ class Slots:
         return found
 
     def start(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return a new vector that holds what each kind begins with."""
+        """Return a new vector of initial values."""
         vector = np.zeros(self.size, dtype)
         for k, layer in enumerate(self.layers):
             for slot in layer:

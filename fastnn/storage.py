@@ -1,6 +1,6 @@
 """Networks in safetensors files: parameters as tensors, the layers as JSON in the metadata.
 
-The format holds numbers only, so a file from a stranger can be wrong but cannot run anything.
+The format holds numbers only, so a stranger's file can be wrong but cannot run code.
 https://huggingface.co/docs/safetensors
 """
 
@@ -21,16 +21,16 @@ from fastnn.layers import RECORDS, Layer, Shape, read_layers, settle, slots_of
 from fastnn.slots import Slots
 
 FORMAT = 2
-KEY = "fastnn"  # of the metadata: a single one, so that the same network gives the same bytes
+KEY = "fastnn"  # the only key of the metadata, so that the same network gives the same bytes
 CHECKPOINT_KEY, CHECKPOINT_FORMAT = "fastnn checkpoint", 2
-MAX_DESCRIPTION = 10**6  # characters of JSON that tell a network's architecture; a hundred will do
+MAX_DESCRIPTION = 10**6  # characters of JSON that describe a network; most have a hundred
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file format's
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that a crash at any moment leaves either the old content or the new one, whole.
 
-    What is no file, such as a pipe or /dev/null, is written to and stays what it is.
+    A path that is no regular file, such as a pipe or /dev/null, is written to and not replaced.
     """
     name = os.fsdecode(path)
     if os.path.exists(name) and not os.path.isfile(name):
@@ -38,7 +38,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             stream.write(content)
         return
     target = os.path.realpath(name)
-    # Its own name, however long: a file may have one of as many bytes as the system allows.
+    # A short name of its own: the target's may be as long as the system allows.
     temporary = os.path.join(os.path.dirname(target), f".fastnn-{os.urandom(6).hex()}")
     try:
         with open(temporary, "xb") as file:
@@ -49,13 +49,13 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        if isinstance(error, OSError):  # tells of the file that the caller knows
+        if isinstance(error, OSError):  # name the file that the caller knows
             error.filename, error.filename2 = name, None
         raise
 
 
 class Description(NamedTuple):
-    """All that a network is but for its parameters."""
+    """A network without its parameters."""
 
     layers: tuple[Layer, ...]
     input_shape: Shape
@@ -66,17 +66,17 @@ class Description(NamedTuple):
 
 
 def by_tensor(slots: Slots, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Views of a vector by the names that the arrays have in files."""
+    """Views of a vector by the arrays' names in files."""
     named = slots.by_layer(vector)
     return {f"layers.{k}.{name}": array for k, arrays in enumerate(named) for name, array in arrays.items()}
 
 
 def save_network(path: str | os.PathLike[str], description: Description, parameters: NDArray[Any]) -> None:
-    """Write what a network is, and its parameters as tensors."""
+    """Write the description of a network, and its parameters as tensors."""
     layers, input_shape, loss, batch_norm, dtype, input_scale = description
     told = {"format": FORMAT, "input_shape": input_shape, "layers": [_written(layer) for layer in layers]}
     told |= {"loss": loss, "dtype": dtype.name}
-    told |= {"batch_norm": True} if batch_norm and len(layers) == 1 else {}  # no layer has it
+    told |= {"batch_norm": True} if batch_norm and len(layers) == 1 else {}  # no layer says so
     told |= {} if input_scale is None else {"input_scale": input_scale}
     metadata = {KEY: json.dumps(told)}
     tensors = by_tensor(slots_of(layers, input_shape), parameters)
@@ -88,7 +88,7 @@ def _written(layer: Layer) -> dict[str, Any]:
 
 
 def save_checkpoint(path: str, content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
-    """Write what a fit needs to go on: arrays, and whatever JSON can hold."""
+    """Write what a fit needs to resume: arrays, and content that JSON can hold."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     metadata = {CHECKPOINT_KEY: json.dumps({"format": CHECKPOINT_FORMAT} | content)}
     write_atomically(path, import_whole("safetensors.numpy").save(contiguous, metadata))
@@ -102,7 +102,7 @@ def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
     OSError
         If it cannot be read.
     ValueError
-        If it is damaged or no checkpoint; names the file.
+        If it is damaged or not a checkpoint; the message names the file.
     """
     safetensors = import_whole("safetensors")
     with open(path, "rb"):  # an unreadable file is an OSError that names it
@@ -119,14 +119,14 @@ def load_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 
 def load_network(path: str | os.PathLike[str]) -> tuple[Description, NDArray[Any]]:
-    """Read what `save_network` wrote, now or in format 1, which earlier versions wrote.
+    """Read what `save_network` wrote, in this format or in format 1 of earlier versions.
 
     Raises
     ------
     OSError
         If there is no such file or it cannot be read.
     ValueError
-        If the file is not a network of this package, is damaged or contradicts itself; names the file.
+        If the file is not a network of this package, is damaged or contradicts itself; the message names the file.
     """
     safetensors = import_whole("safetensors")
     path = check_path(path)
@@ -172,7 +172,7 @@ def _read_description(metadata: dict[str, str]) -> Description:
         raise ValueError(f"its format is {told['format']!r}, not 1 or {FORMAT}")
     batch_norm = check_choice(told.get("batch_norm", False), "batch_norm", [False, True])
     if told["format"] == 1:
-        told.setdefault("loss", "cross_entropy")  # the first files do not name it
+        told.setdefault("loss", "cross_entropy")  # the first files have no loss
         layers, input_shape = read_layers(told["sizes"], None)
         layers = settle(layers, told["activation"], batch_norm)
     else:

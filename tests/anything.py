@@ -338,12 +338,12 @@ def shapes(draw: Any) -> tuple[str, int, tuple[int, ...]]:
     kind = draw(st.sampled_from(["small", "small", "small", "long", "wide", "many inputs", "text"]))
     hidden = draw(st.lists(st.integers(1, 9), max_size=4))
     n_in, n_out, n = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.integers(1, 40))
-    if kind == "long":  # batches in lanes
+    if kind == "long":  # batches in shards
         n, hidden = draw(st.integers(512, 1100)), hidden[:2]
-    elif kind == "wide":  # shared out by units
+    elif kind == "wide":  # by units
         hidden = [draw(st.sampled_from([64, 129, 200])), *hidden[:1]]
         n_in, n = draw(st.sampled_from([9, 40, 70])), draw(st.integers(20, 60))
-    elif kind == "many inputs":  # weights stand in another layout
+    elif kind == "many inputs":  # weights in another form
         n_in, hidden = draw(st.integers(64, 100)), hidden[:2]
         hidden = [draw(st.sampled_from([64, 70])), *hidden[1:]] if hidden and draw(st.booleans()) else hidden
     elif kind == "text":  # a batch touches few columns

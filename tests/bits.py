@@ -116,7 +116,7 @@ SPARSE = {
     (600, 12, 12): (20,),
     (600, 30): (9,),
 }
-# The same dtype as the network's, or another; CSR with so many non-zeros a row, or more in the first quarter of rows.
+# The network's dtype, or another; CSR with 1, 3 or 16 non-zeros a row, or more in the first quarter of rows.
 DENSE_ROWS = ("own", "uint8", "float", "mapped", "chunks")
 SPARSE_ROWS = ("1", "3", "16", "uneven", "chunks")
 
@@ -136,7 +136,7 @@ class Situation:
 
     @property
     def name(self) -> str:
-        """As it stands in the files."""
+        """Its name in the files."""
         words = [
             "-".join(map(str, self.sizes)),
             f"batches of {self.batch_size}",
@@ -154,7 +154,7 @@ def situations() -> Iterator[Situation]:
             if batch_norm and len(sizes) == 1:
                 continue
             for batch_size, rows, shuffle in itertools.product(sizes_of_batches, all_rows, (False, True)):
-                # What goes by touched columns has another way with half of the treatments.
+                # Steps of touched rows are possible with only half of the treatments.
                 all_of_them = sizes[0] == 600 and rows == "1"
                 for treatment in [*FOLDED, *STEPPED] if all_of_them else [next(turn) for turn in turns]:
                     if treatment in GRADIENTS and (shuffle or rows == "chunks"):
@@ -202,7 +202,7 @@ class Way(NamedTuple):
 
 
 def way_of(plan: Plan, X: Any, order: Any, steps: Any, dtype: Any) -> Way:
-    """Name the way that `kernels.epoch.train` goes, by what it is given."""
+    """Name the way that `kernels.epoch.train` takes with these arguments."""
     layout = {"sparse": "stored", "sparse slices": "slices"}.get(plan.layers[0].form, plan.layers[0].form)
     folds = plan.batch_size <= plan.fold_rows
     if plan.touches:

@@ -68,7 +68,7 @@ def dense(n: int, n_in: int, seed: int = 0) -> tuple[Any, Any]:
 
 
 def sparse(n: int, n_in: int, each: int) -> tuple[Any, Any]:
-    """CSR with so many non-zeros a row, and classes."""
+    """CSR with this many non-zeros a row, and classes."""
     X, y = dense(n, n_in)
     columns = np.argsort(X, axis=1)[:, :each]
     kept = np.zeros_like(X)
@@ -199,7 +199,7 @@ def chunks() -> tuple[Any, Any]:
 
 
 TASKS: dict[str, Any] = {
-    "lanes": Fitting(lambda: dense(1500, 30), [30, 10, 3], settings={"batch_size": 700, "optimizer": Adam(0.01)}),
+    "shards": Fitting(lambda: dense(1500, 30), [30, 10, 3], settings={"batch_size": 700, "optimizer": Adam(0.01)}),
     "units": Fitting(lambda: dense(400, 70), [70, 80, 3], settings={"batch_size": 64, "dropout": 0.2}),
     "units, float32": Fitting(
         lambda: dense(400, 70),

@@ -1,4 +1,4 @@
-"""Arrays whose numbers stand at odd addresses, as in a file with a header of odd length: the same bits as elsewhere."""
+"""Arrays whose numbers have odd addresses, as in a file with a header of odd length: the same bits as elsewhere."""
 
 import numpy as np
 import pytest

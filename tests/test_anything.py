@@ -152,7 +152,7 @@ class Crash(Callback):
 
 
 def come_back_soon(patch):
-    """Have the engine come back after each batch, or within it where several lanes share it."""
+    """Have the engine return after each batch, or within it if it has several shards."""
 
     def advance(engine, targets, order, seconds):
         before, seconds = engine.rows_done, 0.0

@@ -99,7 +99,7 @@ ROWS = {
     "float32": lambda X: X.astype("float32"),
 }
 
-# (inputs, hidden units), batch size, rows: by slices or not, several bands of units, products in several blocks
+# (inputs, hidden units), batch size, rows: by slices or not, several tiles of units, several products of PRODUCT_ROWS
 PROBLEMS = {
     "small": ((7, 5, 4), 20, 81),  # the last batch is a single row
     "wide": ((100, 210, 70), 50, 120),

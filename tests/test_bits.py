@@ -30,8 +30,8 @@ NOT_FOR = {
 
 
 def rows_of(layout):
-    # How rows may lie, and in which order they come: what lies ready is gathered unless the layout does without, and
-    # non-zeros that are sorted before a fit are in order.
+    # How rows may be stored, and in which order they come: rows of the network's dtype are gathered in another order,
+    # unless the form is transposed, and non-zeros that are sorted before a fit are in order.
     if layout == "sparse":
         both = itertools.product(("unsorted", "sorted each time"), ("in order", "in another"))
         return [*both, ("sorted once", "in order")]
@@ -53,7 +53,7 @@ def is_possible(way, is_sparse):
         return False
     if way.output == "transposed" and way.layout == "stored":
         return False
-    if (way.driver, way.rows, way.steps) == ("normalised", "sorted once", "gradient"):  # L-BFGS alone sorts for these
+    if (way.driver, way.rows, way.steps) == ("normalised", "sorted once", "gradient"):  # only L-BFGS sorts for these
         return False
     if not is_sparse:
         return way.driver not in ("units by blocks", "touched")
@@ -74,7 +74,7 @@ def possible_ways():
 
 @pytest.fixture(scope="module")
 def results():
-    """Each situation on one thread, and half of them on more, some with a pause after each block."""
+    """Each situation on one thread, and half of them on more, some with a pause after each row block."""
     found = []
     for i, situation in enumerate(bits.situations()):
         ones = bits.run(situation)

@@ -315,7 +315,7 @@ def test_layer_in_panels(dtype, assert_close, rng, n, n_in, bounds):
     bounds = np.array(bounds, np.intp)
     n_out, size = bounds[-1], sum(affine.panel_bounds(width, 4)[-1] for width in np.diff(bounds))
     X, dZ, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n, n_out, dtype=dtype), draw(rng, n_out, dtype=dtype)
-    # What fills panels up is left alone, and what is behind them.
+    # The padding of panels does not change, nor what follows them.
     W = np.full((n_in + 1) * (size + 64), 7, dtype)
     for panel in reference.panels(W, n_in, bounds):
         panel[...] = draw(rng, *panel.shape, dtype=dtype)
@@ -383,7 +383,7 @@ def test_sparse_layer(dtype, assert_close, rng, n, n_out, density):
 @pytest.mark.parametrize("n_out", [60, 128, 250])
 @pytest.mark.parametrize("is_sorted", [True, False])
 def test_sparse_layer_by_parts_of_its_inputs(dtype, assert_close, rng, n, n_out, is_sorted):
-    """Wide panels go by parts where rows have enough non-zeros, in some order; the bits are those of a row alone."""
+    """Wide strips go by parts if rows have enough non-zeros, in some order; the bits are those of a row alone."""
     n_in = 700
     X = draw(rng, n, n_in, dtype=dtype) * (rng.random((n, n_in)) < np.linspace(0.5, 0, n)[:, None])
     W, b = draw(rng, n_in, n_out, dtype=dtype), draw(rng, n_out, dtype=dtype)
@@ -722,15 +722,15 @@ KINDS = [
 PROBLEM = "sizes, names, n, batch_size, block_rows"
 PROBLEMS = [
     ((5, 3), (), 1, 1, 1),
-    ((5, 3), (), 37, 10, 4),  # blocks within a batch, a short last batch and a short last block
+    ((5, 3), (), 37, 10, 4),  # several row blocks, a short last batch and a short last row block
     ((1, 4, 2), ("tanh",), 30, 7, 16),
     ((6, 5, 9, 3), ("sigmoid", "relu"), 50, 50, 64),
     ((8, 5, 3), ("tanh",), 1201, 1201, 100),
-    ((6, 5, 9, 4, 3), ("tanh", "identity", "relu"), 1500, 1100, 100),  # lanes
+    ((6, 5, 9, 4, 3), ("tanh", "identity", "relu"), 1500, 1100, 100),  # shards
     ((40, 51, 3), ("tanh",), 901, 150, 128),  # two slices of units
     ((7, 200, 3), ("relu",), 900, 250, 128),  # four slices
     ((67, 53, 3), ("tanh",), 300, 110, 128),
-    ((64, 70, 3), ("tanh",), 1300, 1200, 128),  # lanes of a wide layer
+    ((64, 70, 3), ("tanh",), 1300, 1200, 128),  # shards of a wide layer
     ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
     ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices
     ((9, 200, 3), ("tanh",), 1301, 700, 100),  # sparse rows: a large batch, four slices
@@ -780,7 +780,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     if storage != "sparse":
         assert plan.layers[0].form == (kind or "stored")
     elif kind != "blocks" or order is None:
-        kind = kind if plan.block_rows <= tuning.MAX_BLOCK_ROWS else ""  # a larger block is not sorted
+        kind = kind if plan.block_rows <= tuning.MAX_BLOCK_ROWS else ""  # a larger row block is not sorted
         reached = "touched" if plan.touches else {"once": "blocks", "each batch": "sorted"}.get(plan.sorting, "")
         assert reached == kind
     parameters = 0.5 * draw(rng, stored_plan(plan).n_parameters, dtype=dtype)
@@ -791,7 +791,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     batches = Batches(X, targets, order, 2**62 + 3, blocks)
     ours, expected = (run_epoch(module, batches, plan, parameters, steps) for module in (epoch, reference))
     for i, (found, wanted) in enumerate(zip(ours[:4], expected[:4], strict=True)):
-        # Roundings add up over the steps of an epoch; touched columns leave a penalty out.
+        # Roundings add up over the steps of an epoch; steps of touched rows leave a penalty out.
         if i != 3 or not plan.touches:
             assert_close(found, wanted, 40)
     if update == "none":
@@ -810,7 +810,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
         PROBLEM: [
             ((5, 3), (), 37, 10, 4),
             ((6, 5, 9, 3), ("gelu", "silu"), 50, 50, 64),
-            ((6, 5, 9, 4, 3), ("leaky_relu", "gelu", "elu"), 1500, 1100, 100),  # lanes
+            ((6, 5, 9, 4, 3), ("leaky_relu", "gelu", "elu"), 1500, 1100, 100),  # shards
             ((40, 51, 3), ("silu",), 901, 150, 128),  # two slices of units
             ((30, 60, 20, 210, 3), ("tanh", "softplus", "sigmoid"), 500, 120, 128),
             ((67, 53, 70, 2), ("elu", "relu"), 300, 110, 128),
@@ -855,15 +855,15 @@ def test_epoch_with_other_losses_and_more_regularisation(
         "sizes, names, n, batch_size": [
             ((5, 4, 3), ("tanh",), 37, 12),  # a last batch of one row
             ((5, 1, 6, 3), ("gelu", "relu"), 30, 30),
-            ((70, 80, 66, 3), ("relu", "tanh"), 300, 120),  # several bands of units
-            ((67, 90, 2), ("sigmoid",), 1211, 1100),  # several blocks of rows a product
+            ((70, 80, 66, 3), ("relu", "tanh"), 300, 120),  # several tiles of units
+            ((67, 90, 2), ("sigmoid",), 1211, 1100),  # several products of PRODUCT_ROWS
         ],
         "dtype": DTYPES,
     }
 )
 def test_epoch_with_batch_normalisation(dtype, assert_close, rng, update, kind, sizes, names, n, batch_size):
     others = {"sgd": {"dropout": 0.2, "weighted": True, "max_norm": 1.5}, "adam": {"clip_norm": 0.1, "l1": 0.01}}
-    # Steps divided by a gradient's size pass on its relative error, where that is small too, in full.
+    # Steps divided by a gradient's size keep its relative error in full, even if the gradient is small.
     numbers = NUMBERS[update][0] if update not in ("rmsprop", "adagrad", "adam") else [1e-4, *NUMBERS[update][0][1:]]
     options = others.get(update, {}) | {"batch_norm": True}
     check_epoch(dtype, assert_close, rng, update, numbers, 0.01, kind, sizes, names, n, batch_size, None, **options)

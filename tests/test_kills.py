@@ -16,7 +16,7 @@ def test_killed_fits_and_files_are_whole():
     assert "all whole" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["lanes", "fastnn train", "saving"])
+@pytest.mark.parametrize("name", ["shards", "fastnn train", "saving"])
 @pytest.mark.parametrize(
     ("file", "content"),
     [

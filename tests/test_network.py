@@ -71,7 +71,7 @@ def test_a_step_with_penalty_follows_central_differences(data, n_hidden):
 
 
 def test_gradient_is_the_same_for_few_and_many_rows(rng):
-    # Above 512 rows a batch is cut into lanes.
+    # From 512 rows on a batch is cut into shards.
     X, y = rng.standard_normal((3000, 7)), rng.integers(0, 3, 3000)
     network = random_network([7, 5, 3])
     whole = network.gradient(X, y)

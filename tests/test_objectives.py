@@ -263,5 +263,5 @@ def test_a_rate_falls_on_a_plateau(rng):
     schedule = fastnn.schedules.OnPlateau(0.5, 0.0, patience=2, min_delta=10)
     trainer = fastnn.Trainer(network, fastnn.SGD(schedule))
     history = trainer.fit(X, y, epochs=8)
-    # The first epoch is a rise, three more are borne in vain, and then nothing moves.
+    # The first epoch improves, three more are waited for in vain, and then nothing moves.
     assert history.log_likelihood[4] == history.log_likelihood[-1] != history.log_likelihood[3]

@@ -120,7 +120,7 @@ def n_slices(found):
 TEXT = {"sizes": (10_000, 2), "batch_size": 100, "penalised": True, "alike": True}
 WIDE = {"sizes": (100, 60, 3), "update": "momentum", "repeated": True}  # 60 float64 or 128 float32: 480, 512 bytes
 
-# A constant, what is just below it and what reaches it, and what a plan says of both.
+# A constant, a case just below it, a case that reaches it, and what the plan has for both.
 THRESHOLDS = [
     ("DENSE_INPUTS", {"sizes": (63, 30, 3)}, {"sizes": (64, 30, 3)}, first_form, ("stored", "transposed")),
     ("WIDE_UNITS", {"sizes": (70, 63, 3)}, {"sizes": (70, 64, 3)}, first_form, ("transposed", "panels")),

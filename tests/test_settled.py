@@ -131,7 +131,7 @@ def test_the_structure_of_a_network_cannot_be_changed(name):
 
 
 def test_very_sparse_rows_keep_their_penalty(rng):
-    # Steps by touched columns make up for many at a time, so a change meanwhile would be lost in part.
+    # Rows that are not touched take many steps at a time later, so a change meanwhile would be lost in part.
     X, y = scipy.sparse.random(2000, 5000, 0.001, "csr", random_state=0), rng.integers(0, 3, 2000)
     callback = Do(lambda fit: setattr(fit.trainer, "l1", 0.01))
     found = trained((X, y), callback, batch_size=5, l2=0.01)[0]
@@ -141,7 +141,7 @@ def test_very_sparse_rows_keep_their_penalty(rng):
 
 @pytest.mark.parametrize("optimizer", [fastnn.SGD(0.1), fastnn.SGD(0.1, 0.9), fastnn.Adam(0.01)])
 def test_a_callback_may_set_the_learning_rate(data, optimizer):
-    # The same as a fit for each rate, whose optimizer goes on with what it remembers.
+    # The same as a fit for each rate, whose optimizer keeps its state.
     rates = [0.05, 0.02, 0.3]
 
     class Slow(Callback):

@@ -433,8 +433,8 @@ def test_an_interrupted_full_batch_step_was_not_taken(data, monkeypatch):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_an_interrupted_epoch_keeps_the_steps_that_were_taken(rng, monkeypatch, momentum):
-    # Enough inputs for the engine to work on a copy; its callback sees each chunk's steps, and so does the end.
-    # There are more rows than two of the shortened chunks could take.
+    # Enough inputs that the engine works on a copy; the callback sees the steps of each stretch of time, and so does
+    # the end.  There are more rows than two of the shortened stretches could take.
     X, y = rng.standard_normal((20_000, 80)), rng.integers(0, 3, 20_000)
     network, same = fastnn.Network([80, 3]), fastnn.Network([80, 3])
     monkeypatch.setattr(tuning, "CHUNK_SECONDS", 1e-4)
@@ -500,7 +500,7 @@ def test_an_interrupted_epoch_of_very_sparse_rows_is_brought_up_to_date(rng, mon
 
 @pytest.mark.parametrize(("busy", "expected"), [(2.0, 2), (1.4, 1), (0.3, 1)])
 def test_threads_that_get_no_processor_rest_for_a_while(rng, monkeypatch, busy, expected):
-    # The clocks are made to tell that two threads had so many processors' time together.
+    # The clocks say that two threads together had the time of this many processors.
     X, y = rng.standard_normal((600, 100)), rng.integers(0, 3, 600)
     network = fastnn.Network([100, 60, 3])
     used = []

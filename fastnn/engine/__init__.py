@@ -1,1 +1,1 @@
-"""The engine: carries out what was planned, with the compiled kernels; decides nothing."""
+"""The engine: carries out a plan with the compiled kernels; decides nothing."""

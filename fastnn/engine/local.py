@@ -1,6 +1,6 @@
-"""The engine as Python sees it: it owns the work space and hands runs of rows to the compiled kernels.
+"""The engine from Python: it owns the work space and passes runs of rows to the compiled kernels.
 
-Everything above (network, trainer, front doors) trains and predicts through the calls here.
+All modules above (network, trainer, front doors) train and predict through it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastnn.plan import Machine, Method, Plan, facts_of, forward_plan, forward_r
 
 @cache
 def _touch_buffers(dtype: np.dtype[Any], n_threads: int) -> None:
-    # Once a process, a few milliseconds; the shape fills the buffers further than a narrow product does.
+    # Once a process, in a few milliseconds; a product of this shape fills more of the buffers than a narrow one.
     A, B = np.zeros((128, 784), dtype), np.zeros((784, 768), dtype)
     with kernel_run:
         blas.touch_buffers(A, B, np.empty((n_threads, 128, 768), dtype), n_threads)
@@ -46,9 +46,9 @@ class Engine:
     Parameters
     ----------
     layers : tuple of LayerFacts
-        Of the network.
+        The network's.
     parameters : (n_parameters,) array
-        Read by `forward`, and moved by `advance`.
+        Read by `forward` and moved by `advance`.
     n_threads : int
         The results do not depend on it.
     """
@@ -56,20 +56,20 @@ class Engine:
     def __init__(self, layers: tuple[LayerFacts, ...], parameters: NDArray[Any], n_threads: int) -> None:
         self.layers = layers
         self.parameters = parameters
-        self._n_threads = min(n_threads, MOST_SHARDS)  # more could not help
+        self._n_threads = min(n_threads, MOST_SHARDS)  # more would have no work
 
     @property
     def n_threads(self) -> int:
-        """Threads for what comes next: a process may have been forked since the last time."""
+        """Threads for the next call: the process may have been forked since the last."""
         return forks.usable_threads(self._n_threads)
 
     @property
     def machine(self) -> Machine:
-        """What a plan must know of where it is carried out."""
+        """Facts about the machine for a plan."""
         return Machine(self.n_threads, REGISTER_BYTES)
 
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Yield (which rows, their last layer before softmax or sigmoid), run by run; the buffer is used again."""
+        """Yield (slice of rows, their output layer before softmax or sigmoid), run by run, in a buffer used again."""
         n = X.shape[0]
         dtype, size = self.parameters.dtype, self.parameters.size
         block_rows = max(1, min(forward_rows(self.layers, size), n))
@@ -89,7 +89,7 @@ class Engine:
     def plan(
         self, X: Rows, method: Method, ordered: bool = True, repeated: bool = False, why: str = "as given"
     ) -> Plan:
-        """How epochs over X will be carried out; ordered, repeated and why as in `fastnn.plan.Data`."""
+        """Plan of epochs over X; ordered, repeated and why as in `fastnn.plan.Data`."""
         data = facts_of(X, method.batch_size, ordered, repeated, why)
         return make_plan(self.layers, self.parameters.dtype.name, data, method, self.machine)
 
@@ -114,7 +114,7 @@ class Engine:
 
     def _allocate(self, plan: Plan) -> Space:
         dtype, n_shards = self.parameters.dtype, plan.n_shards
-        size = to_lines(plan.n_parameters, dtype.itemsize)  # each shard's gradient begins a line of the cache
+        size = to_lines(plan.n_parameters, dtype.itemsize)  # each shard's gradient begins at a cache line
         parameters, state = self.parameters, self.state
         if plan.rearranges:
             parameters = aligned(plan.n_parameters, dtype)
@@ -131,7 +131,7 @@ class Engine:
         )
 
     def restart(self, steps: Steps, key: int = 0) -> None:
-        """Go to the start of an epoch, with its steps; key chooses what is dropped."""
+        """Go to the start of an epoch with these steps; key is the seed of its dropout masks."""
         self.steps, self.key = steps, key
         for counts in (self.space.position, self.space.log_likelihood, self.space.penalties, self.space.touched):
             if counts is not None:
@@ -139,11 +139,11 @@ class Engine:
         self._rearrange(back=False)
 
     def store(self) -> None:
-        """Bring parameters and state up to the last finished step, as far as they are kept elsewhere meanwhile."""
+        """Copy parameters and state, up to the last finished step, from the plan's forms."""
         self._rearrange(back=True)
 
     def finish(self) -> None:
-        """Bring parameters and state up to the last finished step in every respect; the end of an epoch does."""
+        """Bring parameters and state up to the last finished step, with rows not touched, as at an epoch's end."""
         if self.space.touched is not None:
             n_in, n_out = self.layers[0][:2]
             W = self.parameters[: n_in * n_out].reshape(n_in, n_out)
@@ -154,7 +154,7 @@ class Engine:
     def gradient(self, targets: Targets, steps: Steps) -> NDArray[Any]:
         """Return the gradient of the mean log-likelihood over all rows, in the parameters' layout.
 
-        That of the objective where the steps have penalties.  Both are found in `log_likelihood` and `penalty`.
+        If the steps have penalties, it is the objective's.  `log_likelihood` and `penalty` then have the values.
         """
         self.restart(steps)
         while self.advance(targets, None, tuning.CHUNK_SECONDS):
@@ -167,7 +167,7 @@ class Engine:
         return gradient
 
     def _rearrange(self, back: bool) -> None:
-        # Parameters and state, between how they are stored and the plan's forms.
+        # Copies parameters and state from the stored form into the plan's forms, or back.
         if not self.planned.rearranges:
             return
         stored, moved = (self.parameters, *self.state), (self.space.parameters, *self.space.state)
@@ -176,10 +176,10 @@ class Engine:
             layer.rearrange(self._compiled, self._stored, back, source, goal, self.n_threads)
 
     def advance(self, targets: Targets, order: NDArray[np.intp] | None, seconds: float) -> bool:
-        """Train for about so many seconds; return whether the epoch goes on.
+        """Train for about the given seconds; return whether the epoch has more rows.
 
-        The rows are taken in the given order, and the targets stand in that order.  Where a batch's log-likelihood is
-        not finite, its step is not taken and FloatingPointError is raised.
+        Rows are taken in the given order, and targets are in that order already.  If a batch's log-likelihood is not
+        finite, its step is not taken and FloatingPointError is raised.
         """
         measures = self.planned.is_team and self.n_threads > 1
         if measures:
@@ -207,8 +207,8 @@ class Engine:
         return False
 
     def _adapt(self, elapsed: float, busy: float) -> None:
-        # Members of a team that shares out small batches meet at a barrier each step, in some ten microseconds.
-        # If one has lost its processor they all wait, and one thread alone would be faster.
+        # The members of a team meet at a barrier each step, every ten microseconds or so.  If one has lost its
+        # processor all wait, and a single thread would be faster.
         if self._contended_chunks > 0:
             self._contended_chunks -= 1
         elif elapsed > tuning.MEASURABLE_SECONDS:
@@ -221,7 +221,7 @@ class Engine:
             self._usable_threads = self.n_threads
 
     def progress(self) -> dict[str, NDArray[Any]]:
-        """Return what tells, beside parameters and state, how far an epoch has come: arrays that may be written."""
+        """Return the progress of an epoch, beside parameters and state: arrays that may be written."""
         space = self.space
         found: dict[str, NDArray[Any]] = {
             "position": space.position[:1],
@@ -231,7 +231,7 @@ class Engine:
         return found if space.touched is None else found | {"touched": space.touched}
 
     def check_progress(self, progress: dict[str, NDArray[Any]], n_rows: int) -> None:
-        """Raise ValueError where this is not what `progress` returned within an epoch over n_rows."""
+        """Raise ValueError if this cannot be what `progress` returned within an epoch over n_rows."""
         here = self.progress()
         if progress.keys() != here.keys():
             raise ValueError("it was written within an epoch over rows that were stored in another way")
@@ -253,19 +253,19 @@ class Engine:
                 raise ValueError("what it says of touched columns contradicts itself")
 
     def go_on(self, progress: dict[str, NDArray[Any]], n_rows: int) -> None:
-        """Go on from what `progress` returned; ValueError as `check_progress`."""
+        """Continue from what `progress` returned; ValueError as in `check_progress`."""
         self.check_progress(progress, n_rows)
         for name, array in self.progress().items():
             array[...] = progress[name]
 
     @property
     def rows_done(self) -> int:
-        """Rows of the epoch that are done."""
+        """Finished rows of the epoch."""
         return int(self.space.position.sum())
 
     @property
     def batches_done(self) -> int:
-        """Batches of the epoch that are done."""
+        """Finished batches of the epoch."""
         return -(-int(self.space.position[0]) // self.batch_size)
 
     @property
@@ -275,5 +275,5 @@ class Engine:
 
     @property
     def penalty(self) -> float:
-        """Sum of what the penalties took off the objective in the finished batches, times the weight of each."""
+        """Sum over the finished batches of the penalties, each times the batch's weight."""
         return float(self.space.penalties.sum())

@@ -1,4 +1,4 @@
-"""Rows of data, made ready for the kernels: dense or sparse, looked through, sorted by column."""
+"""Rows of data, prepared for the kernels: made sparse, checked to be finite, sorted by column."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = NDArray[Any] | CSRRows
 
 
 def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return zeros that begin a line of the cache, so that vectors do not straddle two."""
+    """Return zeros that begin at a cache line, so that vectors do not straddle two."""
     memory = np.zeros(int(np.prod(shape)) * dtype.itemsize + CACHE_LINE, np.uint8)
     begin = -memory.ctypes.data % CACHE_LINE
     return memory[begin : begin + len(memory) - CACHE_LINE].view(dtype).reshape(shape)
@@ -36,9 +36,9 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
 
 
 def thin_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callable[[], None] | None:
-    """Return a call that puts A (m, k) @ B (k, n) into out (m, n) by the kernels, for few n; None if they cannot.
+    """Return a function that puts A (m, k) @ B (k, n) into out (m, n) by the kernels, for small n; None if they cannot.
 
-    A and B are stored by rows or by columns.  The results do not depend on the number of threads.
+    A and B may be stored by rows or by columns.  The results do not depend on the number of threads.
     """
     m, n = out.shape
     same = A.dtype == B.dtype == out.dtype and out.dtype in (np.float32, np.float64)
@@ -67,7 +67,7 @@ def all_finite(values: NDArray[Any], n_threads: int) -> bool:
     """Whether float32 or float64 numbers are neither infinite nor NaN."""
     n_threads = forks.usable_threads(n_threads) if values.nbytes > tuning.PARALLEL_BYTES else 1
     bits = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
-    # Piece by piece, for Ctrl-C: they may come from a disk.
+    # Piece by piece, for Ctrl-C: the numbers may come from a disk.
     pieces = (bits[begin : begin + tuning.LOOKED_THROUGH] for begin in range(0, len(bits), tuning.LOOKED_THROUGH))
     return all(kernel_rows.all_finite(piece, n_threads) for piece in pieces)
 
@@ -79,14 +79,14 @@ def density(rows: NDArray[Any]) -> float:
 
 
 def as_stored(rows: Rows, dtype: np.dtype[Any], sparse: bool, n_threads: int) -> Rows:
-    """Rows as CSRRows of dtype, if they are to be sparse and are not yet."""
+    """Rows as CSRRows of dtype if sparse, else as they are."""
     if not sparse or isinstance(rows, CSRRows):
         return rows
     return to_csr(rows, dtype, forks.usable_threads(n_threads))
 
 
 def sort_blocks(X: CSRRows, bounds: NDArray[np.int64], n_threads: int = 1) -> SortedBlocks:
-    """Sort the non-zeros of each block of rows, from one bound to the next, by pairs of columns."""
+    """Sort the non-zeros of each row block, from one bound to the next, by pairs of columns."""
     entries = np.empty(len(X.data), [("values", X.dtype, 2), ("row", np.int32)])
     starts = np.empty((len(bounds) - 1, (X.n_columns + 1) // 2 + 2), np.int32)
     sparse.sort_blocks(X, bounds, entries, starts, n_threads)

@@ -1,4 +1,4 @@
-"""Threads: how many there are, which fits and runs of kernels are under way in them, and what a fork does to these."""
+"""Threads: how many may run, which fits and runs of kernels are under way, and what a fork does to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastnn.kernels import epoch
 
 
 def available_threads() -> int:
-    """Threads to use by default: the processors this process may run on, at most OMP_NUM_THREADS."""
+    """Threads to use by default: the processors that this process may run on, at most OMP_NUM_THREADS."""
     if not epoch.HAS_OPENMP:
         return 1
     try:
@@ -30,8 +30,8 @@ def available_threads() -> int:
 class _Forks:
     """Knows whether this process was forked from one whose threads had started.
 
-    GNU's OpenMP does not survive that: its threads are gone in the child, and a parallel region would wait for
-    them for ever.  The child then works on one thread, with the same results.
+    GNU's OpenMP does not survive that: the child has no threads, and a parallel region would wait for them for ever.
+    The child then uses one thread, with the same results.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class _Forks:
         self.threads_lost = self.threads_lost or self.threads_started
 
     def usable_threads(self, wanted: int) -> int:
-        """Return how many of the wanted threads can be had, which will be started."""
+        """Return how many of the wanted threads can be used; note that they will be started."""
         if self.threads_lost:
             return 1
         self.threads_started = self.threads_started or wanted > 1
@@ -55,9 +55,9 @@ forks = _Forks()
 
 
 class _BlasLimit:
-    """Keeps BLAS single-threaded while something is within it, in any thread.
+    """Keeps BLAS single-threaded while any thread is within it.
 
-    In a forked child no other thread goes on, so what they were within is over.
+    A forked child has no other threads, so only its own is still within.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class _BlasLimit:
         self._within: Counter[int] = Counter()  # how often, by thread
         self._limit: Any = None
         if hasattr(os, "register_at_fork"):
-            # A fork that finds the lock held, by another thread, would find the counts half changed too.
+            # A fork while another thread holds the lock would copy counts that are half changed.
             os.register_at_fork(
                 before=lambda: self._lock.acquire(),
                 after_in_parent=lambda: self._lock.release(),
@@ -97,8 +97,8 @@ class _BlasLimit:
 class _Runs:
     """Runs of the kernels under way, in any thread; BLAS is single-threaded within them.
 
-    A fork waits until all of them have come back, which they do in tens of milliseconds, and new ones wait meanwhile.
-    BLAS has locks of its own within its products, and a child in which one is closed would wait for it for ever.
+    A fork waits until all of them have returned, in tens of milliseconds, and new ones wait for the fork.  BLAS has
+    locks within its products, and a child that inherits a closed one would wait for it for ever.
     """
 
     def __init__(self, blas_limit: _BlasLimit) -> None:
@@ -153,7 +153,7 @@ def _keep_this_thread(within: Counter[int]) -> None:
 
 
 class _InUse:
-    """What fits are working on, in any thread, each by one fit at a time; nothing is in a forked child."""
+    """Objects in a fit, in any thread, each in one fit at a time; a forked child has none."""
 
     def __init__(self) -> None:
         self._owners: dict[int, object] = {}
@@ -165,7 +165,7 @@ class _InUse:
 
     @contextmanager
     def reserve(self, **things: object) -> Iterator[None]:
-        """Reserve what has these names, or raise RuntimeError where another fit has it already."""
+        """Reserve these objects, or raise RuntimeError if another fit has one; the names are for the message."""
         owner, taken = object(), []
         try:
             for name, thing in things.items():
@@ -180,7 +180,7 @@ class _InUse:
 
 @cache
 def _blas() -> Any:
-    # threadpoolctl's controller of the BLAS that SciPy calls, or of all where it cannot be told.
+    # threadpoolctl's controller of the BLAS that SciPy calls, or of all if SciPy's is not recognised.
     from threadpoolctl import ThreadpoolController
 
     found = ThreadpoolController().select(user_api="blas")
@@ -190,25 +190,25 @@ def _blas() -> Any:
 
 
 def blas_libraries() -> list[dict[str, Any]]:
-    """Return what threadpoolctl knows of the BLAS that SciPy calls, or of all where it cannot be told."""
+    """Return what threadpoolctl knows of the BLAS that SciPy calls, or of all if SciPy's is not recognised."""
     libraries: list[dict[str, Any]] = _blas().info()
     return libraries
 
 
-#: Context manager within which BLAS uses one thread; the caller's setting comes back afterwards.
+#: Context manager within which BLAS uses one thread; it restores the caller's setting.
 single_threaded_blas = _BlasLimit()
 
-#: Context manager for each call of kernels that products are made in; BLAS uses one thread within it.
+#: Context manager for each call of kernels with products; BLAS uses one thread within it.
 kernel_run = _Runs(single_threaded_blas)
 
-#: Trainers and networks that a fit is working on.
+#: Trainers and networks in a fit.
 in_use = _InUse()
 
 
 def import_whole(name: str) -> Any:
-    """Return a module, imported here first if need be; no process is forked meanwhile.
+    """Return a module, imported if necessary; no process is forked meanwhile.
 
-    What another thread has imported by half stays so in a child, which would wait for it for ever.
+    A module that another thread has half imported stays so in a child, which would wait for it for ever.
     """
     with kernel_run:
         return importlib.import_module(name)

@@ -1,9 +1,9 @@
-"""The engine room: compiled kernels.  Arrays that come in here are checked already; see ``fastnn.reference``.
+"""The engine room: compiled kernels.  Their arguments are checked already; see ``fastnn.reference``.
 
-The same source is compiled for several instruction sets: for any processor of the kind, and on x86-64 also
-for AVX2 with FMA (in ``avx2/``) and for AVX-512 (in ``avx512/``).  Importing this package chooses the best
-that both the build and the processor have, or the one that the environment variable
-FASTNN_INSTRUCTION_SET names, and puts it in the place of ``fastnn.kernels.epoch`` and the others.
+The same source is compiled for several instruction sets: for any processor of the architecture, and on
+x86-64 also for AVX2 with FMA (in ``avx2/``) and for AVX-512 (in ``avx512/``).  Importing this package
+chooses the best that both the build and the processor have, or the one that the environment variable
+FASTNN_INSTRUCTION_SET names, and imports it as ``fastnn.kernels.epoch`` and so on.
 """
 
 import importlib
@@ -36,10 +36,10 @@ def _choose() -> str:
     return wanted
 
 
-#: Instruction sets that can be chosen here, the best first.
+#: Instruction sets that can be chosen here, best first.
 AVAILABLE = [name for name in _cpu.supported() if _is_built(name)]
 
-#: The one that runs.
+#: The chosen one.
 INSTRUCTION_SET = _choose()
 
 if INSTRUCTION_SET != "baseline":

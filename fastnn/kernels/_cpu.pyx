@@ -1,4 +1,4 @@
-"""What the processor can do: which of the builds of the kernels may run on it, and what made them."""
+"""Which builds of the kernels the processor can run, and the compiler that made them."""
 
 cdef extern from *:
     """
@@ -33,11 +33,11 @@ cdef extern from *:
     bint fastnn_has_avx512()
 
 
-#: The compiler, on which rounding depends too, and its version.
+#: The compiler and its version, on which rounding depends too.
 COMPILER = FASTNN_COMPILER.decode()
 
 
 def supported():
-    """Names of the instruction sets that the processor has, the best first; "baseline" is always the last."""
+    """Names of the instruction sets that the processor has, best first; the last is always "baseline"."""
     names = [("avx512", fastnn_has_avx512()), ("avx2", fastnn_has_avx2()), ("baseline", True)]
     return [name for name, there in names if there]

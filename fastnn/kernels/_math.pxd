@@ -1,9 +1,9 @@
 """exp, expm1 and tanh as plain arithmetic, so that the compiler vectorises the loops around them.
 
 Method: range reduction x = n ln 2 + r with |r| <= ln(2) / 2, the Taylor polynomial of expm1 at r, and
-2**n put together from bits; tanh(x) = -e / (e + 2) with e = expm1(-2 |x|).  See J.-M. Muller,
-"Elementary Functions", 3rd edition, sections 6.2 and 11.  The constants are those of the number
-format, so here the code branches on dtype; small ones are cast, since a product with a bare 2 would be one of doubles.
+2**n assembled from bits; tanh(x) = -e / (e + 2) with e = expm1(-2 |x|).  See J.-M. Muller,
+"Elementary Functions", 3rd edition, sections 6.2 and 11.  The constants depend on the number format,
+so the code branches on dtype here; small ones are cast, since a product with a bare 2 would be in double.
 """
 
 from cython cimport floating
@@ -14,7 +14,7 @@ cdef extern from *:
     #include <stdint.h>
     #include <string.h>
 
-    /* 2**n, where n stands in the low bits of shifted = n + 1.5 * 2**(size of the significand). */
+    /* 2**n, where shifted = n + 1.5 * 2**(size of the significand) has n in its low bits. */
     static inline float fastnn_pow2f(float shifted) {
         uint32_t bits; float power;
         memcpy(&bits, &shifted, sizeof bits);
@@ -72,7 +72,7 @@ cdef inline floating reduced_expm1(floating x, floating* power) noexcept nogil:
 
 
 cdef inline floating lowest(floating x) noexcept nogil:
-    # Where exp comes to the smallest normal number.  The argument is there for its type alone.
+    # Where exp reaches the smallest normal number.  The argument is for its type only.
     if floating is float:
         return <floating> -87.0
     else:
@@ -80,7 +80,7 @@ cdef inline floating lowest(floating x) noexcept nogil:
 
 
 cdef inline floating exp_(floating x) noexcept nogil:
-    # For x <= 0 only, which is all that a stable softmax or sigmoid asks for.  Results below the
+    # For x <= 0 only, which is all that a stable softmax or sigmoid needs.  Results below the
     # smallest normal number are 0.  A NaN fails every comparison and passes through.
     cdef floating power, e, low = lowest(x)
     e = reduced_expm1(low if x < low else x, &power)

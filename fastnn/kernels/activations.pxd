@@ -1,6 +1,6 @@
 from cython cimport floating
 
-# One code an activation; activations.pyx gives them their names.
+# The code of each activation; activations.pyx has the names.
 cdef enum:
     IDENTITY
     TANH
@@ -14,7 +14,7 @@ cdef enum:
 
 
 cdef inline bint wants_slopes(int activation) noexcept nogil:
-    # Whether the derivative cannot be had from the output alone.
+    # Whether the output alone does not give the derivative.
     return activation == GELU or activation == SILU
 
 

@@ -1,8 +1,8 @@
 """Activations of hidden layers, in place, and their backward passes.
 
-Most backward passes need the layer's output Y alone: the pre-activation was overwritten by it.  Where the output does
-not tell (GELU, SiLU), and where some of it is dropped, the forward pass leaves the derivatives beside it, the slopes.
-One pointer is written in a loop where that will do, so that the compiler sees that nothing overlaps and vectorises it.
+Most backward passes need only the layer's output Y, which has overwritten the pre-activation.  If the output does not
+determine the derivative (GELU, SiLU), or with dropout, the forward pass also stores the derivatives: the slopes.
+Loops write through a single pointer where possible, so that the compiler sees no overlap and vectorises them.
 
 GELU: D. Hendrycks, K. Gimpel, "Gaussian error linear units" (2016), in its exact form; SiLU: S. Elfwing, E. Uchibe,
 K. Doya, "Sigmoid-weighted linear units" (2017); ELU: D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and accurate
@@ -40,7 +40,7 @@ cdef inline floating sigmoid_(floating z) noexcept nogil:
 
 
 cdef inline floating gelu_(floating z, floating* slope) noexcept nogil:
-    # z times the normal distribution function; at minus infinity both limits are 0.
+    # z times the normal distribution function; value and slope tend to 0 at minus infinity.
     cdef double share = 0.5 + 0.5 * erf(HALF_ROOT * z)
     if z < -40:
         slope[0] = 0
@@ -59,7 +59,7 @@ cdef inline floating silu_(floating z, floating* slope) noexcept nogil:
 
 
 cdef void activate(int activation, floating* Z, floating* slopes, Py_ssize_t n) noexcept nogil:
-    # slopes (n,) become the derivatives, unless it is NULL.
+    # Z (n,) becomes activation(Z); slopes (n,), unless NULL, the derivative by Z.
     cdef Py_ssize_t i
     cdef floating slope
     if activation == TANH:
@@ -95,7 +95,7 @@ cdef void activate(int activation, floating* Z, floating* slopes, Py_ssize_t n) 
 
 cdef void backprop_activation(int activation, const floating* Y, const floating* slopes, floating* dY,
                               Py_ssize_t n) noexcept nogil:
-    # From the output Y, or from the slopes where there are any.
+    # dY (n,) becomes dY * activation'(Z), from slopes unless they are NULL, otherwise from the output Y.
     cdef Py_ssize_t i
     if slopes != NULL:
         for i in range(n):
@@ -138,7 +138,7 @@ def inplace_activation_and_slopes(int activation, floating[:, ::1] Z, floating[:
 def inplace_backprop_activation(int activation, const floating[:, ::1] Y, floating[:, ::1] dY):
     """dY (n, width), a gradient by the output Y, becomes the gradient by the pre-activation.
 
-    For activations whose derivative can be had from Y: not for GELU and SiLU.
+    Not for GELU and SiLU, whose derivative needs more than Y.
     """
     if Y.size:
         with nogil:

@@ -2,8 +2,7 @@ from cython cimport floating
 
 from .rows cimport RowsAhead
 
-# A stride is the distance of two rows: the width of the whole array where a layer, or a slice of its units,
-# is a part of it.
+# A stride is the distance between two rows: the width of the whole array if a layer, or a slice, is a part of it.
 
 cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
                     Py_ssize_t n_out) noexcept nogil
@@ -12,7 +11,7 @@ cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating*
                          const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil
 
-# The slices of a weight in panels begin at units bounds[0] = 0 to bounds[n_slices], the number of units.
+# Slice s of a weight in panels has units bounds[s] to bounds[s + 1]; bounds[n_slices] is the number of units.
 
 cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_size) noexcept nogil
 

@@ -2,12 +2,12 @@
 
 The backward pass scales and adds (alpha, beta) as BLAS does, so that a plain gradient step can be
 folded into the product: with alpha = learning_rate and beta = 1 it writes the new weights themselves.
-Products are BLAS's where the layer is narrow but not small, and for the gradient of X.
+BLAS computes the products of layers that are narrow but not small, and most gradients by X.
 
-A wide layer's weight may also stand in panels.  Its units are cut into slices, those of a slice into panels of at most
-three vectors of the processor, and the weights of a panel stand together: a row for each input, with zeros behind the
-last unit.  The products read and write it there, from one end to the other; where it stands as (n_in, n_out), they must
-copy what they need of a panel together for each few inputs.
+A wide layer's weight may also be in panels.  Its units are cut into slices, and a slice's units into panels of at most
+three vectors of the processor.  A panel's weights are contiguous: a row for each input, padded with zeros after the
+last unit.  The products read and write them in place, from one end to the other; from a weight (n_in, n_out), they must
+first copy a panel's part together, a few inputs at a time.
 """
 
 from cython cimport floating
@@ -44,7 +44,7 @@ cdef extern from "tiles.h" nogil:
     void sum_rows_double(const double* D, Py_ssize_t d_stride, double* s, Py_ssize_t n, Py_ssize_t n_out, double alpha,
                          double beta)
 
-#: Bytes of a vector that these kernels were compiled for; 0: they have none, and no panels.
+#: Bytes of a vector register that these kernels were compiled for; 0: no vectors, and no panels.
 REGISTER_BYTES = VECTOR_BYTES
 
 
@@ -57,14 +57,14 @@ cdef inline bint is_tiled(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_s
 
 
 cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_size) noexcept nogil:
-    # The first unit of panel p; the last panel ends with a whole vector, which may be behind the last unit.  Panel p's
-    # weights begin at n_in times that number, and a row of them has the difference of two.
+    # First unit of panel p; the last panel ends with a whole vector, perhaps after the last unit.  Panel p's weights
+    # begin at n_in * panel_begin(p), in rows of panel_begin(p + 1) - panel_begin(p) numbers.
     cdef Panels panels = cut_into_panels(width, number_size)
     return lanes_of(number_size) * (panels.vectors * p + min(p, panels.n_wider))
 
 
 cpdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil:
-    """Numbers that the weights of a slice of units take in panels, in whole lines of the cache."""
+    """Numbers that the weights of a slice of units take in panels, in whole cache lines."""
     return slice_size(n_in, width, number_size)
 
 
@@ -88,7 +88,7 @@ cdef void wide_outer(const floating* X, Py_ssize_t x_stride, const floating* D, 
 
 cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
                     Py_ssize_t n_out) noexcept nogil:
-    # Z (n, n_out) = b (n_out,), or 0 where b is NULL
+    # Z (n, n_out) = b (n_out,), or 0 if b is NULL
     if floating is float:
         fill_rows_float(b, Z, z_stride, n, n_out)
     else:
@@ -111,7 +111,7 @@ cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating*
 cdef void panels_forward(const floating* X, Py_ssize_t x_stride, const floating* W, const floating* b, floating* Z,
                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                          const RowsAhead* ahead) noexcept nogil:
-    # The same for W in panels; meanwhile the rows ahead, if any, are fetched.
+    # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b for W in panels; meanwhile rows ahead, if any, are prefetched
     fill_rows(b, Z, z_stride, n, bounds[n_slices])
     wide_rows(X, x_stride, W, 0, Z, z_stride, n, n_in, bounds, n_slices, ahead)
 
@@ -149,13 +149,13 @@ cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const f
 cdef void panels_backward_weight(const floating* X, Py_ssize_t x_stride, const floating* dZ, Py_ssize_t z_stride,
                                  floating* dW, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                                  floating alpha, floating beta) noexcept nogil:
-    # The same for dW in panels
+    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW for dW in panels
     wide_outer(X, x_stride, dZ, z_stride, dW, 0, n, n_in, bounds, n_slices, alpha, beta)
 
 
 cdef void affine_backward_bias(const floating* dZ, Py_ssize_t z_stride, floating* db, Py_ssize_t n, Py_ssize_t n_out,
                                floating alpha, floating beta) noexcept nogil:
-    # db (n_out,) = alpha * sum of the rows of dZ (n, n_out) + beta * db
+    # db (n_out,) = alpha * the sum of the rows of dZ (n, n_out) + beta * db
     if floating is float:
         sum_rows_float(dZ, z_stride, db, n, n_out, alpha, beta)
     else:
@@ -174,8 +174,8 @@ def panels_affine(const floating[:, ::1] X, const floating[::1] W, const floatin
                   const Py_ssize_t[::1] bounds, floating[:, ::1] Z_out):
     """Z_out (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,) for W in panels.
 
-    W : vector of them, of `panel_bounds`, slice by slice
-    bounds : (n_slices + 1,) where the slices of units begin, and n_out
+    W : vector of the panels, as `panel_bounds` cuts them, slice by slice
+    bounds : (n_slices + 1,) first unit of each slice, and n_out
     """
     if Z_out.size:
         with nogil:
@@ -185,10 +185,10 @@ def panels_affine(const floating[:, ::1] X, const floating[::1] W, const floatin
 
 
 def panel_bounds(Py_ssize_t width, Py_ssize_t number_size):
-    """Where the panels of a slice of units begin, and where the last ends, with a whole vector.
+    """First unit of each panel of a slice of width units, and the end of the last panel, a whole vector.
 
     Panel p's weights begin at n_in * bounds[p] of the slice's, a row of bounds[p + 1] - bounds[p] numbers for each
-    input; a slice begins a line of the cache.
+    input.  A slice begins at a cache line.
     """
     return [panel_begin(width, p, number_size) for p in range(cut_into_panels(width, number_size).n_panels + 1)]
 
@@ -224,7 +224,7 @@ def backprop_panels_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, 
 
 
 def backprop_affine_bias(const floating[:, ::1] dZ, floating[::1] db_out, double alpha=1.0, double beta=0.0):
-    """db_out (n_out,) = alpha * sum of the rows of dZ (n, n_out) + beta * db_out."""
+    """db_out (n_out,) = alpha * the sum of the rows of dZ (n, n_out) + beta * db_out."""
     if db_out.size:
         with nogil:
             affine_backward_bias(&dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &db_out[0], dZ.shape[0],

@@ -1,7 +1,7 @@
 """The one module that imports SciPy's BLAS.
 
-Everything is row-major, said in the call and never inferred: BLAS is column-major, so the row-major
-product C = A @ B is asked for as C.T = B.T @ A.T, which swaps the operands and moves no data.
+Everything is row-major, by the call and never inferred: BLAS is column-major, so the row-major
+product C = A @ B is computed as C.T = B.T @ A.T, which swaps the operands and moves no data.
 """
 
 from cython cimport floating
@@ -15,7 +15,7 @@ cdef extern from *:
     """
     ctypedef int blas_int
 
-# Casts, so that one text compiles whichever integer SciPy's declarations use.
+# Casts, so that this compiles whichever integer SciPy's declarations use.
 ctypedef void (*sgemm_t)(char*, char*, blas_int*, blas_int*, blas_int*, float*, float*, blas_int*,
                          float*, blas_int*, float*, float*, blas_int*) noexcept nogil
 ctypedef void (*dgemm_t)(char*, char*, blas_int*, blas_int*, blas_int*, double*, double*, blas_int*,
@@ -28,12 +28,12 @@ MAX_DIMENSION = 2 ** (8 * int(sizeof(blas_int)) - 1) - 1
 cdef void gemm_(bint transpose_a, bint transpose_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
                 floating alpha, const floating* A, Py_ssize_t a_stride, const floating* B, Py_ssize_t b_stride,
                 floating beta, floating* C, Py_ssize_t c_stride) noexcept nogil:
-    # C (m, n) = alpha * op(A) (m, k) @ op(B) (k, n) + beta * C.  A stride is the distance of two rows of the
-    # stored matrix, before any transposition; within a row, numbers are neighbours.
+    # C (m, n) = alpha * op(A) (m, k) @ op(B) (k, n) + beta * C.  A stride is the distance between two rows of the
+    # stored matrix, before any transposition; a row's numbers are contiguous.
     cdef char trans_a = b"T" if transpose_a else b"N"
     cdef char trans_b = b"T" if transpose_b else b"N"
     cdef blas_int rows = <blas_int> m, columns = <blas_int> n, inner = <blas_int> k
-    # BLAS wants a stride of at least 1, also where a size is 0.
+    # BLAS requires a stride of at least 1, even if a size is 0.
     cdef blas_int lda = <blas_int> max(<Py_ssize_t> 1, a_stride)
     cdef blas_int ldb = <blas_int> max(<Py_ssize_t> 1, b_stride)
     cdef blas_int ldc = <blas_int> max(<Py_ssize_t> 1, c_stride)
@@ -61,11 +61,11 @@ def gemm(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, ::1] C_
 
 
 def touch_buffers(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, :, ::1] C_out, int n_threads):
-    """C_out[t] (m, n) = A (m, k) @ B (k, n) for each t, side by side, for what it does to BLAS.
+    """C_out[t] (m, n) = A (m, k) @ B (k, n) for each t, in parallel, for the effect on BLAS's buffers.
 
-    OpenBLAS packs its operands into buffers of its own, one for each call under way, and prefetches beyond what
-    it has packed.  Where no larger product has ever touched those pages, each prefetch is a failed walk of the
-    page tables: sgemm then takes up to three times as long (OpenBLAS 0.3.30, Zen).
+    OpenBLAS packs operands into buffers of its own, one for each call under way, and prefetches beyond what it
+    has packed.  If no larger product has touched those pages before, each prefetch is a failed walk of the page
+    tables: sgemm then takes up to three times as long (OpenBLAS 0.3.30, Zen).
     """
     cdef Py_ssize_t t
     for t in prange(C_out.shape[0], nogil=True, num_threads=n_threads, schedule="static", chunksize=1):

@@ -2,11 +2,11 @@ from cython cimport floating
 
 from .rows cimport RowsAhead, part_ahead
 
-# W (n_out, n_in) stands transposed here; a stride is the distance of two rows.  Row i of X stands at order[i], or at i
-# where order is NULL.  Rows ahead, or NULL, are fetched into the cache meanwhile.
+# W (n_out, n_in) is transposed here; a stride is the distance between two rows.  Row i is row order[i] of X, or row i
+# if order is NULL.  Rows ahead, unless NULL, are prefetched meanwhile.
 
 cdef inline RowsAhead forward_share(const RowsAhead* ahead) noexcept nogil:
-    # Which of the rows to fetch are the forward pass's; the backward pass has more time for it.
+    # The rows that the forward pass prefetches; the backward pass has more time for it.
     return part_ahead(ahead, 0, ahead.n * 2 // 5)
 
 

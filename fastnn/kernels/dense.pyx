@@ -1,8 +1,8 @@
 """The layer Z = X W.T + b with W (n_out, n_in), transposed, on dense rows: the first layer and the output layer.
 
-The weights of one unit are neighbours here, so that both products run along the inputs, which are many,
-whatever the number of units, and read X where it lies: no packing, no padding.  BLAS loses where the units
-are few and where the batch is small.  As in ``affine``, alpha and beta fold a plain step into the product.
+A unit's weights are neighbours here, so both products run along the inputs, which are many, whatever the
+number of units, and read X in place: no packing, no padding.  BLAS is slower if units are few or the batch
+is small.  As in ``affine``, alpha and beta fold a plain step into the product.
 """
 
 from cython cimport floating
@@ -32,7 +32,7 @@ cdef extern from "tiles.h" nogil:
                            Py_ssize_t d_stride, double* G, Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in,
                            Py_ssize_t n_out, double alpha, double beta, const RowsAhead* ahead)
 
-#: So many bytes of rows stay in the cache from the forward to the backward pass, while the next ones are fetched.
+#: Bytes of rows that stay in cache from the forward to the backward pass, while the next ones are prefetched.
 BLOCK_BYTES = CACHED_BYTES
 
 
@@ -75,14 +75,14 @@ cdef void dense_backward_weight(const floating* X, const Py_ssize_t* order, Py_s
 cdef void dense_backward_input(const floating* dZ, const floating* W, Py_ssize_t w_stride, floating* dX,
                                Py_ssize_t x_stride, floating* work, Py_ssize_t n, Py_ssize_t n_in,
                                Py_ssize_t n_out) noexcept nogil:
-    # dX (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has n * n_out numbers of space
+    # dX (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has room for n * n_out numbers
     transpose_columns(dZ, work, n, n_out, 0, n_out)
     outer_rows(W, NULL, w_stride, work, n, dX, x_stride, n_out, n_in, n, <floating> 1.0, <floating> 0.0, NULL)
 
 
 cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
                             Py_ssize_t end) noexcept nogil:
-    # A_out (n, m) = A.T (n, m), rows begin to end of A_out, in tiles of 16 by 16 that stay in cache
+    # A_out (n, m) = A.T (n, m), rows begin to end of A_out, in squares of 16 by 16 that stay in cache
     cdef Py_ssize_t i, j, i_tile, j_tile
     for j_tile in range(begin, end, 16):
         for i_tile in range(0, m, 16):
@@ -104,14 +104,14 @@ def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const float
 
 cdef RowsAhead next_rows(const floating* X, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t n,
                          Py_ssize_t n_in) noexcept nogil:
-    # As many rows of X (n, n_in) as stand before first, if there are.
+    # The rows of X (n, n_in) from first on, to prefetch; none if fewer are left.
     return RowsAhead(<const char*> (X + first * n_in), NULL, rows if first + rows <= n else 0, 1,
                      n_in * sizeof(floating))
 
 
 cdef void affine_block(const floating* X, const floating* W, const floating* b, floating* Z, Py_ssize_t first,
                        Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
-    # Z = X @ W.T + b for the rows of a block.
+    # Z (n, n_out) = X (n, n_in) @ W.T (n_in, n_out) + b (n_out,), for at most ALONE_ROWS rows from first on
     cdef Py_ssize_t rows = min(<Py_ssize_t> ALONE_ROWS, n - first)
     cdef RowsAhead ahead = next_rows(X, first + rows, rows, n, n_in)
     dense_forward(X + first * n_in, NULL, n_in, W, n_in, b, Z + first * n_out, n_out, rows, n_in, n_out, &ahead)
@@ -119,7 +119,7 @@ cdef void affine_block(const floating* X, const floating* W, const floating* b, 
 
 def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out,
                          floating[::1] work):
-    """dX_out (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has n * n_out numbers of space."""
+    """dX_out (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has room for n * n_out numbers."""
     if dX_out.size:
         with nogil:
             dense_backward_input(&dZ[0, 0] if dZ.shape[1] else NULL, &W[0, 0] if W.shape[0] else NULL, W.shape[1],
@@ -128,8 +128,8 @@ def backprop_dense_input(const floating[:, ::1] dZ, const floating[:, ::1] W, fl
 
 
 cdef void weight_shard(const floating* X, const floating* dZ, floating* dW, Py_ssize_t first, Py_ssize_t end,
-                      Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil:
-    # dW (n_out, n_in) = alpha * dZ.T @ X + beta * dW for rows first to end of n, a few after the other.
+                       Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, floating alpha, floating beta) noexcept nogil:
+    # dW (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW for rows first to end, a few at a time
     cdef Py_ssize_t rows
     cdef RowsAhead ahead
     while True:
@@ -151,15 +151,15 @@ def backprop_dense_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, f
     cdef floating* others = NULL
     if not size:
         return
-    if n_shards > 1:  # all but the first have room of their own
+    if n_shards > 1:  # the first shard's gradient is dW_out
         others = <floating*> malloc((n_shards - 1) * size * sizeof(floating))
         if others == NULL:
             raise MemoryError
     for shard in prange(n_shards, nogil=True, num_threads=min(<Py_ssize_t> n_threads, n_shards), schedule="static"):
         weight_shard(&X[0, 0] if n else NULL, &dZ[0, 0] if n else NULL,
-                    &dW_out[0, 0] if shard == 0 else others + (shard - 1) * size, n * shard // n_shards,
-                    n * (shard + 1) // n_shards, n, n_in, n_out, <floating> alpha,
-                    <floating> (beta if shard == 0 else 0))
+                     &dW_out[0, 0] if shard == 0 else others + (shard - 1) * size, n * shard // n_shards,
+                     n * (shard + 1) // n_shards, n, n_in, n_out, <floating> alpha,
+                     <floating> (beta if shard == 0 else 0))
     with nogil:
         for shard in range(n_shards - 1):
             for i in range(size):

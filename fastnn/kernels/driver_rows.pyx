@@ -1,12 +1,12 @@
 """The driver by rows: a batch is cut into shards, a shard into row blocks.
 
-A block goes forward and backward while it is in cache, and adds to its shard's gradient; when all shards are done,
-their gradients are added up in order and the parameters move.  A plain step on a batch of one block needs no gradient:
-the products write the new parameters.  How a batch is cut depends on its size alone, and a shard's blocks are taken in
-order: so the bits are the same whatever the number of threads, and wherever the clock interrupts the run.
+A row block goes forward and backward while it is in cache, and adds to its shard's gradient.  When all shards are done,
+their gradients are summed in order and the parameters move.  A plain step on a batch of one row block needs no
+gradient: the products write the new parameters.  How a batch is cut depends on its size only, and a shard takes its row
+blocks in order, so neither the number of threads nor an interruption by the clock changes the bits.
 
-Batch normalisation couples the rows of a batch, which is then one block; threads share out the slices of its layers
-instead.  Very sparse batches move only those rows of the first weight that they touch: see touched.pyx.
+Batch normalisation couples the rows of a batch, so the batch is one row block and the threads share the slices of its
+layers instead.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
 """
 
 from cython cimport floating
@@ -26,7 +26,7 @@ from .updates cimport NO_UPDATE, Step, clipped, penalty, step_at, sum_of_squares
 
 cdef extern from *:
     """
-    /* What is there, which others find one larger.  Without a lock if possible: a fork may leave one closed. */
+    /* Returns *next and increments it, atomically.  Without a lock if possible: a fork may leave one closed. */
     static inline Py_ssize_t fastnn_take(Py_ssize_t* next) {
     #if defined(__GNUC__)
         return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
@@ -55,8 +55,8 @@ cdef struct Batch:
     Py_ssize_t n_shards
     Step step
 
-# What becomes of a gradient: target = alpha * gradient + beta * target, where beta is one for the first weight, one for
-# other weights, and one for biases and scales.
+# Where a gradient goes: target = alpha * gradient + beta * target.  The first weight, the other weights, and the biases
+# and scales have a beta each.
 cdef struct Factors:
     double alpha, first_beta, weight_beta, bias_beta
 
@@ -66,14 +66,14 @@ cdef Py_ssize_t shards_of(const Plan* plan, Py_ssize_t n_rows) noexcept nogil:
 
 
 cdef int shares_of(const Layer* layer, Py_ssize_t n, int n_slices) noexcept nogil:
-    # How many threads share out so many slices, of a layer or of the one below, in a layer's products on n rows.
+    # Shares of a layer's product on n rows, each for a thread: n_slices, of the layer or of the one below, or 1.
     return n_slices if n >= layer.shared_from else 1
 
 
 cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_ssize_t at,
                     const floating* number) noexcept nogil:
-    # Of dense rows those that a product takes at a time, from a place on; the ones behind them are fetched meanwhile, so
-    # that no pass waits for the memory.  The last argument is there for its type alone.
+    # The dense rows, from row at on, that one product takes; the rows after them are prefetched meanwhile, so that no
+    # pass waits for memory.  The last argument is for its type only.
     cdef Inputs part = rows[0]
     cdef Py_ssize_t n_ahead
     if layer.form == SPARSE:
@@ -91,7 +91,7 @@ cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_s
 
 
 cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work) noexcept nogil:
-    # n rows from a position on, as the first layer takes them.
+    # The first layer's input: n rows from position first on.
     cdef Inputs rows
     cdef bint in_any_order = job.plan.layers[0].form == TRANSPOSED
     rows.first, rows.n, rows.stride, rows.order, rows.X = first, n, job.store.n_columns, NULL, NULL
@@ -103,7 +103,7 @@ cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, floating*
 
 
 cdef Inputs outputs_of(const Layer* layer, const Inputs* rows, const floating* Y) noexcept nogil:
-    # What a layer gives to the next.
+    # The next layer's input.
     cdef Inputs above = rows[0]
     above.X, above.stride, above.order, above.ahead.n = Y, layer.n_out, NULL, 0
     return above
@@ -114,7 +114,7 @@ cdef Inputs outputs_of(const Layer* layer, const Inputs* rows, const floating* Y
 
 cdef void forward_slices(const Job* job, const Layer* layer, const Inputs* rows, int s, int end, floating* Z,
                          floating* work) noexcept nogil:
-    # Y (n, n_out) = activation(X (n, n_in) @ W (n_in, n_out) + b), units of slices s to end
+    # Y (n, n_out) = activation(X (n, n_in) @ W (n_in, n_out) + b), for the units of slices s to end
     cdef const floating* parameters = <const floating*> job.parameters
     cdef Py_ssize_t begin = layer.slices[s].begin, n_units = layer.slices[end - 1].end - begin, at = 0
     cdef const floating* b = parameters + layer.bias + begin
@@ -123,7 +123,7 @@ cdef void forward_slices(const Job* job, const Layer* layer, const Inputs* rows,
     while at < rows.n:
         part = part_of(job, layer, rows, at, Z)
         prefetch_pages(&part.ahead)
-        # Batch normalisation takes a constant off again.
+        # Batch normalisation would subtract the bias again.
         layer_forward(layer, &part, s, end, parameters, b if not layer.normalises else NULL,
                       Z + at * layer.n_out + begin, layer.n_out)
         at += part.n
@@ -147,7 +147,7 @@ cdef void forward_layer(const Job* job, const Layer* layer, const Inputs* rows, 
 
 cdef Inputs forward_block(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work,
                           floating* logits) noexcept nogil:
-    # Leaves each hidden layer's output in the work space, and the last one's in logits; returns the first one's rows.
+    # Leaves hidden layers' outputs in the work space, the output layer's in logits; returns the first layer's input.
     cdef Inputs given = first_rows(job, first, n, work), rows = given
     cdef const Layer* layer
     cdef floating* Z
@@ -162,7 +162,7 @@ cdef Inputs forward_block(const Job* job, Py_ssize_t first, Py_ssize_t n, floati
 
 cdef void forward_shard(const Job* job, Py_ssize_t first, Py_ssize_t begin, Py_ssize_t step, floating* work,
                         floating* logits) noexcept nogil:
-    # The blocks of rows that begin at first + begin, first + begin + step, ...; logits begin with row first.
+    # The row blocks that begin at rows first + begin, first + begin + step, ...; logits begins with row first.
     cdef Py_ssize_t at = begin, n_out = job.plan.layers[job.plan.n_layers - 1].n_out
     while at < job.n_rows:
         forward_block(job, first + at, min(job.plan.block_rows, job.n_rows - at), work, logits + at * n_out)
@@ -174,7 +174,7 @@ cdef void forward_shard(const Job* job, Py_ssize_t first, Py_ssize_t begin, Py_s
 
 cdef void backward_weight_slices(const Job* job, const Layer* layer, const Inputs* rows, int s, int end,
                                  const floating* dZ, floating* target, floating alpha, floating beta) noexcept nogil:
-    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, units of slices s to end
+    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, for the units of slices s to end
     cdef Py_ssize_t begin = layer.slices[s].begin, at = 0
     cdef Inputs part
     while at < rows.n:
@@ -199,8 +199,8 @@ cdef void backward_weight(const Job* job, const Layer* layer, const Inputs* rows
 cdef void backward_input_units(const Job* job, const Layer* layer, const Layer* below, Py_ssize_t n,
                                const floating* dZ, Py_ssize_t begin, Py_ssize_t end, floating* work,
                                floating* target, const Factors* factors) noexcept nogil:
-    # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), and by what stands before the activation and the normalisation
-    # of the layer below, for its units begin to end.  A transposed weight has left its product there already.
+    # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), then back through the activation and the normalisation of the
+    # layer below, for its units begin to end.  A transposed layer's product is in dY already.
     cdef const floating* parameters = <const floating*> job.parameters
     cdef floating* dY = work + below.delta + begin
     cdef const floating* slopes = work + below.slopes + begin if below.keeps_slopes else NULL
@@ -229,7 +229,7 @@ cdef void backward_input(const Job* job, const Layer* layer, const Layer* below,
 
 
 cdef void find_columns(const Job* job, Inputs* rows, ColumnStore* columns, floating* work) noexcept nogil:
-    # The non-zeros of sparse rows by column, where that pays.
+    # The non-zeros of sparse rows by column, if the plan wants them so.
     if job.blocks != NULL:
         columns[0] = block_at(job.blocks, job.store, rows.first, work)
     elif job.plan.sorts:
@@ -242,9 +242,9 @@ cdef void find_columns(const Job* job, Inputs* rows, ColumnStore* columns, float
 
 cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, Py_ssize_t n, floating* work,
                          floating* target, const Factors* factors) noexcept nogil:
-    # Forward and backward on n rows of a batch: target takes the gradient of the batch's mean log-likelihood as factors
-    # say.  Returns the sum of these rows' own; where that is not finite, target is left alone.  target may be the
-    # parameters themselves.
+    # Forward and backward on n rows of a batch: target = alpha * gradient of the batch's mean log-likelihood + beta *
+    # target, by factors; target may be the parameters themselves.  Returns the sum of the rows' log-likelihoods; if it
+    # is not finite, target is unchanged.
     cdef const Layer* layers = job.plan.layers
     cdef int k = job.plan.n_layers - 1
     cdef floating* dZ = work + layers[k].output
@@ -258,7 +258,7 @@ cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, P
         dZ, rows = work + layers[k].delta, given
         if k > 0:
             rows = outputs_of(&layers[k - 1], &given, work + layers[k - 1].output)
-            # The old weights carry the gradient down, so this comes before their update.
+            # The backward pass uses the old weights, so it precedes their update.
             backward_input(job, &layers[k], &layers[k - 1], n, dZ, work, target, factors)
         backward_weight(job, &layers[k], &rows, dZ, target, factors)
         if not layers[k].normalises:
@@ -271,8 +271,8 @@ cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, P
 
 
 cdef void ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, floating* work) noexcept nogil:
-    # Goes on with one shard of a batch until it is finished or time is up, by one block at least, or a thread that never
-    # gets its processor in time would not come on.
+    # Continues one shard of a batch until it is finished or the time is up, but for one row block at least: otherwise a
+    # thread that always gets its processor too late would make no progress.
     cdef Py_ssize_t begin = batch.n * shard // batch.n_shards
     cdef Py_ssize_t n_rows = batch.n * (shard + 1) // batch.n_shards - begin
     cdef Py_ssize_t n, at = job.position[1 + shard]
@@ -282,18 +282,18 @@ cdef void ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, flo
     while at < n_rows:
         n = min(job.plan.block_rows, n_rows - at)
         factors.alpha, factors.weight_beta, factors.bias_beta = 1, at > 0, at > 0
-        factors.first_beta = 1 if job.plan.touches else factors.weight_beta  # it is 0 already where it matters
+        factors.first_beta = 1 if job.plan.touches else factors.weight_beta  # `touch_columns` has cleared it
         sum_ += ascend_block(job, batch, batch.first + begin + at, n, work, gradient, &factors)
         at += n
         if now() >= job.deadline:
             break
-    # Once, since what other threads write is in the same line of the cache.
+    # Written once, since other threads write to the same cache line.
     job.position[1 + shard], job.log_likelihood[1 + shard] = at, sum_
 
 
 cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noexcept nogil:
-    # All shards.  A thread begins with shards that follow each other, so that the rows it fetches ahead are its own, and
-    # then helps the others.
+    # All shards.  A thread first takes consecutive shards, so that the rows it prefetches are its own, and then helps
+    # the others.
     cdef Py_ssize_t[N_SHARDS] next_shard
     cdef Py_ssize_t* next_ = &next_shard[0]
     cdef Py_ssize_t shard
@@ -328,7 +328,7 @@ cdef void update_chunk(const Job* job, const Step* step, bint is_weight, Py_ssiz
 
 cdef void update_span(const Job* job, const Step* step, bint is_weight, Py_ssize_t n_shards, Py_ssize_t begin,
                       Py_ssize_t n, floating* gradient) noexcept nogil:
-    # Adds the shards' gradients up, in order, into the first; moves n parameters.
+    # Sums the shards' gradients, in order, into the first, and moves n parameters.
     cdef Py_ssize_t size = UPDATE_CHUNK // n_shards, chunk, n_chunks = (n + size - 1) // size, end = begin + n
     if n_chunks == 1:
         update_chunk(job, step, is_weight, n_shards, begin, end, gradient)
@@ -339,14 +339,14 @@ cdef void update_span(const Job* job, const Step* step, bint is_weight, Py_ssize
 
 
 cdef void take_step(const Job* job, Batch* batch, floating* gradient) noexcept nogil:
-    # From the gradients of all shards.
+    # One step from the gradients of all shards.
     cdef const Plan* plan = job.plan
     cdef const Layer* layer
     cdef Step* step = &batch.step
     cdef Py_ssize_t n_shards = batch.n_shards
     cdef int k
     if job.steps.clip_norm > 0:
-        step.update = NO_UPDATE  # the gradients are only added up
+        step.update = NO_UPDATE  # the gradients are only summed
         update_span(job, step, False, n_shards, 0, plan.n_parameters, gradient)
         n_shards = 1
         step.update = job.steps.update
@@ -364,8 +364,8 @@ cdef void take_step(const Job* job, Batch* batch, floating* gradient) noexcept n
 
 
 cdef void add_penalties(const Job* job, const Batch* batch, const floating* number) noexcept nogil:
-    # Those of all weights before a step; rows of the first that a batch does not touch may not be up to date.  The last
-    # argument is there for its type alone.
+    # The penalties of all weights before a step.  The first weight is left out if some of its rows may not be up to
+    # date.  The last argument is for its type only.
     cdef const Layer* layer
     cdef int k
     for k in range(1 if job.plan.touches else 0, job.plan.n_layers):
@@ -375,7 +375,7 @@ cdef void add_penalties(const Job* job, const Batch* batch, const floating* numb
 
 
 cdef void after_step(const Job* job, const Batch* batch, floating* work) noexcept nogil:
-    # Running statistics, by what `ascend_block` has left of the batch's rows, and max-norm.
+    # Running statistics, from the batch's mean and variance that `ascend_block` left, and max-norm.
     cdef floating* parameters = <floating*> job.parameters
     cdef const floating* statistics
     cdef floating* running
@@ -391,7 +391,7 @@ cdef void after_step(const Job* job, const Batch* batch, floating* work) noexcep
 
 
 cdef bint take_folded_step(const Job* job, Batch* batch, floating* work) noexcept nogil:
-    # W += rate * (gradient - l2 * W), written by the products of a batch of one block; False: it diverged.
+    # W += rate * (gradient - l2 * W), written by the products of a batch of one row block; False: it diverged.
     cdef Factors factors
     cdef double log_likelihood, rate = batch.step.hyperparameters[0]
     if job.steps.penalised:
@@ -404,7 +404,7 @@ cdef bint take_folded_step(const Job* job, Batch* batch, floating* work) noexcep
 
 
 cdef bint take_summed_step(const Job* job, Batch* batch, floating* work) noexcept nogil:
-    # From the sum of the shards' gradients; False: time was up before, or it diverged.
+    # One step from the sum of the shards' gradients; False: the time was up first, or it diverged.
     cdef Py_ssize_t shard, n_done = 0
     cdef double sum_ = 0
     if job.plan.touches:

@@ -1,13 +1,13 @@
-"""The driver by units: every thread takes all rows of a batch, and owns slices of the hidden units.
+"""The driver by units: each thread takes all rows of a batch, and owns slices of the hidden units.
 
-Most of its batches are too small to be cut by rows, and are one block.  Large ones of sparse rows go block by block, and
-the step follows.
+Most of its batches are too small to be cut by rows and are a single row block.  Large batches of sparse rows go row
+block by row block, and the step follows.
 
-With one hidden layer a step needs a single barrier.  A member of the team computes its own units and what they add to
-the logits; behind the barrier each member adds these parts up and finds the gradient of the logits for itself, and from
-there on touches only its own columns of the first weight and its own rows of the second.  Deeper networks wait once
-more a layer and direction.  The slices depend on the widths of the layers alone and their parts are added up in order,
-so the bits do not depend on the number of threads.
+With one hidden layer a step needs a single barrier.  A member of the team computes its own units and their part of the
+logits.  After the barrier each member sums these parts and finds the gradient of the logits for itself; from then on it
+touches only its own columns of the first weight and its own rows of the second.  Deeper networks need one more barrier
+a layer in each direction.  The slices depend on the layers' widths only, and their parts are summed in order, so the
+number of threads does not change the bits.
 """
 
 from cython cimport floating
@@ -52,16 +52,16 @@ cdef extern from "vectors.h" nogil:
         SORT_LINES
         STEP_COLUMNS
 
-# A member of the team, and where in the work space it finds what is its own.
+# A member of the team, and the offsets of its own parts of the work space.
 cdef struct Member:
     int index
     int n_members
     Py_ssize_t dZ           # (block_rows, n_classes), its gradient of the logits
-    Py_ssize_t spare        # as much again
-    Py_ssize_t stride       # of the rows of a single hidden layer, and what is added to their places
-    Py_ssize_t shift
+    Py_ssize_t spare        # the same size again
+    Py_ssize_t stride       # of a single hidden layer's rows; 0: several hidden layers
+    Py_ssize_t shift        # added to the offsets of these rows
 
-# A row block, and what becomes of its gradient: target = alpha * gradient + beta * target.
+# A row block, and where its gradient goes: target = alpha * gradient + beta * target.
 cdef struct Turn:
     Py_ssize_t at           # position of its first row
     Py_ssize_t n
@@ -69,10 +69,10 @@ cdef struct Turn:
     double total            # of the batch's weights
     Step step
     double alpha, weight_beta, bias_beta
-    int parity              # which of two places its parts of the logits have
-    int third               # and which of three its rows
-    Inputs given            # the rows, as the first layer takes them
-    ColumnStore[N_SLICES] columns   # of sparse ones
+    int parity              # which of two buffers holds its parts of the logits, and sorted non-zeros
+    int third               # which of three buffers holds its gathered rows
+    Inputs given            # the first layer's input
+    ColumnStore[N_SLICES] columns   # non-zeros of sparse rows by column
 
 
 # --- who owns what --------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ cdef inline int own_end(const Member* member, const Layer* layer) noexcept nogil
 
 
 cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept nogil:
-    # So many numbers in whole lines of the cache.
+    # n numbers, rounded up to whole cache lines.
     cdef Py_ssize_t line = LINE_BYTES // number_size
     return (n + line - 1) // line * line
 
@@ -105,8 +105,7 @@ cdef Member member_of(const Job* job, int index, int n_members, Py_ssize_t numbe
     member.index, member.n_members = index, n_members
     member.dZ = job.plan.parts + (2 * N_SLICES + 2 * index) * n_logits
     member.spare = member.dZ + n_logits
-    # Nobody else reads the outputs of a single hidden layer, so each member keeps its own together, in whole lines of
-    # the cache.
+    # No other member reads the outputs of a single hidden layer, so each keeps its own together, in whole cache lines.
     member.stride = member.shift = 0
     if job.plan.n_layers == 2:
         for m in range(index + 1):
@@ -119,12 +118,12 @@ cdef Member member_of(const Job* job, int index, int n_members, Py_ssize_t numbe
 
 
 cdef inline Py_ssize_t stride_of(const Member* member, const Layer* layer) noexcept nogil:
-    # Unit u of row i of a hidden layer's output is at layer.output + member.shift + i * stride + u; so are delta, slopes.
+    # A hidden layer's output of row i, unit u is at layer.output + member.shift + i * stride + u; delta, slopes alike.
     return member.stride if member.stride else layer.n_out
 
 
 cdef inline bint owns_rows(Py_ssize_t stride, Py_ssize_t n_units, Py_ssize_t number_size) noexcept nogil:
-    # Whether so many units are a row; what fills up its line may be computed too, and is never read.
+    # Whether n_units fill a row, but for the padding of its last cache line, which may be computed and is never read.
     return stride == n_units or stride == to_lines(n_units, number_size)
 
 
@@ -132,7 +131,7 @@ cdef inline bint owns_rows(Py_ssize_t stride, Py_ssize_t n_units, Py_ssize_t num
 
 
 cdef inline Py_ssize_t rows_of_block(const Job* job, Py_ssize_t at) noexcept nogil:
-    # How many rows the block has that begins at this position: it ends with its batch, and with the epoch.
+    # Rows of the row block that begins at this position: it ends with its batch and with the epoch.
     cdef Py_ssize_t batch_size = job.plan.batch_size
     return min(job.plan.block_rows, min(batch_size - at % batch_size, job.n_rows - at))
 
@@ -143,8 +142,8 @@ cdef inline Py_ssize_t row_lines(const Layer* layer, int s, Py_ssize_t number_si
 
 cdef Py_ssize_t share_begin(const Job* job, Py_ssize_t n, int index, int n_members,
                             Py_ssize_t number_size) noexcept nogil:
-    # Where a member's share of n rows to prepare begins.  Slices are of several widths, and members with less to
-    # multiply sort more of the sparse rows.  The bits do not depend on it.
+    # Where a member's share of n rows to prepare begins.  Slices differ in width, so members with less to multiply sort
+    # more of the sparse rows.  The shares do not change the bits.
     cdef const Layer* first = &job.plan.layers[0]
     cdef Py_ssize_t lines = 0, own
     cdef int m, s
@@ -162,14 +161,14 @@ cdef Py_ssize_t share_begin(const Job* job, Py_ssize_t n, int index, int n_membe
 
 
 cdef inline ColumnStore columns_of(const Job* job, floating* rows, int m) noexcept nogil:
-    # A member's share of a block's non-zeros.
+    # Member m's share of a row block's non-zeros.
     cdef Py_ssize_t n_in = job.store.n_columns
     return columns_in(rows + m * column_work_size(n_in, job.plan.nonzeros), n_in, job.plan.nonzeros)
 
 
 cdef void prepare_rows(const Job* job, const Member* member, Py_ssize_t first, Py_ssize_t n,
                        floating* rows) noexcept nogil:
-    # The member's share of a block's rows, for all: gathered, or their non-zeros by column.
+    # Prepares the member's share of a row block for the team: rows gathered, or non-zeros sorted by column.
     cdef Py_ssize_t begin = share_begin(job, n, member.index, member.n_members, sizeof(floating))
     cdef Py_ssize_t end = share_begin(job, n, member.index + 1, member.n_members, sizeof(floating))
     cdef ColumnStore columns
@@ -181,8 +180,8 @@ cdef void prepare_rows(const Job* job, const Member* member, Py_ssize_t first, P
 
 
 cdef RowsAhead own_ahead(const Job* job, const Member* member, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    # Of a block's dense rows those that the member fetches: what it gathers.  Where all members read all rows in place,
-    # the odd ones begin with the last row, so that two do not fetch the same one from memory at the same time.
+    # The dense rows of a row block that the member prefetches: those it will gather.  If all members read all rows in
+    # place, odd ones begin with the last row, so that no two fetch the same row from memory at the same time.
     cdef Py_ssize_t begin = 0, end = n
     cdef RowsAhead rows
     if job.plan.gathers:
@@ -193,7 +192,7 @@ cdef RowsAhead own_ahead(const Job* job, const Member* member, Py_ssize_t first,
 
 
 cdef void open_turn(const Job* job, const Member* member, Turn* turn, floating* work) noexcept nogil:
-    # Finds rows, batch, step and factors of the block that begins at turn.at.
+    # Fills in rows, batch, step and factors of the row block that begins at turn.at.
     cdef const Plan* plan = job.plan
     cdef Py_ssize_t batch_size = plan.batch_size, batch_begin = turn.at // batch_size * batch_size, next_at
     cdef Inputs* given = &turn.given
@@ -232,7 +231,7 @@ cdef void open_turn(const Job* job, const Member* member, Turn* turn, floating* 
 
 cdef void forward_layer(const Job* job, const Member* member, const Layer* layer, const Inputs* rows,
                         floating* work) noexcept nogil:
-    # Y (n, n_out) = activation(X (n, n_in) @ W (n_in, n_out) + b), own columns
+    # Y (n, n_out) = activation(X (n, n_in) @ W (n_in, n_out) + b), own units
     cdef const floating* parameters = <const floating*> job.parameters
     cdef Py_ssize_t stride = stride_of(member, layer), begin, end
     cdef floating* Y = work + layer.output + member.shift
@@ -249,8 +248,8 @@ cdef void forward_layer(const Job* job, const Member* member, const Layer* layer
 
 
 cdef void forward_own(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
-    # All hidden layers, and what own units add to the logits: Z (n, n_classes) = Y (n, own) @ W (own, n_classes), of
-    # which the first part has b too.
+    # All hidden layers, and the own units' parts of the logits, one a slice: Z (n, n_classes) = Y (n, own) @
+    # W (own, n_classes); the first slice's part includes b.
     cdef const floating* parameters = <const floating*> job.parameters
     cdef const Layer* layer = &job.plan.layers[job.plan.n_layers - 1]
     cdef Inputs rows = turn.given
@@ -273,7 +272,7 @@ cdef void forward_own(const Job* job, const Member* member, const Turn* turn, fl
 
 
 cdef double logits_backward(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
-    # From the parts of all members dZ (n, n_classes), the gradient of the logits; returns the log-likelihood.
+    # Z (n, n_classes) = the sum of all slices' parts, then dZ, the gradient of the logits; returns the log-likelihood.
     cdef const Layer* output = &job.plan.layers[job.plan.n_layers - 1]
     cdef Py_ssize_t n = turn.n * output.n_out, size = job.plan.block_rows * output.n_out, i
     cdef const floating* part = work + job.plan.parts + turn.parity * N_SLICES * size
@@ -290,7 +289,8 @@ cdef double logits_backward(const Job* job, const Member* member, const Turn* tu
 
 cdef void backward_input(const Job* job, const Member* member, const Layer* layer, const Layer* below,
                          const floating* dZ, Py_ssize_t n, floating* work) noexcept nogil:
-    # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in) of the layer below, own columns, and by what its activation took
+    # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), then back through the activation of the layer below, for the
+    # member's own units of that layer
     cdef const floating* parameters = <const floating*> job.parameters
     cdef Py_ssize_t stride = stride_of(member, below), begin, end
     cdef floating* dY = work + below.delta + member.shift
@@ -307,7 +307,7 @@ cdef void backward_input(const Job* job, const Member* member, const Layer* laye
 
 
 cdef void backward_own(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
-    # All hidden layers, own columns.
+    # The gradient by the own units of all hidden layers.
     cdef const Layer* layers = job.plan.layers
     cdef const floating* dZ = work + member.dZ
     cdef int k
@@ -320,8 +320,8 @@ cdef void backward_own(const Job* job, const Member* member, const Turn* turn, f
 
 cdef void step_columns(const Job* job, const Turn* turn, int s, const floating* dZ, Py_ssize_t z_stride,
                        floating* gradient) noexcept nogil:
-    # An optimizer's step of one slice of the first weight, a few inputs after the other: their gradient is used up
-    # before it leaves the cache, and all take the same room.
+    # An optimizer's step for one slice of the first weight, a few inputs at a time: their gradient is used before it
+    # leaves the cache, and all inputs share one buffer.
     cdef const Slice* own = &job.plan.layers[0].slices[s]
     cdef floating* parameters = <floating*> job.parameters + own.weight
     cdef floating* state = <floating*> job.state + own.weight if job.state != NULL else NULL
@@ -344,7 +344,7 @@ cdef void step_columns(const Job* job, const Turn* turn, int s, const floating* 
 
 cdef void backward_weight(const Job* job, const Member* member, const Turn* turn, const Layer* layer,
                           const Inputs* rows, floating* target, floating* work) noexcept nogil:
-    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW of a hidden layer, own columns, and its bias
+    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, and the bias, of a hidden layer, own units
     cdef floating alpha = <floating> turn.alpha
     cdef Py_ssize_t stride = stride_of(member, layer), begin
     cdef floating* dZ = work + layer.delta + member.shift
@@ -358,13 +358,13 @@ cdef void backward_weight(const Job* job, const Member* member, const Turn* turn
         s = next_
     for s in range(own_begin(member, layer), last):
         begin = layer.slices[s].begin
-        affine_backward_bias(dZ + begin, stride, target + layer.bias + begin, turn.n, layer.slices[s].end - begin, alpha,
-                             <floating> turn.bias_beta)
+        affine_backward_bias(dZ + begin, stride, target + layer.bias + begin, turn.n, layer.slices[s].end - begin,
+                             alpha, <floating> turn.bias_beta)
 
 
 cdef void ascend_own(const Job* job, const Member* member, const Turn* turn, floating* target,
                      floating* work) noexcept nogil:
-    # The gradients of own columns of hidden layers and own rows of the output layer go into target.
+    # target = alpha * gradient + beta * target, for the hidden layers' own columns and the output layer's own rows.
     cdef const Layer* layer
     cdef Inputs rows = turn.given
     cdef const floating* Y = NULL
@@ -381,8 +381,8 @@ cdef void ascend_own(const Job* job, const Member* member, const Turn* turn, flo
         layer_backward_weight(layer, &rows, s, s + 1, dZ, layer.n_out, target, <floating> turn.alpha,
                               <floating> turn.weight_beta)
     if member.index == 0:
-        # With one hidden layer the first member owns the first slice and alone reads the output layer's bias; in deeper
-        # networks another may, behind a barrier.
+        # With one hidden layer the first member owns the first slice, and only it reads the output layer's bias.  In
+        # deeper networks another member may read it, after a barrier.
         affine_backward_bias(dZ, layer.n_out, target + layer.bias, turn.n, layer.n_out, <floating> turn.alpha,
                              <floating> turn.bias_beta)
 
@@ -417,7 +417,7 @@ cdef inline bint owns_bias(const Member* member, const Layer* layer, int s) noex
 
 cdef double clipped_scale(const Job* job, const Member* member, const floating* gradient,
                           floating* squares) noexcept nogil:
-    # Of the gradient, whose squares (n_layers, N_SLICES, 2) all members put together.
+    # The factor that clips the gradient, from squares (n_layers, N_SLICES, 2), which all members fill in.
     cdef const Layer* layer
     cdef Slice bias
     cdef Py_ssize_t i
@@ -450,7 +450,7 @@ cdef void step_slice(const Job* job, const Step* step, bint is_weight, const Sli
 
 cdef void step_own(const Job* job, const Member* member, Turn* turn, floating* gradient,
                    floating* work) noexcept nogil:
-    # The member's part of an optimizer's step from the gradient, or all of it after the first weight.
+    # The member's part of an optimizer's step; without the first weight if `step_columns` has moved it.
     cdef const Layer* layer
     cdef Slice bias
     cdef int k, s
@@ -468,7 +468,7 @@ cdef void step_own(const Job* job, const Member* member, Turn* turn, floating* g
 
 cdef void add_own_penalties(const Job* job, const Member* member, const Turn* turn,
                             const floating* number) noexcept nogil:
-    # The last argument is there for its type alone.
+    # The last argument is for its type only.
     cdef const Layer* layer
     cdef const Slice* own
     cdef Py_ssize_t i
@@ -486,7 +486,7 @@ cdef void add_own_penalties(const Job* job, const Member* member, const Turn* tu
 
 
 cdef void limit_own_norms(const Job* job, const Member* member, floating* gradient) noexcept nogil:
-    # The gradient of what fills up lines stays 0.
+    # The gradient serves as scratch; that of padding stays 0.
     cdef const Layer* layer
     cdef int k, s
     for k in range(job.plan.n_layers - 1):
@@ -499,8 +499,8 @@ cdef void limit_own_norms(const Job* job, const Member* member, floating* gradie
 
 
 cdef void prepare_next(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
-    # What must be there behind the barrier: the next block's rows, gathered; or this one's, which are in the cache, by
-    # column.
+    # Prepares what is needed after the barrier: the next row block's rows, gathered, or this one's, which are in the
+    # cache, by column.
     cdef Py_ssize_t next_at = turn.at + turn.n, size = job.plan.rows_size
     if job.plan.gathers:
         prepare_rows(job, member, next_at, rows_of_block(job, next_at), work + (turn.third + 1) % 3 * size)
@@ -509,7 +509,7 @@ cdef void prepare_next(const Job* job, const Member* member, const Turn* turn, f
 
 
 cdef void prefetch_later(const Job* job, const Member* member, const Turn* turn) noexcept nogil:
-    # The pages of the rows after the next, in a random order, while the member waits for the others.
+    # Prefetches pages of the row block after the next, if rows are in a random order: the member would wait anyway.
     cdef Py_ssize_t next_at = turn.at + turn.n
     cdef RowsAhead later
     if job.plan.fetches and job.order != NULL:
@@ -520,7 +520,7 @@ cdef void prefetch_later(const Job* job, const Member* member, const Turn* turn)
 
 cdef bint finish_turn(const Job* job, const Member* member, Turn* turn, double log_likelihood, floating* target,
                       floating* work) noexcept nogil:
-    # Backward, by the old weights, and the step, where the block ends its batch; False: it diverged.
+    # The backward pass, with the old weights, and the step if the row block ends its batch; False: it diverged.
     if not isfinite(log_likelihood):
         if member.index == 0:
             job.log_likelihood[0] = log_likelihood
@@ -552,7 +552,7 @@ cdef void train_as_member(const Job* job, bint* stop, int index, int n_members, 
     cdef Py_ssize_t i
     cdef double log_likelihood
     turn.at, turn.parity, turn.third, turn.total = job.position[0] + job.position[1], 0, 0, -1
-    if index == 0:  # there is not a square for each place
+    if index == 0:  # some of the squares are never written
         for i in range(2 * job.plan.n_layers * N_SLICES):
             work[job.plan.squares + i] = 0
     if job.plan.gathers:
@@ -562,11 +562,11 @@ cdef void train_as_member(const Job* job, bint* stop, int index, int n_members, 
         open_turn(job, &member, &turn, work)
         forward_own(job, &member, &turn, work)
         prepare_next(job, &member, &turn, work)
-        if index == n_members - 1:  # the first has the output layer's bias to do
+        if index == n_members - 1:  # the first member has the output layer's bias to do
             stop[turn.parity] = turn.at + turn.n >= job.n_rows or now() >= job.deadline
         prefetch_later(job, &member, &turn)
         fastnn_barrier()
-        log_likelihood = logits_backward(job, &member, &turn, work)  # each for itself, as it is little
+        log_likelihood = logits_backward(job, &member, &turn, work)  # each for itself: it is little work
         if not finish_turn(job, &member, &turn, log_likelihood, target, work) or stop[turn.parity]:
             return
         turn.at += turn.n

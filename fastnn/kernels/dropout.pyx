@@ -1,8 +1,8 @@
-"""Dropout: outputs of hidden units are set to 0 at random while training, and the others scaled up to make up for it.
+"""Dropout: training sets outputs of hidden units to 0 at random, and scales the others up to make up for it.
 
-N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014).  Whether a
-unit is dropped for a row is a hash of both, so the masks need no space, and threads and blocks change nothing.  The
-hash is the output function of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
+N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014).  A hash of
+row and unit decides whether the unit is dropped, so masks need no space, and threads and row blocks change nothing.
+The hash is the output function of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
 generators", OOPSLA 2014.
 """
 
@@ -19,8 +19,8 @@ cdef inline uint64_t mixed(uint64_t z) noexcept nogil:
 cdef void drop_units(floating* Y, floating* slopes, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t n_units, double share,
                      uint64_t key, int layer, Py_ssize_t first, Py_ssize_t first_unit,
                      Py_ssize_t width) noexcept nogil:
-    # For n rows, from position first of the epoch on, and units of a layer of the given width.  The slopes, through
-    # which the gradient comes back, are dropped and scaled alike.
+    # For n rows, from position first of the epoch on, and n_units units, from first_unit on, of a layer of the given
+    # width.  The slopes, for the backward pass, are dropped and scaled alike.
     cdef Py_ssize_t i, j
     cdef uint64_t base, hashed, layer_key = mixed(key + <uint64_t> layer * <uint64_t> 0x9e3779b97f4a7c15)
     cdef uint64_t limit = <uint64_t> (share * 4294967296.0)

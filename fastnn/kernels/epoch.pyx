@@ -1,6 +1,6 @@
-"""Where Python enters the kernels: runs of batches without the GIL, and the forward pass over many rows.
+"""The entry from Python: runs of batches without the GIL, and the forward pass over many rows.
 
-A plan says how; see fastnn/plan.py.  BLAS must run single-threaded here.
+Both carry out a plan; see fastnn/plan.py.  BLAS must be single-threaded here.
 """
 
 from typing import NamedTuple
@@ -40,21 +40,21 @@ cdef extern from *:
     unsigned int float_control() noexcept nogil
     void set_float_control(unsigned int control) noexcept nogil
 
-#: What each layer has in `Space.penalties`.
+#: Entries of each layer in `Space.penalties`.
 N_PENALTIES = N_SLICES
 
-#: Whether the kernels were compiled with OpenMP; without it everything runs on one thread.
+#: Whether the kernels were compiled with OpenMP; without it they run on one thread.
 HAS_OPENMP = bool(FASTNN_OPENMP)
 
 
 class Batches(NamedTuple):
-    """What an epoch goes through.
+    """The rows of an epoch.
 
     X : (n, n_in) array or CSRRows
-    targets : Targets, in the order
-    order : (n,) intp, rows in the order to take, or None
-    key : of the epoch's dropout masks
-    blocks : SortedBlocks of X, for rows as they are stored, with the plan's `row_blocks` as bounds; or None
+    targets : Targets, in the order of the rows
+    order : (n,) intp, the order of the rows; None: as stored
+    key : seed of the epoch's dropout masks
+    blocks : SortedBlocks of X, if rows are taken as stored, with the plan's `row_blocks` as bounds; or None
     """
 
     X: object
@@ -65,20 +65,21 @@ class Batches(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Parameters in the forms of the plan, work space of `train`, and how far it has come.
+    """Parameters in the forms of the plan, the work space of `train`, and its progress.
 
     parameters : (n_parameters,), updated in place
     state : (n_slots, n_parameters), the optimizer's
-    gradients : (n_shards, n_parameters or more), zeros; with update "none" the gradient is left in its first row
+    gradients : (n_shards, n_parameters or more), zeros; update "none" leaves the gradient in the first row
     work : (n_shards, work_size)
-    position : (1 + n_shards,), zeros at the start of an epoch: first row of the current batch, rows done by each shard
-    log_likelihood : (1 + n_shards,), zeros at the start of an epoch: weighted sum over the finished batches, in nats,
-        and over the rows that each shard has done.  Not finite after the call: the batch at position[0] diverged, and
-        its step was not taken.
-    penalties : (n_layers, N_PENALTIES), zeros at the start of an epoch: sum over the finished batches of what the
-        penalties take off the objective, times the weight of the batch; to be added up
-    touched : (1 + 2 n_in,), zeros at the start of an epoch, where a plan touches: `touched.bring_up_to_date` moves the
-        other rows of the first weight in the end, and its penalty is left out of penalties; else None
+    position : (1 + n_shards,), zeros at the start of an epoch: first row of the current batch; rows each shard has
+        finished
+    log_likelihood : (1 + n_shards,), zeros at the start of an epoch: weighted sum over the finished batches, in nats;
+        and over the rows each shard has finished.  If [0] is not finite after a call, the batch at position[0]
+        diverged, and its step was not taken.
+    penalties : (n_layers, N_PENALTIES), zeros at the start of an epoch: the penalties of the finished batches, each
+        times the batch's weight; their total is the sum of all entries
+    touched : (1 + 2 n_in,), zeros at the start of an epoch, if the plan touches, else None.  Then
+        `touched.bring_up_to_date` must move the other rows of the first weight, whose penalty is not in penalties.
     """
 
     parameters: object
@@ -92,12 +93,12 @@ class Space(NamedTuple):
 
 
 cdef unsigned int flush_denormals(unsigned int control, int n_threads) noexcept nogil:
-    # Has all threads of the team treat numbers too small to be normal as zero, or whatever control says.  Weights that
-    # only a penalty moves, as those of pixels that are always black, come down to them, and each operation on them
-    # takes as long as a hundred others.  Returns what was set before.
+    # Sets the floating-point control of all threads of the team, so that they treat denormal numbers as zero, or back.
+    # Weights that only a penalty moves, as those of pixels that are always black, shrink to denormals, and an operation
+    # on one takes as long as a hundred others.  Returns the previous control.
     cdef unsigned int before = float_control()
     cdef int _
-    set_float_control(control)  # outside, too: LLVM's OpenMP puts back what its caller had before a parallel region
+    set_float_control(control)  # outside, too: LLVM's OpenMP restores its caller's before a parallel region
     for _ in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
         set_float_control(control)
     return before
@@ -132,12 +133,12 @@ cdef void open_space(Job* job, space, const floating[:, ::1] work) except *:
 
 
 def train(batches, CompiledPlan plan, steps, space, floating[:, ::1] work, double seconds, int n_threads):
-    """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
+    """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to continue.
 
-    Each step ascends the batch's weighted mean log-likelihood minus the penalties.
+    Each step is one of gradient ascent on the batch's weighted mean log-likelihood minus the penalties.
 
     batches : Batches;  steps : Steps;  space : Space
-    work : the space's
+    work : space.work
     seconds : time after which to return
     """
     cdef RowStore store = open_rows(batches.X)
@@ -163,9 +164,9 @@ def train(batches, CompiledPlan plan, steps, space, floating[:, ::1] work, doubl
 
 def forward(X, Py_ssize_t first, CompiledPlan plan, const floating[::1] parameters, floating[:, ::1] work,
             floating[:, ::1] logits_out, int n_threads):
-    """logits_out (n, n_out) = output layer, before softmax or sigmoid, of the n rows of X that begin at first.
+    """logits_out (n, n_out) = the output layer, before softmax or sigmoid, for n rows of X from row first on.
 
-    work : (n_parts, work_size), one for each thread's blocks of rows
+    work : (n_parts, work_size), one for the row blocks of each thread
     """
     cdef RowStore store = open_rows(X)
     cdef Job job

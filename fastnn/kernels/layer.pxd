@@ -5,22 +5,22 @@ from .plan cimport PANELS, TRANSPOSED, Layer
 from .rows cimport RowsAhead, RowStore
 from .sparse cimport ColumnStore
 
-# n rows that a layer is given.
+# A layer's input: n rows.
 cdef struct Inputs:
     Py_ssize_t first            # position of the first in the epoch
     Py_ssize_t n
     const void* X               # dense rows, of the network's dtype; NULL: they are sparse
-    Py_ssize_t stride           # distance of two of them
+    Py_ssize_t stride           # distance between two rows of X
     const Py_ssize_t* order     # row i is row order[i] of X; NULL: row i
-    RowsAhead ahead             # are fetched into the cache meanwhile
+    RowsAhead ahead             # rows to prefetch meanwhile
     const RowStore* store       # sparse rows
     const Py_ssize_t* store_order
-    const ColumnStore* columns  # their non-zeros by column, in n_columns parts
+    const ColumnStore* columns  # non-zeros of sparse rows by column, in n_columns parts
     int n_columns
 
 
 cdef inline int next_slice(const Layer* layer, int s, int end) noexcept nogil:
-    # Behind the slices, from s on, that are multiplied at once: sums of one unit are the same in any company there.
+    # End of the slices, from s on, that one product takes: only where a unit's bits do not depend on the other units.
     return end if layer.form == TRANSPOSED and not layer.by_inputs or layer.form == PANELS else s + 1
 
 

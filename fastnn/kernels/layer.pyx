@@ -1,7 +1,7 @@
-"""The one switch from a layer's form to its kernels: forward, backward by its weight and by its input.
+"""The one switch from a layer's form to its kernels: forward, backward by weight and backward by input.
 
-A driver asks for slices s to end of a layer (inputs of an output layer that is cut by inputs), and knows no form; the
-kernels behind the switch know no thread.  Parameters are one vector, in which each layer knows its place.
+A driver asks for slices s to end of a layer and knows no form; the kernels behind the switch know no thread.  Slices
+are of units, or of inputs if by_inputs.  All parameters are one vector, and each layer knows its offsets.
 """
 
 from cython cimport floating
@@ -27,7 +27,7 @@ cdef extern from "vectors.h" nogil:
 
 
 cdef inline Py_ssize_t* slice_bounds(const Layer* layer, int s, int end, Py_ssize_t* bounds) noexcept nogil:
-    # Where slices s to end begin, counted from the first of them.
+    # First unit of each of slices s to end, and the end, all relative to slice s.
     cdef int i
     for i in range(s, end):
         bounds[i - s] = layer.slices[i].begin - layer.slices[s].begin
@@ -37,8 +37,8 @@ cdef inline Py_ssize_t* slice_bounds(const Layer* layer, int s, int end, Py_ssiz
 
 cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, const floating* parameters,
                         const floating* b, floating* Z, Py_ssize_t z_stride) noexcept nogil:
-    # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b; of n_in, or of n_out, only what the slices have.  X, b and Z begin
-    # with these; b is NULL for 0.
+    # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), where n_out, or n_in if by_inputs, counts only the
+    # slices' own.  X, b and Z point to their first; a NULL b is 0.
     cdef const Slice* own = &layer.slices[s]
     cdef const floating* X = <const floating*> rows.X
     cdef const floating* W = parameters + own.weight
@@ -61,8 +61,7 @@ cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, 
 
 cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, int end, const floating* dZ,
                                 Py_ssize_t z_stride, floating* target, floating alpha, floating beta) noexcept nogil:
-    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, of which dW is a part of target; X and dZ
-    # begin with the slices as above
+    # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, where dW is part of target; slices as above
     cdef const Slice* own = &layer.slices[s]
     cdef const floating* X = <const floating*> rows.X
     cdef floating* dW = target + own.weight
@@ -93,8 +92,8 @@ cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, i
 cdef void layer_backward_input(const Layer* layer, const floating* dZ, Py_ssize_t z_stride,
                                const floating* parameters, Py_ssize_t begin, Py_ssize_t end, floating* dX,
                                Py_ssize_t x_stride, Py_ssize_t n, floating* spare) noexcept nogil:
-    # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), of inputs begin to end, with which dX begins.  Not the first
-    # layer's.  spare has n * n_out numbers of space.
+    # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), for inputs begin to end only; dX points to input begin.  Never
+    # used for the first layer.  spare has room for n * n_out numbers.
     cdef const floating* W = parameters + layer.weight
     if layer.form == TRANSPOSED:
         dense_backward_input(dZ, W + begin, layer.n_in, dX, x_stride, spare, n, end - begin, layer.n_out)
@@ -105,8 +104,8 @@ cdef void layer_backward_input(const Layer* layer, const floating* dZ, Py_ssize_
 
 cdef void activate_units(const Layer* layer, floating* Z, floating* slopes, Py_ssize_t stride, Py_ssize_t first,
                          Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, bint is_whole, uint64_t key) noexcept nogil:
-    # Y = activation(Z) of units begin to end, and dropout, of n rows from position first on.  slopes, if not NULL, take
-    # the derivative.  is_whole: nobody else's units are in these rows.
+    # Y = activation(Z), then dropout, for units begin to end of n rows from position first on.  slopes, unless NULL,
+    # receive the derivative.  is_whole: the rows of Z hold no other units.
     cdef Py_ssize_t i
     if is_whole:
         activate(layer.activation, Z, slopes, n * stride)
@@ -130,7 +129,7 @@ cdef void backprop_units(const Layer* layer, const floating* Y, const floating* 
 
 
 cdef void limit_slice(const Layer* layer, int s, double limit, floating* parameters, floating* scratch) noexcept nogil:
-    # Shortens the weights into each unit of a slice to the limit; scratch has room for a row of them, and is 0 again.
+    # Shortens the weights into each unit of a slice to the limit.  scratch has room for a row of weights and ends as 0.
     cdef const Slice* own = &layer.slices[s]
     cdef floating* W = parameters + own.weight
     cdef Py_ssize_t units = own.end - own.begin, unit = 0, row, p = 0
@@ -154,8 +153,8 @@ cdef void copy_rows(const floating* A, Py_ssize_t stride, floating* A_out, Py_ss
 
 cdef void copy_slice(const Layer* layer, const Slice* own, bint back, const floating* vector, const floating* W,
                      floating* vector_out, floating* W_out) noexcept nogil:
-    # A slice's weights from W, as stored, to vector_out, or back from vector to W_out, panel by panel; a slice in
-    # another form is a single panel.
+    # Copies a slice's weights from W, as stored, to vector_out, or back from vector to W_out, panel by panel; in other
+    # forms a slice is a single panel.
     cdef Py_ssize_t units = own.end - own.begin, unit = 0, row = own.stride, place = own.weight, p = 0, n
     while unit < units:
         if layer.form == PANELS:
@@ -193,10 +192,10 @@ cdef void rearrange_layer(const Layer* layer, const Layer* stored, bint back, co
 
 def rearrange(CompiledPlan plan, CompiledPlan stored, bint back, const floating[::1] vector, floating[::1] vector_out,
               int n_threads=1):
-    """vector_out = vector, a vector of parameters as they are stored, in the forms of a plan.
+    """vector_out = the parameters in vector, copied from the stored form into the plan's forms.
 
     plan, stored : CompiledPlan of the same layers, the second with all of them as stored
-    back : vector is in the forms, vector_out as stored
+    back : copy from the plan's forms into the stored form instead
     """
     cdef int k
     with nogil:

@@ -1,6 +1,6 @@
 from cython cimport floating
 
-# One code a loss; losses.pyx gives them their names.
+# The code of each loss; losses.pyx has the names.
 cdef enum:
     CROSS_ENTROPY
     BINARY_CROSS_ENTROPY
@@ -8,11 +8,11 @@ cdef enum:
     ABSOLUTE
     HUBER
 
-# What the rows should give, by position in the order; it borrows the arrays that it points into.
+# The targets of rows, by position in the order; pointers into arrays that the caller keeps alive.
 cdef struct TargetStore:
     int loss
     const Py_ssize_t* classes   # (n,), cross-entropy
-    const void* values          # (n, n_out) of the network's dtype, all others
+    const void* values          # (n, n_out) of the network's dtype, other losses
     const double* weights       # (n,); NULL: all 1
     double smoothing            # of the classes
 

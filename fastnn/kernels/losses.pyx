@@ -1,8 +1,8 @@
-"""Losses at the output layer, a row at a time: minus the log-likelihood of a distribution each, up to a constant.
+"""Losses at the output layer, a row at a time: each is minus the log-likelihood of a distribution, up to a constant.
 
-Cross-entropy goes with a softmax; binary cross-entropy with a sigmoid for each output; squared (half the square),
-absolute and Huber's loss with the outputs as they are, and are summed over the outputs.  All are counted as
-log-likelihoods, which training ascends.
+Cross-entropy includes a softmax, binary cross-entropy a sigmoid for each output.  Squared (half the square), absolute
+and Huber's loss take the outputs as they are, and are summed over them.  All are counted as log-likelihoods, which
+training ascends.
 
 Huber's loss: P. J. Huber, "Robust estimation of a location parameter" (1964), here with threshold 1.  Label smoothing:
 C. Szegedy et al., "Rethinking the Inception architecture for computer vision" (2015).
@@ -29,7 +29,7 @@ cdef double LARGE_PRODUCT = 1e100
 
 
 class Targets(NamedTuple):
-    """What rows should give, in the order in which they are taken.
+    """The targets of rows, in the order in which the rows are taken.
 
     loss : code of LOSSES
     y : (n,) classes for cross-entropy, (n, n_out) numbers of the network's dtype for the others
@@ -86,7 +86,7 @@ cdef inline double weight_of(const TargetStore* targets, Py_ssize_t i) noexcept 
 
 cdef double weighted_cross_entropy(const TargetStore* targets, Py_ssize_t first, floating* Z, Py_ssize_t n,
                                    Py_ssize_t n_out, double scale) noexcept nogil:
-    # With a share s of smoothing the true class counts 1 - s, and each class s / n_out.
+    # With smoothing s, each class has target probability s / n_out, and the true class 1 - s more.
     cdef Py_ssize_t i, j, y
     cdef double weight, total, linear, log_likelihood = 0
     cdef double all_, own = 1 - targets.smoothing
@@ -116,7 +116,7 @@ cdef double weighted_cross_entropy(const TargetStore* targets, Py_ssize_t first,
 cdef double binary_rows(const floating* values, const TargetStore* targets, Py_ssize_t first, floating* Z,
                         Py_ssize_t n, Py_ssize_t n_out, double scale) noexcept nogil:
     # log P = y z - log(1 + exp(z)), without exp of a positive number.  A product of 1 + exp, each from 1 to 2, saves
-    # most of the logarithms.
+    # most logarithms.
     cdef Py_ssize_t i, j
     cdef double weight, sum_, product, log_likelihood = 0
     cdef floating z, y, e
@@ -160,8 +160,8 @@ cdef double residual_rows(const floating* values, const TargetStore* targets, Py
 
 cdef double loss_rows(const TargetStore* targets, Py_ssize_t first, floating* Z, Py_ssize_t n, Py_ssize_t n_out,
                       double total) noexcept nogil:
-    # Returns the weighted sum of the log-likelihoods of the n rows from first on, whose outputs are Z; these become
-    # the gradient of that sum divided by total, the weights of the batch.
+    # Returns the weighted sum of the log-likelihoods of n rows from first on, with outputs Z (n, n_out); Z becomes the
+    # gradient of that sum divided by total, the sum of the batch's weights.
     cdef double scale = 1 / total if total > 0 else 0.0
     cdef const floating* values = <const floating*> targets.values
     if targets.loss == CROSS_ENTROPY:

@@ -1,6 +1,6 @@
 from cython cimport floating
 
-# A stride is the distance of two rows of Z and X_hat.
+# A stride is the distance between two rows of Z and X_hat.
 
 cdef void normalise(floating* Z, floating* X_hat, Py_ssize_t stride, const floating* scale, const floating* bias,
                     floating* mean, floating* variance, Py_ssize_t n, Py_ssize_t n_units) noexcept nogil

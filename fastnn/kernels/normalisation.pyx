@@ -2,8 +2,8 @@
 
 S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate shift",
 ICML 2015.  With Z the affine layer's output without its bias: X_hat = (Z - mean) / sqrt(variance + EPSILON), and Z
-becomes scale * X_hat + bias.  The rows count alike, whatever their weights.  Units go a tile at a time, whose sums are
-double in both precisions, so that they are as good for many rows as for few.
+becomes scale * X_hat + bias.  All rows count alike, whatever their weights.  Units are taken NORMALISED_UNITS at a
+time; their sums are double in both precisions, so that they are as exact for many rows as for few.
 """
 
 from cython cimport floating
@@ -13,10 +13,10 @@ cdef extern from "vectors.h" nogil:
     enum:
         NORMALISED_UNITS
 
-#: Keeps the quotient finite where a unit is the same for all rows.
+#: Keeps the quotient finite if a unit is the same for all rows.
 EPSILON = 1e-5
 
-#: What a batch contributes to the running statistics.
+#: A batch's share of the running statistics.
 RUNNING_SHARE = 0.1
 
 cdef double SMALL = EPSILON
@@ -59,7 +59,8 @@ cdef void normalise(floating* Z, floating* X_hat, Py_ssize_t stride, const float
 cdef void backprop_normalise(const floating* X_hat, floating* dZ, Py_ssize_t stride, const floating* variance,
                              const floating* scale, floating* dscale, floating* dbias, Py_ssize_t n,
                              Py_ssize_t n_units, floating alpha, floating beta) noexcept nogil:
-    # dscale and dbias = alpha * gradient + beta * themselves; dscale may be the scale, which is read before.
+    # dscale, dbias = alpha * gradient + beta * dscale, dbias; dscale may be scale, which is read first.
+    # dZ (n, n_units) = scale / sqrt(variance + EPSILON) * (dZ - mean(dZ) - mean(dZ * X_hat) * X_hat), means over rows
     cdef Py_ssize_t i, j, tile, begin, width
     cdef double[NORMALISED_UNITS] sums
     cdef double[NORMALISED_UNITS] products
@@ -91,7 +92,7 @@ cdef void backprop_normalise(const floating* X_hat, floating* dZ, Py_ssize_t str
 
 cdef void move_statistics(const floating* mean, const floating* variance, floating* running_mean,
                           floating* running_variance, Py_ssize_t n, Py_ssize_t n_units) noexcept nogil:
-    # A single row has no variance: it moves nothing.
+    # A single row has no unbiased variance: it moves nothing.
     cdef Py_ssize_t j
     cdef double unbiased
     if n < 2:
@@ -117,7 +118,7 @@ def inplace_normalisation(floating[:, ::1] Z, const floating[::1] scale, const f
 def inplace_backprop_normalisation(const floating[:, ::1] X_hat, const floating[::1] variance,
                                    const floating[::1] scale, floating[:, ::1] dZ, floating[::1] dscale_out,
                                    floating[::1] dbias_out, double alpha=1.0, double beta=0.0):
-    """dZ (n, width), a gradient by scale * X_hat + bias, becomes the gradient by what was normalised.
+    """dZ (n, width), a gradient by scale * X_hat + bias, becomes the gradient by Z before normalisation.
 
     dscale_out, dbias_out (width,) = alpha * gradient + beta * dscale_out, dbias_out
     """
@@ -129,9 +130,10 @@ def inplace_backprop_normalisation(const floating[:, ::1] X_hat, const floating[
 
 def inplace_running_statistics(const floating[::1] mean, const floating[::1] variance, floating[::1] running_mean,
                                floating[::1] running_variance, Py_ssize_t n):
-    """Move the running statistics (width,) towards a batch's of n rows, of whose variance (biased) bias is taken off.
+    """Move the running statistics (width,) towards those of a batch of n rows.
 
-    running = (1 - RUNNING_SHARE) * running + RUNNING_SHARE * batch; a single row moves nothing.
+    running = (1 - RUNNING_SHARE) * running + RUNNING_SHARE * batch, with the batch's biased variance corrected by
+    n / (n - 1); a single row moves nothing.
     """
     if mean.shape[0]:
         with nogil:

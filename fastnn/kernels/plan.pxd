@@ -1,4 +1,4 @@
-"""A plan as the kernels read it: see fastnn/plan.py, which says what each number means."""
+"""The plan in the kernels' form: see fastnn/plan.py for what each number means."""
 
 from cython cimport floating
 
@@ -9,32 +9,32 @@ from .updates cimport StepStore
 from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
-    N_SLICES = 4    # the most slices of a layer, and so the most threads that can own one
-    N_SHARDS = 8        # of a batch, and so the most threads that can have one
+    N_SLICES = 4    # the most slices of a layer
+    N_SHARDS = 8        # the most shards of a batch
 
-# Which kernels a layer has.
+# A layer's form, which chooses its kernels.
 cdef enum Form:
     STORED          # W (n_in, n_out): affine.pyx
     TRANSPOSED      # W (n_out, n_in): dense.pyx
     PANELS          # W in panels of each slice: affine.pyx
-    SPARSE          # W (n_in, n_out or units of a slice), sparse rows: sparse.pyx
+    SPARSE          # W (n_in, n_out or a slice's units), sparse rows: sparse.pyx
 
 cdef struct Slice:
     Py_ssize_t begin, end       # units, or inputs
-    Py_ssize_t weight           # where their weights begin in a vector of parameters
-    Py_ssize_t stride           # distance of two of their rows
+    Py_ssize_t weight           # offset of their weights in a vector of parameters
+    Py_ssize_t stride           # distance between two rows of weights
     Py_ssize_t n_rows, n_columns
 
 cdef struct Layer:
     Form form
     int index
     bint is_output
-    bint by_inputs              # slices are of inputs
+    bint by_inputs              # slices are of inputs, not units
     bint normalises
     bint keeps_slopes
     Py_ssize_t n_in, n_out
-    Py_ssize_t weight, weight_size, bias, norm      # places in a vector of parameters
-    Py_ssize_t output, delta, slopes, x_hat, statistics     # places in the work space
+    Py_ssize_t weight, weight_size, bias, norm      # offsets in a vector of parameters
+    Py_ssize_t output, delta, slopes, x_hat, statistics     # offsets in the work space
     Py_ssize_t shared_from
     int activation
     double dropout
@@ -52,23 +52,23 @@ cdef class CompiledPlan:
     cdef Plan plan
     cdef readonly object source     # the fastnn.plan.Plan
 
-# What a driver is asked to do: go through the rows of an epoch, batch after batch, from position[0] on, until they end,
-# a log-likelihood is not finite or time is up.
+# A driver's task: train on the rows of an epoch, batch after batch, from position[0] until the rows end, a
+# log-likelihood is not finite or the time is up.
 cdef struct Job:
     const Plan* plan
     const RowStore* store
     const Py_ssize_t* order         # NULL: rows as stored
-    const TargetStore* targets      # by position in the order; NULL: forward only
-    const BlockStore* blocks        # all rows by pair of columns, for rows in order; NULL: none
+    const TargetStore* targets      # by position in the order
+    const BlockStore* blocks        # all non-zeros by pair of columns, for rows as stored; or NULL
     const StepStore* steps
     Py_ssize_t n_rows
-    uint64_t key                    # of the epoch's dropout masks
+    uint64_t key                    # seed of the epoch's dropout masks
     void* parameters
     void* state
     void* gradients                 # (n_shards, gradient_size)
     Py_ssize_t gradient_size, work_size     # of a shard
-    Py_ssize_t* position            # (1 + n_shards,) first row of the current batch; rows that each shard has done
-    double* log_likelihood          # (1 + n_shards,) of the finished batches; of what each shard has done
+    Py_ssize_t* position            # (1 + n_shards,) first row of the current batch; rows each shard has finished
+    double* log_likelihood          # (1 + n_shards,) of the finished batches; of the rows each shard has finished
     double* penalties               # (n_layers, N_SLICES)
     int64_t* touched
     double deadline
@@ -78,7 +78,7 @@ cdef struct Job:
 cdef extern from *:
     """
     #include <time.h>
-    /* Seconds on a clock that nobody sets, where there is one. */
+    /* Seconds on a clock that nobody can set, if the system has one. */
     static inline double fastnn_now(void) {
         struct timespec time;
     #ifdef CLOCK_MONOTONIC

@@ -1,20 +1,20 @@
-"""A plan as the kernels read it: numbers in structs."""
+"""The plan in the kernels' form: numbers in structs."""
 
 from libc.stdlib cimport calloc, free
 
 from .activations import ACTIVATIONS
 
-#: The most slices of a layer, and so the most threads that can own one.
+#: The most slices of a layer, and so the most threads that can own one each.
 MOST_SLICES = N_SLICES
 
-#: The most shards of a batch, and so the most threads that can have one.
+#: The most shards of a batch, and so the most threads that can work on one each.
 MOST_SHARDS = N_SHARDS
 
 FORM_CODES = {"stored": STORED, "transposed": TRANSPOSED, "panels": PANELS, "sparse": SPARSE, "sparse slices": SPARSE}
 
 
 cdef class CompiledPlan:
-    """The numbers of a fastnn.plan.Plan in structs, for `epoch.train` and `epoch.forward`; source is that plan."""
+    """The numbers of source, a fastnn.plan.Plan, in structs, for `epoch.train` and `epoch.forward`."""
 
     def __cinit__(self, plan):
         cdef Plan* own = &self.plan
@@ -48,7 +48,8 @@ cdef int read_layer(Layer* layer, int index, planned) except -1:
     layer.n_in, layer.n_out = shape.n_in, shape.n_out
     layer.activation = ACTIVATIONS[shape.activation or "identity"]
     layer.normalises, layer.dropout = shape.batch_norm, shape.dropout
-    layer.by_inputs, layer.keeps_slopes, layer.shared_from = planned.by_inputs, planned.keeps_slopes, planned.shared_from
+    layer.by_inputs, layer.keeps_slopes, layer.shared_from = \
+        planned.by_inputs, planned.keeps_slopes, planned.shared_from
     layer.weight, layer.weight_size = planned.weight, planned.weight_size
     layer.bias, layer.norm = planned.bias, planned.norm
     layer.output, layer.delta, layer.slopes = planned.output, planned.delta, planned.slopes

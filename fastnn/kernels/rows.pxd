@@ -1,7 +1,7 @@
 from cython cimport floating
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
-# What a number may be stored as.
+# The dtypes in which numbers may be stored.
 ctypedef fused stored:
     uint8_t
     float
@@ -12,7 +12,7 @@ cdef extern from "vectors.h":
         LINE_BYTES      # of the cache
 
 cdef enum:
-    PAGE_BYTES = 4096   # of memory, whose place the processor must look up
+    PAGE_BYTES = 4096   # of memory, whose address the processor must look up
 
 cdef extern from "vectors.h" nogil:
     ctypedef struct RowsAhead:
@@ -26,7 +26,7 @@ cdef enum StorageKind:
     FLOAT64
     CSR
 
-# The rows of a data set as they are stored; it borrows the arrays that it points into.
+# The rows of a data set as they are stored; pointers into arrays that the caller keeps alive.
 cdef struct RowStore:
     StorageKind kind
     Py_ssize_t n_rows, n_columns
@@ -35,7 +35,7 @@ cdef struct RowStore:
     const int64_t* row_starts   # CSR only: (n_rows + 1,)
 
 cdef inline floating convert(stored value, floating target) noexcept nogil:
-    # The second argument is there for its type alone.
+    # The second argument is for its type only.
     if stored is uint8_t:
         return value * <floating> 0.00390625  # UINT8_SCALE
     else:

@@ -1,9 +1,8 @@
-"""Rows of a data set, from the way they are stored to the network's dtype.
+"""Rows of a data set, from their stored dtype to the network's.
 
-Dense rows of the network's dtype are used where they lie, in any order where the first layer can take them so;
-otherwise the rows of one block are gathered, converted and scaled into a small buffer, so no converted or shuffled
-copy of the data exists.  Sparse rows are a CSR of three arrays and are never made dense.  Rows to come can be fetched
-into the cache ahead of their use, and orders are drawn here too.
+Dense rows of the network's dtype are used in place, in any order if the first layer can take an order; otherwise a row
+block is gathered, converted and scaled into a small buffer, so there is never a converted or shuffled copy of the data.
+Sparse rows are a CSR of three arrays and never become dense.  This module also prefetches rows and draws orders.
 """
 
 from typing import NamedTuple
@@ -19,7 +18,7 @@ cdef extern from "vectors.h" nogil:
     void PREFETCH_NEAR(const void* address)
     const char* row_ahead(const RowsAhead* rows, Py_ssize_t i)
 
-#: Bytes of a line of the cache.
+#: Bytes of a cache line.
 CACHE_LINE = LINE_BYTES
 
 #: uint8 values are pixels: each is multiplied by this.
@@ -86,7 +85,7 @@ cdef RowStore open_rows(object X) except *:
 
 cdef RowsAhead rows_ahead(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
                           Py_ssize_t n) noexcept nogil:
-    # n dense rows, at positions first, first + 1, ... of the order (NULL: as stored)
+    # n dense rows, at positions first, first + 1, ... of the order (NULL: as stored).
     cdef Py_ssize_t number_size = 8 if store.kind == FLOAT64 else 4 if store.kind == FLOAT32 else 1
     cdef RowsAhead all_rows = RowsAhead(<const char*> store.values, order, store.n_rows, 1,
                                         store.n_columns * number_size)
@@ -94,7 +93,7 @@ cdef RowsAhead rows_ahead(const RowStore* store, const Py_ssize_t* order, Py_ssi
 
 
 cdef RowsAhead part_ahead(const RowsAhead* rows, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    # Rows begin to end of them.
+    # Rows begin to end of rows.
     cdef RowsAhead part = rows[0]
     if rows.order != NULL:
         part.order += rows.step * begin
@@ -105,15 +104,15 @@ cdef RowsAhead part_ahead(const RowsAhead* rows, Py_ssize_t begin, Py_ssize_t en
 
 
 cdef RowsAhead reversed_ahead(const RowsAhead* rows) noexcept nogil:
-    # The last one first.
+    # The same rows, the last one first.
     cdef RowsAhead last = part_ahead(rows, rows.n - 1, rows.n)
     last.n, last.step = rows.n, -rows.step
     return last
 
 
 cdef void prefetch_pages(const RowsAhead* rows) noexcept nogil:
-    # Fetches the ends of rows and a line of each page of them, so that the processor looks up many pages at once, and
-    # begins to foresee the rest.  Looked up one by one, as the rows are fetched, each page would be waited for.
+    # Prefetches a line of each page of the rows, and their ends, so that the processor looks up many pages at once and
+    # begins to foresee the rest.  Otherwise it would wait for the look-up of one page after the other.
     cdef Py_ssize_t i, at
     for i in range(rows.n):
         at = 0
@@ -141,15 +140,14 @@ cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t
 
 
 cdef bint is_native(const RowStore* store, const floating* number) noexcept nogil:
-    # Whether dense rows are of the network's dtype, and used where they lie.  The last argument is there for its type
-    # alone.
+    # Whether dense rows are of the network's dtype, and so used in place.  The last argument is for its type only.
     return store.kind == (FLOAT32 if sizeof(floating) == sizeof(float) else FLOAT64)
 
 
 cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                                 floating* buffer, const Py_ssize_t** order_out) noexcept nogil:
-    # The n rows that stand at positions first, first + 1, ... of the order (NULL: as stored).  Who can take them in an
-    # order (NULL: one after the other) gives a place for it, and the rows are used where they lie.
+    # The n rows at positions first, first + 1, ... of the order (NULL: as stored).  A caller that can take rows in an
+    # order passes order_out: row i is then row order_out[0][i] of the result (NULL: row i), with no copy.
     if order_out != NULL:
         order_out[0] = NULL
     if is_native(store, buffer):
@@ -168,10 +166,10 @@ cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, 
 
 
 def draw_order(bit_generator, Py_ssize_t[::1] order_out):
-    """order_out (n,) = an order of the numbers from 0 to n - 1: what permutation(n) of NumPy's generators draws.
+    """order_out (n,) = a permutation of 0 to n - 1, the same that permutation(n) of NumPy's generators draws.
 
-    Fisher and Yates's shuffle, in which a number up to i is drawn by taking as many random bits as i has until they are
-    not above i.  That is no branch here, since the processor could not foresee it: what is above i changes nothing.
+    This is Fisher and Yates's shuffle.  A number up to i is drawn as random bits, as many as i has, until it is not
+    above i.  That is no branch here, since the processor could not foresee it: a number above i changes nothing.
     """
     cdef bitgen_t* random = <bitgen_t*> PyCapsule_GetPointer(bit_generator.capsule, "BitGenerator")
     cdef Py_ssize_t n = order_out.shape[0], i, drawn
@@ -199,11 +197,11 @@ ctypedef fused bits:
     uint64_t
 
 cdef enum:
-    LOOKED_THROUGH = 4096  # numbers at once
+    LOOKED_THROUGH = 4096  # numbers that a thread checks at a time
 
 
 def all_finite(const bits[::1] values, int n_threads=1):
-    """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
+    """Whether float32 or float64 numbers, given as their bits (n,), are neither infinite nor NaN."""
     cdef Py_ssize_t i, n = values.shape[0], n_parts = (n + LOOKED_THROUGH - 1) // LOOKED_THROUGH
     cdef Py_ssize_t found = 0
     for i in prange(n_parts, nogil=True, num_threads=n_threads, schedule="static"):
@@ -212,7 +210,7 @@ def all_finite(const bits[::1] values, int n_threads=1):
 
 
 cdef Py_ssize_t count_not_finite(const bits* values, Py_ssize_t n) noexcept nogil:
-    # All bits of the exponent are set then.
+    # In an infinity or NaN all bits of the exponent are set.
     cdef Py_ssize_t i
     cdef bits mask = <bits> 0x7f800000 if bits is uint32_t else <bits> 0x7ff0000000000000
     cdef bits count = 0

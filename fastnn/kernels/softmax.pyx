@@ -42,8 +42,8 @@ cdef double cross_entropy_rows(floating* Z, const Py_ssize_t* y, Py_ssize_t n, P
                                double scale) noexcept nogil:
     # Returns sum_i log P[i, y_i], P = softmax(Z); Z becomes scale * (onehot(y) - P), the gradient by
     # the logits of scale times that sum.
-    # All rows' exp is one loop, since a row may be shorter than a vector; and a product of sums, each from 1 to
-    # n_classes, saves most of the logarithms.
+    # One loop takes exp of all rows, since a row may be shorter than a vector; a product of sums, each from 1 to
+    # n_classes, saves most logarithms.
     cdef Py_ssize_t i, j
     cdef floating largest, total
     cdef floating* z

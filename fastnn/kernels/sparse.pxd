@@ -3,16 +3,16 @@ from libc.stdint cimport int32_t, int64_t
 
 from .rows cimport RowStore
 
-# The non-zeros of some rows, sorted by column, or by pair of columns.
+# The non-zeros of some rows, sorted by column or by pair of columns.
 cdef struct ColumnStore:
-    char* entries           # each n_values of the network's dtype, one for a column, and an int32, the row
+    char* entries           # each n_values values of the network's dtype, one a column, and the row, an int32
     int32_t* starts         # where columns, or pairs, begin, and where the last one ends; one more while sorting
     Py_ssize_t n_columns
-    int n_values            # 1 or 2
+    int n_values            # 1, or 2 for pairs
 
-# The same for all rows, block by block.
+# The same for all rows, row block by row block.
 cdef struct BlockStore:
-    ColumnStore all             # in pairs; as long as the data; starts (n_blocks, n_pairs + 2)
+    ColumnStore all             # in pairs; room for (nnz,) entries; starts (n_blocks, n_pairs + 2)
     const int64_t* bounds       # (n_blocks + 1,) first row of each block
     Py_ssize_t n_blocks
 

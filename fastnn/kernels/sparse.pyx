@@ -1,9 +1,9 @@
-"""The first layer on sparse rows (CSR): only the non-zeros are touched.
+"""The first layer on sparse rows (CSR): its products touch non-zeros only.
 
-Forward, each row of Z is a combination of rows of W.  Backward there are two ways: scattering adds a multiple of a row
-of dZ to one row of dW a non-zero; with the non-zeros of a batch sorted by column, each row of dW is a combination of
-rows of dZ, and is read and written once.  The sorting pays where the layer is wide and most columns are met in each
-batch, and where it is done once for many epochs: then by pairs of columns, so that each row of dZ is read once for two
+Forward, each row of Z is a combination of rows of W.  Backward there are two ways.  Scattering adds, for each non-zero,
+a multiple of a row of dZ to a row of dW.  With a batch's non-zeros sorted by column, each row of dW is a combination of
+rows of dZ, and is read and written once.  Sorting pays if the layer is wide and each batch has non-zeros in most
+columns, or if it is done once for many epochs: then by pairs of columns, so that each row of dZ is read once for two
 rows of dW.
 """
 
@@ -59,7 +59,7 @@ cdef extern from *:
 
 
 class SortedBlocks(NamedTuple):
-    """Non-zeros of all rows, sorted by pairs of columns within blocks of rows, as `sort_blocks` makes them."""
+    """Non-zeros of all rows, sorted by pairs of columns within row blocks; `sort_blocks` makes them."""
 
     entries: object
     starts: object
@@ -79,7 +79,7 @@ cdef BlockStore open_blocks(object blocks, Py_ssize_t n_columns) except *:
 
 cdef ColumnStore block_at(const BlockStore* blocks, const RowStore* store, Py_ssize_t first,
                           const floating* number) noexcept nogil:
-    # The block that begins with this row.  The last argument is there for its type alone.
+    # The row block that begins with row first.  The last argument is for its type only.
     cdef Py_ssize_t low = 0, high = blocks.n_blocks, middle
     cdef ColumnStore found = blocks.all
     while high - low > 1:
@@ -94,12 +94,12 @@ cdef ColumnStore block_at(const BlockStore* blocks, const RowStore* store, Py_ss
 
 
 cdef inline Py_ssize_t entry_size(int n_values, const floating* number) noexcept nogil:
-    # Bytes of so many values and the number of a row.  The last argument is there for its type alone.
+    # Bytes of an entry: n_values values and the index of a row.  The last argument is for its type only.
     return n_values * <Py_ssize_t> sizeof(floating) + <Py_ssize_t> sizeof(int32_t)
 
 
 cdef inline Py_ssize_t strips_of(Py_ssize_t width, bint in_pairs, const floating* number) noexcept nogil:
-    # The last argument is there for its type alone.
+    # The last argument is for its type only.
     if floating is float:
         return strips_of_float(width, in_pairs)
     else:
@@ -117,7 +117,7 @@ cdef inline Py_ssize_t strip_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t n_
 cdef inline void combine(const floating* values, const int32_t* rows, int64_t* begins, const int64_t* ends,
                          Py_ssize_t n, Py_ssize_t limit, const floating* B, Py_ssize_t stride, floating* out,
                          Py_ssize_t out_stride, Py_ssize_t width, int64_t ahead) noexcept nogil:
-    # out[i] (width,) += sum_k values[k] * B[rows[k]], begins[i] <= k < ends[i], up to a row that is not below limit
+    # out[i] (width,) += sum_k values[k] * B[rows[k]], begins[i] <= k < ends[i], up to the first row not below limit
     if floating is float:
         combine_float(values, rows, begins, ends, n, <int32_t> limit, B, stride, out, out_stride, width, ahead)
     else:
@@ -147,10 +147,10 @@ cdef inline void scatter(const floating* values, const int32_t* rows, Py_ssize_t
 cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                          const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n_out) noexcept nogil:
-    # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), X the n rows at position first of the order
+    # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), for n rows X from position first of the order on
     cdef Py_ssize_t at, p, n_strips = strips_of(n_out, False, W), begin
     fill_rows(b, Z, z_stride, n, n_out)
-    # One strip of W after the other, so that it stays in cache while the rows go by.
+    # Strip by strip of W, so that each stays in cache while the rows go by.
     for p in range(n_strips):
         begin = strip_begin(n_out, p, n_strips, W)
         at = 0
@@ -163,8 +163,8 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
 cdef void forward_strip(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                         const floating* W, Py_ssize_t w_stride, floating* Z, Py_ssize_t z_stride, Py_ssize_t width,
                         bint is_first) noexcept nogil:
-    # Adds X @ W to Z for a strip of W and at most ROWS_AT_ONCE rows.  A wide strip is taken by parts, so that each
-    # comes from the second cache once, and not for each row.
+    # Z (n, width) += X (n, n_in) @ W (n_in, width), for a strip of W and at most ROWS_AT_ONCE rows.  A wide strip is
+    # taken in parts, so that each part comes from the second-level cache once, not for each row.
     cdef int64_t[ROWS_AT_ONCE] begins
     cdef int64_t[ROWS_AT_ONCE] ends
     cdef Py_ssize_t i, row, part, n_parts, nonzeros = 0, row_bytes = width * <Py_ssize_t> sizeof(floating)
@@ -177,7 +177,7 @@ cdef void forward_strip(const RowStore* store, const Py_ssize_t* order, Py_ssize
     if row_bytes < SPLIT_BYTES or nonzeros < PART_NONZEROS * n * n_parts:
         n_parts = 1
     for part in range(n_parts):
-        # In a random order the processor cannot foresee the rows, and never where the next part of one begins.
+        # The processor cannot foresee rows in a random order, nor ever where the next part of a row begins.
         ahead = 0 if n_parts == 1 else nonzeros // (n * n_parts)
         if is_first and part == 0 and order != NULL:
             ahead = store.n_columns
@@ -205,7 +205,7 @@ cdef void sparse_backward_weight(const RowStore* store, const Py_ssize_t* order,
 
 cdef void scale_rows(floating* dW, Py_ssize_t w_stride, Py_ssize_t n_in, Py_ssize_t n_out,
                      floating beta) noexcept nogil:
-    # dW (n_in, n_out) = beta * dW; nothing that stood there passes where beta is 0.
+    # dW (n_in, n_out) = beta * dW, and 0 if beta is 0, even where dW was not finite
     cdef Py_ssize_t i, j
     if beta != 1:
         for i in range(n_in):
@@ -214,8 +214,8 @@ cdef void scale_rows(floating* dW, Py_ssize_t w_stride, Py_ssize_t n_in, Py_ssiz
 
 
 cpdef Py_ssize_t column_work_size(Py_ssize_t n_in, Py_ssize_t nonzeros) noexcept nogil:
-    """Numbers of work space that sorting so many non-zeros by column takes: entries and starts."""
-    # An int32 finds room in the place of a number.
+    """Numbers of work space for sorting non-zeros by column: entries and starts."""
+    # An int32 fits into the space of a number.
     return 2 * nonzeros + n_in + 2
 
 
@@ -229,8 +229,8 @@ cdef ColumnStore columns_in(floating* work, Py_ssize_t n_in, Py_ssize_t nonzeros
 
 cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                          int32_t row_offset, const ColumnStore* columns, const floating* number) noexcept nogil:
-    # The non-zeros of n rows by column, and by row within it; rows are counted from row_offset.  The last argument
-    # is there for its type alone.
+    # Sorts the non-zeros of n rows by column, then by row; rows are counted from row_offset.  The last argument is for
+    # its type only.
     cdef Py_ssize_t i, row
     cdef int64_t at
     cdef int32_t* starts = columns.starts
@@ -248,10 +248,10 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
         row = order[first + i] if order != NULL else first + i
         counted = row_offset + <int32_t> i
         for at in range(store.row_starts[row], store.row_starts[row + 1]):
-            # starts[c + 1] runs from the start of column c to its end, which is the start of the next.
+            # starts[c + 1] moves from the start of column c to its end, the start of the next.
             place = starts[store.columns[at] + 1]
             starts[store.columns[at] + 1] = place + 1
-            # Value and row lie in one line of the cache.
+            # Value and row share a cache line.
             entry = columns.entries + place * entry_size(1, number)
             PREFETCH_WRITE(entry + LINE_BYTES)
             memcpy(entry, values + at, sizeof(floating))
@@ -260,8 +260,8 @@ cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssiz
 
 cdef void sort_by_pair(const RowStore* store, Py_ssize_t first, Py_ssize_t n, const ColumnStore* columns,
                        const floating* number) noexcept nogil:
-    # The non-zeros of n rows by pair of columns, and by row within it; rows are counted from first.  Two columns of a
-    # pair that follow each other in a row share an entry.  The last argument is there for its type alone.
+    # Sorts the non-zeros of n rows by pair of columns, then by row; rows are counted from first.  The two columns of a
+    # pair share an entry if they follow each other in a row.  The last argument is for its type only.
     cdef Py_ssize_t i, n_pairs = (columns.n_columns + 1) // 2
     cdef int64_t at
     cdef int32_t* starts = columns.starts
@@ -298,7 +298,7 @@ cdef void sort_by_pair(const RowStore* store, Py_ssize_t first, Py_ssize_t n, co
 
 
 cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    # So many columns from the first on, an even one.
+    # n columns from first on, which is even.
     cdef ColumnStore found = columns[0]
     found.starts += first // columns.n_values
     found.n_columns = n
@@ -307,7 +307,7 @@ cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_s
 
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
                                   Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil:
-    # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); as `sparse_backward_weight`, bit for bit
+    # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); the same bits as `sparse_backward_weight`
     cdef Py_ssize_t p, begin, n_strips = strips_of(n_out, columns.n_values == 2, dZ)
     for p in range(n_strips):
         begin = strip_begin(n_out, p, n_strips, dZ)
@@ -335,10 +335,10 @@ def backprop_sparse_weight(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out
 
 
 def sort_blocks(X, const int64_t[::1] bounds, entries_out, int32_t[:, ::1] starts_out, int n_threads=1):
-    """Sort the non-zeros of each block of rows of X (CSRRows) by pairs of columns.
+    """Sort the non-zeros of each row block of X (CSRRows) by pairs of columns.
 
-    Each block's entries begin at the place of its first non-zero.  An entry stands for a row in which one column of a
-    pair is not zero, or both, the even one first; columns out of order, and one that a row has twice, may have several.
+    A block's entries begin at the index of its first non-zero.  An entry holds a row's values in a pair of columns, the
+    even column first, of which one may be 0; a row has several if its columns are out of order or repeated.
 
     bounds : (n_blocks + 1,) first row of each block, and the number of rows
     entries_out : (nnz,), each two values and, as int32, the row, counted within its block
@@ -363,7 +363,7 @@ cdef void sort_block(const RowStore* store, const BlockStore* blocks, Py_ssize_t
 
 def backprop_sparse_weight_by_block(X, blocks, const floating[:, ::1] dZ, floating[:, ::1] dW_out, double alpha=1.0,
                                     double beta=0.0):
-    """Same as backprop_sparse_weight, for X sorted as SortedBlocks of one block."""
+    """Same as backprop_sparse_weight, for X sorted into SortedBlocks of one block."""
     cdef RowStore store = open_rows(X)
     cdef BlockStore block_store = open_blocks(blocks, store.n_columns)
     cdef ColumnStore columns = block_at(&block_store, &store, 0, &dZ[0, 0])
@@ -375,7 +375,7 @@ def backprop_sparse_weight_by_block(X, blocks, const floating[:, ::1] dZ, floati
 
 def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, ::1] dW_out, floating[::1] work,
                                      double alpha=1.0, double beta=0.0):
-    """Same as backprop_sparse_weight, by column; work has 2 * nnz + n_in + 2 numbers of space."""
+    """Same as backprop_sparse_weight, by column; work has room for 2 * nnz + n_in + 2 numbers."""
     cdef RowStore store = open_rows(X)
     cdef ColumnStore columns
     if dW_out.size:
@@ -388,7 +388,7 @@ def backprop_sparse_weight_by_column(X, const floating[:, ::1] dZ, floating[:, :
 
 
 def count_nonzeros(const stored[:, ::1] X, int64_t[::1] indptr_out, int n_threads=1):
-    """indptr_out (n + 1,) = where each row of the CSR of X (n, n_in) starts; its last entry is the count."""
+    """indptr_out (n + 1,) = where each row of the CSR of X (n, n_in) starts; the last entry is nnz."""
     cdef Py_ssize_t i, n_columns = X.shape[1]
     indptr_out[0] = 0
     for i in prange(X.shape[0], nogil=True, num_threads=n_threads, schedule="static"):
@@ -408,7 +408,7 @@ cdef int64_t count_in_row(const stored* row, Py_ssize_t n_columns) noexcept nogi
 
 def fill_nonzeros(const stored[:, ::1] X, const int64_t[::1] indptr, floating[::1] data_out,
                   int32_t[::1] indices_out, int n_threads=1):
-    """data_out, indices_out (nnz,) = the non-zeros of X (n, n_in) in data_out's dtype, uint8 scaled; their columns."""
+    """data_out, indices_out (nnz,) = the non-zeros of X (n, n_in), uint8 scaled, and their columns."""
     cdef Py_ssize_t i, n_columns = X.shape[1]
     if data_out.shape[0] == 0:
         return
@@ -417,7 +417,7 @@ def fill_nonzeros(const stored[:, ::1] X, const int64_t[::1] indptr, floating[::
 
 
 cdef void fill_row(const stored* row, Py_ssize_t n_columns, floating* data, int32_t* indices) noexcept nogil:
-    # By bits that tell which of so many values are not zero: no processor could foresee it value by value.
+    # A bit for each of 64 values tells if it is not zero: no processor could foresee that value by value.
     cdef Py_ssize_t begin, j, at = 0
     cdef uint64_t bits
     for begin in range(0, n_columns, 64):

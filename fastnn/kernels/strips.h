@@ -1,15 +1,15 @@
-/* The inner loops of the first layer on sparse rows: a row of sums, or a strip of it, held in registers.
+/* The inner loops of the first layer on sparse rows: a strip of a row's sums is held in registers.
 
-   The text below is compiled for each number type and for vectors of several widths, since a narrow layer does not fill
-   wide ones: names end in _float_64, the bytes of a vector.  The last vector of a strip ends where the strip ends, so it
-   may overlap the one before: all are read before any is written.  One vector of AVX-512 also takes fewer sums, by a
-   mask.  */
+   The text below is compiled for each number type and for several widths of vectors, since a narrow layer does not fill
+   wide ones: names end in the type and the bytes of a vector, as in _float_64.  The last vector of a strip ends where
+   the strip ends, so it may overlap the one before: all are read before any is written.  A single vector of AVX-512 may
+   also hold fewer sums, by a mask.  */
 
 #ifndef NUMBER
 
 #include "vectors.h"
 
-/* The distance of two entries, of so many values and the number of a row. */
+/* Bytes of an entry: n_values values and the index of a row. */
 #define ENTRY_BYTES(number, n_values) ((n_values) * sizeof(number) + sizeof(int32_t))
 
 #define JOIN_(name, number, bytes) name##_##number##_##bytes
@@ -49,7 +49,7 @@
 #define NAME_(name, number) name##_##number
 #define OF(name, number) NAME_(name, number)
 
-/* How many strips a row of so many sums is cut into, or a pair of rows, and where strip p begins. */
+/* How many strips a row of width sums, or a pair of rows, is cut into, and where strip p begins. */
 FUNCTION ptrdiff_t OF(strips_of, NUMBER)(ptrdiff_t width, int in_pairs)
 {
     ptrdiff_t most = in_pairs ? PAIR_VECTORS : STRIP_VECTORS;
@@ -63,8 +63,8 @@ FUNCTION ptrdiff_t OF(strip_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
 
 #if VECTOR_BYTES >= 64
 #define TRY_64(call) if (width * sizeof(NUMBER) > 32) { call(64); return; }
-/* For what is read again soon: by a mask, or in vectors that overlap, the processor takes a row for overlapping its
-   neighbours, and waits for them. */
+/* For rows that are read again soon: with a mask, or with vectors that overlap, the processor assumes that a row
+   overlaps its neighbours, and waits for them. */
 #define TRY_WHOLE_64(call) if (width * sizeof(NUMBER) >= 128) { call(64); return; }
 #else
 #define TRY_64(call)
@@ -81,9 +81,9 @@ FUNCTION ptrdiff_t OF(strip_begin, NUMBER)(ptrdiff_t width, ptrdiff_t p, ptrdiff
 #define TRY_16(call)
 #endif
 
-/* out[i] (width,) += sum_k values[k] * B[rows[k]] (width,), begins[i] <= k < ends[i], for n sums and one strip.  A strip of
-   SPLIT_BYTES or more ends its sums before a row that is not below limit, has the same bits when it goes on, and begins
-   are moved there.  Meanwhile so many numbers of the sum after next as ahead says, at most, are fetched. */
+/* out[i] (width,) += sum_k values[k] * B[rows[k]] (width,), begins[i] <= k < ends[i], for n sums and one strip.  A
+   strip of SPLIT_BYTES or more ends its sums before the first row not below limit and moves begins there; going on
+   later gives the same bits.  Meanwhile at most ahead numbers of the sum after next are prefetched. */
 FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, int64_t *begins, const int64_t *ends,
                                   ptrdiff_t n, int32_t limit, const NUMBER *B, ptrdiff_t stride, NUMBER *out,
                                   ptrdiff_t out_stride, ptrdiff_t width, int64_t ahead)
@@ -100,9 +100,9 @@ FUNCTION void OF(combine, NUMBER)(const NUMBER *values, const int32_t *rows, int
                 out[i * out_stride + c] += values[k] * B[rows[k] * stride + c];
 }
 
-/* out[m j + i] (width,) += scale * sum_k v[k, i] * B[rows[k]] (width,) for i < m, starts[j] <= k < starts[j + 1] and one
-   strip, one k after the other, so that what is added in two calls has the same bits as in one.  m, 1 or 2, values and a
-   row make an entry; out has n_rows rows, and where they are odd in number the last of two is without a second. */
+/* out[m j + i] (width,) += scale * sum_k v[k, i] * B[rows[k]] (width,) for i < m, starts[j] <= k < starts[j + 1] and
+   one strip, in the order of k, so that two calls give the same bits as one.  An entry is m values, 1 or 2, and a row;
+   out has n_rows rows, and if n_rows is odd the last pair has one. */
 FUNCTION void OF(combine_entries, NUMBER)(const char *entries, const int32_t *starts, int m, ptrdiff_t n_rows,
                                           NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out,
                                           ptrdiff_t out_stride, ptrdiff_t width)
@@ -229,7 +229,7 @@ INLINE ptrdiff_t NAME(combine_vectors)(const NUMBER *values, const int32_t *rows
     return k;
 }
 
-/* One entry's products with its row of B are added to the sums of a group of rows_at_once rows. */
+/* Adds one entry's products with its row of B to the sums of a group of rows_at_once rows. */
 INLINE void NAME(add_entry)(const char *entry, const int m, const int rows_at_once, NUMBER scale, const NUMBER *B,
                             ptrdiff_t stride, ptrdiff_t width, const int vectors, const int halved,
                             vector sums[2][STRIP_VECTORS], half last[2])
@@ -260,8 +260,8 @@ INLINE void NAME(add_entry)(const char *entry, const int m, const int rows_at_on
     }
 }
 
-/* The entries between starts[g] and starts[g + 1] for each group g of rows_at_once rows of out.  Two groups take turns
-   where a sum is one vector, since each product waits for the one before; longer ones have others to go on with. */
+/* Adds entries starts[g] to starts[g + 1] for each group g of rows_at_once rows of out.  Two groups take turns if a sum
+   is one vector, since each product waits for the one before; longer sums have other products to do. */
 INLINE void NAME(entry_vectors)(const char *entries, const int32_t *starts, const int groups, const int m,
                                 const int rows_at_once, NUMBER scale, const NUMBER *B, ptrdiff_t stride, NUMBER *out,
                                 ptrdiff_t out_stride, ptrdiff_t width, const int vectors, const int halved)
@@ -335,14 +335,14 @@ INLINE void NAME(scatter_vectors)(const NUMBER *values, const int32_t *rows, ptr
     }
 }
 
-/* Narrower vectors than the widest are for rows that wider ones do not fit, or hardly. */
+/* Vectors narrower than the widest are for strips that the widest fit badly or not at all. */
 #if BYTES == VECTOR_BYTES
 #define CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #else
 #define CASES CASE(1) CASE(2) CASE(3) CASE(4)
 #endif
 
-/* In halves of vectors: what is left over may need no more than one. */
+/* Width in halves of a vector: the rest may need only one. */
 #define HALVES ((width + LANES / 2 - 1) / (LANES / 2))
 
 FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, int64_t *begins, const int64_t *ends, ptrdiff_t n,
@@ -351,7 +351,7 @@ FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, int64_t *
 {
     ptrdiff_t i;
     int64_t at, fetched;
-    /* Where sums are few, each has several chains, so that no product waits for the one before. */
+    /* If sums are few, each is several partial sums, so that no product waits for the one before. */
 #define COMBINE(vectors, halved) \
     for (i = 0; i < n; i++) { \
         if (ahead && i + 2 < n) { \

@@ -1,9 +1,8 @@
 /* The inner loops of products on dense rows: tiles of sums held in registers.
 
-   Of narrow layers the first ones, dot_rows and outer_rows, read both operands where they lie, and their vectors run along
-   the inputs, which are many.  Of wide layers, wide_rows and wide_outer, vectors run along the units, so that a number of
-   X is used for a whole panel of them.  Weights may stand in panels, see affine.pyx; otherwise what is needed of one is
-   copied together first.
+   For narrow layers, dot_rows and outer_rows read both operands in place, and vectors run along the inputs, which are
+   many.  For wide layers, wide_rows and wide_outer, vectors run along the units, so that a number of X is used for a
+   whole panel of units.  The weight may be in panels, see affine.pyx; if not, a panel's part is first copied together.
 
    The text below is compiled once for each number type: names end in _float or _double.  */
 
@@ -11,10 +10,10 @@
 
 #include "vectors.h"
 
-/* How the units of a slice are cut into panels of at most WIDE_VECTORS vectors. */
+/* How the units of a slice are cut into panels, each of at most WIDE_VECTORS vectors. */
 typedef struct {
     ptrdiff_t n_panels;
-    ptrdiff_t vectors, n_wider;  /* of a panel; so many of the first panels have one more */
+    ptrdiff_t vectors, n_wider;  /* vectors of a panel; the first n_wider panels have one more */
 } Panels;
 
 INLINE ptrdiff_t lanes_of(ptrdiff_t number_size)
@@ -26,7 +25,7 @@ INLINE Panels cut_into_panels(ptrdiff_t units, ptrdiff_t number_size)
 {
     const ptrdiff_t lanes = lanes_of(number_size), n_vectors = (units + lanes - 1) / lanes;
     Panels panels = {(n_vectors + WIDE_VECTORS - 1) / WIDE_VECTORS, n_vectors, 0};
-    /* Dividing long integers takes longer than a small product. */
+    /* A division of long integers takes longer than a small product. */
     if (panels.n_panels > 1) {
         panels.vectors = (int)n_vectors / (int)panels.n_panels;
         panels.n_wider = n_vectors - panels.vectors * panels.n_panels;
@@ -34,20 +33,20 @@ INLINE Panels cut_into_panels(ptrdiff_t units, ptrdiff_t number_size)
     return panels;
 }
 
-/* Numbers that the weights of n_in inputs and a slice of units take in panels, in whole lines of the cache. */
+/* Numbers that the weights of n_in inputs and a slice of units take in panels, in whole cache lines. */
 INLINE ptrdiff_t slice_size(ptrdiff_t n_in, ptrdiff_t units, ptrdiff_t number_size)
 {
     const ptrdiff_t lanes = lanes_of(number_size), line = LINE_BYTES / number_size;
     return (n_in * ((units + lanes - 1) / lanes * lanes) + line - 1) / line * line;
 }
 
-/* How far the rows ahead have been fetched. */
+/* How far the rows ahead have been prefetched. */
 typedef struct {
     const RowsAhead *rows;
     ptrdiff_t row, byte;
 } Fetching;
 
-/* From where, and at what distance, the next n lines are fetched: no more than what is left of a row. */
+/* Returns where the next n lines to prefetch begin, and sets their distance: no more than the rest of a row. */
 INLINE const char *fetch_more(Fetching *fetching, ptrdiff_t n, ptrdiff_t *distance)
 {
     const char *place = (const char *)fetching;
@@ -66,7 +65,7 @@ INLINE const char *fetch_more(Fetching *fetching, ptrdiff_t n, ptrdiff_t *distan
     return place;
 }
 
-/* Lanes of two vectors side by side: those at i, i + 2, ... of both in turn, and pairs of them. */
+/* Lanes to shuffle out of two vectors: i and i + 2 of each, or the pair at i of each. */
 #define FOUR_OF_TWO(i) i, LANES + (i), (i) + 2, LANES + (i) + 2
 #define TWO_OF_TWO(i) i, (i) + 1, LANES + (i), LANES + (i) + 1
 
@@ -114,11 +113,11 @@ typedef NUMBER vector;
 
 #define ROW(X, order, i, stride) ((X) + ((order) ? (order)[i] : (i)) * (stride))
 
-/* z[k] = the sum of all lanes of vk, for four vectors. */
+/* z[k] = the sum of all lanes of vk, k from 0 to 3. */
 INLINE void NAME(sum_lanes)(const vector v0, const vector v1, const vector v2, const vector v3, NUMBER z[4])
 {
 #if LANES > 1 && HAS_SHUFFLE
-    /* Neighbours are added while two vectors become one, and again; then halves. */
+    /* Two vectors become one as neighbours are added, and again; then halves are added. */
     const vector pairs[2] = {
         __builtin_shufflevector(v0, v1, PAIRS(0)) + __builtin_shufflevector(v0, v1, PAIRS(1)),
         __builtin_shufflevector(v2, v3, PAIRS(0)) + __builtin_shufflevector(v2, v3, PAIRS(1))};
@@ -156,7 +155,7 @@ INLINE void NAME(sum_lanes)(const vector v0, const vector v1, const vector v2, c
 #endif
 }
 
-/* The n < LANES numbers at address, and zeros. */
+/* The n < LANES numbers at address, then zeros. */
 INLINE vector NAME(read_few)(const NUMBER *address, ptrdiff_t n)
 {
 #if VECTOR_BYTES == 64 && NUMBER_BYTES == 4
@@ -175,13 +174,13 @@ INLINE vector NAME(read_few)(const NUMBER *address, ptrdiff_t n)
 #endif
 }
 
-/* The same apart, so that it takes no registers from a tile's loop. */
+/* The same as a call, so that it takes no registers from a tile's loop. */
 APART vector NAME(read_part)(const NUMBER *address, ptrdiff_t n)
 {
     return NAME(read_few)(address, n);
 }
 
-/* The first n of a vector's numbers go to address. */
+/* Writes the first n numbers of a vector to address. */
 INLINE void NAME(write_part)(NUMBER *address, const vector v, ptrdiff_t n)
 {
 #if VECTOR_BYTES == 64 && NUMBER_BYTES == 4
@@ -213,7 +212,7 @@ INLINE void NAME(add_vector)(NUMBER *C, vector sum, ptrdiff_t n, NUMBER alpha, N
 }
 
 /* Z (rows, units) += X (rows, n) @ W (units, n).T: rows * units sums along the inputs, for at most DOT_UNITS units.
-   Meanwhile as many bytes from each of next on are fetched. */
+   Meanwhile as many bytes as a row of X has are prefetched from each pointer of next on. */
 INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
                            ptrdiff_t z_stride, ptrdiff_t n_rows, const int rows, const int units, ptrdiff_t n,
                            const char *const next[2])
@@ -240,7 +239,7 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
         }
     }
     if (j < n) {
-        vector part[DOT_ROWS];  /* not x, which would be kept in memory for both */
+        vector part[DOT_ROWS];  /* not x, which would then be kept in memory */
         UNROLLED for (r = 0; r < rows; r++)
             part[r] = NAME(read_part)(X[r] + j, n - j);
         UNROLLED for (k = 0; k < rows * units; k++) {
@@ -257,7 +256,7 @@ INLINE void NAME(dot_tile)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptr
                 Z[r * z_stride + c] += z[r * units + c];
 }
 
-/* A function for each shape of a tile, which has all registers for itself: so many rows less than DOT_ROWS, and units. */
+/* A function for each shape of a tile, so that it has all registers: DOT_ROWS - missing rows by units. */
 #define SHAPE(missing, units) \
     APART void NAME(dot_##missing##_##units)(const NUMBER *const X[DOT_ROWS], const NUMBER *W, ptrdiff_t w_stride, \
                                              NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n_rows, ptrdiff_t n, \
@@ -273,14 +272,14 @@ SHAPE(1, 4) SHAPE(1, 3) SHAPE(1, 2) SHAPE(1, 1)
 SHAPE(2, 4) SHAPE(2, 3) SHAPE(2, 2) SHAPE(2, 1)
 #undef SHAPE
 
-/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last alone.  Meanwhile the rows ahead, from a
-   column on, are fetched, at most two by a tile.  A strip's first tile does not: it waits for its own rows, and both would
-   take longer. */
+/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last only, DOT_ROWS rows at a time.  Meanwhile
+   the rows ahead are prefetched from a column on, at most two a tile.  The first tile of each few rows prefetches none:
+   it waits for its own rows, and both would take longer. */
 INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
                              ptrdiff_t first, ptrdiff_t last, const RowsAhead *ahead, ptrdiff_t column)
 {
-    /* No division within the loops: it may take as long as dozens of products. */
+    /* No division within the loops: one may take as long as dozens of products. */
     const ptrdiff_t n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + DOT_UNITS - 1) / DOT_UNITS;
     const ptrdiff_t rows_each = n_strips ? n / n_strips : 0, units_each = n_tiles ? (last - first) / n_tiles : 0;
     const ptrdiff_t n_higher = n - rows_each * n_strips, n_wider = last - first - units_each * n_tiles;
@@ -291,7 +290,7 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
     const char *next[2];
     for (s = 0; s < n_strips; s++, i += n_rows) {
         n_rows = rows_each + (s < n_higher);
-        /* Where fewer rows are left than a tile has, the last is taken again and its sums are dropped. */
+        /* If fewer rows are left than a tile has, the last one is repeated and its extra sums are dropped. */
         for (r = 0; r < DOT_ROWS; r++)
             rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), x_stride);
         for (t = 0, c = first; t < n_tiles; t++, c += n_units) {
@@ -329,9 +328,9 @@ INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
     }
 }
 
-/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, a part of the weights after the other: of the inputs so many that
-   a strip of rows stays in the first cache, of the units so many that their weights stay in the second.  Meanwhile the
-   rows ahead, if any, are fetched. */
+/* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, part by part: few enough inputs that DOT_ROWS rows stay in the
+   first-level cache, few enough units that their weights stay in the second-level cache.  Meanwhile the rows ahead, if
+   any, are prefetched. */
 FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
                              ptrdiff_t n_out, const RowsAhead *ahead)
@@ -348,9 +347,8 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
     }
 }
 
-/* For so many vectors of columns, or for fewer columns than LANES:
-   G (units, vectors) = alpha * D (n, units).T @ X (n, vectors) + beta * G: sums along the rows.  Meanwhile the lines at a
-   byte of the n_ahead rows ahead are fetched. */
+/* G (units, vectors) = alpha * D (n, units).T @ X (n, vectors) + beta * G: sums along the rows, for whole vectors of
+   columns or for fewer columns than LANES.  Meanwhile the n_ahead rows ahead are prefetched, at the same columns. */
 INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                              ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, const int units,
                              const int vectors, ptrdiff_t columns, NUMBER alpha, NUMBER beta, const int fetches,
@@ -379,7 +377,7 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         NAME(add_vector)(G + k / vectors * g_stride + k % vectors * LANES, sums[k], columns, alpha, beta);
 }
 
-/* The same for all n_in columns, a tile after the other. */
+/* The same for all n_in columns, tile by tile. */
 INLINE void NAME(outer_units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                               ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in,
                               const int units, NUMBER alpha, NUMBER beta, const RowsAhead *ahead)
@@ -420,8 +418,8 @@ INLINE void NAME(outer_units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t
 FOR_EACH_SHAPE(SHAPE)
 #undef SHAPE
 
-/* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile the rows ahead, if
-   any and at most n, are fetched. */
+/* G (n_out, n_in) = alpha * D (n, n_out).T @ X (n, n_in) + beta * G.  Meanwhile the rows ahead, at most n, are
+   prefetched. */
 FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                                ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in,
                                ptrdiff_t n_out, NUMBER alpha, NUMBER beta, const RowsAhead *ahead)
@@ -441,7 +439,7 @@ FUNCTION void NAME(outer_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_
 }
 #undef FOR_EACH_SHAPE
 
-/* Z (n, n_out) = b (n_out,), or 0 where b is NULL. */
+/* Z (n, n_out) = b (n_out,), or 0 if b is NULL. */
 FUNCTION void NAME(fill_rows)(const NUMBER *b, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_out)
 {
     const vector zero = {0};
@@ -462,7 +460,7 @@ FUNCTION void NAME(sum_rows)(const NUMBER *D, ptrdiff_t d_stride, NUMBER *s, ptr
     for (j = 0; j < n_out; j += LANES) {
         vector sum = {0};
         width = n_out - j < LANES ? n_out - j : LANES;
-        /* Where fewer units are left, the next rows' numbers fill up the vector and are dropped; the last ones have none. */
+        /* If fewer units are left, numbers of the next row fill the vector and are dropped; the last rows have none. */
         whole = n;
         while (whole > 0 && (whole - 1) * d_stride + j + LANES > (n - 1) * d_stride + n_out)
             whole--;
@@ -474,7 +472,7 @@ FUNCTION void NAME(sum_rows)(const NUMBER *D, ptrdiff_t d_stride, NUMBER *s, ptr
     }
 }
 
-/* P (n, vectors * LANES), without gaps, = the first width columns of W, and zeros. */
+/* P (n, vectors * LANES), contiguous, = the first width columns of W, then zeros. */
 INLINE void NAME(copy_panel)(const NUMBER *W, ptrdiff_t w_stride, ptrdiff_t n, int vectors, ptrdiff_t width, NUMBER *P)
 {
     const ptrdiff_t last = width - (vectors - 1) * LANES;
@@ -498,8 +496,8 @@ INLINE void NAME(add_tile)(const vector sums[WIDE_ROWS * WIDE_VECTORS], NUMBER *
                          k % vectors < vectors - 1 ? LANES : last, alpha, beta);
 }
 
-/* For one panel P (n_in, vectors * LANES) of weights: Z (rows, width) += X (rows, n_in) @ P.  Meanwhile n_in lines are
-   fetched, of so many bytes' distance from next on. */
+/* Z (rows, width) += X (rows, n_in) @ P (n_in, vectors * LANES), one panel of weights.  Meanwhile n_in lines are
+   prefetched from next on, distance bytes apart. */
 INLINE void NAME(rows_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P, NUMBER *Z, ptrdiff_t z_stride,
                             ptrdiff_t n_in, ptrdiff_t width, const int rows, const int vectors, const char *next,
                             ptrdiff_t distance)
@@ -520,7 +518,7 @@ INLINE void NAME(rows_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P
     NAME(add_tile)(sums, Z, z_stride, rows, vectors, width, 1, 1);
 }
 
-/* For one panel P (n, vectors * LANES) of gradients: G (inputs, width) = alpha * X (n, inputs).T @ P + beta * G. */
+/* G (inputs, width) = alpha * X (n, inputs).T @ P (n, vectors * LANES) + beta * G, with one panel P of gradients. */
 INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P, NUMBER *G, ptrdiff_t g_stride,
                               ptrdiff_t n, ptrdiff_t width, const int inputs, const int vectors, NUMBER alpha,
                               NUMBER beta)
@@ -545,7 +543,7 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
     NAME(add_tile)(sums, G, g_stride, inputs, vectors, width, alpha, beta);
 }
 
-/* TILE(rows, vectors) for so many rows, of which there are tiles of 8, 4, 2 and 1, from i to end. */
+/* TILE(rows, vectors) for all rows from i to end, in tiles of 8, 4, 2 and 1 rows. */
 #define TILES(vectors) \
     case vectors: \
         if (WIDE_ROWS == 8) \
@@ -559,12 +557,12 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
             TILE(1, vectors); \
         break;
 
-/* Where part k of m begins, of n, without dividing at both ends. */
+/* Where part k of m parts of n begins, without a division at either end. */
 #define PART(n, k, m) ((k) == 0 ? 0 : (k) == (m) ? (n) : (n) * (k) / (m))
 
-/* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs after the other, panel by panel.  n_slices slices of units
-   begin at bounds[0] = 0 to bounds[n_slices] = n_out, of which each is cut into panels; W stands in these where w_stride
-   is 0.  Meanwhile the weights that come next are fetched, and the rows ahead, if any. */
+/* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs at a time, panel by panel.  Slice s has units bounds[s]
+   to bounds[s + 1], bounds[n_slices] = n_out, and is cut into panels; W is in panels if w_stride is 0.  Meanwhile the
+   next weights are prefetched, and the rows ahead, if any. */
 FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
                               ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices,
                               const RowsAhead *ahead)
@@ -586,7 +584,7 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
             for (p = 0, u = bounds[s]; p < panels.n_panels; p++, u += vectors * LANES) {
                 vectors = (int)panels.vectors + (p < panels.n_wider);
                 width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
-                /* The first tiles fetch the weights that come next, each a line of each row. */
+                /* The first tiles prefetch the next weights, each a line of each row. */
                 is_last = p + 1 == panels.n_panels && s + 1 == n_slices;
                 if (w_stride == 0) {
                     P = slice + (u - bounds[s]) * n_in + j * vectors * LANES;
@@ -618,8 +616,8 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
     }
 }
 
-/* G (n_in, n_out) = alpha * X (n, n_in).T @ D (n, n_out) + beta * G: a band of inputs after the other, and of it a few
-   rows after the other, panel by panel; slices and panels as for wide_rows. */
+/* G (n_in, n_out) = alpha * X (n, n_in).T @ D (n, n_out) + beta * G: a band of inputs at a time, for each band a few
+   rows at a time, panel by panel; slices and panels as in wide_rows. */
 FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *D, ptrdiff_t d_stride, NUMBER *G,
                                ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices,
                                NUMBER alpha, NUMBER beta)

@@ -1,15 +1,14 @@
-"""Very sparse rows: a step moves those rows of the first weight alone whose columns its batch touches.
+"""Very sparse rows: a step moves only the rows of the first weight whose columns its batch touches.
 
-The other rows would move too where there is a penalty or momentum, but by a linear map that is known
-beforehand: with no gradient but that of the penalty, a step takes a parameter w and its velocity v to
-M (w, v), and k steps to M**k (w, v).  So a row is brought up to date when a batch touches it next, and all
-rows at the end; the cost of a step follows the non-zeros of its batch.  For the penalty alone this is the
-lazy update of B. Carpenter, "Lazy sparse stochastic gradient descent for regularized multinomial logistic
-regression" (2008).
+A penalty or momentum would move the other rows too, but by a known linear map: with no gradient but that of
+the penalty, a step takes a parameter w and its velocity v to M (w, v), and k steps take them to M**k (w, v).
+So a row is brought up to date when a batch next touches it, and all rows at the end; the cost of a step is
+proportional to the non-zeros of its batch.  For a penalty without momentum this is the lazy update of
+B. Carpenter, "Lazy sparse stochastic gradient descent for regularized multinomial logistic regression" (2008).
 
-What is known of the columns stands in one vector, touched (1 + 2 n_in,): how many columns the current batch
-has touched so far; for each column how many steps its row has taken, or the complement (~) of that number
-if the current batch touches it; and the columns that it touches.
+One vector, touched (1 + 2 n_in,), keeps the state of the columns: how many the current batch has touched so
+far; for each column how many steps its row has taken, or the complement (~) of that number if the current
+batch touches it; and the columns that the batch touches.
 """
 
 from cython cimport floating
@@ -20,7 +19,7 @@ from .updates cimport MOMENTUM, NESTEROV, Step, StepStore, open_steps, step_at, 
 
 
 cdef struct Map:
-    # (w, v) becomes (ww w + wv v, vw w + vv v)
+    # M: (w, v) becomes (ww w + wv v, vw w + vv v)
     double ww, wv, vw, vv
 
 
@@ -32,7 +31,7 @@ cdef inline Map compose(Map a, Map b) noexcept nogil:
 
 
 cdef Map idle_steps(const Step* step, int64_t n) noexcept nogil:
-    # What n steps do to a parameter whose log-likelihood has no gradient: updates.pyx with gradient -l2 w.
+    # M**n: n steps of a parameter w that has no gradient but the penalty's, -l2 w; see updates.pyx.
     cdef Map one, power
     cdef double shrink = step.hyperparameters[0] * step.l2, momentum
     one.ww, one.wv, one.vw, one.vv = 1 - shrink, 0, 0, 0
@@ -68,8 +67,8 @@ cdef void bring_up(const Step* step, floating* W, floating* state, Py_ssize_t be
 
 
 cdef void touch_columns(const Job* job, const Step* step, Py_ssize_t first, Py_ssize_t n, floating* dW) noexcept nogil:
-    # Brings the rows of the first weight that n rows from position first on touch up to the steps before theirs, and
-    # clears their gradient.  May be called again.
+    # For the columns that a batch of n rows, from position first on, touches: brings their rows of the first weight up
+    # to the step before the batch's, and clears their gradient.  May be called again.
     cdef floating* W = <floating*> job.parameters
     cdef floating* state = <floating*> job.state
     cdef Py_ssize_t n_in = job.store.n_columns, n_out = job.plan.layers[0].n_out, position, row, i, c
@@ -93,7 +92,7 @@ cdef void touch_columns(const Job* job, const Step* step, Py_ssize_t first, Py_s
 
 cdef void step_touched(const Step* step, floating* W, floating* state, floating* dW, Py_ssize_t n_in,
                        Py_ssize_t n_out, int64_t* touched, int64_t n_steps) noexcept nogil:
-    # The optimizer's step for the touched rows, which takes them to n_steps + 1.
+    # The optimizer's step for the touched rows, which have then taken n_steps + 1 steps.
     cdef int64_t* taken = touched + 1
     cdef int64_t* columns = taken + n_in
     cdef Py_ssize_t k, begin, end
@@ -105,10 +104,10 @@ cdef void step_touched(const Step* step, floating* W, floating* state, floating*
 
 
 def bring_up_to_date(steps, floating[:, ::1] W, floating[:, ::1] state, int64_t[::1] touched, int64_t n_steps):
-    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far, which are all alike.
+    """Bring all rows of W (n_in, n_out) to n_steps, the steps of the epoch so far, which must be all alike.
 
-    steps : Steps;  state (n_slots, n_in * n_out or more) is the optimizer's;  touched (1 + 2 n_in,) as `epoch.train`
-    left it
+    steps : Steps;  state : (n_slots, n_in * n_out or more), the optimizer's
+    touched : (1 + 2 n_in,) as `epoch.train` left it
     """
     cdef Py_ssize_t c, n_out = W.shape[1]
     cdef int64_t taken
@@ -117,7 +116,7 @@ def bring_up_to_date(steps, floating[:, ::1] W, floating[:, ::1] state, int64_t[
     with nogil:
         for c in range(W.shape[0]):
             taken = touched[1 + c]
-            if taken >= 0:  # those of an unfinished batch are there already
+            if taken >= 0:  # rows of an unfinished batch are up to date
                 bring_up(&step, &W[0, 0], &state[0, 0] if state.shape[0] else NULL, c * n_out, (c + 1) * n_out,
                          n_steps - taken)
                 touched[1 + c] = n_steps

@@ -1,33 +1,33 @@
-/* Tuning constants that the kernels are compiled with; those that choose between kernels are in fastnn/tuning.py.
+/* Tuning constants of the compiled kernels; those that choose between kernels are in fastnn/tuning.py.
 
-   None changes a result but in its rounding. */
+   They change results only in their rounding. */
 
 #ifndef FASTNN_TUNING_H
 #define FASTNN_TUNING_H
 
-/* Bytes of a line of the cache, on nearly all processors. */
+/* Bytes of a cache line, on nearly all processors. */
 #define LINE_BYTES 64
 
 /* --- affine.pyx ------------------------------------------------------------------------------------------------- */
 
-/* Bytes of a row of weights from which on our tiles are faster than BLAS. */
+/* Bytes of a row of weights from which our tiles are faster than BLAS. */
 #define TILED_BYTES 256
-/* Weights of a layer up to which they are too: BLAS takes longer to begin. */
+/* Weights of a layer up to which our tiles are faster too: a BLAS call takes longer to begin. */
 #define FEW_WEIGHTS 2048
 
-/* --- dense.pyx and tiles.h, whose tiles hold their sums in registers: 32 with AVX-512, else 16 ------------------- */
+/* --- dense.pyx and tiles.h: tiles hold their sums in registers, 32 with AVX-512, else 16 ------------------------- */
 
-/* Bytes of rows that stay in the second cache together with weights and the rows to come. */
+/* Bytes of rows that stay in the second-level cache together with weights and the rows to come. */
 #define CACHED_BYTES 196608
-/* Rows that a thread takes at once in a product alone: tiles of several heights divide them. */
+/* Rows that a thread takes at a time in a product outside training: tiles of several heights divide them. */
 #define ALONE_ROWS 60
-/* Rows whose gradient, taken alone, is added at once: the next ones are fetched meanwhile. */
+/* Rows that a gradient outside training adds at a time, while the next ones are prefetched. */
 #define GRADIENT_ROWS 16
-/* Shards of a gradient taken alone, at most, and rows of one, at least. */
+/* Shards of a gradient outside training, at most, and rows of a shard, at least. */
 #define ALONE_SHARDS 8
 #define ALONE_SHARD_ROWS 128
 
-/* Rows and units of a tile of sums along the inputs; units of a tile of their gradient. */
+/* Rows and units of a tile of sums along the inputs; units of a tile of the weight's gradient. */
 #if VECTOR_BYTES == 64
 #define DOT_ROWS 5
 #define DOT_UNITS 5
@@ -37,60 +37,60 @@
 #define DOT_UNITS 4
 #define OUTER_UNITS 6
 #endif
-/* Bytes of a row's inputs that are taken at once: five such rows and the weights of five units stay in 32 KiB. */
+/* Bytes of a row's inputs that are taken at a time: five such rows and the weights of five units stay in 32 KiB. */
 #define DOT_BYTES 3200
-/* Bytes of weights that stay in the second cache, with as much of other things. */
+/* Bytes of weights that stay in the second-level cache together with as many other bytes. */
 #define WEIGHT_BYTES 327680
-/* Rows ahead that a backward pass fetches, at most. */
+/* Rows that a backward pass prefetches, at most. */
 #define OUTER_AHEAD 128
 
-/* Vectors of units of a panel, and rows or inputs, that make a tile of a wide layer. */
+/* A wide layer's tile: vectors of a panel's units, at most, by rows or inputs. */
 #define WIDE_VECTORS 3
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
 #define WIDE_ROWS 8
 #else
 #define WIDE_ROWS 4
 #endif
-/* Inputs of a panel, or rows backward, that stay in the first cache, with what is multiplied by them. */
+/* Inputs of a panel forward, or rows backward, that stay in the first-level cache with the other operand. */
 #define WIDE_INPUTS 128
 #define WIDE_SAMPLES 64
-/* Bytes of rows that stay in the second cache while all panels pass. */
+/* Bytes of rows that stay in the second-level cache while all panels pass. */
 #define BAND_BYTES 131072
 
 /* --- sparse.pyx and strips.h ------------------------------------------------------------------------------------- */
 
 /* Rows that go forward together. */
 #define ROWS_AT_ONCE 128
-/* A strip of so many bytes or more may be taken by parts of its inputs.  A part has so many bytes, most of which stay in
-   the first cache, and a row has so many non-zeros in it, on average: beginning with a part takes time, too. */
+/* A strip of SPLIT_BYTES or more a row may be taken in parts of its inputs.  A part has at most PART_BYTES, most of
+   which stay in the first-level cache, and PART_NONZEROS a row or more on average: each part takes time to begin. */
 #define SPLIT_BYTES 448
 #define PART_BYTES 40960
 #define PART_NONZEROS 8
-/* Vectors of the widest strip, and of the widest one of two rows at once: they must find room in the registers. */
+/* Vectors of the widest strip, and of the widest strip for two rows at a time: they must fit into the registers. */
 #define STRIP_VECTORS 8
 #if VECTOR_BYTES >= 64
 #define PAIR_VECTORS 8
 #else
 #define PAIR_VECTORS 4
 #endif
-/* Chains of sums, at most, so that no product waits for the one before. */
+/* Independent partial sums, at most, so that no product waits for the one before. */
 #define MOST_CHAINS 4
-/* Bytes ahead at which sorted entries are fetched. */
+/* Distance in bytes at which sorted entries are prefetched. */
 #define ENTRIES_AHEAD 2048
 
 /* --- the drivers ------------------------------------------------------------------------------------------------- */
 
 /* Rows that a product takes at a time. */
 #define PRODUCT_ROWS 512
-/* Numbers, of all shards' gradients, from which a thread updates parameters at a time. */
+/* Numbers of all shards' gradients that a thread takes at a time in an update; a chunk of parameters, not of rows. */
 #define UPDATE_CHUNK 16384
-/* Sorting a non-zero takes as long as multiplying it with so many lines of numbers. */
+/* Sorting a non-zero takes as long as multiplying it by this many cache lines of numbers. */
 #define SORT_LINES 6
-/* Columns of sparse rows whose weights are stepped on together. */
+/* Columns of sparse rows whose weights take a step together. */
 #define STEP_COLUMNS 16
-/* Numbers from which on more than one thread copies them. */
+/* Weights of a layer from which several threads copy them. */
 #define PARALLEL_COPY 100000
-/* Units whose sums stay in the first cache while the rows of a batch go by. */
+/* Units of a tile of batch normalisation: their sums stay in the first-level cache while a batch's rows go by. */
 #define NORMALISED_UNITS 32
 
 #endif

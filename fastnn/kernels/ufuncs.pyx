@@ -1,6 +1,6 @@
-"""What the notation computes in one pass where NumPy takes three, as a ufunc: shapes and strides are NumPy's affair.
+"""Sums of scaled arrays, for the notation, in one pass where NumPy takes three; a ufunc, so NumPy handles the shapes.
 
-What a ufunc's loops are given: https://numpy.org/doc/stable/reference/c-api/ufunc.html
+The arguments of a ufunc's loops: https://numpy.org/doc/stable/reference/c-api/ufunc.html
 """
 
 from cython cimport floating
@@ -44,7 +44,7 @@ cdef void loop_double(char** operands, const npy_intp* n, const npy_intp* steps,
                <const double*> operands[3], <double*> operands[4], n[0], steps)
 
 
-# NumPy keeps the pointers.
+# Module-level, since NumPy keeps the pointers.
 cdef PyUFuncGenericFunction[2] loops = [<PyUFuncGenericFunction> loop_float, <PyUFuncGenericFunction> loop_double]
 cdef char[2 * N_OPERANDS] dtypes = [NPY_FLOAT] * N_OPERANDS + [NPY_DOUBLE] * N_OPERANDS
 

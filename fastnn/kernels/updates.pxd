@@ -1,6 +1,6 @@
 from cython cimport floating
 
-# One code an update; updates.pyx gives them their names.
+# The code of each update; updates.pyx has the names.
 cdef enum:
     NO_UPDATE
     SGD
@@ -15,10 +15,10 @@ cdef struct StepStore:
     int update
     const double* table         # (n_batches, n_columns): the numbers of each batch's step
     Py_ssize_t n_columns
-    Py_ssize_t state_size       # distance of an optimizer's slots in its state
-    double clip_norm            # the longest gradient; 0: any
-    double max_norm             # of the weights into a hidden unit; 0: any
-    bint folds                  # whether the gradient products may write the parameters themselves
+    Py_ssize_t state_size       # distance between two vectors of an optimizer's state
+    double clip_norm            # greatest norm of a gradient; 0: any
+    double max_norm             # greatest norm of the weights into a hidden unit; 0: any
+    bint folds                  # whether the gradient's products may write the parameters themselves
     bint penalised              # whether a step has a penalty
 
 # One batch's step.
@@ -27,7 +27,7 @@ cdef struct Step:
     const double* hyperparameters
     Py_ssize_t state_size
     double l2, l1
-    double decay                # share that weights lose beforehand
+    double decay                # share by which weights decay first
     double scale                # of the gradient
 
 cdef StepStore open_steps(object steps, Py_ssize_t state_size) except *

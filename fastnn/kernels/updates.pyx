@@ -1,11 +1,11 @@
-"""Updates of the parameters from a gradient that is to be ascended, element by element.
+"""The optimizers' updates for gradient ascent, element by element.
 
 Momentum as in I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013: the
 velocity holds the learning rate.  RMSprop: T. Tieleman, G. Hinton, lecture 6.5 of "Neural networks for machine
 learning" (2012).  Adagrad: J. Duchi, E. Hazan, Y. Singer, "Adaptive subgradient methods", JMLR 12 (2011).  Adam: D. P.
-Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015; its corrections for the start are numbers of the
-step, so nothing here counts.  Decay apart from the gradient, as in AdamW: I. Loshchilov, F. Hutter, "Decoupled weight
-decay regularization", ICLR 2019.  Clipping: R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent
+Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015; its bias corrections are numbers of each step,
+so nothing here counts steps.  Decoupled decay, as in AdamW: I. Loshchilov, F. Hutter, "Decoupled weight decay
+regularization", ICLR 2019.  Clipping: R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent
 neural networks", ICML 2013.  Max-norm: N. Srebro, J. Rennie, T. Jaakkola, "Maximum-margin matrix factorization" (2004).
 """
 
@@ -38,10 +38,10 @@ class Steps(NamedTuple):
     """How gradients become steps.
 
     update : code of UPDATES
-    table : (n_batches, 3 + n) float64, for the step of each batch: weights of the penalties l2 / 2 sum w^2 and
-        l1 sum |w|; the share that weights lose beforehand; and what the update takes (see `inplace_update`)
-    clip_norm : a longer gradient, all parameters' together, is shortened to this length; 0: never
-    max_norm : the weights into a hidden unit are shortened to this length; 0: never
+    table : (n_batches, 3 + n) float64, for the step of each batch: l2 and l1 of the penalties l2 / 2 sum w^2 and
+        l1 sum |w|; the share by which weights decay first; and the update's own numbers (see `inplace_update`)
+    clip_norm : a longer gradient, of all parameters together, is shortened to this norm; 0: never
+    max_norm : longer weights into a hidden unit are shortened to this norm; 0: never
     """
 
     update: int
@@ -97,7 +97,7 @@ cdef double sum_of_squares(const floating* values, Py_ssize_t n) noexcept nogil:
 
 
 cdef double penalty(const Step* step, const floating* weights, Py_ssize_t n) noexcept nogil:
-    # What the penalties take off the objective for these weights.
+    # What the penalties subtract from the objective for these weights.
     cdef double total = step.l2 / 2 * sum_of_squares(weights, n) if step.l2 != 0 else 0.0
     cdef double sum_ = 0
     cdef Py_ssize_t i
@@ -108,14 +108,15 @@ cdef double penalty(const Step* step, const floating* weights, Py_ssize_t n) noe
 
 
 cdef double clipped(double norm_squared, double limit) noexcept nogil:
-    # Factor that shortens a gradient; the small number keeps the quotient finite.
+    # The factor that shortens a gradient; 1e-6 keeps the quotient finite.
     cdef double factor = limit / (sqrt(norm_squared) + 1e-6)
     return factor if factor < 1 else 1.0
 
 
 cdef void limit_norms(floating* W, Py_ssize_t stride, Py_ssize_t n_rows, Py_ssize_t n_columns, bint by_rows,
                       floating* scratch, double limit) noexcept nogil:
-    # The weights into a hidden unit are a column of W, or a row where they stand transposed; scratch (n_columns,).
+    # The weights into a hidden unit are a column of W, or a row if W is transposed.  scratch has room for n_columns
+    # numbers.
     cdef Py_ssize_t i, j
     cdef double norm
     cdef floating factor
@@ -149,7 +150,7 @@ cdef inline floating root(floating x) noexcept nogil:
 
 cdef void prepare(const Step* step, bint is_weight, floating* parameters, floating* gradient, Py_ssize_t begin,
                   Py_ssize_t end) noexcept nogil:
-    # The gradient, scaled, becomes that of the objective with its penalties; weights decay.
+    # Scales the gradient and subtracts the penalties' gradient; weights decay.
     cdef Py_ssize_t i
     cdef floating scale = <floating> step.scale, l2 = <floating> step.l2, l1 = <floating> step.l1
     cdef floating kept = <floating> (1 - step.decay)
@@ -171,7 +172,7 @@ cdef void prepare(const Step* step, bint is_weight, floating* parameters, floati
 
 cdef void update_range(const Step* step, bint is_weight, floating* parameters, floating* gradient, floating* state,
                        Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    # The gradient is used up.
+    # One step of parameters begin to end; overwrites the gradient.
     cdef Py_ssize_t i
     cdef const double* numbers = step.hyperparameters
     cdef floating rate, momentum, fresh, rho, rho_fresh, epsilon, correction
@@ -215,9 +216,9 @@ cdef void update_range(const Step* step, bint is_weight, floating* parameters, f
 
 def inplace_update(int update, const double[::1] numbers, floating[::1] parameters, floating[::1] gradient,
                    floating[:, ::1] state, double scale=1.0, bint is_weight=True):
-    """One step: parameters (n,) move along gradient (n,); state (n_slots, n) is the optimizer's own.
+    """One step: parameters (n,) move along gradient (n,); state (n_slots, n) is the optimizer's.
 
-    The gradient is scaled, and where the parameters are weights the penalties are taken off; it is used up.
+    The gradient is scaled, and the penalties' gradient is subtracted if the parameters are weights; it is overwritten.
 
     numbers : a row of `Steps.table`: l2, l1, decay, and then for "sgd" the learning rate; "momentum" and "nesterov":
         learning rate, momentum; "rmsprop": learning rate, rho, epsilon; "adagrad": learning rate, epsilon; "adam":
@@ -234,7 +235,7 @@ def inplace_update(int update, const double[::1] numbers, floating[::1] paramete
 
 
 def inplace_max_norm(floating[:, ::1] W, double limit, bint by_rows=False):
-    """Shorten each column of W (n_in, n_out), or each row, that is longer than limit to that length."""
+    """Shorten each column of W (n_in, n_out), or each row, that is longer than limit to that norm."""
     cdef floating[:, ::1] scratch
     if not W.size:
         return

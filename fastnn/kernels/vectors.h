@@ -1,7 +1,7 @@
-/* What the inner loops in tiles.h and strips.h have in common: how wide a vector is, and what compilers call things.
+/* Shared by the inner loops in tiles.h and strips.h: the width of a vector, and names for compilers' extensions.
 
-   The same loops in Cython reach a fifth of their speed in double precision, since the compiler does not keep arrays
-   of sums in registers; vector types of GCC and Clang make it.  Other compilers get vectors of one number.  */
+   The same loops in Cython reach a fifth of the speed in double precision, since the compiler does not keep arrays of
+   sums in registers; with the vector types of GCC and Clang it does.  Other compilers get vectors of one number.  */
 
 #ifndef FASTNN_VECTORS_H
 #define FASTNN_VECTORS_H
@@ -50,8 +50,8 @@
 #endif
 #endif
 
-/* Rows to come, which are fetched into the cache meanwhile: row i, of n, has so many bytes and stands at order[i * step], or
-   at i * step where order is NULL. */
+/* Rows to prefetch: row i of n has this many bytes and is row order[i * step] of values, or row i * step if order is
+   NULL. */
 typedef struct {
     const char *values;
     const ptrdiff_t *order;
@@ -64,7 +64,7 @@ INLINE const char *row_ahead(const RowsAhead *rows, ptrdiff_t i)
     return rows->values + (rows->order ? rows->order[i] : i) * rows->bytes;
 }
 
-/* What is used twice is read once: compilers rather read it again, as an operand. */
+/* Keeps a value that is used twice in a register: compilers would read it again, as an operand. */
 #if defined(__GNUC__) && defined(__x86_64__)
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
 #elif defined(__GNUC__) && defined(__aarch64__)
@@ -73,8 +73,8 @@ INLINE const char *row_ahead(const RowsAhead *rows, ptrdiff_t i)
 #define IN_REGISTER(v)
 #endif
 
-/* Arrays of vectors stay in registers if the loops over them are unrolled early.  GCC does so with innermost ones; Clang
-   needs to be told, or products on dense rows take five times as long.  */
+/* Arrays of vectors stay in registers if the loops over them are unrolled early.  GCC unrolls innermost loops; Clang
+   must be told, or products on dense rows take five times as long.  */
 #if defined(__clang__)
 #define UNROLLED _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
@@ -83,8 +83,8 @@ INLINE const char *row_ahead(const RowsAhead *rows, ptrdiff_t i)
 #define UNROLLED
 #endif
 
-/* No product is fused with a sum beyond this: compilers do so in one tile and not in another, and the bits would
-   depend on how the units are shared out.  */
+/* Keeps a product from being fused with a later sum: compilers fuse in one tile and not in another, so the bits would
+   depend on how the units are sliced.  */
 #define ROUNDED(v) IN_REGISTER(v)
 
 #endif

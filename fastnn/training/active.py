@@ -1,4 +1,4 @@
-"""The fit under way, as the trainer sees it; `fastnn.callbacks.Fit` is what callbacks see of it."""
+"""The fit under way, for the trainer; callbacks see it as `fastnn.callbacks.Fit`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DivergenceError(ArithmeticError):
     epoch, batch : int
         Where it happened, both counted from 1 within the fit.
     history : History
-        Of the good epochs.
+        Of the epochs before.
     """
 
     def __init__(self, epoch: int, batch: int, history: History) -> None:
@@ -43,14 +43,14 @@ class DivergenceError(ArithmeticError):
 
 
 class ActiveFit:
-    """A fit under way: what it is made of, and what both ways to train do between two calls of the engine.
+    """A fit under way: its parts, and what both ways to train do between two calls of the engine.
 
     Attributes
     ----------
     settings, state, data, fit
-        What the fit reads, what it changes, what it goes through, and what callbacks see of it.
+        What the fit reads, what it changes, its data, and its view for callbacks.
     callbacks : list of Callback
-        In the order in which they are called: checkpoints last, since they keep what the others make of an epoch.
+        In the order of calls: checkpoints last, since they keep the state of the others.
     order : RandomOrder
         Draws the orders of rows.
     progress : callable
@@ -82,15 +82,15 @@ class ActiveFit:
         self.settings.network.parameters[:] = parameters
 
     def record(self, started: float, log_likelihood: float, objective: float) -> None:
-        """Measure on the validation data, and add an epoch to the history that started at this time."""
+        """Measure on the validation data, and add to the history an epoch that started at this time."""
         network, data, n_threads = self.settings.network, self.data, self.settings.n_threads
         validation = None if data.validation is None else network.score(*data.validation, n_threads)
         self.fit.history.record(time.perf_counter() - started, log_likelihood, objective, validation)
         self.state.curve.append(log_likelihood if validation is None else validation[0])
 
     def call_on_chunk(self) -> None:
-        """Call `on_chunk` of the callbacks, which must leave the network alone."""
-        # The engine may hold the parameters in another layout meanwhile; the progress bar looks at none.
+        """Call `on_chunk` of the callbacks, after a stretch of training; they must not change the network."""
+        # The engine may hold the parameters in other forms meanwhile; the progress bar does not read them.
         with self.settings.network.read_only() if self.settings.callbacks else nullcontext():
             for callback in self.callbacks:
                 callback.on_chunk(self.fit)

@@ -1,4 +1,4 @@
-"""Checkpoints: what the bits of a fit depend on, and how far it has come.  Files are read as hostile."""
+"""Checkpoints: the fingerprint of a fit, and its progress.  Files are read as hostile."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from fastnn.training.data import Data, Source
 from fastnn.training.settings import Settings
 from fastnn.training.state import TrainState
 
-# Bytes that are added to a digest at a time, for Ctrl-C.
+# Bytes added to a digest at a time, for Ctrl-C.
 DIGESTED_AT_ONCE = 1 << 24
 
-# What damaged or foreign content can provoke while it is looked through.
+# Errors that damaged or foreign content can cause while it is checked.
 FAILURES = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
-# Of numbers of rows, steps and the like.
+# The most rows, steps and the like.
 LARGEST = 2**62
 
-# What a checkpoint holds of an epoch under way, beside its start.
+# Attributes of an epoch under way that a checkpoint holds, beside its start.
 EPOCH = ("n_steps", "index", "rows", "batches", "weight", "log_likelihood", "penalty", "learning_rate")
 
 Tensors = dict[str, NDArray[Any]]
@@ -45,7 +45,7 @@ Fingerprint = dict[str, dict[str, Any]]
 
 
 def digest(*arrays: NDArray[Any] | None) -> str:
-    """Return what tells these arrays from others: 128 bits of their types, shapes and values."""
+    """Return 128 bits of a hash of the arrays' dtypes, shapes and values."""
     found = hashlib.sha256(usedforsecurity=False)
     for array in arrays:
         found.update(b"none" if array is None else f"{array.dtype.str} {array.shape}".encode())
@@ -57,13 +57,13 @@ def digest(*arrays: NDArray[Any] | None) -> str:
 
 
 def digest_rows(rows: Rows, *others: NDArray[Any] | None) -> str:
-    """Return the digest of rows as the engine takes them, and of other arrays."""
+    """Return the digest of rows in the engine's form, and of other arrays."""
     parts = (rows.data, rows.indices, rows.indptr) if isinstance(rows, CSRRows) else (rows,)
     return digest(*parts, *others)
 
 
 def _digest_arguments(source: Source) -> dict[str, str | None]:
-    # None where there is no such argument, or it is not known beforehand.
+    # None: the argument is not given, or not known beforehand.
     found: dict[str, str | None] = {"X": None, "y": None, "sample_weight": None, "validation": None}
     if source.rows is not None and source.targets is not None:
         found["X"], found["y"] = digest_rows(source.rows), digest(source.targets.y)
@@ -75,7 +75,7 @@ def _digest_arguments(source: Source) -> dict[str, str | None]:
 
 
 def fingerprint(settings: Settings, source: Source) -> Fingerprint:
-    """Return all that the bits of a fit depend on: settings, data, and what decides how results are rounded."""
+    """Return all that the bits of a fit depend on: settings, data, and what decides the rounding."""
     return {
         "settings": {
             "network": repr(settings.network),
@@ -107,7 +107,7 @@ def fingerprint(settings: Settings, source: Source) -> Fingerprint:
 
 @dataclass
 class Snapshot:
-    """What a checkpoint holds: how far the fit had come that wrote it.
+    """The content of a checkpoint: the progress of the fit that wrote it.
 
     Attributes
     ----------
@@ -118,20 +118,21 @@ class Snapshot:
     n_rows, n_steps : int
         Rows of an epoch, 0 if not known, and steps in all.
     curve : list of float
-        What each epoch of the trainer reached.
+        Log-likelihood after each epoch of the trainer.
     generator : dict
-        State of the random numbers.
+        State of the random generator.
     learning_rate : float or None
-        What a callback set.
+        As a callback set it.
     stopped : bool
         Whether a callback ended the fit.
     epoch : dict of numbers, or None
-        Of the epoch under way, if there is one; then its start, and how far the engine had come, are there too.
+        Of the epoch under way, if any.
     start, progress : dict of arrays
+        Its start, and the engine's progress in it.
     lbfgs : dict of arrays
         Evaluations of a fit by L-BFGS.
     callbacks : dict of dict of arrays
-        State of each callback that has some, by its key.
+        State of each callback that has one, by its key.
     """
 
     parameters: NDArray[Any]
@@ -151,7 +152,7 @@ class Snapshot:
 
 
 def keyed(callbacks: Iterable[Callback]) -> dict[str, Callback]:
-    """Return callbacks by a key that stays where others come and go: the class, and which of its kind it is."""
+    """Return callbacks by key: the class and a number within it, so that callbacks of other classes do not matter."""
     found: dict[str, Callback] = {}
     for callback in callbacks:
         name = type(callback).__name__
@@ -162,7 +163,7 @@ def keyed(callbacks: Iterable[Callback]) -> dict[str, Callback]:
 def write(
     path: str, prints: Fingerprint, state: TrainState, fit: Fit, progress: tuple[dict[str, Any], Tensors]
 ) -> None:
-    """Write a file from which a fit with this fingerprint can resume; progress is that of the epoch under way."""
+    """Write a file from which a fit with this fingerprint can resume; progress is the epoch's under way."""
     trainer, (within, tensors) = fit.trainer, progress
     states = {key: callback.state() for key, callback in keyed(trainer.callbacks).items()}
     content: dict[str, Any] = {
@@ -192,14 +193,14 @@ def _as_json(value: Any) -> Any:
 
 
 def read(path: str, prints: Fingerprint, exactly: bool, settings: Settings, state: TrainState, data: Data) -> Snapshot:
-    """Read a checkpoint of a fit with this fingerprint; all that can be wrong with it is found here.
+    """Read a checkpoint of a fit with this fingerprint, and check all of it.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it is damaged, or of another fit; names the file and what differs.
+        If it is damaged, or of another fit; the message names the file and what differs.
     """
     content, tensors = load_checkpoint(path)
     _check_fingerprint(path, content, prints, exactly)
@@ -240,7 +241,7 @@ def _check_fingerprint(path: str, content: dict[str, Any], prints: Fingerprint, 
 
 
 def restore(snapshot: Snapshot, settings: Settings, state: TrainState, fit: Fit) -> None:
-    """Put everything back where it was when the checkpoint was written, callbacks first, since these may refuse."""
+    """Restore the state of the checkpoint, callbacks first, since these may refuse."""
     for key, callback in keyed(settings.callbacks).items():
         if key in snapshot.callbacks or callback.state():
             try:
@@ -257,7 +258,7 @@ def _check_content(content: dict[str, Any], tensors: Tensors, network: Network, 
     parameters, start = _like(tensors["parameters"], network.parameters), {}
     epoch = content.get("epoch")
     if epoch is None:
-        network.check_parameters(parameters)  # within an epoch they may be about to diverge
+        network.check_parameters(parameters)  # within an epoch they may be diverging
     else:
         start["parameters"] = network.check_parameters(_like(tensors["epoch.parameters"], network.parameters))
         start["state"] = _like(tensors["epoch.state"], state)
@@ -289,7 +290,7 @@ def _rate(value: Any) -> float | None:
 
 
 def _check_generator(state: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
-    # NumPy takes positions within its buffers on trust.
+    # NumPy does not check positions within its buffers.
     for part, name, largest in ((state["state"], "pos", 624), (state, "buffer_pos", 4)):
         if name in part:
             check_integer(part[name], name, 0, largest)
@@ -308,7 +309,7 @@ def _check_lbfgs(evaluations: Tensors, parameters: NDArray[Any]) -> Tensors:
 
 
 def _number(value: Any) -> float:
-    # JSON has NaN and infinities here: what an epoch reached may be one.
+    # Python's JSON has NaN and infinities, which an epoch may have reached.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{value!r} is not a number")
     return float(value)

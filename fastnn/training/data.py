@@ -1,4 +1,4 @@
-"""What a fit goes through: rows and targets, whole or in chunks, checked, stored, and each with its engine."""
+"""The data of a fit: rows and targets, whole or in chunks, checked and stored, each chunk with its engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALL_AT_ONCE = "LBFGS takes all rows at once: no chunks, and batch_size=None"
 
 @dataclass
 class Chunk:
-    """Rows that are in memory at a time, and the engine that trains on them; mostly these are all rows."""
+    """Rows that are in memory at a time, mostly all, and the engine that trains on them."""
 
     rows: Rows
     targets: Targets
@@ -34,13 +34,13 @@ class Chunk:
     mapped: MappedRows | None = None
 
     def read_ahead(self, order: NDArray[np.intp] | None) -> AbstractContextManager[Callable[[int], None]]:
-        """Return a context whose value takes the number of rows done, and waits for the next ones to be in memory."""
+        """Return a context whose value, called with the number of rows done, waits until the next are in memory."""
         return nullcontext(lambda done: None) if self.mapped is None else self.mapped.read_ahead(order)
 
 
 @dataclass
 class Source:
-    """The data of a fit as they were given, before it was chosen how to store them: what tells them from others.
+    """The data of a fit as given, before storage was chosen, for the fingerprint.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Source:
     order : str
         How rows are shuffled.
     plan : str or None
-        Digest of how the fit is carried out; None for chunks, each of which has a plan of its own.
+        Digest of the plan; None for chunks, which have a plan each.
     """
 
     rows: Rows | None = None
@@ -66,22 +66,22 @@ class Source:
 
 @dataclass
 class Data:
-    """What a fit goes through in each epoch.
+    """The data of each epoch.
 
     Attributes
     ----------
     chunks : callable
-        Goes through the chunks once.
+        Returns an iterator over the chunks.
     n_rows : int
-        Of all of them; 0 if not known.
+        Of all chunks; 0 if not known.
     validation : (Rows, Targets) or None
         To measure on after each epoch.
     source : Source
-        The same as it was given.
+        The data as given.
     whole : Chunk or None
         The only chunk; None if the data come in chunks.
     are_pixels : bool
-        Whether the rows are uint8, which is scaled: whoever reads such rows from a file later has to know.
+        Whether the rows are uint8, which is scaled: later readers of such rows from files need to know.
     """
 
     chunks: Callable[[], Iterator[Chunk]]
@@ -100,7 +100,7 @@ def read_data(
     sample_weight: ArrayLike | None,
     validation: Any,
 ) -> Data:
-    """Return checked data, each chunk with an engine; the optimizer's state in `state` begins here."""
+    """Return checked data, each chunk with an engine; prepares the optimizer's state in `state`."""
     source = Source()
     validation = None if validation is None else _read_validation(settings, validation, source)
     if y is None:
@@ -161,7 +161,7 @@ def _read_chunks(
 
 
 def _make_chunk(settings: Settings, state: TrainState, rows: Rows, targets: Targets, X: Any, returns: bool) -> Chunk:
-    # Of rows that X was checked into; `returns`: further epochs will train on the same chunk.
+    # rows: checked from X; returns: later epochs train on the same chunk.
     targets = targets._replace(smoothing=settings.label_smoothing)
     rows, why = _store(settings, rows, X)
     n_rows = len(targets.y)
@@ -190,7 +190,7 @@ def _method(settings: Settings, batch_size: int) -> Method:
 
 
 def _store(settings: Settings, rows: Rows, X: Any) -> tuple[Rows, str]:
-    # Rows that X was checked into, dense or sparse as is chosen, and why.
+    # Returns the rows, checked from X, stored as dense or sparse, and why so.
     on_disk = stay_on_disk(rows, X)
     share = None
     if settings.sparse == "auto" and not on_disk and not isinstance(rows, CSRRows):

@@ -26,7 +26,7 @@ HARMLESS_PARAMETER = 1e4
 
 
 class NotFiniteError(Exception):
-    """The engine met numbers that are not finite; a FloatingPointError that a callback raises is another matter."""
+    """The engine met numbers that are not finite; not a FloatingPointError, which a callback might raise."""
 
 
 @dataclass
@@ -38,15 +38,15 @@ class Epoch:
     parameters, state, n_steps
         At its start.
     learning_rate : float or None
-        What a callback had set then.
+        As a callback had set it at its start.
     index : int
-        Chunks that are done.
+        Finished chunks.
     generator, engine
-        State of the random numbers at the start of the current chunk, and its engine; None between chunks.
+        State of the random generator at the start of the current chunk, and its engine, which is None between chunks.
     rows, weight, log_likelihood, penalty
-        Sums over the chunks that are done: rows, their weights, weighted log-likelihoods and penalties.
+        Sums over the finished chunks: rows, their weights, weighted log-likelihoods and penalties.
     batches : int
-        Of the chunks that are done.
+        Of the finished chunks.
     """
 
     parameters: NDArray[Any]
@@ -72,7 +72,7 @@ class Epoch:
 
 
 def train_epochs(active: ActiveFit, snapshot: Snapshot | None) -> None:
-    """Train to the end of the fit; a snapshot that was taken within an epoch begins with the rest of that epoch."""
+    """Train to the end of the fit; after a snapshot from within an epoch, the rest of that epoch comes first."""
     fit = active.fit
     within_epoch = snapshot is not None and snapshot.epoch is not None
     while len(fit.history) < fit.epochs and (within_epoch or not fit.stop):
@@ -83,7 +83,7 @@ def train_epochs(active: ActiveFit, snapshot: Snapshot | None) -> None:
 def _train_epoch(active: ActiveFit, snapshot: Snapshot | None) -> None:
     started = time.perf_counter()
     fit, state = active.fit, active.state
-    progress = None  # how far the engine had come with the first chunk
+    progress = None  # the engine's, in the first chunk
     if snapshot is not None and snapshot.epoch is not None:
         epoch = Epoch(snapshot.start["parameters"], snapshot.start["state"], **snapshot.epoch)
         progress = snapshot.progress
@@ -122,7 +122,7 @@ def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensor
         state.optimizer[...], state.n_steps = epoch.state, epoch.n_steps
         batch = min(engine.batches_done, (len(targets.y) - 1) // engine.batch_size) + 1
         raise DivergenceError(len(active.fit.history) + 1, epoch.batches + batch, active.fit.history) from None
-    except BaseException:  # Ctrl-C, or a callback's own
+    except BaseException:  # Ctrl-C, or a callback's exception
         engine.finish()
         state.n_steps += engine.batches_done
         raise
@@ -142,7 +142,7 @@ def _draw_order(active: ActiveFit, chunk: Chunk) -> NDArray[np.intp] | None:
 
 
 def _make_steps(active: ActiveFit, epoch: Epoch, targets: Targets, batch_size: int) -> Steps:
-    # The numbers of each step on the next chunk, whose targets these are.
+    # The numbers of each step on the next chunk, which has these targets.
     settings, state, n_rows = active.settings, active.state, active.fit.n_rows
     optimizer = settings.optimizer
     assert isinstance(optimizer, Optimizer)
@@ -151,7 +151,7 @@ def _make_steps(active: ActiveFit, epoch: Epoch, targets: Targets, batch_size: i
     sizes = np.minimum(batch_size, n - starts).astype(np.float64)
     weights = sizes if targets.weights is None else np.add.reduceat(targets.weights, starts)
     shares = np.arange(len(starts)) / len(starts)
-    # Schedules count in epochs.  In the first epoch over chunks n_rows is 0, and the share that is done is not known.
+    # Schedules count in epochs.  In the first epoch over chunks n_rows is 0: the share that is done is not known.
     times = len(state.curve) + ((epoch.rows + n * shares) / n_rows if n_rows else 0 * shares)
     learning_rate = optimizer.learning_rate if epoch.learning_rate is None else epoch.learning_rate
     rates = rates_of(learning_rate, times, state.curve)
@@ -168,13 +168,13 @@ def _take_steps(
         while _advance(active, chunk, targets, order):
             reach(engine.rows_done)
             active.fit.note(rows_done=epoch.rows + engine.rows_done)
-            if active.settings.callbacks:  # they may look at the network
+            if active.settings.callbacks:  # they may read the network
                 engine.store()
             active.call_on_chunk()
 
 
 def _advance(active: ActiveFit, chunk: Chunk, targets: Targets, order: NDArray[np.intp] | None) -> bool:
-    # Train for a while, and return whether the chunk goes on.
+    # Trains for CHUNK_SECONDS; returns whether the chunk has more rows.
     try:
         if chunk.engine.advance(targets, order, tuning.CHUNK_SECONDS):
             return True
@@ -185,7 +185,7 @@ def _advance(active: ActiveFit, chunk: Chunk, targets: Targets, order: NDArray[n
 
 
 def _check_finite(active: ActiveFit, chunk: Chunk) -> None:
-    # The engine saw each log-likelihood before its step; this is about the network after the last one.
+    # The engine checks log-likelihoods before each step; this checks the network after the last step.
     network = active.settings.network
     largest = max(float(network.parameters.max()), -float(network.parameters.min()))  # NaN propagates
     if largest <= HARMLESS_PARAMETER:
@@ -199,7 +199,7 @@ def _check_finite(active: ActiveFit, chunk: Chunk) -> None:
 def _sum_penalties(active: ActiveFit, chunk: Chunk) -> float:
     penalty = chunk.engine.penalty
     if chunk.engine.space.touched is not None:
-        # The engine leaves out the first weight, whose rows it brings up to date late: l2 is the same in all batches.
+        # The engine leaves out the first weight, since its rows are moved late; l2 is the same in all batches then.
         l2, W = penalty_of(active.settings).constant, active.settings.network.weights[0]
         assert l2 is not None
         total = len(chunk.targets.y) if chunk.targets.weights is None else float(chunk.targets.weights.sum())

@@ -1,6 +1,6 @@
-"""Training by L-BFGS, which is SciPy's; an epoch is an iteration.
+"""Training by SciPy's L-BFGS; an epoch is an iteration.
 
-SciPy keeps what it knows of the curvature to itself.  So a fit is resumed from its start: it takes the evaluations that
+SciPy does not give out its estimate of the curvature.  So a fit resumes from its start: it takes the evaluations that
 the checkpoint holds instead of computing them, and computes the others again.
 """
 
@@ -20,21 +20,21 @@ from fastnn.training.active import ActiveFit, DivergenceError
 from fastnn.training.checkpoint import Snapshot, Tensors
 from fastnn.training.settings import penalty_of
 
-# Gradients that a checkpoint holds, from the start of the fit, in bytes; later ones are computed again.
+# Bytes of gradients, from the start of the fit on, that a checkpoint holds; later ones are computed again.
 KEPT_GRADIENT_BYTES = 1 << 28
 
 
 class Evaluations:
-    """The start of a fit by L-BFGS and its evaluations so far, as many as there is room for.
+    """The start of a fit by L-BFGS and its first evaluations, as many as fit into the room.
 
     Attributes
     ----------
     start : array
-        The parameters that the fit began with.
+        Parameters at the start.
     values : list of (float, float)
         Mean log-likelihood and objective of each evaluation.
     gradients : list of arrays
-        Gradient of the objective of each.
+        Gradient of the objective at each evaluation.
     """
 
     def __init__(self, parameters: NDArray[Any], room: int, restored: Tensors | None) -> None:
@@ -49,7 +49,7 @@ class Evaluations:
             self._room -= restored["gradients"].nbytes
 
     def keep(self, values: tuple[float, float], gradient: NDArray[Any]) -> None:
-        """Keep an evaluation, if all before it have been kept too."""
+        """Keep an evaluation, if there is room and all before it were kept."""
         self._room -= gradient.nbytes
         if self._room >= 0:
             self.values.append(values)
@@ -122,7 +122,7 @@ class Minimisation:
             active.set_parameters(self._accepted)
 
     def _evaluate(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        # Minus the objective, and minus its gradient.
+        # Returns minus the objective, and minus its gradient.
         kept = self.evaluations
         if self._n_evaluations < len(kept.gradients):
             self._values, gradient = kept.values[self._n_evaluations], kept.gradients[self._n_evaluations]
@@ -133,7 +133,7 @@ class Minimisation:
         return -self._values[1], -gradient.astype(np.float64)
 
     def _compute(self, x: NDArray[np.float64]) -> tuple[tuple[float, float], NDArray[Any]]:
-        # Mean log-likelihood and objective, and the gradient of the objective.
+        # Returns mean log-likelihood and objective, and the gradient of the objective.
         active, engine, targets = self.active, self.chunk.engine, self.chunk.targets
         active.set_parameters(x)
         try:
@@ -148,7 +148,7 @@ class Minimisation:
         return (log_likelihood, log_likelihood - engine.penalty / self._total), gradient
 
     def _end_iteration(self, x: NDArray[np.float64]) -> None:
-        # What was evaluated last is what was accepted.
+        # The last evaluation is the accepted one.
         active = self.active
         self._accepted = x
         active.set_parameters(x)
@@ -159,7 +159,7 @@ class Minimisation:
         active.record(self._started, *self._values)
         self._started = time.perf_counter()
         active.call_on_chunk()
-        with active.settings.network.read_only():  # SciPy goes on from its own
+        with active.settings.network.read_only():  # SciPy continues from its own parameters
             active.call_on_epoch()
         if active.fit.stop:
             raise StopRequested

@@ -24,7 +24,7 @@ class Penalty:
     Parameters
     ----------
     constant : float or None
-        Its weight, where it is the same in all batches; None where a subclass makes it depend on the batch.
+        Its weight, if it is the same in all batches; None if a subclass makes it depend on the batch.
     """
 
     constant: float | None
@@ -35,7 +35,7 @@ class Penalty:
 
 
 class RandomOrder:
-    """Draws orders of the rows, each independent of the others; a fit makes one such object."""
+    """Draws orders of the rows, independent of each other; each fit makes one such object."""
 
     def draw(self, generator: np.random.Generator, n: int) -> NDArray[np.intp]:
         """Draw an order (n,) of rows."""
@@ -46,7 +46,7 @@ class RandomOrder:
 
 @dataclass(frozen=True)
 class Variant:
-    """What the estimators of `fastnn.sklearn` have a trainer do differently.
+    """What a trainer does differently for the estimators of `fastnn.sklearn`.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Variant:
     order : type
         Its objects draw the orders of rows.
     fixed : (n_parameters,) array of bool or None
-        Parameters that L-BFGS leaves as they are.
+        Parameters that L-BFGS does not change.
     """
 
     penalty: Penalty | None = None
@@ -64,7 +64,7 @@ class Variant:
 
 
 class Settings:
-    """What a fit reads of a trainer; see `fastnn.Trainer` for what each setting means."""
+    """Settings that a fit reads from a trainer; see `fastnn.Trainer` for their meaning."""
 
     network: Network
     optimizer: Optimizer | LBFGS
@@ -100,7 +100,7 @@ def penalty_of(settings: Settings) -> Penalty:
 
 
 def check_together(settings: Settings) -> None:
-    """Raise an error where settings do not go together."""
+    """Raise an error if settings do not go together."""
     _check_callbacks(settings, settings.callbacks)  # the list may have been changed
     if not isinstance(settings.optimizer, LBFGS):
         return
@@ -150,7 +150,7 @@ def _check_length(value: Any, name: str) -> float | None:
     return None if value is None else check_number(value, name, 0, open_left=True)
 
 
-#: How each setting is checked, given the settings before it.
+#: Check of each setting, which may use the settings before it.
 CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
     "network": _check_network,
     "optimizer": _check_optimizer,

@@ -1,4 +1,4 @@
-"""What goes on from one fit of a trainer to the next."""
+"""The state that a trainer keeps from one fit to the next."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fastnn.optimizers import LBFGS, Optimizer
 
 @dataclass
 class TrainState:
-    """The optimizer's state, how far training has come, and the random numbers.
+    """The optimizer's state, the progress of training, and the random generator.
 
     Attributes
     ----------
     generator : numpy.random.Generator
-        For the shuffling, and for dropout.
+        For shuffling and dropout.
     optimizer : (n_slots, n_parameters) array
-        What the optimizer remembers of each parameter.
+        The optimizer's state of each parameter.
     optimizer_type : type or None
-        The optimizer that it belongs to; None before the first fit.
+        Type of that optimizer; None before the first fit.
     n_steps : int
         Steps that this optimizer has taken.
     curve : list of float
-        Log-likelihood that each epoch reached, on the validation data where there are some; schedules read it.
+        Log-likelihood after each epoch, on the validation data if there are any; schedules read it.
     """
 
     generator: np.random.Generator
@@ -37,7 +37,7 @@ class TrainState:
     curve: list[float] = field(default_factory=list)
 
     def begin(self, optimizer: Optimizer | LBFGS, network: Network) -> None:
-        """Go on with the optimizer's state if it is of this kind, or start with zeros."""
+        """Continue with the optimizer's state if it is of this type, or start with zeros."""
         n_slots = optimizer.n_slots if isinstance(optimizer, Optimizer) else 0
         if type(optimizer) is not self.optimizer_type or len(self.optimizer) != n_slots:
             self.optimizer = np.zeros((n_slots, network.parameters.size), network.dtype)
@@ -45,7 +45,7 @@ class TrainState:
         self.optimizer_type = type(optimizer)
 
     def go_on_from(self, other: TrainState) -> None:
-        """Take over what the optimizer has gathered elsewhere, if that was for as many parameters of this dtype."""
+        """Take over the optimizer's state and the curve of another, if it has as many parameters of this dtype."""
         if other.optimizer.shape[1] == self.optimizer.shape[1] and other.optimizer.dtype == self.optimizer.dtype:
             self.optimizer, self.curve = other.optimizer.copy(), list(other.curve)
             self.optimizer_type, self.n_steps = other.optimizer_type, other.n_steps

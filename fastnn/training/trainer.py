@@ -1,4 +1,4 @@
-"""The trainer: settings that can be changed between fits, and the fit itself."""
+"""The trainer: settings that may change between fits, and the fit."""
 
 from __future__ import annotations
 
@@ -30,48 +30,48 @@ from fastnn.training.state import TrainState
 
 
 class Trainer(Settings):
-    """Trains a network by ascending its mean log-likelihood.
+    """Trains a network by gradient ascent on its mean log-likelihood.
 
     The objective is the weighted mean log-likelihood of a batch minus ``l2 / 2`` times the sum of squared weights and
-    ``l1`` times the sum of their magnitudes, the biases left out.  The same seed and input give the same bits,
-    whatever the number of threads.  Numbers too small to be normal in the network's dtype, which x86 processors are
-    slow with, count as 0 there while training.
+    ``l1`` times the sum of their magnitudes, without the biases.  The same seed and input give the same bits,
+    whatever the number of threads.  On x86 processors, which are slow with numbers too small to be normal in the
+    network's dtype, training takes these as 0.
 
     Each parameter but the seed is an attribute too.  It can be set between fits, and is checked then; a fit is settled
-    when it starts, so that setting it meanwhile is a RuntimeError.
+    when it starts, so setting one during a fit is a RuntimeError.
 
     Parameters
     ----------
     network : Network
         Trained in place, by one fit at a time.
     optimizer : Optimizer or LBFGS, default SGD(learning_rate=0.5)
-        How a step is made from a gradient: see `fastnn.optimizers`.
+        Turns gradients into steps: see `fastnn.optimizers`.
     batch_size : int or None, default None
-        Rows a step; a short last batch is trained on too, with its own mean.  None takes all rows at once.
+        Rows of a step; a short last batch is trained on too, with its own mean.  None takes all rows at once.
     l2 : float, default 0.0
         Weight of the penalty on squares.
     shuffle : bool, default True
         Whether each epoch takes the rows in a new random order.
     seed : int, numpy.random.Generator or None, default 0
-        For the shuffling, and for dropout.
+        For shuffling and dropout.
     n_threads : int or None, default None
         None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 8 are used.
     sparse : bool or "auto", default "auto"
-        Whether dense input is taken for sparse, so that the first layer works on the non-zeros only; "auto"
+        Whether dense input is stored as sparse, so that the first layer works on the non-zeros only; "auto"
         does so if fewer than a quarter of the values are non-zero, which costs one pass over the data at the
         start of a fit.  Sparse input stays sparse.  The results are the same to rounding.
     callbacks : iterable of Callback, default ()
-        Told what happens; see `fastnn.callbacks`.
+        Called during a fit; see `fastnn.callbacks`.
     l1 : float, default 0.0
         Weight of the penalty on magnitudes.
     dropout : float or a list, one a hidden layer, default 0.0
-        Share of the hidden units' outputs that is set to 0 at random, the others being scaled up [1]_.
+        Share of the hidden units' outputs that is set to 0 at random; the others are scaled up [1]_.
     label_smoothing : float, default 0.0
         Share of the true class's probability that is spread over all classes [2]_; for cross-entropy.
     clip_norm : float or None, default None
-        Length to which a longer gradient of the log-likelihood is shortened [3]_.
+        Greatest norm of the gradient of the log-likelihood; a longer one is shortened to it [3]_.
     max_norm : float or None, default None
-        Length to which the weights into a hidden unit are shortened after a step [1]_.
+        Greatest norm of the weights into a hidden unit; after a step longer ones are shortened to it [1]_.
 
     References
     ----------
@@ -130,7 +130,7 @@ class Trainer(Settings):
         return vars(self) | {"_state": dataclasses.replace(self._state), "_active": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if not isinstance(state["_state"], TrainState):  # pickled when the parts of it were attributes of the trainer
+        if not isinstance(state["_state"], TrainState):  # an older pickle: its parts were the trainer's attributes
             parts = (state[name] for name in ("_generator", "_state", "_kind", "_n_steps", "_curve"))
             settings = {name: state[name] for name in CHECKS if name in state}
             state = settings | {"_state": TrainState(*parts), "_active": None}
@@ -147,40 +147,40 @@ class Trainer(Settings):
         resume: str | os.PathLike[str] | None = None,
         resume_exactly: bool = True,
     ) -> History:
-        """Train for a number of epochs; call again to go on.
+        """Train for a number of epochs; call again to continue.
 
         Parameters
         ----------
         X : (n, n_in) array or scipy.sparse matrix, or an iterable of chunks
             Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256, which the
-            network's `input_scale` keeps.  They are not copied where they need not be, so do not change them during a
-            fit.  A memory-mapped array (`numpy.memmap`, C-contiguous and aligned, of uint8, float32 or float64) stays
-            on the disk: see the notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight),
-            gone through once an epoch: each is trained on in turn, and only one need be in memory.
+            network's `input_scale` keeps.  They are copied only if necessary, so do not change them during a fit.  A
+            memory-mapped array (`numpy.memmap`, C-contiguous and aligned, of uint8, float32 or float64) stays on the
+            disk: see the notes.  Without y, X is an iterable of pairs (X, y) or triples (X, y, sample_weight), iterated
+            once an epoch: each is trained on in turn, and only one need be in memory.
         y : (n,) integer array, or (n, n_out) numbers
-            Class of each row, from 0; what the outputs should be, where the network's loss is not cross-entropy.
+            Class of each row, from 0; the wanted outputs, if the network's loss is not cross-entropy.
         epochs : int, default 10
             How often to go through the rows.
         validation : (X, y) or (X, y, sample_weight) or None
             Rows on which log-likelihood and error are measured after each epoch.
         progress : bool or None, default None
-            Whether to show a progress bar; None does where the standard error stream is a terminal.
+            Whether to show a progress bar; None shows it if the standard error stream is a terminal.
         sample_weight : (n,) array or None
-            How much each row counts; at least 0.
+            Weight of each row, at least 0.
         resume : path or None
-            File of a `fastnn.callbacks.Checkpoint`.  Where it exists, the fit goes on from there, with the same bits as
-            if it had never stopped, to the same number of epochs in all; a fit that a callback had ended is ended at
-            once.  Data, network and settings must be those of the fit that wrote it, so must instruction set and
-            libraries: the file tells, and a difference is an error that names it.  (Chunks are taken on trust.)
+            File of a `fastnn.callbacks.Checkpoint`.  If it exists, the fit continues from there to the same number of
+            epochs in all, with the same bits as without the interruption; a fit that a callback had ended ends at once.
+            Data, network, settings, instruction set and libraries must be those of the fit that wrote the file: a
+            difference is an error that names it.  (Chunks are taken on trust.)
         resume_exactly : bool, default True
-            False allows what changes only how results are rounded: another instruction set, compiler, version of a
+            False allows differences that change only the rounding: another instruction set, compiler, version of a
             library, or way of storing rows.
 
         Returns
         -------
         History
-            Of this fit, with the epochs before a resumption.  Ctrl-C ends it early: the history so far comes back with
-            `interrupted` set, and the network is whole, as after the last finished step.
+            Of this fit, with the epochs before a resumption.  Ctrl-C ends it early: the history so far is returned with
+            `interrupted` set, and the network is as after the last finished step.
 
         Raises
         ------
@@ -189,16 +189,16 @@ class Trainer(Settings):
             last good epoch.
         TypeError, ValueError
             If the input is not as described; nothing has been trained then.  (Chunks are checked when they come: the
-            network is then as those before have left it.)
+            chunks before have been trained on.)
         RuntimeError
             If the trainer or the network is in another fit.
 
         Notes
         -----
-        A memory-mapped X is read once before the fit, to see that its numbers are finite, and once an epoch, a
-        little ahead of training.  Where it has more than 256 MB, it is shuffled so that the disk is read in long
-        stretches: pieces of 1 MB in a random order, and then the rows within each 256 MB of these.  The seed settles
-        that order as any other, but it is not the one of the same rows in memory; and ``sparse="auto"`` leaves such
+        A memory-mapped X is read once before the fit, to check that its numbers are finite, and once an epoch, a
+        little ahead of training.  If it has more than 256 MB, it is shuffled so that the disk is read in long
+        stretches: pieces of 1 MB in a random order, and then the rows within each 256 MB of these.  The seed determines
+        that order too, but it differs from the order of the same rows in memory; and ``sparse="auto"`` leaves such
         rows dense, since a copy may not fit into memory.
         """
         epochs = check_integer(epochs, "epochs", 0)
@@ -214,7 +214,7 @@ class Trainer(Settings):
             if path is not None and os.path.exists(path):
                 snapshot = checkpoint.read(path, active.fingerprint, resume_exactly, self, self._state, data)
             given = self.callbacks
-            vars(self)["callbacks"] = tuple(given)  # settled too
+            vars(self)["callbacks"] = tuple(given)  # the list may not change during the fit either
             self._active = active
             try:
                 _train(active, snapshot)
@@ -231,13 +231,13 @@ class Trainer(Settings):
         Parameters
         ----------
         X, y, sample_weight
-            As `fit` takes them.  Of chunks it is the plan of the first, and they must allow to be gone through again.
+            As `fit` takes them.  For chunks it is the plan of the first; it must be possible to iterate again.
 
         Returns
         -------
         fastnn.plan.Plan
-            Frozen; ``print`` shows what was chosen, and why.  It depends on the layers, on facts about the data, on the
-            settings and on the machine, and nothing is trained.
+            Frozen; ``print`` shows each choice, and why.  It depends on the layers, facts about the data, the settings
+            and the machine.  Nothing is trained.
 
         Raises
         ------
@@ -252,14 +252,14 @@ class Trainer(Settings):
             return next(data.chunks()).engine.planned
 
     def save_checkpoint(self, path: str | os.PathLike[str], fit: Fit) -> None:
-        """Write a file from which `fit` can resume; `fastnn.callbacks.Checkpoint` does it in time.
+        """Write a file from which `fit` can resume; `fastnn.callbacks.Checkpoint` does so regularly.
 
         Parameters
         ----------
         path : path
             Replaced atomically: a crash leaves an old file whole.
         fit : Fit
-            The fit under way, as a callback is given it.
+            The fit under way, as callbacks receive it.
 
         Raises
         ------
@@ -290,7 +290,7 @@ def _train(active: ActiveFit, snapshot: Snapshot | None) -> None:
     except KeyboardInterrupt:
         fit.history.interrupt()
     finally:
-        with ExitStack() as ends:  # each is called, also where another one raises an error
+        with ExitStack() as ends:  # each is called, even if another one raises an error
             if before is not None:  # training has not begun
                 ends.callback(active.set_parameters, before)
             for callback in reversed(started):
@@ -313,7 +313,7 @@ def make_trainer(
     variant : Variant
         What it does differently.
     go_on_from : Trainer or None
-        Whose optimizer's state is taken over.
+        Trainer whose optimizer's state is taken over.
     """
     trainer = Trainer(network, optimizer, **settings)
     trainer._variant = variant
