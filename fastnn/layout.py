@@ -123,7 +123,7 @@ def sliced_row(n_units: int, number_size: int) -> int:
     row, line = to_lines(n_units, number_size), CACHE_LINE // number_size
     if row <= 2 * line:
         return -(-n_units // (line // 2)) * (line // 2)
-    return row + line if row > tuning.PANEL_LINES * line and row // line % 2 == 0 else row
+    return row + line if row > tuning.STRIP_LINES * line and row // line % 2 == 0 else row
 
 
 def _slices(facts: LayerFacts, form: str, by_inputs: bool, number_size: int) -> tuple[tuple[Slice, ...], int]:

@@ -84,7 +84,7 @@ class Method(NamedTuple):
     plain : neither an l1 penalty nor clipping nor decay
     penalised : whether there is an l2 penalty
     alike : whether all steps have the same learning rate and penalty
-    clips, max_norm : whether the norm of gradients, and of the weights into a unit, is limited
+    max_norm : whether the norm of the weights into a unit is limited
     single : whether each run of the kernels is over one batch
     """
 
@@ -94,7 +94,6 @@ class Method(NamedTuple):
     plain: bool = True
     penalised: bool = False
     alike: bool = False
-    clips: bool = False
     max_norm: bool = False
     single: bool = False
 
@@ -139,8 +138,6 @@ class Plan:
         When the non-zeros of sparse rows are sorted by column.
     nonzeros : int
         Room for the sorted non-zeros of a row block, if each batch is sorted.
-    steps_by_column : bool
-        Whether the first weight takes its step a few inputs at a time, right after their gradient.
     gathers, fetches : bool
         Whether the driver by units copies a batch's rows together, and prefetches the next ones meanwhile.
     rows_size, hidden_size, work_size : int
@@ -164,7 +161,6 @@ class Plan:
     touches: bool = False
     sorting: str = "none"
     nonzeros: int = 0
-    steps_by_column: bool = False
     gathers: bool = False
     fetches: bool = False
     rows_size: int = 0
@@ -209,7 +205,7 @@ class Plan:
     def fingerprint(self) -> str:
         """Digest of all that the bits depend on: neither threads nor work space."""
         chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.shard_rows]
-        chosen += [self.fold_rows, self.touches, self.sorting, self.steps_by_column]
+        chosen += [self.fold_rows, self.touches, self.sorting]
         chosen += [(layer.shape, layer.form, layer.slices, layer.shared_from) for layer in self.layers]
         return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
 
@@ -356,7 +352,6 @@ class _Choice:
         forms = self._forms(by_units)
         layers, n_parameters = lay_out(self.layers, forms, by_units, self.number_size)
         gathers, fetches = self._gathering(forms[0], by_units)
-        whole = block_rows == self.batch_size
         plan = Plan(
             layers=layers,
             driver="units" if by_units else "rows",
@@ -369,7 +364,6 @@ class _Choice:
             touches=touches,
             sorting=sorting,
             nonzeros=nonzeros,
-            steps_by_column=by_units and sorting != "none" and whole and not fold_rows and not self.method.clips,
             gathers=gathers,
             fetches=fetches,
             n_threads=self._threads(by_units, n_shards),
@@ -399,9 +393,8 @@ class _Choice:
             return max(rows, self.batch_size)
         many = self.batch_size > rows  # a batch of one block is stepped on without a gradient
         if many and not self.sparse and first.n_in >= tuning.DENSE_INPUTS and first.n_out <= tuning.THIN_UNITS:
-            tile = tuning.TILED_ROWS
-            cached = BLOCK_BYTES // (first.n_in * self.number_size) // tile * tile
-            return min(rows, max(cached, tile))
+            cached = BLOCK_BYTES // (first.n_in * self.number_size)
+            return min(rows, max(cached, tuning.FEWEST_BLOCK_ROWS))
         return rows
 
     def _columns_each(self) -> float:
@@ -500,24 +493,20 @@ class _Choice:
         here = min(block_rows, self.batch_size)
         if data.ordered and data.repeated and here <= tuning.MAX_BLOCK_ROWS:
             nonzeros = data.n_nonzeros * here / data.n_rows
-            if self._pays_to_sort(nonzeros, tuning.SORTED_ONCE):
+            if nonzeros >= tuning.SORTED_COLUMN * data.n_columns:
                 why = "each epoch takes the rows in the same order"
                 self.note("non-zeros", f"{stored}, sorted by column once", why)
                 return "once", 0
         most = data.most_nonzeros
         fits = not self.normalises or self.batch_size <= tuning.MAX_BLOCK_ROWS
-        each_time = tuning.SORTED_EACH_TIME
-        if fits and self._pays_to_sort(data.n_nonzeros, each_time) and self._pays_to_sort(most, each_time):
+        many = min(most, data.n_nonzeros) >= tuning.SORTED_COLUMN * data.n_columns
+        wide = self.layers[0].n_out * self.number_size >= tuning.SORTED_ROW_BYTES
+        if fits and many and wide:
             why = "most columns have several in a batch: their weights are then read once for all"
             self.note("non-zeros", f"{stored}, sorted by column in each batch", why)
             return "each batch", most
         self.note("non-zeros", f"{stored}, row by row", "too few in a column, or too few units, for sorting to pay")
         return "none", 0
-
-    def _pays_to_sort(self, nonzeros: float, limits: Sequence[tuple[int, int]]) -> bool:
-        # Whether there are as many non-zeros a column, and as many bytes a row of the first weight, as in one limit.
-        row_bytes = self.layers[0].n_out * self.number_size
-        return any(nonzeros >= few * self.layers[0].n_in and row_bytes >= narrow for few, narrow in limits)
 
     def _forms(self, by_units: bool) -> list[str]:
         first, last = self.layers[0], self.layers[-1]

@@ -645,11 +645,10 @@ def shapes_of(sizes, names, dropout=0.0, batch_norm=False):
 
 def plan_for(kind, shapes, dtype, X, method, block_rows, ordered):
     """Plan for rows X, with the bounds of choices moved so that it is one of the kind."""
-    never = ((np.inf, 0),)
     forced = {
         "DENSE_INPUTS": NEVER,
-        "SORTED_ONCE": never,
-        "SORTED_EACH_TIME": never,
+        "SORTED_COLUMN": np.inf,
+        "SORTED_ROW_BYTES": np.inf,
         "TOUCHED_SHARE": np.inf,
         "BLOCK_ROWS": (block_rows, block_rows),
         "FEWEST_BLOCK_ROWS": 1,
@@ -659,14 +658,14 @@ def plan_for(kind, shapes, dtype, X, method, block_rows, ordered):
     forced |= {
         "transposed": {"DENSE_INPUTS": 1, "WIDE_UNITS": NEVER},
         "panels": {"DENSE_INPUTS": 1, "WIDE_UNITS": 1},
-        "sorted": {"SORTED_EACH_TIME": ((0, 0),)},
-        "blocks": {"SORTED_ONCE": ((0, 0),)},
+        "sorted": {"SORTED_COLUMN": 0, "SORTED_ROW_BYTES": 0},
+        "blocks": {"SORTED_COLUMN": 0},
         "touched": {"TOUCHED_SHARE": 0},
     }.get(kind, {})
     with pytest.MonkeyPatch.context() as patch:
         for name, value in forced.items():
             patch.setattr(tuning, name, value)
-        data = facts_of(X, method.batch_size, ordered, True)
+        data = facts_of(X, method.batch_size, ordered, repeated=kind == "blocks")
         return make_plan(shapes, dtype, data, method, Machine(4, affine.REGISTER_BYTES))
 
 
@@ -774,8 +773,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     clip_norm, max_norm = others.get("clip_norm", 0.0), others.get("max_norm", 0.0)
     steps = Steps(updates.UPDATES[update], table, clip_norm, max_norm)
     plain = l1 == decay == clip_norm == 0
-    clips, alike = clip_norm > 0, kind == "touched"
-    method = Method(batch_size, update, NUMBERS[update][1], plain, l2 != 0, alike, clips, max_norm > 0)
+    method = Method(batch_size, update, NUMBERS[update][1], plain, l2 != 0, kind == "touched", max_norm > 0)
     plan = plan_for(kind, shapes, dtype, X, method, block_rows, order is None)
     if storage != "sparse":
         assert plan.layers[0].form == (kind or "stored")

@@ -47,11 +47,11 @@ def summary(found):
 # fmt: off
 SITUATIONS = {
     # the seven cells: dense, as sparse rows in order, as sparse rows shuffled
-    "1": (dict(sizes=(784, 10), batch_size=50_000, repeated=True), ("rows", ["transposed"], 60, 8, "stepped", "none")),
+    "1": (dict(sizes=(784, 10), batch_size=50_000, repeated=True), ("rows", ["transposed"], 62, 8, "stepped", "none")),
     "1, sparse": (dict(sizes=(784, 10), batch_size=50_000, repeated=True, row_nonzeros=150),
                   ("rows", ["sparse"], 128, 8, "stepped", "once")),
     "2": (dict(sizes=(784, 20, 10), batch_size=5000, n=5000, repeated=True),
-          ("rows", ["transposed", "stored"], 60, 8, "stepped", "none")),
+          ("rows", ["transposed", "stored"], 62, 8, "stepped", "none")),
     "3": (dict(sizes=(784, 500, 10), batch_size=50_000, repeated=True),
           ("rows", ["panels", "transposed"], 128, 8, "stepped", "none")),
     "3, sparse": (dict(sizes=(784, 500, 10), batch_size=50_000, repeated=True, row_nonzeros=150),
@@ -78,7 +78,7 @@ SITUATIONS = {
     "a narrow table": (dict(sizes=(8, 100, 2), batch_size=32),
                        ("rows", ["stored", "stored"], 256, 1, "folded", "none")),
     "momentum": (dict(update="momentum", n_slots=1), ("units", ["panels", "transposed"], 128, 1, "stepped", "none")),
-    "clipping": (dict(plain=False, clips=True), ("units", ["panels", "transposed"], 128, 1, "stepped", "none")),
+    "clipping": (dict(plain=False), ("units", ["panels", "transposed"], 128, 1, "stepped", "none")),
     "one row": (dict(sizes=(4, 3), batch_size=1, n=1), ("rows", ["stored"], 256, 1, "folded", "none")),
     "a batch larger than the data": (dict(sizes=(4, 3), batch_size=99, n=5),
                                      ("rows", ["stored"], 256, 1, "folded", "none")),
@@ -135,17 +135,15 @@ THRESHOLDS = [
     ("MAX_BLOCK_ROWS", {"sizes": (9000, 3), "batch_size": 513, "row_nonzeros": 1},
      {"sizes": (9000, 3), "batch_size": 512, "row_nonzeros": 1}, lambda p: p.batch_size <= p.fold_rows, (False, True)),
     ("TOUCHED_SHARE", TEXT | {"row_nonzeros": 6.25}, TEXT | {"row_nonzeros": 6.24}, lambda p: p.touches, (False, True)),
-    ("SORTED_ONCE", WIDE | {"row_nonzeros": 799 / 128}, WIDE | {"row_nonzeros": 801 / 128}, lambda p: p.sorting,
+    ("SORTED_COLUMN", WIDE | {"row_nonzeros": 799 / 128}, WIDE | {"row_nonzeros": 801 / 128}, lambda p: p.sorting,
      ("none", "once")),
-    ("SORTED_EACH_TIME", WIDE | {"sizes": (100, 127, 3), "ordered": False, "row_nonzeros": 10},
+    ("SORTED_ROW_BYTES", WIDE | {"sizes": (100, 127, 3), "ordered": False, "row_nonzeros": 10},
      WIDE | {"sizes": (100, 128, 3), "ordered": False, "row_nonzeros": 10}, lambda p: p.sorting,
      ("none", "each batch")),
     ("TEAM_ROWS", WIDE | {"sizes": (100, 200, 3), "batch_size": 511, "row_nonzeros": 9},
      WIDE | {"sizes": (100, 200, 3), "batch_size": 512, "row_nonzeros": 9}, lambda p: p.block_rows, (511, 128)),
     ("THIN_UNITS", {"sizes": (784, 33, 3), "batch_size": 1000}, {"sizes": (784, 32, 3), "batch_size": 1000},
-     lambda p: p.block_rows, (128, 60)),
-    ("TILED_ROWS", {"sizes": (30_000, 9), "batch_size": 1000}, {"sizes": (2000, 9), "batch_size": 1000},
-     lambda p: p.block_rows, (10, 20)),
+     lambda p: p.block_rows, (128, 62)),
     ("BLOCK_ROWS", {"sizes": (60, 60), "batch_size": 5000}, {"sizes": (60, 600), "batch_size": 5000},
      lambda p: p.block_rows, (256, 128)),
     ("THIN_PRODUCT", {"sizes": (50, 100), "batch_size": 5000}, {"sizes": (50, 101), "batch_size": 5000},
@@ -173,8 +171,8 @@ def test_slices_are_aligned_in_wide_layers():
 def test_rows_of_sparse_slices_fill_lines_and_avoid_powers_of_two():
     line = CACHE_LINE // 4
     assert [sliced_row(n, 4) for n in (1, 8, 9, 33)] == [8, 8, 16, 48]
-    assert sliced_row(tuning.PANEL_LINES * line, 4) == tuning.PANEL_LINES * line
-    assert sliced_row((tuning.PANEL_LINES + 2) * line, 4) == (tuning.PANEL_LINES + 3) * line
+    assert sliced_row(tuning.STRIP_LINES * line, 4) == tuning.STRIP_LINES * line
+    assert sliced_row((tuning.STRIP_LINES + 2) * line, 4) == (tuning.STRIP_LINES + 3) * line
 
 
 def test_storage_of_rows():
@@ -195,7 +193,7 @@ def test_storage_of_rows():
 def test_every_constant_that_plans_use_has_both_sides_tested():
     sources = inspect.getsource(plan_module) + inspect.getsource(layout)
     used = set(re.findall(r"tuning\.([A-Z_]+)", sources))
-    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "PANEL_LINES", "SPARSE_DENSITY"}
+    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "STRIP_LINES", "SPARSE_DENSITY"}
     assert used == tested
 
 

@@ -105,7 +105,7 @@ def dense_affine(const floating[:, ::1] X, const floating[:, ::1] W, const float
 cdef RowsAhead next_rows(const floating* X, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t n,
                          Py_ssize_t n_in) noexcept nogil:
     # The rows of X (n, n_in) from first on, to prefetch; none if fewer are left.
-    return RowsAhead(<const char*> (X + first * n_in), NULL, rows if first + rows <= n else 0, 1,
+    return RowsAhead(<const char*> (X + first * n_in), NULL, rows if first + rows <= n else 0,
                      n_in * sizeof(floating))
 
 

@@ -20,11 +20,9 @@ from .layer cimport (
     Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice,
     next_slice)
 from .losses cimport loss_rows, sum_of_weights
-from .plan cimport N_SLICES, SPARSE, TRANSPOSED, Job, Layer, Plan, Slice, now
-from .rows cimport LINE_BYTES, RowsAhead, dense_rows, prefetch_pages, reversed_ahead, rows_ahead
-from .sparse cimport (
-    ColumnStore, block_at, column_work_size, columns_backward_weight, columns_from, columns_in, scale_rows,
-    sort_by_column)
+from .plan cimport N_SLICES, TRANSPOSED, Job, Layer, Plan, Slice, now
+from .rows cimport LINE_BYTES, RowsAhead, dense_rows, prefetch_pages, rows_ahead
+from .sparse cimport ColumnStore, block_at, column_work_size, columns_in, sort_by_column
 from .updates cimport Step, clipped, penalty, step_at, sum_of_squares, update_range
 
 cdef extern from *:
@@ -46,11 +44,6 @@ cdef extern from *:
     int fastnn_member() noexcept nogil
     int fastnn_members() noexcept nogil
     void fastnn_barrier() noexcept nogil
-
-cdef extern from "vectors.h" nogil:
-    enum:
-        SORT_LINES
-        STEP_COLUMNS
 
 # A member of the team, and the offsets of its own parts of the work space.
 cdef struct Member:
@@ -136,30 +129,6 @@ cdef inline Py_ssize_t rows_of_block(const Job* job, Py_ssize_t at) noexcept nog
     return min(job.plan.block_rows, min(batch_size - at % batch_size, job.n_rows - at))
 
 
-cdef inline Py_ssize_t row_lines(const Layer* layer, int s, Py_ssize_t number_size) noexcept nogil:
-    return (layer.slices[s].stride * number_size + LINE_BYTES - 1) // LINE_BYTES
-
-
-cdef Py_ssize_t share_begin(const Job* job, Py_ssize_t n, int index, int n_members,
-                            Py_ssize_t number_size) noexcept nogil:
-    # Where a member's share of n rows to prepare begins.  Slices differ in width, so members with less to multiply sort
-    # more of the sparse rows.  The shares do not change the bits.
-    cdef const Layer* first = &job.plan.layers[0]
-    cdef Py_ssize_t lines = 0, own
-    cdef int m, s
-    cdef double begun = 0
-    if not job.plan.sorts or index == n_members:
-        return n * index // n_members
-    for s in range(first.n_slices):
-        lines += row_lines(first, s, number_size)
-    for m in range(index):
-        own = 0
-        for s in range(first.n_slices * m // n_members, first.n_slices * (m + 1) // n_members):
-            own += row_lines(first, s, number_size)
-        begun += min(1.0, max(0.0, ((2.0 * lines + SORT_LINES) / n_members - 2.0 * own) / SORT_LINES))
-    return <Py_ssize_t> (n * min(1.0, begun))
-
-
 cdef inline ColumnStore columns_of(const Job* job, floating* rows, int m) noexcept nogil:
     # Member m's share of a row block's non-zeros.
     cdef Py_ssize_t n_in = job.store.n_columns
@@ -169,8 +138,7 @@ cdef inline ColumnStore columns_of(const Job* job, floating* rows, int m) noexce
 cdef void prepare_rows(const Job* job, const Member* member, Py_ssize_t first, Py_ssize_t n,
                        floating* rows) noexcept nogil:
     # Prepares the member's share of a row block for the team: rows gathered, or non-zeros sorted by column.
-    cdef Py_ssize_t begin = share_begin(job, n, member.index, member.n_members, sizeof(floating))
-    cdef Py_ssize_t end = share_begin(job, n, member.index + 1, member.n_members, sizeof(floating))
+    cdef Py_ssize_t begin = n * member.index // member.n_members, end = n * (member.index + 1) // member.n_members
     cdef ColumnStore columns
     if job.plan.is_sparse:
         columns = columns_of(job, rows, member.index)
@@ -180,15 +148,11 @@ cdef void prepare_rows(const Job* job, const Member* member, Py_ssize_t first, P
 
 
 cdef RowsAhead own_ahead(const Job* job, const Member* member, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    # The dense rows of a row block that the member prefetches: those it will gather.  If all members read all rows in
-    # place, odd ones begin with the last row, so that no two fetch the same row from memory at the same time.
+    # The dense rows of a row block that the member prefetches: those it will gather, or all if they are read in place.
     cdef Py_ssize_t begin = 0, end = n
-    cdef RowsAhead rows
     if job.plan.gathers:
-        begin = n * member.index // member.n_members
-        end = n * (member.index + 1) // member.n_members
-    rows = rows_ahead(job.store, job.order, first + begin, end - begin)
-    return reversed_ahead(&rows) if not job.plan.gathers and member.index % 2 else rows
+        begin, end = n * member.index // member.n_members, n * (member.index + 1) // member.n_members
+    return rows_ahead(job.store, job.order, first + begin, end - begin)
 
 
 cdef void open_turn(const Job* job, const Member* member, Turn* turn, floating* work) noexcept nogil:
@@ -197,6 +161,7 @@ cdef void open_turn(const Job* job, const Member* member, Turn* turn, floating* 
     cdef Py_ssize_t batch_size = plan.batch_size, batch_begin = turn.at // batch_size * batch_size, next_at
     cdef Inputs* given = &turn.given
     cdef floating* rows = work + (turn.parity if plan.is_sparse else turn.third) * plan.rows_size
+    cdef bint in_any_order
     cdef int m
     turn.n = rows_of_block(job, turn.at)
     next_at = turn.at + turn.n
@@ -221,7 +186,8 @@ cdef void open_turn(const Job* job, const Member* member, Turn* turn, floating* 
     elif plan.gathers:
         given.X = rows
     elif not plan.is_sparse:
-        given.X = dense_rows(job.store, job.order, turn.at, turn.n, work, &given.order)
+        in_any_order = plan.layers[0].form == TRANSPOSED
+        given.X = dense_rows(job.store, job.order, turn.at, turn.n, rows, &given.order if in_any_order else NULL)
     if plan.fetches:
         given.ahead = own_ahead(job, member, next_at, rows_of_block(job, next_at))
 
@@ -318,30 +284,6 @@ cdef void backward_own(const Job* job, const Member* member, const Turn* turn, f
             fastnn_barrier()
 
 
-cdef void step_columns(const Job* job, const Turn* turn, int s, const floating* dZ, Py_ssize_t z_stride,
-                       floating* gradient) noexcept nogil:
-    # An optimizer's step for one slice of the first weight, a few inputs at a time: their gradient is used before it
-    # leaves the cache, and all inputs share one buffer.
-    cdef const Slice* own = &job.plan.layers[0].slices[s]
-    cdef floating* parameters = <floating*> job.parameters + own.weight
-    cdef floating* state = <floating*> job.state + own.weight if job.state != NULL else NULL
-    cdef Py_ssize_t first = 0, n, n_in = job.plan.layers[0].n_in
-    cdef ColumnStore columns
-    cdef int m
-    gradient += own.weight
-    while first < n_in:
-        n = min(<Py_ssize_t> STEP_COLUMNS, n_in - first)
-        scale_rows(gradient, own.stride, n, own.end - own.begin, <floating> 0.0)
-        for m in range(turn.given.n_columns):
-            columns = columns_from(&turn.columns[m], first, n)
-            columns_backward_weight(&columns, dZ, z_stride, gradient, own.stride, own.end - own.begin, <floating> 1.0)
-        update_range(&turn.step, True, parameters, gradient, state, 0, n * own.stride)
-        parameters += n * own.stride
-        if state != NULL:
-            state += n * own.stride
-        first += n
-
-
 cdef void backward_weight(const Job* job, const Member* member, const Turn* turn, const Layer* layer,
                           const Inputs* rows, floating* target, floating* work) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, and the bias, of a hidden layer, own units
@@ -351,10 +293,7 @@ cdef void backward_weight(const Job* job, const Member* member, const Turn* turn
     cdef int s = own_begin(member, layer), last = own_end(member, layer), next_
     while s < last:
         next_, begin = next_slice(layer, s, last), layer.slices[s].begin
-        if layer.index == 0 and job.plan.steps_by_column:
-            step_columns(job, turn, s, dZ + begin, stride, target)
-        else:
-            layer_backward_weight(layer, rows, s, next_, dZ + begin, stride, target, alpha, <floating> turn.weight_beta)
+        layer_backward_weight(layer, rows, s, next_, dZ + begin, stride, target, alpha, <floating> turn.weight_beta)
         s = next_
     for s in range(own_begin(member, layer), last):
         begin = layer.slices[s].begin
@@ -439,18 +378,18 @@ cdef double clipped_scale(const Job* job, const Member* member, const floating* 
 
 cdef void step_slice(const Job* job, const Step* step, bint is_weight, const Slice* own,
                      floating* gradient) noexcept nogil:
-    cdef Py_ssize_t i, begin = own.weight, n = own.n_columns
-    cdef Py_ssize_t n_rows = own.n_rows
+    cdef Py_ssize_t begin = own.weight, n = own.n_columns
+    cdef Py_ssize_t n_rows = own.n_rows, _
     if own.stride == own.n_columns:
         n, n_rows = n * n_rows, 1
-    for i in range(n_rows):
+    for _ in range(n_rows):
         update_range(step, is_weight, <floating*> job.parameters, gradient, <floating*> job.state, begin, begin + n)
         begin += own.stride
 
 
 cdef void step_own(const Job* job, const Member* member, Turn* turn, floating* gradient,
                    floating* work) noexcept nogil:
-    # The member's part of an optimizer's step; without the first weight if `step_columns` has moved it.
+    # The member's part of an optimizer's step.
     cdef const Layer* layer
     cdef Slice bias
     cdef int k, s
@@ -459,7 +398,7 @@ cdef void step_own(const Job* job, const Member* member, Turn* turn, floating* g
     for k in range(job.plan.n_layers):
         layer = &job.plan.layers[k]
         for s in range(layer.n_slices):
-            if owns(member, layer, s) and (k > 0 or not job.plan.steps_by_column):
+            if owns(member, layer, s):
                 step_slice(job, &turn.step, True, &layer.slices[s], gradient)
             if owns_bias(member, layer, s):
                 bias = bias_of(layer, s)

@@ -18,7 +18,7 @@ cdef extern from "vectors.h" nogil:
     ctypedef struct RowsAhead:
         const char* values
         const Py_ssize_t* order
-        Py_ssize_t n, step, bytes
+        Py_ssize_t n, bytes
 
 cdef enum StorageKind:
     UINT8
@@ -46,8 +46,6 @@ cdef RowStore open_rows(object X) except *
 cdef RowsAhead rows_ahead(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n) noexcept nogil
 
 cdef RowsAhead part_ahead(const RowsAhead* rows, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
-
-cdef RowsAhead reversed_ahead(const RowsAhead* rows) noexcept nogil
 
 cdef void prefetch_pages(const RowsAhead* rows) noexcept nogil
 

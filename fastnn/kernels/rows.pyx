@@ -87,8 +87,7 @@ cdef RowsAhead rows_ahead(const RowStore* store, const Py_ssize_t* order, Py_ssi
                           Py_ssize_t n) noexcept nogil:
     # n dense rows, at positions first, first + 1, ... of the order (NULL: as stored).
     cdef Py_ssize_t number_size = 8 if store.kind == FLOAT64 else 4 if store.kind == FLOAT32 else 1
-    cdef RowsAhead all_rows = RowsAhead(<const char*> store.values, order, store.n_rows, 1,
-                                        store.n_columns * number_size)
+    cdef RowsAhead all_rows = RowsAhead(<const char*> store.values, order, store.n_rows, store.n_columns * number_size)
     return part_ahead(&all_rows, first, first + n)
 
 
@@ -96,18 +95,11 @@ cdef RowsAhead part_ahead(const RowsAhead* rows, Py_ssize_t begin, Py_ssize_t en
     # Rows begin to end of rows.
     cdef RowsAhead part = rows[0]
     if rows.order != NULL:
-        part.order += rows.step * begin
+        part.order += begin
     else:
-        part.values += rows.step * begin * rows.bytes
+        part.values += begin * rows.bytes
     part.n = end - begin
     return part
-
-
-cdef RowsAhead reversed_ahead(const RowsAhead* rows) noexcept nogil:
-    # The same rows, the last one first.
-    cdef RowsAhead last = part_ahead(rows, rows.n - 1, rows.n)
-    last.n, last.step = rows.n, -rows.step
-    return last
 
 
 cdef void prefetch_pages(const RowsAhead* rows) noexcept nogil:

@@ -39,7 +39,5 @@ cdef ColumnStore columns_in(floating* work, Py_ssize_t n_in, Py_ssize_t nonzeros
 cdef void sort_by_column(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
                          int32_t row_offset, const ColumnStore* columns, const floating* number) noexcept nogil
 
-cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_ssize_t n) noexcept nogil
-
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
                                   Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil

@@ -297,14 +297,6 @@ cdef void sort_by_pair(const RowStore* store, Py_ssize_t first, Py_ssize_t n, co
             before, place_before, value_before = column, place, value
 
 
-cdef ColumnStore columns_from(const ColumnStore* columns, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    # n columns from first on, which is even.
-    cdef ColumnStore found = columns[0]
-    found.starts += first // columns.n_values
-    found.n_columns = n
-    return found
-
-
 cdef void columns_backward_weight(const ColumnStore* columns, const floating* dZ, Py_ssize_t z_stride, floating* dW,
                                   Py_ssize_t w_stride, Py_ssize_t n_out, floating alpha) noexcept nogil:
     # dW (n_in, n_out) += alpha * X.T (n_in, n) @ dZ (n, n_out); the same bits as `sparse_backward_weight`

@@ -50,17 +50,15 @@
 #endif
 #endif
 
-/* Rows to prefetch: row i of n has this many bytes and is row order[i * step] of values, or row i * step if order is
-   NULL. */
+/* Rows to prefetch: row i of n has this many bytes and is row order[i] of values, or row i if order is NULL. */
 typedef struct {
     const char *values;
     const ptrdiff_t *order;
-    ptrdiff_t n, step, bytes;
+    ptrdiff_t n, bytes;
 } RowsAhead;
 
 INLINE const char *row_ahead(const RowsAhead *rows, ptrdiff_t i)
 {
-    i *= rows->step;
     return rows->values + (rows->order ? rows->order[i] : i) * rows->bytes;
 }
 

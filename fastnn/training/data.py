@@ -184,7 +184,6 @@ def _method(settings: Settings, batch_size: int) -> Method:
         plain=settings.l1 == 0 and not settings.clip_norm and optimizer.decay == 0,
         penalised=l2 != 0,
         alike=not isinstance(optimizer.learning_rate, Schedule) and l2 is not None,
-        clips=bool(settings.clip_norm),
         max_norm=bool(settings.max_norm),
     )
 
