@@ -326,7 +326,7 @@ def panels(W: Array, n_in: int, bounds: Array | list[int]) -> list[Array]:
 def panels_affine(X: Array, W: Array, b: Array, bounds: Array, Z_out: Array) -> None:
     """Z_out (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,) for W in panels.
 
-    W : vector of them, of `panel_bounds`, slice by slice
+    W : vector of them, slice by slice, each in whole cache lines
     bounds : (n_slices + 1,) where the slices of units begin, and n_out
     """
     affine(X, np.hstack(panels(W, X.shape[1], bounds)), b, Z_out)
@@ -552,9 +552,7 @@ def weights_in(layer: LayerPlan, vector: Array) -> list[Array]:
     return [W.reshape(n_in, n_out)]
 
 
-def rearrange(
-    plan: CompiledPlan, stored: CompiledPlan, back: bool, vector: Array, vector_out: Array, n_threads: int = 1
-) -> None:
+def rearrange(plan: CompiledPlan, stored: CompiledPlan, back: bool, vector: Array, vector_out: Array) -> None:
     """vector_out = vector, a vector of parameters as they are stored, in the forms of a plan.
 
     plan, stored : CompiledPlan of the same layers, the second with all of them as stored

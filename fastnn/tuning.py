@@ -1,9 +1,9 @@
-"""Tuning constants: what chooses between ways that give the same results to rounding.  Each is stated once, with its unit.
+"""Tuning constants, which choose between ways that give the same results to rounding, each with its unit.
 
 "Worth" is how much longer an epoch of a benchmark cell takes without it: best of four or five turns side by side on two
-threads of an AMD EPYC with AVX-512, 2026-11-28.  Cells are those of `fastnn.benchmark.cells`; "sparse" has sparse="auto",
-"shuffled" a new order of rows each epoch, "table" is 64-100-2 with Adam in batches of 32.  Constants of the compiled
-kernels are in kernels/tuning.h.
+threads of an AMD EPYC with AVX-512, 2026-11-28.  Cells are those of `fastnn.benchmark.cells`; "sparse" has
+sparse="auto", "shuffled" a new order of rows each epoch, "table" is 64-100-2 with Adam in batches of 32.  Constants of
+the compiled kernels are in kernels/tuning.h.
 """
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -69,8 +69,8 @@ TEAM_ROWS = 128
 
 # --- forms of weights -----------------------------------------------------------------------------------------------
 
-# With DENSE_INPUTS or more, the first layer trains on dense rows by sums along the inputs (kernels/dense.pyx; worth
-# 560 % in cell 4), or, with WIDE_UNITS or more, in panels (kernels/affine.pyx; worth 18 % in cell 5, 36 % in the table).
+# With DENSE_INPUTS or more, the first layer trains on dense rows by sums along the inputs (kernels/dense.pyx), or, with
+# WIDE_UNITS or more, in panels (kernels/affine.pyx).  Worth 560 % in cell 4, 18 % in cell 5, 36 % in the table.
 DENSE_INPUTS = 64
 WIDE_UNITS = 64
 
@@ -93,8 +93,8 @@ STRIP_LINES = 8
 
 # --- sparse rows ----------------------------------------------------------------------------------------------------
 
-# Non-zeros a column of a row block from which on the gradient of sparse rows is taken by column (kernels/sparse.pyx);
-# sorted once it is worth 37 % in cell 5, 18 % in cells 3 and 7.  If each batch must be sorted, a row of the first weight
+# Non-zeros a column of a row block from which on the gradient of sparse rows is taken by column (kernels/sparse.pyx).
+# Sorted once, it is worth 37 % in cell 5, 18 % in cells 3 and 7.  If each batch must be sorted, a row of the weight
 # must also have SORTED_ROW_BYTES; worth 23 % in cell 7, shuffled, 14 % with Adam.
 SORTED_COLUMN = 8
 SORTED_ROW_BYTES = 512

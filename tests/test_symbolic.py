@@ -17,9 +17,9 @@ from scipy.special import expit, softmax
 
 import fastnn.symbolic as theano
 import fastnn.symbolic.tensor as T
-from fastnn.engine.rows import thin_product
 from fastnn.symbolic import execution, ops
 from fastnn.symbolic.graph import Type, sort
+from fastnn.symbolic.products import thin_product
 
 #: Cases that Theano 1.0.5 was asked, too.
 notation = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "golden" / "notation" / "cases.py")))

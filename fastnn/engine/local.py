@@ -163,7 +163,7 @@ class Engine:
         if not self.planned.rearranges:
             return found
         gradient = np.empty_like(self.parameters)
-        layer.rearrange(self._compiled, self._stored, True, found, gradient, self.n_threads)
+        layer.rearrange(self._compiled, self._stored, True, found, gradient)
         return gradient
 
     def _rearrange(self, back: bool) -> None:
@@ -173,7 +173,7 @@ class Engine:
         stored, moved = (self.parameters, *self.state), (self.space.parameters, *self.space.state)
         for vector, other in zip(stored, moved, strict=True):
             source, goal = (other, vector) if back else (vector, other)
-            layer.rearrange(self._compiled, self._stored, back, source, goal, self.n_threads)
+            layer.rearrange(self._compiled, self._stored, back, source, goal)
 
     def advance(self, targets: Targets, order: NDArray[np.intp] | None, seconds: float) -> bool:
         """Train for about the given seconds; return whether the epoch has more rows.

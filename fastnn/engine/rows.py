@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import tuning
-from fastnn.engine.threads import available_threads, forks
-from fastnn.kernels import dense, sparse
+from fastnn.engine.threads import forks
 from fastnn.kernels import rows as kernel_rows
+from fastnn.kernels import sparse
 from fastnn.kernels.rows import CACHE_LINE, CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 
@@ -33,34 +32,6 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
     data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
     sparse.fill_nonzeros(X, indptr, data, indices, n_threads)
     return CSRRows(data, indices, indptr, n_in)
-
-
-def thin_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callable[[], None] | None:
-    """Return a function that puts A (m, k) @ B (k, n) into out (m, n) by the kernels, for small n; None if they cannot.
-
-    A and B may be stored by rows or by columns.  The results do not depend on the number of threads.
-    """
-    m, n = out.shape
-    same = A.dtype == B.dtype == out.dtype and out.dtype in (np.float32, np.float64)
-    aligned_ = A.flags.aligned and B.flags.aligned and out.flags.aligned
-    if not (same and aligned_ and A.flags.forc and B.flags.forc and out.flags.c_contiguous):
-        return None
-    n_threads = available_threads() if A.size * n >= tuning.SMALL_RUN else 1
-    if A.flags.c_contiguous:
-        W, b = np.empty((n, len(B)), B.dtype), np.zeros(n, B.dtype)
-
-        def forward() -> None:
-            np.copyto(W, B.T)
-            dense.dense_affine(A, W, b, out, forks.usable_threads(n_threads))
-
-        return forward
-    G = np.empty((n, m), out.dtype)
-
-    def backward() -> None:
-        dense.backprop_dense_weight(A.T, np.ascontiguousarray(B), G, 1.0, 0.0, forks.usable_threads(n_threads))
-        np.copyto(out, G.T)
-
-    return backward
 
 
 def all_finite(values: NDArray[Any], n_threads: int) -> bool:

@@ -6,8 +6,6 @@ import importlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -152,32 +150,6 @@ def _keep_this_thread(within: Counter[int]) -> None:
         del within[thread]
 
 
-class _InUse:
-    """Objects in a fit, in any thread, each in one fit at a time; a forked child has none."""
-
-    def __init__(self) -> None:
-        self._owners: dict[int, object] = {}
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._owners.clear)
-
-    def __contains__(self, thing: object) -> bool:
-        return id(thing) in self._owners
-
-    @contextmanager
-    def reserve(self, **things: object) -> Iterator[None]:
-        """Reserve these objects, or raise RuntimeError if another fit has one; the names are for the message."""
-        owner, taken = object(), []
-        try:
-            for name, thing in things.items():
-                if self._owners.setdefault(id(thing), owner) is not owner:
-                    raise RuntimeError(f"the {name} is in a fit already, which must end before another one begins")
-                taken.append(id(thing))
-            yield
-        finally:
-            for key in taken:
-                self._owners.pop(key, None)
-
-
 @cache
 def _blas() -> Any:
     # threadpoolctl's controller of the BLAS that SciPy calls, or of all if SciPy's is not recognised.
@@ -200,9 +172,6 @@ single_threaded_blas = _BlasLimit()
 
 #: Context manager for each call of kernels with products; BLAS uses one thread within it.
 kernel_run = _Runs(single_threaded_blas)
-
-#: Trainers and networks in a fit.
-in_use = _InUse()
 
 
 def import_whole(name: str) -> Any:

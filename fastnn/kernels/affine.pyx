@@ -184,15 +184,6 @@ def panels_affine(const floating[:, ::1] X, const floating[::1] W, const floatin
                            <int> bounds.shape[0] - 1, NULL)
 
 
-def panel_bounds(Py_ssize_t width, Py_ssize_t number_size):
-    """First unit of each panel of a slice of width units, and the end of the last panel, a whole vector.
-
-    Panel p's weights begin at n_in * bounds[p] of the slice's, a row of bounds[p + 1] - bounds[p] numbers for each
-    input.  A slice begins at a cache line.
-    """
-    return [panel_begin(width, p, number_size) for p in range(cut_into_panels(width, number_size).n_panels + 1)]
-
-
 def backprop_affine_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out):
     """dX_out (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in)."""
     if dX_out.size:

@@ -26,5 +26,4 @@ cdef void dense_backward_input(const floating* dZ, const floating* W, Py_ssize_t
                                Py_ssize_t x_stride, floating* work, Py_ssize_t n, Py_ssize_t n_in,
                                Py_ssize_t n_out) noexcept nogil
 
-cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
-                            Py_ssize_t end) noexcept nogil
+cdef void transpose(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n) noexcept nogil

@@ -76,17 +76,16 @@ cdef void dense_backward_input(const floating* dZ, const floating* W, Py_ssize_t
                                Py_ssize_t x_stride, floating* work, Py_ssize_t n, Py_ssize_t n_in,
                                Py_ssize_t n_out) noexcept nogil:
     # dX (n, n_in) = dZ (n, n_out) @ W (n_out, n_in); work has room for n * n_out numbers
-    transpose_columns(dZ, work, n, n_out, 0, n_out)
+    transpose(dZ, work, n, n_out)
     outer_rows(W, NULL, w_stride, work, n, dX, x_stride, n_out, n_in, n, <floating> 1.0, <floating> 0.0, NULL)
 
 
-cdef void transpose_columns(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n, Py_ssize_t begin,
-                            Py_ssize_t end) noexcept nogil:
-    # A_out (n, m) = A.T (n, m), rows begin to end of A_out, in squares of 16 by 16 that stay in cache
+cdef void transpose(const floating* A, floating* A_out, Py_ssize_t m, Py_ssize_t n) noexcept nogil:
+    # A_out (n, m) = A.T (n, m), in squares of 16 by 16 that stay in cache
     cdef Py_ssize_t i, j, i_tile, j_tile
-    for j_tile in range(begin, end, 16):
+    for j_tile in range(0, n, 16):
         for i_tile in range(0, m, 16):
-            for j in range(j_tile, min(j_tile + 16, end)):
+            for j in range(j_tile, min(j_tile + 16, n)):
                 for i in range(i_tile, min(i_tile + 16, m)):
                     A_out[j * m + i] = A[i * n + j]
 

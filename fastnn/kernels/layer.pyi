@@ -10,5 +10,4 @@ def rearrange(
     back: bool,
     vector: NDArray[Any],
     vector_out: NDArray[Any],
-    n_threads: int = 1,
 ) -> None: ...

@@ -5,7 +5,6 @@ are of units, or of inputs if by_inputs.  All parameters are one vector, and eac
 """
 
 from cython cimport floating
-from cython.parallel cimport prange
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
@@ -13,17 +12,12 @@ from .activations cimport activate, backprop_activation
 from .affine cimport (
     affine_backward_input, affine_backward_weight, affine_forward, panel_begin, panels_backward_weight, panels_forward)
 from .dense cimport (
-    backward_share, dense_backward_input, dense_backward_weight, dense_forward, forward_share, transpose_columns)
+    backward_share, dense_backward_input, dense_backward_weight, dense_forward, forward_share, transpose)
 from .dropout cimport drop_units
 from .plan cimport N_SLICES, PANELS, SPARSE, TRANSPOSED, CompiledPlan, Layer, Slice
 from .rows cimport RowsAhead
 from .sparse cimport columns_backward_weight, scale_rows, sparse_backward_weight, sparse_forward
 from .updates cimport limit_norms
-
-
-cdef extern from "vectors.h" nogil:
-    enum:
-        PARALLEL_COPY
 
 
 cdef inline Py_ssize_t* slice_bounds(const Layer* layer, int s, int end, Py_ssize_t* bounds) noexcept nogil:
@@ -168,21 +162,17 @@ cdef void copy_slice(const Layer* layer, const Slice* own, bint back, const floa
 
 
 cdef void rearrange_layer(const Layer* layer, const Layer* stored, bint back, const floating* vector,
-                          floating* vector_out, int n_threads) noexcept nogil:
+                          floating* vector_out) noexcept nogil:
     cdef const Layer* source = layer if back else stored
     cdef const Layer* goal = stored if back else layer
     cdef const floating* W = vector + source.weight
     cdef floating* W_out = vector_out + goal.weight
-    cdef Py_ssize_t n_rows = stored.n_out if back else stored.n_in, n_columns = stored.n_in if back else stored.n_out
-    cdef int part, n_parts = 1 if layer.weight_size < PARALLEL_COPY else n_threads
     cdef int s
     memcpy(vector_out + goal.bias, vector + source.bias, layer.n_out * sizeof(floating))
     if layer.normalises:
         memcpy(vector_out + goal.norm, vector + source.norm, 3 * layer.n_out * sizeof(floating))
     if layer.form == TRANSPOSED:
-        for part in prange(n_parts, num_threads=n_parts, schedule="static"):
-            transpose_columns(W, W_out, n_rows, n_columns, n_columns * part // n_parts,
-                              n_columns * (part + 1) // n_parts)
+        transpose(W, W_out, stored.n_out if back else stored.n_in, stored.n_in if back else stored.n_out)
     elif layer.form != PANELS and layer.slices[0].stride == layer.n_out:
         memcpy(W_out, W, stored.weight_size * sizeof(floating))
     else:
@@ -190,8 +180,7 @@ cdef void rearrange_layer(const Layer* layer, const Layer* stored, bint back, co
             copy_slice(layer, &layer.slices[s], back, vector, W, vector_out, W_out)
 
 
-def rearrange(CompiledPlan plan, CompiledPlan stored, bint back, const floating[::1] vector, floating[::1] vector_out,
-              int n_threads=1):
+def rearrange(CompiledPlan plan, CompiledPlan stored, bint back, const floating[::1] vector, floating[::1] vector_out):
     """vector_out = the parameters in vector, copied from the stored form into the plan's forms.
 
     plan, stored : CompiledPlan of the same layers, the second with all of them as stored
@@ -200,4 +189,4 @@ def rearrange(CompiledPlan plan, CompiledPlan stored, bint back, const floating[
     cdef int k
     with nogil:
         for k in range(plan.plan.n_layers):
-            rearrange_layer(&plan.plan.layers[k], &stored.plan.layers[k], back, &vector[0], &vector_out[0], n_threads)
+            rearrange_layer(&plan.plan.layers[k], &stored.plan.layers[k], back, &vector[0], &vector_out[0])

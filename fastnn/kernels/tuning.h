@@ -85,8 +85,6 @@
 #define PRODUCT_ROWS 512
 /* Numbers of all shards' gradients that a thread takes at a time in an update; a chunk of parameters, not of rows. */
 #define UPDATE_CHUNK 16384
-/* Weights of a layer from which several threads copy them. */
-#define PARALLEL_COPY 100000
 /* Units of a tile of batch normalisation: their sums stay in the first-level cache while a batch's rows go by. */
 #define NORMALISED_UNITS 32
 

@@ -22,7 +22,6 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastnn.engine.rows import thin_product
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation, inplace_backprop_activation
 from fastnn.kernels.softmax import inplace_backprop_softmax, inplace_log_softmax, inplace_softmax
 from fastnn.kernels.ufuncs import sum_of_scaled
@@ -41,6 +40,7 @@ from fastnn.symbolic.graph import (
     operations,
 )
 from fastnn.symbolic.inplace import KERNEL_DTYPES, InPlace
+from fastnn.symbolic.products import thin_product
 
 Gradients: TypeAlias = "list[Variable | None]"
 Calls: TypeAlias = list[Callable[[], Any]]

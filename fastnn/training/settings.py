@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from fastnn._validation import check_choice, check_integer, check_number, check_shares, check_threads
 from fastnn.callbacks import Callback
-from fastnn.engine.threads import available_threads, in_use
+from fastnn.engine.threads import available_threads
 from fastnn.kernels.rows import draw_order
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, Optimizer
+from fastnn.training.in_use import in_use
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_choice, check_integer, check_path, check_seed
 from fastnn.callbacks import Callback, Fit
-from fastnn.engine.threads import in_use
 from fastnn.history import History
 from fastnn.kernels.rows import UINT8_SCALE
 from fastnn.network import Network
@@ -24,6 +23,7 @@ from fastnn.training.active import ActiveFit
 from fastnn.training.checkpoint import Snapshot
 from fastnn.training.data import read_data
 from fastnn.training.epochs import train_epochs
+from fastnn.training.in_use import in_use
 from fastnn.training.lbfgs import minimise
 from fastnn.training.settings import CHECKS, Settings, Variant, check_together
 from fastnn.training.state import TrainState
