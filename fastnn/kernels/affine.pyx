@@ -174,7 +174,7 @@ def panels_affine(const floating[:, ::1] X, const floating[::1] W, const floatin
                   const Py_ssize_t[::1] bounds, floating[:, ::1] Z_out):
     """Z_out (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,) for W in panels.
 
-    W : vector of the panels, as `panel_bounds` cuts them, slice by slice
+    W : vector of the panels, slice by slice, each in whole cache lines
     bounds : (n_slices + 1,) first unit of each slice, and n_out
     """
     if Z_out.size:
