@@ -66,14 +66,15 @@ class Data(NamedTuple):
     why: str = "as given"
 
 
-def facts_of(X: Rows, batch_size: int, ordered: bool = True, repeated: bool = False, why: str = "as given") -> Data:
-    """Facts about rows for a plan, with batches of this size."""
+def facts_of(X: Rows, batch_size: int = 0, ordered: bool = True, repeated: bool = False, why: str = "as given") -> Data:
+    """Facts about rows that are trained on in batches, or that go forward (batch_size 0)."""
     n, n_in = X.shape
     if not isinstance(X, CSRRows):
         return Data(n, n_in, X.dtype.name, None, 0, ordered, repeated, why)
-    most = min(batch_size, tuning.MAX_BLOCK_ROWS, n)
-    densest = np.partition(np.diff(X.indptr), n - most)[n - most :]
-    return Data(n, n_in, X.dtype.name, len(X.data), int(densest.sum()), ordered, repeated, why)
+    densest, most = 0, min(batch_size, tuning.MAX_BLOCK_ROWS, n)
+    if most:
+        densest = int(np.partition(np.diff(X.indptr), n - most)[n - most :].sum())
+    return Data(n, n_in, X.dtype.name, len(X.data), densest, ordered, repeated, why)
 
 
 class Method(NamedTuple):
@@ -138,7 +139,7 @@ class Plan:
         When the non-zeros of sparse rows are sorted by column.
     nonzeros : int
         Room for the sorted non-zeros of a row block, if each batch is sorted.
-    gathers, fetches : bool
+    gathers, prefetches : bool
         Whether the driver by units copies a batch's rows together, and prefetches the next ones meanwhile.
     rows_size, hidden_size, work_size : int
         Numbers of work space: for a row block's rows, for the hidden layers' outputs, and in all for a shard.
@@ -162,7 +163,7 @@ class Plan:
     sorting: str = "none"
     nonzeros: int = 0
     gathers: bool = False
-    fetches: bool = False
+    prefetches: bool = False
     rows_size: int = 0
     hidden_size: int = 0
     work_size: int = 0
@@ -263,6 +264,31 @@ def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
     return max(rows, tuning.FEWEST_BLOCK_ROWS)
 
 
+class ForwardPlan(NamedTuple):
+    """How rows go forward without training.
+
+    plan : of a row block
+    n_parts : parts of the rows, each with its own work space
+    run_rows : rows of one call of the kernels
+    n_threads : at most
+    """
+
+    plan: Plan
+    n_parts: int
+    run_rows: int
+    n_threads: int
+
+
+def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine: Machine) -> ForwardPlan:
+    """Choose how rows go forward without training; see `make_plan`."""
+    size = sum((layer.n_in + 1) * layer.n_out for layer in layers)
+    block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
+    n_parts = min(MOST_SHARDS, max(1, -(-data.n_rows // block_rows)))
+    run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // size))
+    plan = forward_plan(layers, dtype, block_rows, data.n_nonzeros is not None)
+    return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
+
+
 def n_threads_for(layers: Sequence[LayerFacts], data: Data, machine: Machine, share: float = 1.0) -> int:
     """Threads that pay in a run over this share of the rows."""
     first, *others = layers
@@ -351,7 +377,7 @@ class _Choice:
         sorting, nonzeros = self._sorting(block_rows, touches)
         forms = self._forms(by_units)
         layers, n_parameters = lay_out(self.layers, forms, by_units, self.number_size)
-        gathers, fetches = self._gathering(forms[0], by_units)
+        gathers, prefetches = self._gathering(forms[0], by_units)
         plan = Plan(
             layers=layers,
             driver="units" if by_units else "rows",
@@ -365,7 +391,7 @@ class _Choice:
             sorting=sorting,
             nonzeros=nonzeros,
             gathers=gathers,
-            fetches=fetches,
+            prefetches=prefetches,
             n_threads=self._threads(by_units, n_shards),
             update=self.method.update,
             n_slots=self.method.n_slots,

@@ -49,7 +49,7 @@ def gemm(
     C_out[:] = alpha * product + (beta * C_out if beta != 0 else 0)
 
 
-def touch_buffers(A: Array, B: Array, C_out: Array, n_threads: int) -> None:
+def warm_up(A: Array, B: Array, C_out: Array, n_threads: int) -> None:
     """C_out[t] (m, n) = A (m, k) @ B (k, n) for each t, side by side, for what it does to BLAS."""
     C_out[:] = A @ B
 

@@ -126,9 +126,9 @@ def test_gemm(dtype, assert_close, rng, m, n, k, transpose_a, transpose_b):
         assert_close(ours[0], expected[0], 4)
 
 
-def test_touch_buffers(dtype, assert_close, rng):
+def test_warm_up(dtype, assert_close, rng):
     A, B = draw(rng, 9, 5, dtype=dtype), draw(rng, 5, 4, dtype=dtype)
-    ours, expected = call_both("touch_buffers", lambda o: (A, B, *o, 2), [np.zeros((3, 9, 4), dtype)])
+    ours, expected = call_both("warm_up", lambda o: (A, B, *o, 2), [np.zeros((3, 9, 4), dtype)])
     assert_close(ours[0], expected[0], 4)
 
 

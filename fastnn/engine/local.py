@@ -24,15 +24,15 @@ from fastnn.kernels.plan import MOST_SHARDS, CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
 from fastnn.layout import LayerFacts, to_lines
-from fastnn.plan import Machine, Method, Plan, facts_of, forward_plan, forward_rows, make_plan, n_threads_for
+from fastnn.plan import Machine, Method, Plan, facts_of, forward_plan, make_plan, plan_forward
 
 
 @cache
-def _touch_buffers(dtype: np.dtype[Any], n_threads: int) -> None:
+def _warm_up(dtype: np.dtype[Any], n_threads: int) -> None:
     # Once a process, in a few milliseconds; a product of this shape fills more of the buffers than a narrow one.
     A, B = np.zeros((128, 784), dtype), np.zeros((784, 768), dtype)
     with kernel_run:
-        blas.touch_buffers(A, B, np.empty((n_threads, 128, 768), dtype), n_threads)
+        blas.warm_up(A, B, np.empty((n_threads, 128, 768), dtype), n_threads)
 
 
 @lru_cache(maxsize=256)
@@ -70,18 +70,13 @@ class Engine:
 
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (slice of rows, their output layer before softmax or sigmoid), run by run, in a buffer used again."""
-        n = X.shape[0]
-        dtype, size = self.parameters.dtype, self.parameters.size
-        block_rows = max(1, min(forward_rows(self.layers, size), n))
-        plan = forward_plan(self.layers, dtype.name, block_rows, isinstance(X, CSRRows))
-        compiled = _compiled_for_forward(self.layers, dtype.name, block_rows, isinstance(X, CSRRows))
-        n_parts = min(MOST_SHARDS, max(1, -(-n // block_rows)))
-        run = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // size))
-        n_threads = n_threads_for(self.layers, facts_of(X, 1), self.machine)
+        n, dtype = X.shape[0], self.parameters.dtype
+        plan, n_parts, run_rows, n_threads = plan_forward(self.layers, dtype.name, facts_of(X), self.machine)
+        compiled = _compiled_for_forward(self.layers, dtype.name, plan.block_rows, isinstance(X, CSRRows))
         work = np.empty((n_parts, plan.work_size), dtype)
-        logits = np.empty((min(run, n), self.layers[-1].n_out), dtype)
-        for first in range(0, n, run):
-            Z = logits[: min(run, n - first)]
+        logits = np.empty((min(run_rows, n), self.layers[-1].n_out), dtype)
+        for first in range(0, n, run_rows):
+            Z = logits[: min(run_rows, n - first)]
             with kernel_run:
                 epoch.forward(X, first, compiled, self.parameters, work, Z, n_threads)
             yield slice(first, first + len(Z)), Z
@@ -110,7 +105,7 @@ class Engine:
             self._blocks = sort_blocks(X, bounds, self.n_threads)
         self.key = 0
         self.space = self._allocate(plan)
-        _touch_buffers(self.parameters.dtype, self.n_threads)
+        _warm_up(self.parameters.dtype, self.n_threads)
 
     def _allocate(self, plan: Plan) -> Space:
         dtype, n_shards = self.parameters.dtype, plan.n_shards
@@ -230,31 +225,8 @@ class Engine:
         }
         return found if space.touched is None else found | {"touched": space.touched}
 
-    def check_progress(self, progress: dict[str, NDArray[Any]], n_rows: int) -> None:
-        """Raise ValueError if this cannot be what `progress` returned within an epoch over n_rows."""
-        here = self.progress()
-        if progress.keys() != here.keys():
-            raise ValueError("it was written within an epoch over rows that were stored in another way")
-        for name, array in here.items():
-            if progress[name].shape != array.shape or progress[name].dtype != array.dtype:
-                raise ValueError(f"{name} is {progress[name].dtype} {progress[name].shape}")
-        position = int(progress["position"][0])
-        if not 0 <= position < n_rows or position % self.batch_size:
-            raise ValueError(f"row {position} of {n_rows} does not begin a batch")
-        if not np.isfinite(progress["log_likelihood"]).all():
-            raise ValueError("its log-likelihood is not finite")
-        if "touched" in progress:  # see kernels/touched.pyx
-            n_in = self.layers[0].n_in
-            n_touched, taken = int(progress["touched"][0]), progress["touched"][1 : 1 + n_in]
-            columns = progress["touched"][1 + n_in :][: max(0, n_touched)]
-            steps = np.where(taken < 0, ~taken, taken)
-            known = np.array_equal(np.sort(columns), np.flatnonzero(taken < 0)) and n_touched == len(columns)
-            if not known or steps.max() > position // self.batch_size:
-                raise ValueError("what it says of touched columns contradicts itself")
-
-    def go_on(self, progress: dict[str, NDArray[Any]], n_rows: int) -> None:
-        """Continue from what `progress` returned; ValueError as in `check_progress`."""
-        self.check_progress(progress, n_rows)
+    def go_on(self, progress: dict[str, NDArray[Any]]) -> None:
+        """Continue from what `progress` returned."""
         for name, array in self.progress().items():
             array[...] = progress[name]
 

@@ -60,7 +60,7 @@ def gemm(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, ::1] C_
                         <floating> beta, &C_out[0, 0], n)
 
 
-def touch_buffers(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, :, ::1] C_out, int n_threads):
+def warm_up(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, :, ::1] C_out, int n_threads):
     """C_out[t] (m, n) = A (m, k) @ B (k, n) for each t, in parallel, for the effect on BLAS's buffers.
 
     OpenBLAS packs operands into buffers of its own, one for each call under way, and prefetches beyond what it

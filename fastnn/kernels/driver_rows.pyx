@@ -297,15 +297,15 @@ cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noex
     cdef Py_ssize_t[N_SHARDS] next_shard
     cdef Py_ssize_t* next_ = &next_shard[0]
     cdef Py_ssize_t shard
-    cdef int thread, turn, owner, n_threads = <int> min(<Py_ssize_t> job.n_threads, batch.n_shards)
+    cdef int thread, i, owner, n_threads = <int> min(<Py_ssize_t> job.n_threads, batch.n_shards)
     if batch.n_shards == 1:
         ascend_shard(job, batch, 0, work)
         return
     for thread in range(n_threads):
         next_[thread] = batch.n_shards * thread // n_threads
     for thread in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
-        for turn in range(n_threads):
-            owner = (thread + turn) % n_threads
+        for i in range(n_threads):
+            owner = (thread + i) % n_threads
             shard = fastnn_take(next_ + owner)
             while shard < batch.n_shards * (owner + 1) // n_threads:
                 ascend_shard(job, batch, shard, work + shard * job.work_size)

@@ -55,7 +55,7 @@ cdef struct Member:
     Py_ssize_t shift        # added to the offsets of these rows
 
 # A row block, and where its gradient goes: target = alpha * gradient + beta * target.
-cdef struct Turn:
+cdef struct RowBlock:
     Py_ssize_t at           # position of its first row
     Py_ssize_t n
     bint begins, ends       # its batch
@@ -155,40 +155,40 @@ cdef RowsAhead own_ahead(const Job* job, const Member* member, Py_ssize_t first,
     return rows_ahead(job.store, job.order, first + begin, end - begin)
 
 
-cdef void open_turn(const Job* job, const Member* member, Turn* turn, floating* work) noexcept nogil:
-    # Fills in rows, batch, step and factors of the row block that begins at turn.at.
+cdef void open_block(const Job* job, const Member* member, RowBlock* block, floating* work) noexcept nogil:
+    # Fills in rows, batch, step and factors of the row block that begins at block.at.
     cdef const Plan* plan = job.plan
-    cdef Py_ssize_t batch_size = plan.batch_size, batch_begin = turn.at // batch_size * batch_size, next_at
-    cdef Inputs* given = &turn.given
-    cdef floating* rows = work + (turn.parity if plan.is_sparse else turn.third) * plan.rows_size
+    cdef Py_ssize_t batch_size = plan.batch_size, batch_begin = block.at // batch_size * batch_size, next_at
+    cdef Inputs* given = &block.given
+    cdef floating* rows = work + (block.parity if plan.is_sparse else block.third) * plan.rows_size
     cdef bint in_any_order
     cdef int m
-    turn.n = rows_of_block(job, turn.at)
-    next_at = turn.at + turn.n
-    turn.begins, turn.ends = turn.at == batch_begin, next_at == min(batch_begin + batch_size, job.n_rows)
-    if turn.begins or turn.total < 0:
-        turn.total = sum_of_weights(job.targets, batch_begin, min(batch_size, job.n_rows - batch_begin))
-    turn.step = step_at(job.steps, turn.at // batch_size)
+    block.n = rows_of_block(job, block.at)
+    next_at = block.at + block.n
+    block.begins, block.ends = block.at == batch_begin, next_at == min(batch_begin + batch_size, job.n_rows)
+    if block.begins or block.total < 0:
+        block.total = sum_of_weights(job.targets, batch_begin, min(batch_size, job.n_rows - batch_begin))
+    block.step = step_at(job.steps, block.at // batch_size)
     if plan.fold_rows:
-        turn.alpha, turn.bias_beta = turn.step.hyperparameters[0], 1
-        turn.weight_beta = 1 - turn.step.hyperparameters[0] * turn.step.l2
+        block.alpha, block.bias_beta = block.step.hyperparameters[0], 1
+        block.weight_beta = 1 - block.step.hyperparameters[0] * block.step.l2
     else:
-        turn.alpha, turn.weight_beta, turn.bias_beta = 1, not turn.begins, not turn.begins
-    given.first, given.n, given.stride, given.order, given.X = turn.at, turn.n, job.store.n_columns, NULL, NULL
-    given.store, given.store_order, given.columns, given.n_columns = job.store, job.order, &turn.columns[0], 0
+        block.alpha, block.weight_beta, block.bias_beta = 1, not block.begins, not block.begins
+    given.first, given.n, given.stride, given.order, given.X = block.at, block.n, job.store.n_columns, NULL, NULL
+    given.store, given.store_order, given.columns, given.n_columns = job.store, job.order, &block.columns[0], 0
     given.ahead = rows_ahead(job.store, NULL, 0, 0)
     if job.blocks != NULL:
-        turn.columns[0], given.n_columns = block_at(job.blocks, job.store, turn.at, work), 1
+        block.columns[0], given.n_columns = block_at(job.blocks, job.store, block.at, work), 1
     elif plan.sorts:
         for m in range(member.n_members):
-            turn.columns[m] = columns_of(job, rows, m)
+            block.columns[m] = columns_of(job, rows, m)
         given.n_columns = member.n_members
     elif plan.gathers:
         given.X = rows
     elif not plan.is_sparse:
         in_any_order = plan.layers[0].form == TRANSPOSED
-        given.X = dense_rows(job.store, job.order, turn.at, turn.n, rows, &given.order if in_any_order else NULL)
-    if plan.fetches:
+        given.X = dense_rows(job.store, job.order, block.at, block.n, rows, &given.order if in_any_order else NULL)
+    if plan.prefetches:
         given.ahead = own_ahead(job, member, next_at, rows_of_block(job, next_at))
 
 
@@ -213,14 +213,14 @@ cdef void forward_layer(const Job* job, const Member* member, const Layer* layer
                    end, owns_rows(stride, end - begin, sizeof(floating)), job.key)
 
 
-cdef void forward_own(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
+cdef void forward_own(const Job* job, const Member* member, const RowBlock* block, floating* work) noexcept nogil:
     # All hidden layers, and the own units' parts of the logits, one a slice: Z (n, n_classes) = Y (n, own) @
     # W (own, n_classes); the first slice's part includes b.
     cdef const floating* parameters = <const floating*> job.parameters
     cdef const Layer* layer = &job.plan.layers[job.plan.n_layers - 1]
-    cdef Inputs rows = turn.given
+    cdef Inputs rows = block.given
     cdef const floating* Y = NULL
-    cdef floating* part = work + job.plan.parts + turn.parity * N_SLICES * job.plan.block_rows * layer.n_out
+    cdef floating* part = work + job.plan.parts + block.parity * N_SLICES * job.plan.block_rows * layer.n_out
     cdef int k, s
     for k in range(job.plan.n_layers - 1):
         if k > 0:
@@ -237,11 +237,11 @@ cdef void forward_own(const Job* job, const Member* member, const Turn* turn, fl
 # --- backward -------------------------------------------------------------------------------------------------------
 
 
-cdef double logits_backward(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
+cdef double logits_backward(const Job* job, const Member* member, const RowBlock* block, floating* work) noexcept nogil:
     # Z (n, n_classes) = the sum of all slices' parts, then dZ, the gradient of the logits; returns the log-likelihood.
     cdef const Layer* output = &job.plan.layers[job.plan.n_layers - 1]
-    cdef Py_ssize_t n = turn.n * output.n_out, size = job.plan.block_rows * output.n_out, i
-    cdef const floating* part = work + job.plan.parts + turn.parity * N_SLICES * size
+    cdef Py_ssize_t n = block.n * output.n_out, size = job.plan.block_rows * output.n_out, i
+    cdef const floating* part = work + job.plan.parts + block.parity * N_SLICES * size
     cdef floating* dZ = work + member.dZ
     cdef int _
     for i in range(n):
@@ -250,7 +250,7 @@ cdef double logits_backward(const Job* job, const Member* member, const Turn* tu
         part += size
         for i in range(n):
             dZ[i] += part[i]
-    return loss_rows(job.targets, turn.at, dZ, turn.n, output.n_out, turn.total)
+    return loss_rows(job.targets, block.at, dZ, block.n, output.n_out, block.total)
 
 
 cdef void backward_input(const Job* job, const Member* member, const Layer* layer, const Layer* below,
@@ -272,58 +272,58 @@ cdef void backward_input(const Job* job, const Member* member, const Layer* laye
                    dY + begin, stride, n, end - begin, owns_rows(stride, end - begin, sizeof(floating)))
 
 
-cdef void backward_own(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
+cdef void backward_own(const Job* job, const Member* member, const RowBlock* block, floating* work) noexcept nogil:
     # The gradient by the own units of all hidden layers.
     cdef const Layer* layers = job.plan.layers
     cdef const floating* dZ = work + member.dZ
     cdef int k
     for k in range(job.plan.n_layers - 1, 0, -1):
-        backward_input(job, member, &layers[k], &layers[k - 1], dZ, turn.n, work)
+        backward_input(job, member, &layers[k], &layers[k - 1], dZ, block.n, work)
         dZ = work + layers[k - 1].delta
         if job.plan.n_layers > 2:
             fastnn_barrier()
 
 
-cdef void backward_weight(const Job* job, const Member* member, const Turn* turn, const Layer* layer,
+cdef void backward_weight(const Job* job, const Member* member, const RowBlock* block, const Layer* layer,
                           const Inputs* rows, floating* target, floating* work) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, and the bias, of a hidden layer, own units
-    cdef floating alpha = <floating> turn.alpha
+    cdef floating alpha = <floating> block.alpha
     cdef Py_ssize_t stride = stride_of(member, layer), begin
     cdef floating* dZ = work + layer.delta + member.shift
     cdef int s = own_begin(member, layer), last = own_end(member, layer), next_
     while s < last:
         next_, begin = next_slice(layer, s, last), layer.slices[s].begin
-        layer_backward_weight(layer, rows, s, next_, dZ + begin, stride, target, alpha, <floating> turn.weight_beta)
+        layer_backward_weight(layer, rows, s, next_, dZ + begin, stride, target, alpha, <floating> block.weight_beta)
         s = next_
     for s in range(own_begin(member, layer), last):
         begin = layer.slices[s].begin
-        affine_backward_bias(dZ + begin, stride, target + layer.bias + begin, turn.n, layer.slices[s].end - begin,
-                             alpha, <floating> turn.bias_beta)
+        affine_backward_bias(dZ + begin, stride, target + layer.bias + begin, block.n, layer.slices[s].end - begin,
+                             alpha, <floating> block.bias_beta)
 
 
-cdef void ascend_own(const Job* job, const Member* member, const Turn* turn, floating* target,
+cdef void ascend_own(const Job* job, const Member* member, const RowBlock* block, floating* target,
                      floating* work) noexcept nogil:
     # target = alpha * gradient + beta * target, for the hidden layers' own columns and the output layer's own rows.
     cdef const Layer* layer
-    cdef Inputs rows = turn.given
+    cdef Inputs rows = block.given
     cdef const floating* Y = NULL
     cdef floating* dZ = work + member.dZ
     cdef int k, s
     for k in range(job.plan.n_layers - 1):
         layer = &job.plan.layers[k]
-        backward_weight(job, member, turn, layer, &rows, target, work)
+        backward_weight(job, member, block, layer, &rows, target, work)
         Y = work + layer.output + member.shift
         rows.X, rows.order, rows.stride, rows.ahead.n = Y, NULL, stride_of(member, layer), 0
     layer = &job.plan.layers[job.plan.n_layers - 1]
     for s in range(own_begin(member, layer), own_end(member, layer)):
         rows.X = Y + layer.slices[s].begin
-        layer_backward_weight(layer, &rows, s, s + 1, dZ, layer.n_out, target, <floating> turn.alpha,
-                              <floating> turn.weight_beta)
+        layer_backward_weight(layer, &rows, s, s + 1, dZ, layer.n_out, target, <floating> block.alpha,
+                              <floating> block.weight_beta)
     if member.index == 0:
         # With one hidden layer the first member owns the first slice, and only it reads the output layer's bias.  In
         # deeper networks another member may read it, after a barrier.
-        affine_backward_bias(dZ, layer.n_out, target + layer.bias, turn.n, layer.n_out, <floating> turn.alpha,
-                             <floating> turn.bias_beta)
+        affine_backward_bias(dZ, layer.n_out, target + layer.bias, block.n, layer.n_out, <floating> block.alpha,
+                             <floating> block.bias_beta)
 
 
 # --- steps ----------------------------------------------------------------------------------------------------------
@@ -337,41 +337,39 @@ cdef inline double squares_of(const Slice* own, const floating* gradient) noexce
     return total
 
 
-cdef Slice bias_of(const Layer* layer, int s) noexcept nogil:
-    # The bias of a slice's units; the output layer's belongs to the first slice.
-    cdef Slice own
-    own.begin = 0 if layer.by_inputs else layer.slices[s].begin
-    own.end = layer.n_out if layer.by_inputs else layer.slices[s].end
-    own.weight, own.n_rows, own.n_columns, own.stride = layer.bias + own.begin, 1, own.end - own.begin, layer.n_out
-    return own
+cdef inline int n_parts(const Job* job) noexcept nogil:
+    # Parts of the parameters: the weight and the bias of each slice of each layer.
+    return 2 * N_SLICES * job.plan.n_layers
 
 
-cdef inline bint owns(const Member* member, const Layer* layer, int s) noexcept nogil:
-    return own_begin(member, layer) <= s < own_end(member, layer)
-
-
-cdef inline bint owns_bias(const Member* member, const Layer* layer, int s) noexcept nogil:
-    return s == 0 and member.index == 0 if layer.by_inputs else owns(member, layer, s)
+cdef bint own_part(const Job* job, const Member* member, int index, Slice* part) noexcept nogil:
+    # Whether the member owns a part: even ones are weights, odd ones biases.  The output layer's bias is one part.
+    cdef const Layer* layer = &job.plan.layers[index // (2 * N_SLICES)]
+    cdef int s = index // 2 % N_SLICES
+    cdef bint owns = own_begin(member, layer) <= s < own_end(member, layer)
+    if s >= layer.n_slices:
+        return False
+    part[0] = layer.slices[s]
+    if index % 2 == 0:
+        return owns
+    if layer.by_inputs:
+        part.begin, part.end = 0, layer.n_out
+        owns = s == 0 and member.index == 0
+    part.weight, part.n_rows, part.n_columns, part.stride = layer.bias + part.begin, 1, part.end - part.begin, 0
+    return owns
 
 
 cdef double clipped_scale(const Job* job, const Member* member, const floating* gradient,
                           floating* squares) noexcept nogil:
-    # The factor that clips the gradient, from squares (n_layers, N_SLICES, 2), which all members fill in.
-    cdef const Layer* layer
-    cdef Slice bias
-    cdef Py_ssize_t i
+    # The factor that clips the gradient, from the squares (n_parts,) of its parts, which all members fill in.
+    cdef Slice part
     cdef double total = 0
-    cdef int k, s
-    for k in range(job.plan.n_layers):
-        layer = &job.plan.layers[k]
-        for s in range(layer.n_slices):
-            if owns(member, layer, s):
-                squares[(k * N_SLICES + s) * 2] = <floating> squares_of(&layer.slices[s], gradient)
-            if owns_bias(member, layer, s):
-                bias = bias_of(layer, s)
-                squares[(k * N_SLICES + s) * 2 + 1] = <floating> squares_of(&bias, gradient)
+    cdef int i
+    for i in range(n_parts(job)):
+        if own_part(job, member, i, &part):
+            squares[i] = <floating> squares_of(&part, gradient)
     fastnn_barrier()
-    for i in range(2 * job.plan.n_layers * N_SLICES):
+    for i in range(n_parts(job)):
         total += squares[i]
     return clipped(total, job.steps.clip_norm)
 
@@ -387,41 +385,32 @@ cdef void step_slice(const Job* job, const Step* step, bint is_weight, const Sli
         begin += own.stride
 
 
-cdef void step_own(const Job* job, const Member* member, Turn* turn, floating* gradient,
+cdef void step_own(const Job* job, const Member* member, RowBlock* block, floating* gradient,
                    floating* work) noexcept nogil:
     # The member's part of an optimizer's step.
-    cdef const Layer* layer
-    cdef Slice bias
-    cdef int k, s
+    cdef Slice part
+    cdef int i
     if job.steps.clip_norm > 0:
-        turn.step.scale = clipped_scale(job, member, gradient, work + job.plan.squares)
-    for k in range(job.plan.n_layers):
-        layer = &job.plan.layers[k]
-        for s in range(layer.n_slices):
-            if owns(member, layer, s):
-                step_slice(job, &turn.step, True, &layer.slices[s], gradient)
-            if owns_bias(member, layer, s):
-                bias = bias_of(layer, s)
-                step_slice(job, &turn.step, False, &bias, gradient)
+        block.step.scale = clipped_scale(job, member, gradient, work + job.plan.squares)
+    for i in range(n_parts(job)):
+        if own_part(job, member, i, &part):
+            step_slice(job, &block.step, i % 2 == 0, &part, gradient)
 
 
-cdef void add_own_penalties(const Job* job, const Member* member, const Turn* turn,
+cdef void add_own_penalties(const Job* job, const Member* member, const RowBlock* block,
                             const floating* number) noexcept nogil:
     # The last argument is for its type only.
-    cdef const Layer* layer
-    cdef const Slice* own
-    cdef Py_ssize_t i
+    cdef const floating* weights
+    cdef Slice part
+    cdef Py_ssize_t row
     cdef double total
-    cdef int k, s
-    for k in range(job.plan.n_layers):
-        layer = &job.plan.layers[k]
-        for s in range(own_begin(member, layer), own_end(member, layer)):
-            total = 0
-            own = &layer.slices[s]
-            for i in range(own.n_rows):
-                total += penalty(&turn.step, <const floating*> job.parameters + own.weight + i * own.stride,
-                                 own.n_columns)
-            job.penalties[k * N_SLICES + s] += turn.total * total
+    cdef int i
+    for i in range(0, n_parts(job), 2):
+        if own_part(job, member, i, &part):
+            total, weights = 0, <const floating*> job.parameters + part.weight
+            for row in range(part.n_rows):
+                total += penalty(&block.step, weights + row * part.stride, part.n_columns)
+            job.penalties[i // 2] += block.total * total
 
 
 cdef void limit_own_norms(const Job* job, const Member* member, floating* gradient) noexcept nogil:
@@ -437,28 +426,28 @@ cdef void limit_own_norms(const Job* job, const Member* member, floating* gradie
 # --- the loop -------------------------------------------------------------------------------------------------------
 
 
-cdef void prepare_next(const Job* job, const Member* member, const Turn* turn, floating* work) noexcept nogil:
+cdef void prepare_next(const Job* job, const Member* member, const RowBlock* block, floating* work) noexcept nogil:
     # Prepares what is needed after the barrier: the next row block's rows, gathered, or this one's, which are in the
     # cache, by column.
-    cdef Py_ssize_t next_at = turn.at + turn.n, size = job.plan.rows_size
+    cdef Py_ssize_t next_at = block.at + block.n, size = job.plan.rows_size
     if job.plan.gathers:
-        prepare_rows(job, member, next_at, rows_of_block(job, next_at), work + (turn.third + 1) % 3 * size)
+        prepare_rows(job, member, next_at, rows_of_block(job, next_at), work + (block.third + 1) % 3 * size)
     elif job.plan.sorts:
-        prepare_rows(job, member, turn.at, turn.n, work + turn.parity * size)
+        prepare_rows(job, member, block.at, block.n, work + block.parity * size)
 
 
-cdef void prefetch_later(const Job* job, const Member* member, const Turn* turn) noexcept nogil:
+cdef void prefetch_later(const Job* job, const Member* member, const RowBlock* block) noexcept nogil:
     # Prefetches pages of the row block after the next, if rows are in a random order: the member would wait anyway.
-    cdef Py_ssize_t next_at = turn.at + turn.n
+    cdef Py_ssize_t next_at = block.at + block.n
     cdef RowsAhead later
-    if job.plan.fetches and job.order != NULL:
+    if job.plan.prefetches and job.order != NULL:
         next_at += rows_of_block(job, next_at)
         later = own_ahead(job, member, next_at, rows_of_block(job, next_at))
         prefetch_pages(&later)
 
 
-cdef bint finish_turn(const Job* job, const Member* member, Turn* turn, double log_likelihood, floating* target,
-                      floating* work) noexcept nogil:
+cdef bint finish_block(const Job* job, const Member* member, RowBlock* block, double log_likelihood, floating* target,
+                       floating* work) noexcept nogil:
     # The backward pass, with the old weights, and the step if the row block ends its batch; False: it diverged.
     if not isfinite(log_likelihood):
         if member.index == 0:
@@ -466,20 +455,20 @@ cdef bint finish_turn(const Job* job, const Member* member, Turn* turn, double l
         return False
     if member.index == 0:
         job.log_likelihood[1] += log_likelihood
-        if turn.ends:
+        if block.ends:
             job.log_likelihood[0] += job.log_likelihood[1]
             job.log_likelihood[1] = 0
-    backward_own(job, member, turn, work)
-    if job.steps.penalised and turn.ends:
-        add_own_penalties(job, member, turn, work)
-    ascend_own(job, member, turn, target, work)
+    backward_own(job, member, block, work)
+    if job.steps.penalised and block.ends:
+        add_own_penalties(job, member, block, work)
+    ascend_own(job, member, block, target, work)
     if member.index == 0:
-        job.position[1] = 0 if turn.ends else job.position[1] + turn.n
-        if turn.ends:
-            job.position[0] = turn.at + turn.n
-    if turn.ends and not job.plan.fold_rows:
-        step_own(job, member, turn, target, work)
-    if turn.ends and job.steps.max_norm > 0:
+        job.position[1] = 0 if block.ends else job.position[1] + block.n
+        if block.ends:
+            job.position[0] = block.at + block.n
+    if block.ends and not job.plan.fold_rows:
+        step_own(job, member, block, target, work)
+    if block.ends and job.steps.max_norm > 0:
         limit_own_norms(job, member, <floating*> job.gradients)
     return True
 
@@ -487,29 +476,29 @@ cdef bint finish_turn(const Job* job, const Member* member, Turn* turn, double l
 cdef void train_as_member(const Job* job, bint* stop, int index, int n_members, floating* work) noexcept nogil:
     cdef Member member = member_of(job, index, n_members, sizeof(floating))
     cdef floating* target = <floating*> (job.parameters if job.plan.fold_rows else job.gradients)
-    cdef Turn turn
+    cdef RowBlock block
     cdef Py_ssize_t i
     cdef double log_likelihood
-    turn.at, turn.parity, turn.third, turn.total = job.position[0] + job.position[1], 0, 0, -1
+    block.at, block.parity, block.third, block.total = job.position[0] + job.position[1], 0, 0, -1
     if index == 0:  # some of the squares are never written
-        for i in range(2 * job.plan.n_layers * N_SLICES):
+        for i in range(n_parts(job)):
             work[job.plan.squares + i] = 0
     if job.plan.gathers:
-        prepare_rows(job, &member, turn.at, rows_of_block(job, turn.at), work)
+        prepare_rows(job, &member, block.at, rows_of_block(job, block.at), work)
         fastnn_barrier()
     while True:
-        open_turn(job, &member, &turn, work)
-        forward_own(job, &member, &turn, work)
-        prepare_next(job, &member, &turn, work)
+        open_block(job, &member, &block, work)
+        forward_own(job, &member, &block, work)
+        prepare_next(job, &member, &block, work)
         if index == n_members - 1:  # the first member has the output layer's bias to do
-            stop[turn.parity] = turn.at + turn.n >= job.n_rows or now() >= job.deadline
-        prefetch_later(job, &member, &turn)
+            stop[block.parity] = block.at + block.n >= job.n_rows or now() >= job.deadline
+        prefetch_later(job, &member, &block)
         fastnn_barrier()
-        log_likelihood = logits_backward(job, &member, &turn, work)  # each for itself: it is little work
-        if not finish_turn(job, &member, &turn, log_likelihood, target, work) or stop[turn.parity]:
+        log_likelihood = logits_backward(job, &member, &block, work)  # each for itself: it is little work
+        if not finish_block(job, &member, &block, log_likelihood, target, work) or stop[block.parity]:
             return
-        turn.at += turn.n
-        turn.parity, turn.third = 1 - turn.parity, (turn.third + 1) % 3
+        block.at += block.n
+        block.parity, block.third = 1 - block.parity, (block.third + 1) % 3
         if job.plan.n_layers > 2:
             fastnn_barrier()
 

@@ -44,7 +44,7 @@ cdef struct Layer:
 cdef struct Plan:
     int n_layers
     Layer* layers
-    bint by_units, touches, sorts, gathers, fetches, normalises, is_sparse
+    bint by_units, touches, sorts, gathers, prefetches, normalises, is_sparse
     Py_ssize_t n_parameters, batch_size, block_rows, shard_rows, fold_rows, nonzeros
     Py_ssize_t rows_size, hidden_size, spare, columns, parts, squares
 

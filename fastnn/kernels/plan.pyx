@@ -31,7 +31,7 @@ cdef class CompiledPlan:
         own.is_sparse = own.layers[0].form == SPARSE
         own.by_units, own.touches = plan.driver == "units", plan.touches
         own.sorts, own.nonzeros = plan.sorting == "each batch", plan.nonzeros
-        own.gathers, own.fetches = plan.gathers, plan.fetches
+        own.gathers, own.prefetches = plan.gathers, plan.prefetches
         own.n_parameters, own.batch_size, own.block_rows = plan.n_parameters, plan.batch_size, plan.block_rows
         own.shard_rows, own.fold_rows = plan.shard_rows, plan.fold_rows
         own.rows_size, own.hidden_size, own.spare = plan.rows_size, plan.hidden_size, plan.spare

@@ -350,15 +350,15 @@ FUNCTION void NAME(combine)(const NUMBER *values, const int32_t *rows, int64_t *
                             ptrdiff_t width, int64_t ahead)
 {
     ptrdiff_t i;
-    int64_t at, fetched;
+    int64_t at, prefetched;
     /* If sums are few, each is several partial sums, so that no product waits for the one before. */
 #define COMBINE(vectors, halved) \
     for (i = 0; i < n; i++) { \
         if (ahead && i + 2 < n) { \
-            fetched = ends[i + 2] - begins[i + 2] < ahead ? ends[i + 2] : begins[i + 2] + ahead; \
-            for (at = begins[i + 2]; at < fetched; at += LINE_BYTES / sizeof(NUMBER)) \
+            prefetched = ends[i + 2] - begins[i + 2] < ahead ? ends[i + 2] : begins[i + 2] + ahead; \
+            for (at = begins[i + 2]; at < prefetched; at += LINE_BYTES / sizeof(NUMBER)) \
                 PREFETCH_NEAR(values + at); \
-            for (at = begins[i + 2]; at < fetched; at += LINE_BYTES / sizeof(int32_t)) \
+            for (at = begins[i + 2]; at < prefetched; at += LINE_BYTES / sizeof(int32_t)) \
                 PREFETCH_NEAR(rows + at); \
         } \
         at = begins[i]; \

@@ -44,22 +44,22 @@ INLINE ptrdiff_t slice_size(ptrdiff_t n_in, ptrdiff_t units, ptrdiff_t number_si
 typedef struct {
     const RowsAhead *rows;
     ptrdiff_t row, byte;
-} Fetching;
+} Prefetching;
 
 /* Returns where the next n lines to prefetch begin, and sets their distance: no more than the rest of a row. */
-INLINE const char *fetch_more(Fetching *fetching, ptrdiff_t n, ptrdiff_t *distance)
+INLINE const char *prefetch_more(Prefetching *prefetching, ptrdiff_t n, ptrdiff_t *distance)
 {
-    const char *place = (const char *)fetching;
+    const char *place = (const char *)prefetching;
     ptrdiff_t left;
     *distance = 0;
-    if (fetching->rows && fetching->row < fetching->rows->n) {
-        place = row_ahead(fetching->rows, fetching->row) + fetching->byte;
-        left = fetching->rows->bytes - fetching->byte;
+    if (prefetching->rows && prefetching->row < prefetching->rows->n) {
+        place = row_ahead(prefetching->rows, prefetching->row) + prefetching->byte;
+        left = prefetching->rows->bytes - prefetching->byte;
         *distance = left > n * LINE_BYTES ? LINE_BYTES : (left + n - 1) / n;
-        fetching->byte += n * LINE_BYTES;
+        prefetching->byte += n * LINE_BYTES;
         if (left <= n * LINE_BYTES) {
-            fetching->row++;
-            fetching->byte = 0;
+            prefetching->row++;
+            prefetching->byte = 0;
         }
     }
     return place;
@@ -275,34 +275,34 @@ SHAPE(2, 4) SHAPE(2, 3) SHAPE(2, 2) SHAPE(2, 1)
 /* Z (n, n_out) += X (n, n_in) @ W (n_out, n_in).T, for units first to last only, DOT_ROWS rows at a time.  Meanwhile
    the rows ahead are prefetched from a column on, at most two a tile.  The first tile of each few rows prefetches none:
    it waits for its own rows, and both would take longer. */
-INLINE void NAME(dot_strips)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
+INLINE void NAME(dot_rows_of_units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *W,
                              ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in,
                              ptrdiff_t first, ptrdiff_t last, const RowsAhead *ahead, ptrdiff_t column)
 {
     /* No division within the loops: one may take as long as dozens of products. */
-    const ptrdiff_t n_strips = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + DOT_UNITS - 1) / DOT_UNITS;
-    const ptrdiff_t rows_each = n_strips ? n / n_strips : 0, units_each = n_tiles ? (last - first) / n_tiles : 0;
-    const ptrdiff_t n_higher = n - rows_each * n_strips, n_wider = last - first - units_each * n_tiles;
-    const ptrdiff_t first_fetching = n_tiles > 1, n_fetching = n_strips * (n_tiles - first_fetching);
+    const ptrdiff_t n_bands = (n + DOT_ROWS - 1) / DOT_ROWS, n_tiles = (last - first + DOT_UNITS - 1) / DOT_UNITS;
+    const ptrdiff_t rows_each = n_bands ? n / n_bands : 0, units_each = n_tiles ? (last - first) / n_tiles : 0;
+    const ptrdiff_t n_higher = n - rows_each * n_bands, n_wider = last - first - units_each * n_tiles;
+    const ptrdiff_t first_prefetching = n_tiles > 1, n_prefetching = n_bands * (n_tiles - first_prefetching);
     const ptrdiff_t n_ahead = ahead ? ahead->n : 0;
-    ptrdiff_t i = 0, s, t, c, r, k, n_rows, n_units, due = 0, fetched = 0;
+    ptrdiff_t i = 0, s, t, c, r, k, n_rows, n_units, due = 0, prefetched = 0;
     const NUMBER *rows[DOT_ROWS];
     const char *next[2];
-    for (s = 0; s < n_strips; s++, i += n_rows) {
+    for (s = 0; s < n_bands; s++, i += n_rows) {
         n_rows = rows_each + (s < n_higher);
         /* If fewer rows are left than a tile has, the last one is repeated and its extra sums are dropped. */
         for (r = 0; r < DOT_ROWS; r++)
             rows[r] = ROW(X, order, i + (r < n_rows ? r : n_rows - 1), x_stride);
         for (t = 0, c = first; t < n_tiles; t++, c += n_units) {
             n_units = units_each + (t < n_wider);
-            if (t >= first_fetching)
+            if (t >= first_prefetching)
                 due += n_ahead;
             for (k = 0; k < 2; k++) {
                 next[k] = (const char *)W;
-                if (due >= n_fetching) {
-                    due -= n_fetching;
-                    next[k] = row_ahead(ahead, fetched) + column * sizeof(NUMBER);
-                    fetched++;
+                if (due >= n_prefetching) {
+                    due -= n_prefetching;
+                    next[k] = row_ahead(ahead, prefetched) + column * sizeof(NUMBER);
+                    prefetched++;
                 }
             }
 #define TILE(missing, units) \
@@ -342,7 +342,7 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         j = n_in * b / n_blocks / LANES * LANES;
         end = b + 1 < n_blocks ? n_in * (b + 1) / n_blocks / LANES * LANES : n_in;
         for (g = 0; g < n_groups; g++)
-            NAME(dot_strips)(X + j, order, x_stride, W + j, w_stride, Z, z_stride, n, end - j, n_out * g / n_groups,
+            NAME(dot_rows_of_units)(X + j, order, x_stride, W + j, w_stride, Z, z_stride, n, end - j, n_out * g / n_groups,
                              n_out * (g + 1) / n_groups, g == 0 ? ahead : NULL, j);
     }
 }
@@ -351,12 +351,12 @@ FUNCTION void NAME(dot_rows)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
    columns or for fewer columns than LANES.  Meanwhile the n_ahead rows ahead are prefetched, at the same columns. */
 INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t x_stride, const NUMBER *D,
                              ptrdiff_t d_stride, NUMBER *G, ptrdiff_t g_stride, ptrdiff_t n, const int units,
-                             const int vectors, ptrdiff_t columns, NUMBER alpha, NUMBER beta, const int fetches,
+                             const int vectors, ptrdiff_t columns, NUMBER alpha, NUMBER beta, const int prefetches,
                              const char *const ahead[OUTER_AHEAD], ptrdiff_t n_ahead, ptrdiff_t byte)
 {
     const vector zero = {0};
     const int whole = columns >= LANES;
-    const ptrdiff_t first_fetching = n - n_ahead;
+    const ptrdiff_t first_prefetching = n - n_ahead;
     vector sums[OUTER_UNITS * 2], x[2];
     const NUMBER *row;
     ptrdiff_t i;
@@ -367,9 +367,9 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         row = ROW(X, order, i, x_stride);
         UNROLLED for (k = 0; k < vectors; k++)
             x[k] = whole ? READ(row + k * LANES) : NAME(read_part)(row, columns);
-        if (fetches && i >= first_fetching)
+        if (prefetches && i >= first_prefetching)
             for (k = 0; k < vectors * VECTOR_BYTES; k += LINE_BYTES)
-                PREFETCH_NEAR(ahead[i - first_fetching] + byte + k);
+                PREFETCH_NEAR(ahead[i - first_prefetching] + byte + k);
         UNROLLED for (k = 0; k < units * vectors; k++)
             sums[k] += x[k % vectors] * D[i * d_stride + k / vectors];
     }
@@ -387,8 +387,8 @@ INLINE void NAME(outer_units)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t
     ptrdiff_t i, j = 0;
     for (i = 0; i < n_ahead; i++)
         rows[i] = row_ahead(ahead, i);
-#define TILE(vectors, columns, fetches) \
-    NAME(outer_tile)(X + j, order, x_stride, D, d_stride, G + j, g_stride, n, units, vectors, columns, alpha, beta, fetches, \
+#define TILE(vectors, columns, prefetches) \
+    NAME(outer_tile)(X + j, order, x_stride, D, d_stride, G + j, g_stride, n, units, vectors, columns, alpha, beta, prefetches, \
                      rows, n_ahead, j * sizeof(NUMBER))
     if (n_ahead)
         for (; j + 2 * LANES <= n_in; j += 2 * LANES)
@@ -569,8 +569,8 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
 {
     vector panel[WIDE_INPUTS * WIDE_VECTORS] ALIGNED;
     const NUMBER *P, *next, *slice;
-    const char *fetched;
-    Fetching fetching = {ahead, 0, 0};
+    const char *prefetched;
+    Prefetching prefetching = {ahead, 0, 0};
     Panels panels;
     ptrdiff_t next_stride, distance, b, p, i, j, u, width, inputs, weights_until, end = n;
     ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
@@ -601,12 +601,12 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
                 i = 0;
 #define TILE(rows, vectors) \
                 do { \
-                    fetched = (const char *)(next + i / WIDE_ROWS * LANES); \
+                    prefetched = (const char *)(next + i / WIDE_ROWS * LANES); \
                     distance = next_stride * (ptrdiff_t)sizeof(NUMBER); \
                     if (i >= weights_until) \
-                        fetched = fetch_more(&fetching, inputs, &distance); \
+                        prefetched = prefetch_more(&prefetching, inputs, &distance); \
                     NAME(rows_tile)(X + i * x_stride + j, x_stride, P, Z + i * z_stride + u, z_stride, inputs, width, \
-                                    rows, vectors, fetched, distance); \
+                                    rows, vectors, prefetched, distance); \
                 } while (0)
                 switch (vectors) { TILES(1) TILES(2) TILES(3) }
 #undef TILE

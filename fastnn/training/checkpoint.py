@@ -17,6 +17,7 @@ from fastnn._config import blas_name
 from fastnn._validation import check_choice, check_integer, check_number
 from fastnn._version import __version__
 from fastnn.callbacks import Callback, Fit
+from fastnn.engine.local import Engine
 from fastnn.engine.rows import Rows
 from fastnn.history import History
 from fastnn.kernels import _cpu
@@ -211,7 +212,7 @@ def read(path: str, prints: Fingerprint, exactly: bool, settings: Settings, stat
         raise ValueError(f"{path} is not a usable checkpoint: {error!r}") from error
     try:
         if snapshot.epoch is not None and data.whole is not None:
-            data.whole.engine.check_progress(snapshot.progress, data.n_rows)
+            check_progress(data.whole.engine, snapshot.progress, data.n_rows)
         if isinstance(settings.optimizer, LBFGS) and not snapshot.lbfgs:
             raise ValueError("it does not hold what a fit by L-BFGS needs")
     except ValueError as error:
@@ -220,6 +221,29 @@ def read(path: str, prints: Fingerprint, exactly: bool, settings: Settings, stat
     if missing:
         raise ValueError(f"{path} keeps the state of {' and '.join(sorted(missing))}, which callbacks does not hold")
     return snapshot
+
+
+def check_progress(engine: Engine, progress: Tensors, n_rows: int) -> None:
+    """Raise ValueError if this cannot be what `Engine.progress` returned within an epoch over n_rows."""
+    here = engine.progress()
+    if progress.keys() != here.keys():
+        raise ValueError("it was written within an epoch over rows that were stored in another way")
+    for name, array in here.items():
+        if progress[name].shape != array.shape or progress[name].dtype != array.dtype:
+            raise ValueError(f"{name} is {progress[name].dtype} {progress[name].shape}")
+    position = int(progress["position"][0])
+    if not 0 <= position < n_rows or position % engine.batch_size:
+        raise ValueError(f"row {position} of {n_rows} does not begin a batch")
+    if not np.isfinite(progress["log_likelihood"]).all():
+        raise ValueError("its log-likelihood is not finite")
+    if "touched" in progress:  # see kernels/touched.pyx
+        n_in = engine.layers[0].n_in
+        n_touched, taken = int(progress["touched"][0]), progress["touched"][1 : 1 + n_in]
+        columns = progress["touched"][1 + n_in :][: max(0, n_touched)]
+        steps = np.where(taken < 0, ~taken, taken)
+        known = np.array_equal(np.sort(columns), np.flatnonzero(taken < 0)) and n_touched == len(columns)
+        if not known or steps.max() > position // engine.batch_size:
+            raise ValueError("what it says of touched columns contradicts itself")
 
 
 def _check_fingerprint(path: str, content: dict[str, Any], prints: Fingerprint, exactly: bool) -> None:

@@ -17,7 +17,7 @@ from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.optimizers import Optimizer, step_table
 from fastnn.schedules import rates_of
 from fastnn.training.active import ActiveFit, DivergenceError
-from fastnn.training.checkpoint import EPOCH, Snapshot, Tensors
+from fastnn.training.checkpoint import EPOCH, Snapshot, Tensors, check_progress
 from fastnn.training.data import Chunk
 from fastnn.training.settings import penalty_of
 
@@ -114,7 +114,8 @@ def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensor
     key = int(state.generator.integers(2**63)) if settings.dropout.any() else 0
     engine.restart(_make_steps(active, epoch, targets, engine.batch_size), key)
     if progress is not None:
-        engine.go_on(progress, len(targets.y))
+        check_progress(engine, progress, len(targets.y))
+        engine.go_on(progress)
     try:
         _take_steps(active, epoch, chunk, targets, order)
     except NotFiniteError:
