@@ -16,7 +16,7 @@ from fastnn import plan as plan_module
 from fastnn.engine.rows import density, to_csr
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.layout import LayerFacts, slice_bounds, sliced_row
-from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan
+from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan, plan_forward
 
 MACHINE = Machine(n_threads=2, vector_bytes=64)
 
@@ -190,10 +190,21 @@ def test_storage_of_rows():
     assert all(why for _, why in found)
 
 
+def test_a_call_that_goes_forward_is_bounded_by_its_products():
+    data = Data(10**7, 10, "float32")
+    small = plan_forward((LayerFacts(10, 100, "tanh"), LayerFacts(100, 2)), "float32", data, MACHINE)
+    assert small[1:] == (8, int(tuning.FORWARD_PRODUCT) // 1302, 2)
+    large = plan_forward((LayerFacts(10, 10**6, "tanh"), LayerFacts(10**6, 2)), "float32", data, MACHINE)
+    assert large[1:] == (8, 8 * large.plan.block_rows, 2)
+    one = plan_forward((LayerFacts(10, 2),), "float32", data._replace(n_rows=1), MACHINE)
+    assert (one.plan.block_rows, one.n_parts, one.n_threads) == (1, 1, 1)
+
+
 def test_every_constant_that_plans_use_has_both_sides_tested():
     sources = inspect.getsource(plan_module) + inspect.getsource(layout)
     used = set(re.findall(r"tuning\.([A-Z_]+)", sources))
-    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "STRIP_LINES", "SPARSE_DENSITY"}
+    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "STRIP_LINES"}
+    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT"}
     assert used == tested
 
 
