@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from fastnn import tuning
@@ -146,8 +146,9 @@ def _slices(facts: LayerFacts, form: str, by_inputs: bool, number_size: int) -> 
     return tuple(slices), place or n_in * n_out
 
 
+@lru_cache(maxsize=256)
 def lay_out(
-    layers: Sequence[LayerFacts], forms: Sequence[str], by_units: bool, number_size: int
+    layers: tuple[LayerFacts, ...], forms: tuple[str, ...], by_units: bool, number_size: int
 ) -> tuple[tuple[LayerPlan, ...], int]:
     """Give each layer's parameters their place in a vector, in these forms; return the length of the vector too."""
     by_inputs = [by_units and k == len(layers) - 1 for k in range(len(layers))]
@@ -155,7 +156,7 @@ def lay_out(
     tables = []
     for facts, (_, size) in zip(layers, sliced, strict=True):
         weight, *others = dense_slots(facts.n_in, facts.n_out, facts.batch_norm)
-        tables.append((replace(weight, shape=(size,)), *others))
+        tables.append((weight._replace(shape=(size,)), *others))
     slots = Slots(tuple(tables))
     planned = []
     for k, (facts, form, (slices, size)) in enumerate(zip(layers, forms, sliced, strict=True)):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -40,6 +40,9 @@ Rows = NDArray[Any] | CSRRows
 
 # Forms in the table's words, where theirs would say too little.
 FORM_NAMES = {"stored": "as stored", "sparse": "as stored", "panels": "in panels", "sparse slices": "in slices"}
+
+# NumPy takes as long to name a dtype as to choose a plan's driver.
+NAMES = {np.dtype(name): name for name in ("uint8", "float32", "float64")}
 
 # Updates whose steps without a gradient are linear, so that many can be taken at once.
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
@@ -70,11 +73,11 @@ def facts_of(X: Rows, batch_size: int = 0, ordered: bool = True, repeated: bool 
     """Facts about rows that are trained on in batches, or that go forward (batch_size 0)."""
     n, n_in = X.shape
     if not isinstance(X, CSRRows):
-        return Data(n, n_in, X.dtype.name, None, 0, ordered, repeated, why)
+        return Data(n, n_in, NAMES[X.dtype], None, 0, ordered, repeated, why)
     densest, most = 0, min(batch_size, tuning.MAX_BLOCK_ROWS, n)
     if most:
         densest = int(np.partition(np.diff(X.indptr), n - most)[n - most :].sum())
-    return Data(n, n_in, X.dtype.name, len(X.data), densest, ordered, repeated, why)
+    return Data(n, n_in, NAMES[X.dtype], len(X.data), densest, ordered, repeated, why)
 
 
 class Method(NamedTuple):
@@ -221,7 +224,9 @@ class Plan:
         return [*begins, n_rows]
 
     def __str__(self) -> str:
-        rows = [("what", "choice", "why"), *self.reasons]
+        what = "outputs, gradients and rearranged parameters" if self.rearranges else "outputs and gradients"
+        memory = Reason("memory", f"{self.work_bytes / 1e6:,.2f} MB", f"for {what}; the rows not counted")
+        rows = [("what", "choice", "why"), *self.reasons, memory]
         widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
         return "\n".join(f"{about:{widths[0]}}  {choice:{widths[1]}}  {why}".rstrip() for about, choice, why in rows)
 
@@ -238,7 +243,7 @@ def shards_of(n_rows: int, plan: Plan) -> int:
 @lru_cache(maxsize=256)
 def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> Plan:
     """Plan of a forward pass only: layers as stored, no gradient."""
-    forms = ["sparse" if sparse else "stored", *["stored"] * (len(layers) - 1)]
+    forms = ("sparse" if sparse else "stored", *["stored"] * (len(layers) - 1))
     planned, n_parameters = lay_out(layers, forms, False, _bytes(dtype))
     begin = rows_size = 0 if sparse else block_rows * layers[0].n_in
     for k, layer in enumerate(layers):
@@ -281,7 +286,8 @@ class ForwardPlan(NamedTuple):
 
 def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine: Machine) -> ForwardPlan:
     """Choose how rows go forward without training; see `make_plan`."""
-    size = sum((layer.n_in + 1) * layer.n_out for layer in layers)
+    each_number, each_row = _products_of(layers)
+    size = layers[0].n_in * each_number + each_row
     block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
     n_parts = min(MOST_SHARDS, max(1, -(-data.n_rows // block_rows)))
     run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // size))
@@ -289,12 +295,19 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
 
 
-def n_threads_for(layers: Sequence[LayerFacts], data: Data, machine: Machine, share: float = 1.0) -> int:
-    """Threads that pay in a run over this share of the rows."""
+@lru_cache(maxsize=256)
+def _products_of(layers: tuple[LayerFacts, ...]) -> tuple[int, int]:
+    # Multiply-adds forward: for each number of a row, and otherwise for each row.
     first, *others = layers
+    norms = sum(3 * layer.n_out for layer in layers if layer.batch_norm)
+    return first.n_out, first.n_out + sum((layer.n_in + 1) * layer.n_out for layer in others) + norms
+
+
+def n_threads_for(layers: tuple[LayerFacts, ...], data: Data, machine: Machine, share: float = 1.0) -> int:
+    """Threads that pay in a run over this share of the rows."""
     numbers = data.n_rows * data.n_columns if data.n_nonzeros is None else data.n_nonzeros
-    products = numbers * first.n_out + data.n_rows * (first.n_out + sum((x.n_in + 1) * x.n_out for x in others))
-    products += data.n_rows * sum(3 * layer.n_out for layer in layers if layer.batch_norm)
+    each_number, each_row = _products_of(layers)
+    products = numbers * each_number + data.n_rows * each_row
     return 1 if share * products < tuning.SMALL_RUN else machine.n_threads
 
 
@@ -326,12 +339,12 @@ def choose_storage(
     return False, f"{share}: sparse storage pays below {tuning.SPARSE_DENSITY:.0%}"
 
 
-def make_plan(layers: Sequence[LayerFacts], dtype: str, data: Data, method: Method, machine: Machine) -> Plan:
+def make_plan(layers: tuple[LayerFacts, ...], dtype: str, data: Data, method: Method, machine: Machine) -> Plan:
     """Choose how a fit is carried out.
 
     Parameters
     ----------
-    layers : sequence of LayerFacts
+    layers : tuple of LayerFacts
     dtype : {"float32", "float64"}
         Of the parameters and of all computation.
     data : Data
@@ -349,7 +362,9 @@ def make_plan(layers: Sequence[LayerFacts], dtype: str, data: Data, method: Meth
 class _Choice:
     """The choices of a plan; each method makes one and notes its reason."""
 
-    def __init__(self, layers: Sequence[LayerFacts], dtype: str, data: Data, method: Method, machine: Machine) -> None:
+    def __init__(
+        self, layers: tuple[LayerFacts, ...], dtype: str, data: Data, method: Method, machine: Machine
+    ) -> None:
         self.layers, self.dtype, self.data, self.machine = layers, dtype, data, machine
         self.method = method
         self.batch_size = min(method.batch_size, data.n_rows)
@@ -376,10 +391,10 @@ class _Choice:
         fold_rows = self._fold_rows(block_rows, by_units, touches)
         sorting, nonzeros = self._sorting(block_rows, touches)
         forms = self._forms(by_units)
-        layers, n_parameters = lay_out(self.layers, forms, by_units, self.number_size)
+        layers, n_parameters = lay_out(self.layers, tuple(forms), by_units, self.number_size)
         gathers, prefetches = self._gathering(forms[0], by_units)
-        plan = Plan(
-            layers=layers,
+        place = place_by_units if by_units else place_by_rows
+        return Plan(
             driver="units" if by_units else "rows",
             dtype=self.dtype,
             n_parameters=n_parameters,
@@ -395,12 +410,9 @@ class _Choice:
             n_threads=self._threads(by_units, n_shards),
             update=self.method.update,
             n_slots=self.method.n_slots,
+            reasons=tuple(self.reasons),
+            **place(layers, block_rows, self.sparse, nonzeros),
         )
-        place = place_by_units if by_units else place_by_rows
-        plan = replace(plan, **place(layers, block_rows, self.sparse, nonzeros))
-        what = "outputs, gradients and rearranged parameters" if plan.rearranges else "outputs and gradients"
-        self.note("memory", f"{plan.work_bytes / 1e6:,.2f} MB", f"for {what}; the rows not counted")
-        return replace(plan, reasons=tuple(self.reasons))
 
     def _note_rows(self) -> None:
         data = self.data

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ KINDS = {"weight": 0.0, "bias": 0.0, "scale": 1.0, "mean": 0.0, "variance": 1.0}
 BEHIND = ("scale", "mean", "variance")
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """An array of numbers that a layer needs.
 
     Attributes

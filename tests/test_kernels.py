@@ -332,7 +332,7 @@ def test_layer_in_panels(dtype, assert_close, rng, n, n_in, bounds):
 def test_rearrange(dtype, rng, sizes, form, batch_norm):
     shapes = shapes_of(sizes, ["tanh"] * (len(sizes) - 2), 0.0, batch_norm)
     output = "transposed" if form != "stored" and len(sizes) > 2 and sizes[1] >= 64 else "stored"
-    forms = [form, output][: len(shapes)]
+    forms = (form, output)[: len(shapes)]
     layers, size = lay_out(shapes, forms, form == "sparse slices" and len(sizes) > 2, np.dtype(dtype).itemsize)
     moved = Plan("rows", layers, dtype, size, 1, 1)
     plans = CompiledPlan(moved), CompiledPlan(forward_plan(shapes, dtype, 1, False))

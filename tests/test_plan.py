@@ -228,7 +228,7 @@ def test_every_choice_has_a_reason(name):
     found = plan(**SITUATIONS[name][0])
     about = [reason.about for reason in found.reasons]
     layers = [f"layer {k}" for k in range(1, len(found.layers) + 1)]
-    expected = ["rows", "driver", "batch", "step", *layers, "threads", "memory"]
+    expected = ["rows", "driver", "batch", "step", *layers, "threads"]
     assert [each for each in about if each != "non-zeros"] == expected
     assert all(reason.choice and reason.why for reason in found.reasons)
     text = str(found)

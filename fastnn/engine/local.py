@@ -24,7 +24,7 @@ from fastnn.kernels.plan import MOST_SHARDS, CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
 from fastnn.layout import LayerFacts, to_lines
-from fastnn.plan import Machine, Method, Plan, facts_of, forward_plan, make_plan, plan_forward
+from fastnn.plan import NAMES, Machine, Method, Plan, facts_of, forward_plan, make_plan, plan_forward
 
 
 @cache
@@ -71,8 +71,8 @@ class Engine:
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (slice of rows, their output layer before softmax or sigmoid), run by run, in a buffer used again."""
         n, dtype = X.shape[0], self.parameters.dtype
-        plan, n_parts, run_rows, n_threads = plan_forward(self.layers, dtype.name, facts_of(X), self.machine)
-        compiled = _compiled_for_forward(self.layers, dtype.name, plan.block_rows, isinstance(X, CSRRows))
+        plan, n_parts, run_rows, n_threads = plan_forward(self.layers, NAMES[dtype], facts_of(X), self.machine)
+        compiled = _compiled_for_forward(self.layers, NAMES[dtype], plan.block_rows, isinstance(X, CSRRows))
         work = np.empty((n_parts, plan.work_size), dtype)
         logits = np.empty((min(run_rows, n), self.layers[-1].n_out), dtype)
         for first in range(0, n, run_rows):
@@ -86,7 +86,7 @@ class Engine:
     ) -> Plan:
         """Plan of epochs over X; ordered, repeated and why as in `fastnn.plan.Data`."""
         data = facts_of(X, method.batch_size, ordered, repeated, why)
-        return make_plan(self.layers, self.parameters.dtype.name, data, method, self.machine)
+        return make_plan(self.layers, NAMES[self.parameters.dtype], data, method, self.machine)
 
     def begin(self, X: Rows, plan: Plan, state: NDArray[Any] | None = None) -> None:
         """Allocate the work space for epochs over X, as planned; state is the optimizer's."""

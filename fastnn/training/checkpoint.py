@@ -101,7 +101,9 @@ def fingerprint(settings: Settings, source: Source) -> Fingerprint:
             "NumPy": np.__version__,
             "SciPy": scipy.__version__,
             **{f"storage of {name}": how for name, how in source.storage.items()},
-            "plan": source.plan,  # last, as the others say in words what they change in it
+            "plan": None
+            if source.plan is None
+            else source.plan.fingerprint(),  # last, as the others say in words what they change in it
         },
     }
 

@@ -16,7 +16,7 @@ from fastnn.engine.rows import Rows, as_stored, density
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
 from fastnn.optimizers import LBFGS
-from fastnn.plan import Method, choose_storage
+from fastnn.plan import Method, Plan, choose_storage
 from fastnn.schedules import Schedule
 from fastnn.training.settings import Settings, penalty_of
 from fastnn.training.state import TrainState
@@ -52,8 +52,8 @@ class Source:
         How the rows of each argument are stored.
     order : str
         How rows are shuffled.
-    plan : str or None
-        Digest of the plan; None for chunks, which have a plan each.
+    plan : Plan or None
+        How the fit is carried out; None for chunks, which have a plan each.
     """
 
     rows: Rows | None = None
@@ -61,7 +61,7 @@ class Source:
     validation: tuple[Rows, Targets] | None = None
     storage: dict[str, str] = field(default_factory=dict)
     order: str = "by row"
-    plan: str | None = None
+    plan: Plan | None = None
 
 
 @dataclass
@@ -114,7 +114,7 @@ def read_data(
     state.begin(settings.optimizer, settings.network)
     chunk = _make_chunk(settings, state, rows, targets, X, returns=True)
     source.rows, source.targets, source.storage["X"] = rows, targets, _storage(chunk.rows)
-    source.plan = chunk.engine.planned.fingerprint()
+    source.plan = chunk.engine.planned
     if chunk.mapped is not None:
         source.order = "by pieces of a mapped file"
     return Data(lambda: iter([chunk]), n_rows, validation, source, chunk, _are_pixels(rows, X))
