@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastnn import storage
 from fastnn._validation import FLOATING, check_path
 from fastnn._version import __version__
+from fastnn.kernels.activations import LEAKY_SLOPE
 from fastnn.network import Network
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 OPSET, IR_VERSION = 13, 7
 
 MAX_BYTES = 2**31 - 2**20  # protobuf's limit, minus some room for everything but parameters
-
-LEAK = 0.01  # slope of the leaky ReLU below 0
 
 
 class Graph:
@@ -112,7 +111,7 @@ ADD_ACTIVATION: dict[str, Callable[[Graph, str], str]] = {
     "tanh": lambda graph, z: graph.add("Tanh", z),
     "sigmoid": lambda graph, z: graph.add("Sigmoid", z),
     "relu": lambda graph, z: graph.add("Relu", z),
-    "leaky_relu": lambda graph, z: graph.add("Max", z, graph.add("Mul", z, LEAK)),
+    "leaky_relu": lambda graph, z: graph.add("Max", z, graph.add("Mul", z, LEAKY_SLOPE)),
     "gelu": add_gelu,
     "silu": add_silu,
     "elu": add_elu,

@@ -237,7 +237,6 @@ def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, n
     return {
         "layers": (*placed, layers[-1]),
         "rows_size": rows_size,
-        "hidden_size": hidden_size,
         "work_size": squares + 2 * len(layers) * MOST_SLICES,
         "parts": parts,
         "squares": squares,

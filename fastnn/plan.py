@@ -144,8 +144,8 @@ class Plan:
         Room for the sorted non-zeros of a row block, if each batch is sorted.
     gathers, prefetches : bool
         Whether the driver by units copies a batch's rows together, and prefetches the next ones meanwhile.
-    rows_size, hidden_size, work_size : int
-        Numbers of work space: for a row block's rows, for the hidden layers' outputs, and in all for a shard.
+    rows_size, work_size : int
+        Numbers of work space: for a row block's rows, and in all for a shard.
     spare, columns, parts, squares : int
         Offsets in the work space: a second gradient, sorted non-zeros, parts of logits, squares of gradients.
     n_threads, n_slots : int
@@ -168,7 +168,6 @@ class Plan:
     gathers: bool = False
     prefetches: bool = False
     rows_size: int = 0
-    hidden_size: int = 0
     work_size: int = 0
     spare: int = 0
     columns: int = 0
@@ -537,7 +536,7 @@ class _Choice:
                 return "once", 0
         most = data.most_nonzeros
         fits = not self.normalises or self.batch_size <= tuning.MAX_BLOCK_ROWS
-        many = min(most, data.n_nonzeros) >= tuning.SORTED_COLUMN * data.n_columns
+        many = min(most, data.n_nonzeros) >= max(1, tuning.SORTED_COLUMN * data.n_columns)
         wide = self.layers[0].n_out * self.number_size >= tuning.SORTED_ROW_BYTES
         if fits and many and wide:
             why = "most columns have several in a batch: their weights are then read once for all"

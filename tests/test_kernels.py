@@ -675,17 +675,19 @@ def run_epoch(module, batches, plan, parameters, steps, n_threads=2):
         parameters=moved,
         state=np.zeros((plan.n_slots, moved.size), moved.dtype),
         gradients=np.zeros((n_shards, to_lines(moved.size, moved.itemsize)), moved.dtype),
-        work=np.full((n_shards, plan.work_size), np.nan, moved.dtype),
+        work=np.full((n_shards, plan.work_size + 8), np.nan, moved.dtype),
         position=np.zeros(1 + n_shards, np.intp),
         log_likelihood=np.zeros(1 + n_shards),
         penalties=np.zeros((len(plan.layers), epoch.N_PENALTIES)),
         touched=np.zeros(1 + 2 * plan.layers[0].shape.n_in, np.int64) if plan.touches else None,
     )
+    space.work[:, plan.work_size :] = 7
     for _ in range(10_000):
         module.train(batches, compiled, steps, space, space.work, 0.001, n_threads)
         if space.position[0] == n:
             break
     assert space.position[0] == n
+    assert (space.work[:, plan.work_size :] == 7).all()  # beyond what the plan gives
     if plan.touches and module is epoch:
         n_in, n_out = plan.layers[0].shape[:2]
         W = moved[: n_in * n_out].reshape(n_in, n_out)

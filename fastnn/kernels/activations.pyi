@@ -3,6 +3,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 ACTIVATIONS: dict[str, int]
+LEAKY_SLOPE: float
 
 def inplace_activation(activation: int, Z: NDArray[Any]) -> None: ...
 def inplace_activation_and_slopes(activation: int, Z: NDArray[Any], slopes_out: NDArray[Any]) -> None: ...

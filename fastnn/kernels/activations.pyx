@@ -28,7 +28,10 @@ ACTIVATIONS = {
     "silu": SILU,
 }
 
-cdef double LEAK = 0.01             # slope of the leaky ReLU below 0
+#: Slope of the leaky ReLU below 0.
+LEAKY_SLOPE = 0.01
+
+cdef double LEAK = LEAKY_SLOPE
 cdef double HALF_ROOT = 0.7071067811865476      # sqrt(1 / 2)
 cdef double DENSITY_AT_0 = 0.3989422804014327   # 1 / sqrt(2 pi)
 

@@ -46,7 +46,7 @@ cdef struct Plan:
     Layer* layers
     bint by_units, touches, sorts, gathers, prefetches, normalises, is_sparse
     Py_ssize_t n_parameters, batch_size, block_rows, shard_rows, fold_rows, nonzeros
-    Py_ssize_t rows_size, hidden_size, spare, columns, parts, squares
+    Py_ssize_t rows_size, spare, columns, parts, squares
 
 cdef class CompiledPlan:
     cdef Plan plan

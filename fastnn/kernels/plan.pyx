@@ -34,7 +34,7 @@ cdef class CompiledPlan:
         own.gathers, own.prefetches = plan.gathers, plan.prefetches
         own.n_parameters, own.batch_size, own.block_rows = plan.n_parameters, plan.batch_size, plan.block_rows
         own.shard_rows, own.fold_rows = plan.shard_rows, plan.fold_rows
-        own.rows_size, own.hidden_size, own.spare = plan.rows_size, plan.hidden_size, plan.spare
+        own.rows_size, own.spare = plan.rows_size, plan.spare
         own.columns, own.parts, own.squares = plan.columns, plan.parts, plan.squares
 
     def __dealloc__(self):
