@@ -8,23 +8,21 @@ the plan's to choose.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from fastnn import tuning
+from fastnn.kernels.activations import SLOPED
 from fastnn.kernels.affine import panels_size
 from fastnn.kernels.plan import MOST_SLICES
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.kernels.sparse import column_work_size
-from fastnn.slots import Slots, dense_slots
-
-#: Forms of a layer's weight in training: (n_in, n_out), as stored; (n_out, n_in); panels of each slice; (n_in, n_out)
-#: for sparse rows; (n_in, units of a slice) for sparse rows, each row in whole cache lines.
-FORMS = ("stored", "transposed", "panels", "sparse", "sparse slices")
+from fastnn.slots import Slot, Slots, dense_slots
 
 #: A number of rows that no batch has.
-NEVER = 1 << 62
+NEVER: int = sys.maxsize // 2
 
 
 class LayerFacts(NamedTuple):
@@ -40,6 +38,16 @@ class LayerFacts(NamedTuple):
     activation: str | None = None
     batch_norm: bool = False
     dropout: float = 0.0
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Its entries in the table of parameters."""
+        return dense_slots(self.n_in, self.n_out, self.batch_norm)
+
+    @property
+    def wants_slopes(self) -> bool:
+        """Whether the backward pass needs derivatives from the forward pass: the output alone does not give them."""
+        return self.dropout > 0 or self.activation in SLOPED
 
 
 class Slice(NamedTuple):
@@ -61,17 +69,18 @@ class Slice(NamedTuple):
 class LayerPlan(NamedTuple):
     """How a layer is trained.
 
-    form : of FORMS
+    form : "stored", W (n_in, n_out); "transposed", W (n_out, n_in); "panels", of each slice; "sparse", W (n_in, n_out)
+        for sparse rows; "sparse slices", W (n_in, units of a slice) for sparse rows, each row in whole cache lines
     by_inputs : whether its slices are of inputs
     weight, weight_size, bias, norm : where its parameters begin in a vector, and numbers that the weight takes; norm is
         where scale, running mean and running variance (n_out,) begin
     keeps_slopes : whether the activation's derivative is kept for the backward pass
     output, delta, slopes, x_hat, statistics : where in the work space its output begins, the gradient by it, the
         activation's derivative, the normalised units, their mean and variance
-    shared_from : rows of a batch from which on threads share out its slices in the driver by rows
+    shared_from : rows of a batch from which threads share its slices in the driver by rows
     """
 
-    shape: LayerFacts
+    facts: LayerFacts
     form: str
     by_inputs: bool
     slices: tuple[Slice, ...]
@@ -155,7 +164,7 @@ def lay_out(
     sliced = [_slices(*layer, number_size) for layer in zip(layers, forms, by_inputs, strict=True)]
     tables = []
     for facts, (_, size) in zip(layers, sliced, strict=True):
-        weight, *others = dense_slots(facts.n_in, facts.n_out, facts.batch_norm)
+        weight, *others = facts.slots
         tables.append((weight._replace(shape=(size,)), *others))
     slots = Slots(tuple(tables))
     planned = []
@@ -177,30 +186,30 @@ def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, no
     and their statistics; non-zeros by column.
     """
     placed = list(layers)
-    widest = max(layer.shape.n_out for layer in layers)
-    begin = rows_size = 0 if sparse else block_rows * layers[0].shape.n_in
+    widest = max(layer.facts.n_out for layer in layers)
+    begin = rows_size = 0 if sparse else block_rows * layers[0].facts.n_in
     for k, layer in enumerate(layers):
         placed[k] = layer._replace(output=begin)
-        begin += block_rows * layer.shape.n_out
+        begin += block_rows * layer.facts.n_out
     deltas = begin, begin + block_rows * widest
     begin += 2 * block_rows * widest
     for k in range(len(layers) - 1):
         # The output layer's gradient takes the place of its output; those below take turns.
-        placed[k] = placed[k]._replace(delta=deltas[(len(layers) - k) % 2], keeps_slopes=wants_slopes(layers[k].shape))
+        placed[k] = placed[k]._replace(delta=deltas[(len(layers) - k) % 2], keeps_slopes=layers[k].facts.wants_slopes)
         if placed[k].keeps_slopes:
             placed[k] = placed[k]._replace(slopes=begin)
-            begin += block_rows * layers[k].shape.n_out
-        if layers[k].shape.batch_norm:
-            n_out = layers[k].shape.n_out
+            begin += block_rows * layers[k].facts.n_out
+        if layers[k].facts.batch_norm:
+            n_out = layers[k].facts.n_out
             placed[k] = placed[k]._replace(x_hat=begin, statistics=begin + block_rows * n_out)
             begin += (block_rows + 2) * n_out
     placed[-1] = placed[-1]._replace(delta=placed[-1].output)
-    if any(layer.shape.batch_norm for layer in layers):
+    if any(layer.facts.batch_norm for layer in layers):
         # Threads share the slices of a layer if a batch is large enough that waiting for each other pays.
         for k, layer in enumerate(layers):
-            products = layer.shape.n_in * layer.shape.n_out
+            products = layer.facts.n_in * layer.facts.n_out
             placed[k] = placed[k]._replace(shared_from=-(-tuning.UNITS_PRODUCT // products))
-    size = begin + (column_work_size(layers[0].shape.n_in, nonzeros) if nonzeros else 0)
+    size = begin + (column_work_size(layers[0].facts.n_in, nonzeros) if nonzeros else 0)
     return {
         "layers": tuple(placed),
         "rows_size": rows_size,
@@ -217,14 +226,14 @@ def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, n
     slopes of the hidden layers, with room for each thread's units in whole cache lines; the slices' parts of the logits
     of two row blocks; two gradients of the logits for each thread; squares of the gradient.
     """
-    n_in, n_classes = layers[0].shape.n_in, layers[-1].shape.n_out
+    n_in, n_classes = layers[0].facts.n_in, layers[-1].facts.n_out
     hidden = layers[:-1]
     rows_size = to_lines(MOST_SLICES * column_work_size(n_in, nonzeros), 4) if nonzeros else 0
     if not sparse:
         rows_size = to_lines(block_rows * n_in, 4)
-    units = sum(layer.shape.n_out for layer in hidden)
+    units = sum(layer.facts.n_out for layer in hidden)
     hidden_size = to_lines(block_rows * (units + MOST_SLICES * to_lines(1, 4)), 4)
-    keeps = [wants_slopes(layer.shape) for layer in hidden]
+    keeps = [layer.facts.wants_slopes for layer in hidden]
     outputs = 3 * rows_size
     deltas, slopes = outputs + hidden_size, outputs + 2 * hidden_size
     parts = slopes + (hidden_size if any(keeps) else 0)
@@ -232,7 +241,7 @@ def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, n
     for layer, keeps_slopes in zip(hidden, keeps, strict=True):
         layer = layer._replace(output=outputs + above, delta=deltas + above)
         placed.append(layer._replace(slopes=slopes + above, keeps_slopes=keeps_slopes))
-        above += block_rows * layer.shape.n_out
+        above += block_rows * layer.facts.n_out
     squares = parts + 4 * MOST_SLICES * block_rows * n_classes
     return {
         "layers": (*placed, layers[-1]),
@@ -241,8 +250,3 @@ def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, n
         "parts": parts,
         "squares": squares,
     }
-
-
-def wants_slopes(shape: LayerFacts) -> bool:
-    """Whether the layer's output alone does not give the derivative of activation and dropout."""
-    return shape.dropout > 0 or shape.activation in ("gelu", "silu")

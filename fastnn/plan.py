@@ -191,7 +191,7 @@ class Plan:
     @property
     def normalises(self) -> bool:
         """Whether units are normalised over each batch, so that it goes forward and backward as a whole."""
-        return any(layer.shape.batch_norm for layer in self.layers)
+        return any(layer.facts.batch_norm for layer in self.layers)
 
     @property
     def is_team(self) -> bool:
@@ -209,7 +209,7 @@ class Plan:
         """Digest of all that the bits depend on: neither threads nor work space."""
         chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.shard_rows]
         chosen += [self.fold_rows, self.touches, self.sorting]
-        chosen += [(layer.shape, layer.form, layer.slices, layer.shared_from) for layer in self.layers]
+        chosen += [(layer.facts, layer.form, layer.slices, layer.shared_from) for layer in self.layers]
         return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
 
     def row_blocks(self, n_rows: int) -> list[int]:
@@ -217,7 +217,7 @@ class Plan:
         begins: list[int] = []
         for first in range(0, n_rows, self.batch_size):
             n = min(self.batch_size, n_rows - first)
-            n_shards = 1 if self.is_team else shards_of(n, self)
+            n_shards = 1 if self.is_team or n <= self.fold_rows else shards_of(n, self)
             for i in range(n_shards):
                 begins += range(first + n * i // n_shards, first + n * (i + 1) // n_shards, self.block_rows)
         return [*begins, n_rows]
@@ -285,8 +285,7 @@ class ForwardPlan(NamedTuple):
 
 def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine: Machine) -> ForwardPlan:
     """Choose how rows go forward without training; see `make_plan`."""
-    each_number, each_row = _products_of(layers)
-    size = layers[0].n_in * each_number + each_row
+    size = n_parameters_of(layers)
     block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
     n_parts = min(MOST_SHARDS, max(1, -(-data.n_rows // block_rows)))
     run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // size))
@@ -295,18 +294,16 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
 
 
 @lru_cache(maxsize=256)
-def _products_of(layers: tuple[LayerFacts, ...]) -> tuple[int, int]:
-    # Multiply-adds forward: for each number of a row, and otherwise for each row.
-    first, *others = layers
-    norms = sum(3 * layer.n_out for layer in layers if layer.batch_norm)
-    return first.n_out, first.n_out + sum((layer.n_in + 1) * layer.n_out for layer in others) + norms
+def n_parameters_of(layers: tuple[LayerFacts, ...]) -> int:
+    """Length of the vector of parameters."""
+    return sum(slot.size for layer in layers for slot in layer.slots)
 
 
 def n_threads_for(layers: tuple[LayerFacts, ...], data: Data, machine: Machine, share: float = 1.0) -> int:
     """Threads that pay in a run over this share of the rows."""
     numbers = data.n_rows * data.n_columns if data.n_nonzeros is None else data.n_nonzeros
-    each_number, each_row = _products_of(layers)
-    products = numbers * each_number + data.n_rows * each_row
+    first = layers[0]
+    products = numbers * first.n_out + data.n_rows * (n_parameters_of(layers) - first.n_in * first.n_out)
     return 1 if share * products < tuning.SMALL_RUN else machine.n_threads
 
 
@@ -370,7 +367,7 @@ class _Choice:
         self.number_size = _bytes(dtype)
         self.sparse = data.n_nonzeros is not None
         self.normalises = any(layer.batch_norm for layer in layers)
-        self.n_parameters = sum((layer.n_in + 1 + 3 * layer.batch_norm) * layer.n_out for layer in layers)
+        self.n_parameters = n_parameters_of(layers)
         self.shards = max(1, min(MOST_SHARDS, self.batch_size // tuning.SHARD_ROWS))
         self.reasons: list[Reason] = []
 
@@ -465,7 +462,7 @@ class _Choice:
         none = "without hidden layers, threads have no units to share"
         why = None
         if self.normalises:
-            why = "batch normalisation needs whole batches: threads share the units of a layer"
+            why = "batch normalisation needs whole batches; within one, threads share the products of each layer"
         elif touches:
             why = "few columns of a batch are not 0: too little work to share"
         elif self.method.update == "none":
@@ -479,7 +476,7 @@ class _Choice:
         if why is not None:
             self.note("driver", "by rows", why)
             return False
-        few = f"a batch has fewer than {2 * tuning.SHARD_ROWS} rows"
+        few = f"a batch has fewer than {tuning.MAX_BLOCK_ROWS} rows"
         large = "a gradient for each thread would not fit into the cache"
         self.note("driver", "by units", f"{few if small else large}: threads share the hidden units instead")
         return True
@@ -490,15 +487,16 @@ class _Choice:
         shards = f" in {n_shards} shards" if n_shards > 1 else ""
         in_blocks = block_rows < self.batch_size // n_shards
         blocks = f", {block_rows:,} at a time" if in_blocks else ""
-        whys = ["threads share the shards"] if n_shards > 1 else []
+        whys = ["each shard has a gradient of its own, so that threads can share them"] if n_shards > 1 else []
         whys += [f"activations of {block_rows:,} rows stay in the cache"] if in_blocks else []
         why = "; ".join(whys) or "they go forward and backward together"
-        self.note("batch", f"{self.batch_size:,} rows{shards}{blocks}", why + last)
+        rows = "1 row" if self.batch_size == 1 else f"{self.batch_size:,} rows"
+        self.note("batch", f"{rows}{shards}{blocks}", why + last)
 
     def _fold_rows(self, block_rows: int, by_units: bool, touches: bool) -> int:
         method = self.method
         if method.update == "none":
-            self.note("step", "none", "only the gradient is computed: L-BFGS, or whoever asked for it, makes the step")
+            self.note("step", "none", "only the gradient is computed: the caller, such as L-BFGS, makes the step")
             return 0
         if touches:
             why = "weights of inputs that are 0 in a whole batch catch up when they are next needed"
@@ -513,7 +511,7 @@ class _Choice:
         elif by_units:
             most = block_rows if block_rows == self.batch_size else 0
         else:
-            most = min(block_rows, 2 * tuning.SHARD_ROWS if self.sparse else tuning.SHARD_ROWS)
+            most = min(block_rows, tuning.MAX_BLOCK_ROWS if self.sparse else tuning.SHARD_ROWS)
         if self.batch_size <= most:
             why = "plain SGD: the products for the gradient change the weights at once"
             self.note("step", "without a gradient", why)

@@ -1,7 +1,7 @@
 """The readable NumPy twin of every kernel: same names, same signatures, same results to rounding.
 
-This is the text to read first.  Nothing here is fast and nothing checks its input; the tests hold each
-function against the compiled one of the same name in ``fastnn.kernels``.
+This is the text to read first.  Nothing here is fast and nothing checks its input; the tests compare each
+function with the compiled one of the same name in ``fastnn.kernels``.
 
 Symbols: X (n, n_in) rows of data; W (n_in, n_out), b (n_out,) a layer's parameters; Z = X W + b;
 Y = activation(Z); P = softmax(Z) at the output; y (n,) classes; dV the gradient by V of what is ascended.
@@ -27,7 +27,7 @@ from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
 from fastnn.layout import LayerFacts, LayerPlan
 from fastnn.plan import forward_plan
-from fastnn.slots import Slots, dense_slots
+from fastnn.slots import Slots
 
 Array: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[Any] | CSRRows"
@@ -65,7 +65,7 @@ def draw_order(bit_generator: np.random.BitGenerator, order_out: Array) -> None:
 
 
 def all_finite(values: Array, n_threads: int = 1) -> bool:
-    """Whether the bits of float32 or float64 numbers (n,) stand for no infinity and no NaN."""
+    """Whether all float32 or float64 numbers (n,), given as bits, are finite."""
     return bool(np.isfinite(values.view(f"f{values.itemsize}")).all())
 
 
@@ -190,7 +190,7 @@ def inplace_backprop_normalisation(
 def inplace_running_statistics(
     mean: Array, variance: Array, running_mean: Array, running_variance: Array, n: int
 ) -> None:
-    """Move the running statistics (width,) towards a batch's of n rows, of whose variance (biased) bias is taken off.
+    """Move the running statistics (width,) towards a batch's of n rows, whose variance is biased; that is corrected.
 
     running = (1 - RUNNING_SHARE) * running + RUNNING_SHARE * batch; a single row moves nothing.
     """
@@ -402,7 +402,7 @@ def backprop_sparse_weight(X: CSRRows, dZ: Array, dW_out: Array, alpha: float = 
 def sort_blocks(X: CSRRows, bounds: Array, entries_out: Array, starts_out: Array, n_threads: int = 1) -> None:
     """Sort the non-zeros of each block of rows of X (CSRRows) by pairs of columns.
 
-    Each block's entries begin at the place of its first non-zero.  An entry stands for a row in which one column of a
+    Each block's entries begin at the place of its first non-zero.  An entry is a row in which one column of a
     pair is not zero, or both, the even one first; columns out of order, and one that a row has twice, may have several.
 
     bounds : (n_blocks + 1,) first row of each block, and the number of rows
@@ -509,7 +509,7 @@ def inplace_update(
 
 
 def inplace_max_norm(W: Array, limit: float, by_rows: bool = False) -> None:
-    """Shorten each column of W (n_in, n_out), or each row, that is longer than limit to that length."""
+    """Shorten each column of W (n_in, n_out), or each row, that is longer than limit to that norm."""
     if W.size:
         norm = np.linalg.norm(W, axis=1 if by_rows else 0, keepdims=True)
         W *= np.where(norm > limit, limit / np.maximum(norm, limit), 1)
@@ -537,7 +537,7 @@ def bring_up_to_date(steps: Steps, W: Array, state: Array, touched: Array, n_ste
 
 def weights_in(layer: LayerPlan, vector: Array) -> list[Array]:
     """Views (n_in, n_units) of a layer's weight in a vector in its form, for units that follow each other."""
-    n_in, n_out = layer.shape[:2]
+    n_in, n_out = layer.facts[:2]
     W = vector[layer.weight : layer.weight + layer.weight_size]
     if layer.form == "transposed":
         return [W.reshape(n_out, n_in).T]
@@ -566,9 +566,9 @@ def rearrange(plan: CompiledPlan, stored: CompiledPlan, back: bool, vector: Arra
                 columns[:] = part
             else:
                 part[:] = columns
-        spans = [(layer.bias, ours.bias, layer.shape.n_out)]
-        if layer.shape.batch_norm:
-            spans.append((layer.norm, ours.norm, 3 * layer.shape.n_out))
+        spans = [(layer.bias, ours.bias, layer.facts.n_out)]
+        if layer.facts.batch_norm:
+            spans.append((layer.norm, ours.norm, 3 * layer.facts.n_out))
         for there, here, n in spans:
             if back:
                 plain[here : here + n] = moved[there : there + n]
@@ -589,7 +589,7 @@ class Layer(NamedTuple):
 
 def unpack(layers: Sequence[LayerFacts], parameters: Array) -> list[Layer]:
     """Views of the vector that holds all parameters."""
-    slots = Slots(tuple(dense_slots(facts.n_in, facts.n_out, facts.batch_norm) for facts in layers))
+    slots = Slots(tuple(facts.slots for facts in layers))
     return [Layer(W, b, tuple(norm)) for W, b, *norm in (arrays.values() for arrays in slots.by_layer(parameters))]
 
 
@@ -678,10 +678,10 @@ def train(
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
-    Each step ascends the batch's weighted mean log-likelihood minus the penalties.  The arguments are told beside the
-    compiled ``fastnn.kernels.epoch.train``; of the plan only what is done counts here, not how.
+    Each step ascends the batch's weighted mean log-likelihood minus the penalties.  See the compiled
+    ``fastnn.kernels.epoch.train`` for the arguments; how the plan does it does not matter here.
     """
-    shapes, batch_size = [layer.shape for layer in plan.source.layers], plan.source.batch_size
+    shapes, batch_size = [layer.facts for layer in plan.source.layers], plan.source.batch_size
     stored = CompiledPlan(forward_plan(tuple(shapes), plan.source.dtype, 1, False))
     vectors = [space.parameters, *space.state, space.gradients[0, : len(space.parameters)]]
     plain = np.empty((len(vectors), stored.source.n_parameters), space.parameters.dtype)
@@ -721,6 +721,6 @@ def forward(
     X: Rows, first: int, plan: CompiledPlan, parameters: Array, work: Array, logits_out: Array, n_threads: int
 ) -> None:
     """logits_out (n, n_out) = output layer, before softmax or sigmoid, of the n rows of X that begin at first."""
-    shapes = [layer.shape for layer in plan.source.layers]
+    shapes = [layer.facts for layer in plan.source.layers]
     rows = rows_of(X, np.arange(first, first + len(logits_out)), parameters.dtype)
     logits_out[:] = forward_pass(rows, shapes, unpack(shapes, parameters)).outputs[-1]

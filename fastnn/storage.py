@@ -188,7 +188,7 @@ def _read_layers(told: Any) -> tuple[Layer, ...]:
         raise ValueError(f"layers must be a list, not {told!r}")
     layers = check_layers([_read_layer(fields) for fields in told], RECORDS.values())
     if settle(layers, "identity", False) != layers:
-        raise ValueError("its layers do not all tell their activation and batch_norm")
+        raise ValueError("its layers do not all state activation and batch_norm")
     return layers
 
 

@@ -8,8 +8,8 @@ the compiled kernels are in kernels/tuning.h.
 
 # --- runs -----------------------------------------------------------------------------------------------------------
 
-#: Seconds after which a run of batches returns to Python, for Ctrl-C, progress and `on_chunk`: a stretch of time, no
-#: chunk of rows.
+#: Seconds after which a run of batches returns to Python, for Ctrl-C, progress and `on_chunk`: a stretch of time,
+#: not rows.
 CHUNK_SECONDS = 0.05
 
 # Seconds that a fork waits for runs under way, at most.

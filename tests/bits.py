@@ -228,7 +228,7 @@ def features_of(targets: Any, plan: Plan, steps: Any, n_threads: int) -> set[str
     """What else the kernels are asked for."""
     table = np.asarray(steps.table)
     names = {code: name for name, code in UPDATES.items()}, {code: name for name, code in LOSSES.items()}
-    hidden = [layer.shape for layer in plan.layers[:-1]]
+    hidden = [layer.facts for layer in plan.layers[:-1]]
     most = max([1, *(n_slices_of(shape.n_out) for shape in hidden)])
     found = {names[0][steps.update], names[1][targets.loss], *(shape.activation for shape in hidden)}
     found |= {f"{len(hidden)} hidden layers", f"{most} slices", f"{min(n_threads, 2)} threads"}

@@ -47,7 +47,7 @@ def test_all_peers_do_the_same_steps(number, name, dtype):
     contest = Contest(CELLS[number], dtype, {AUTOMATIC: PEERS[AUTOMATIC], name: PEERS[name]})
     assert contest.wrong == {}
     if (number, name) == (1, "scikit-learn"):
-        assert contest.left_out == {name: "MLPClassifier wants a hidden layer"}
+        assert contest.left_out == {name: "MLPClassifier needs a hidden layer"}
     else:
         assert contest.left_out == {}
     contest.close()
@@ -111,7 +111,7 @@ def test_the_command_prints_a_row_a_cell(capsys, monkeypatch):
         if min(float(dense), float(automatic), float(roofline)) > 1e-4:
             np.testing.assert_allclose(float(against_roofline), float(roofline) / float(dense), rtol=0.1, atol=0.01)
             np.testing.assert_allclose(float(against_peers), best / float(automatic), rtol=0.1, atol=0.01)
-    assert "scikit-learn is left out of cell 1: MLPClassifier wants a hidden layer" in out
+    assert "scikit-learn is left out of cell 1: MLPClassifier needs a hidden layer" in out
     assert "not installed" not in out
 
 

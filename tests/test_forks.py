@@ -153,3 +153,22 @@ def test_children_work(kind, tmp_path):
     command = [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", script]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
+
+
+def test_small_work_leaves_threads_to_later_children(tmp_path):
+    # One thread does it, so none is lost in a fork.
+    script = """
+        import numpy as np, fastnn
+        from fastnn.engine.threads import forks
+
+        X, y = np.ones((4, 6)), np.array([0, 1, 2, 0])
+        network = fastnn.Network([6, 40, 3])
+        network.predict(X[:1])
+        trainer = fastnn.Trainer(network, n_threads=4)
+        trainer.plan(np.ones((5000, 6)), np.zeros(5000, int))
+        trainer.fit(X, y, epochs=1)
+        assert not forks.threads_started
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr

@@ -20,7 +20,7 @@ class Cell(NamedTuple):
     sizes : tuple of int
         Layer widths, input first.
     rows : int
-        The first so many training images of MNIST, in order.
+        Number of training images of MNIST, from the first on.
     batch_size : int
         Rows a step; as many as rows: one step an epoch.
     """

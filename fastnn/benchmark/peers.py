@@ -161,7 +161,7 @@ def prepare_torch(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     """Return PyTorch: autograd on plain functions, and one call that moves all parameters.
 
     With batches of 20, modules and torch.optim.SGD (in its fused form) took 1.4 times as long.  The batches are split
-    once.  On all cores, or on one where that is faster, as it may be with small batches: both are tried on the first
+    once.  On all cores, or on one if that is faster, as it may be with small batches: both are tried on the first
     batches.
     """
     import torch
@@ -219,7 +219,7 @@ def prepare_sklearn(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     from sklearn.neural_network import MLPClassifier
 
     if len(cell.sizes) == 2:
-        raise LookupError("MLPClassifier wants a hidden layer")
+        raise LookupError("MLPClassifier needs a hidden layer")
     network = start(cell, X.dtype.name)
     model = MLPClassifier(
         cell.sizes[1:-1],
@@ -253,7 +253,7 @@ PEERS: dict[str, Peer] = {
     "scikit-learn": prepare_sklearn,
 }
 
-#: The module that a peer needs, where that is not one of fastnn's own dependencies.
+#: The module that a peer needs, if that is not one of fastnn's own dependencies.
 PACKAGES = {"JAX": "jax", "PyTorch": "torch", "scikit-learn": "sklearn"}
 
 

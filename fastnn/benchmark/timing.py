@@ -74,7 +74,7 @@ class Contest:
     """The peers of one cell, each ready to train an epoch at a call.
 
     Every peer trains two epochs here: the first compiles and allocates, and both must reach fastnn's
-    log-likelihoods.  Who cannot take part, or does something else, gets no turn.
+    log-likelihoods.  A peer that cannot take part, or does something else, is skipped.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class Contest:
         return max(PEAK_CALLS if name == PEAK else 1, int(seconds / fastest))
 
     def turn(self, name: str, seconds: float = TURN) -> list[float]:
-        """Wait, then time a peer's calls for about so many seconds; return the seconds of each."""
+        """Wait, then time a peer's calls for about this many seconds; return the seconds of each."""
         time.sleep(PAUSE)
         _, times = timed(self._calls[name], self.calls_a_turn(name, seconds))
         self.seconds[name] += times

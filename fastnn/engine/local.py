@@ -66,7 +66,7 @@ class Engine:
     @property
     def machine(self) -> Machine:
         """Facts about the machine for a plan."""
-        return Machine(self.n_threads, REGISTER_BYTES)
+        return Machine(1 if forks.threads_lost else self._n_threads, REGISTER_BYTES)
 
     def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (slice of rows, their output layer before softmax or sigmoid), run by run, in a buffer used again."""
@@ -78,7 +78,7 @@ class Engine:
         for first in range(0, n, run_rows):
             Z = logits[: min(run_rows, n - first)]
             with kernel_run:
-                epoch.forward(X, first, compiled, self.parameters, work, Z, n_threads)
+                epoch.forward(X, first, compiled, self.parameters, work, Z, forks.usable_threads(n_threads))
             yield slice(first, first + len(Z)), Z
 
     def plan(

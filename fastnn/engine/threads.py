@@ -28,7 +28,7 @@ def available_threads() -> int:
 class _Forks:
     """Knows whether this process was forked from one whose threads had started.
 
-    GNU's OpenMP does not survive that: the child has no threads, and a parallel region would wait for them for ever.
+    GNU's OpenMP does not survive that: the child has no threads, and a parallel region would wait for them forever.
     The child then uses one thread, with the same results.
     """
 
@@ -96,7 +96,7 @@ class _Runs:
     """Runs of the kernels under way, in any thread; BLAS is single-threaded within them.
 
     A fork waits until all of them have returned, in tens of milliseconds, and new ones wait for the fork.  BLAS has
-    locks within its products, and a child that inherits a closed one would wait for it for ever.
+    locks within its products, and a child that inherits a closed one would wait for it forever.
     """
 
     def __init__(self, blas_limit: _BlasLimit) -> None:
@@ -177,7 +177,7 @@ kernel_run = _Runs(single_threaded_blas)
 def import_whole(name: str) -> Any:
     """Return a module, imported if necessary; no process is forked meanwhile.
 
-    A module that another thread has half imported stays so in a child, which would wait for it for ever.
+    A module that another thread has half imported stays so in a child, which would wait for it forever.
     """
     with kernel_run:
         return importlib.import_module(name)

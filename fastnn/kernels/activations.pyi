@@ -4,6 +4,7 @@ from numpy.typing import NDArray
 
 ACTIVATIONS: dict[str, int]
 LEAKY_SLOPE: float
+SLOPED: frozenset[str]
 
 def inplace_activation(activation: int, Z: NDArray[Any]) -> None: ...
 def inplace_activation_and_slopes(activation: int, Z: NDArray[Any], slopes_out: NDArray[Any]) -> None: ...

@@ -28,6 +28,9 @@ ACTIVATIONS = {
     "silu": SILU,
 }
 
+#: Names of the activations whose derivative the output alone does not give.
+SLOPED = frozenset(name for name, code in ACTIVATIONS.items() if wants_slopes(code))
+
 #: Slope of the leaky ReLU below 0.
 LEAKY_SLOPE = 0.01
 

@@ -15,10 +15,11 @@ from libc.math cimport INFINITY, isfinite
 
 from .affine cimport affine_backward_bias
 from .layer cimport (
-    Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice)
+    Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice,
+    shares_input_gradient, takes_all_rows, takes_any_order)
 from .losses cimport loss_rows, sum_of_weights
 from .normalisation cimport backprop_normalise, move_statistics, normalise
-from .plan cimport N_SHARDS, N_SLICES, SPARSE, TRANSPOSED, Job, Layer, Plan, now
+from .plan cimport N_SHARDS, N_SLICES, Job, Layer, Plan, now
 from .rows cimport dense_rows, is_native, prefetch_pages, rows_ahead
 from .sparse cimport ColumnStore, block_at, columns_in, sort_by_column
 from .touched cimport step_touched, touch_columns
@@ -76,7 +77,7 @@ cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_s
     # pass waits for memory.  The last argument is for its type only.
     cdef Inputs part = rows[0]
     cdef Py_ssize_t n_ahead
-    if layer.form == SPARSE:
+    if takes_all_rows(layer):
         return part
     part.n = min(<Py_ssize_t> PRODUCT_ROWS, rows.n - at)
     part.first += at
@@ -84,7 +85,7 @@ cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_s
         part.order += at
     else:
         part.X = <const floating*> rows.X + at * rows.stride
-    if layer.form == TRANSPOSED and layer.index == 0:
+    if takes_any_order(layer):
         n_ahead = part.n if is_native(job.store, number) and part.first + 2 * part.n <= job.n_rows else 0
         part.ahead = rows_ahead(job.store, job.order, part.first + part.n, n_ahead)
     return part
@@ -93,7 +94,7 @@ cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_s
 cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work) noexcept nogil:
     # The first layer's input: n rows from position first on.
     cdef Inputs rows
-    cdef bint in_any_order = job.plan.layers[0].form == TRANSPOSED
+    cdef bint in_any_order = takes_any_order(&job.plan.layers[0])
     rows.first, rows.n, rows.stride, rows.order, rows.X = first, n, job.store.n_columns, NULL, NULL
     rows.store, rows.store_order, rows.columns, rows.n_columns = job.store, job.order, NULL, 0
     rows.ahead = rows_ahead(job.store, NULL, 0, 0)
@@ -205,7 +206,7 @@ cdef void backward_input_units(const Job* job, const Layer* layer, const Layer* 
     cdef floating* dY = work + below.delta + begin
     cdef const floating* slopes = work + below.slopes + begin if below.keeps_slopes else NULL
     cdef Py_ssize_t width = below.n_out
-    if layer.form != TRANSPOSED:
+    if shares_input_gradient(layer):
         layer_backward_input(layer, dZ, layer.n_out, parameters, begin, end, dY, width, n, <floating*> NULL)
     backprop_units(below, work + below.output + begin, slopes, dY, width, n, end - begin, end - begin == width)
     if below.normalises:
@@ -217,7 +218,7 @@ cdef void backward_input_units(const Job* job, const Layer* layer, const Layer* 
 cdef void backward_input(const Job* job, const Layer* layer, const Layer* below, Py_ssize_t n, const floating* dZ,
                          floating* work, floating* target, const Factors* factors) noexcept nogil:
     cdef int s, n_shares = shares_of(layer, n, below.n_slices)
-    if layer.form == TRANSPOSED:
+    if not shares_input_gradient(layer):
         layer_backward_input(layer, dZ, layer.n_out, <const floating*> job.parameters, 0, layer.n_in,
                              work + below.delta, layer.n_in, n, work + job.plan.spare)
     if n_shares == 1:

@@ -18,9 +18,9 @@ from libc.stdint cimport int32_t
 from .affine cimport affine_backward_bias
 from .layer cimport (
     Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice,
-    next_slice)
+    next_slice, takes_any_order)
 from .losses cimport loss_rows, sum_of_weights
-from .plan cimport N_SLICES, TRANSPOSED, Job, Layer, Plan, Slice, now
+from .plan cimport N_SLICES, Job, Layer, Plan, Slice, now
 from .rows cimport LINE_BYTES, RowsAhead, dense_rows, prefetch_pages, rows_ahead
 from .sparse cimport ColumnStore, block_at, column_work_size, columns_in, sort_by_column
 from .updates cimport Step, clipped, penalty, step_at, sum_of_squares, update_range
@@ -186,7 +186,7 @@ cdef void open_block(const Job* job, const Member* member, RowBlock* block, floa
     elif plan.gathers:
         given.X = rows
     elif not plan.is_sparse:
-        in_any_order = plan.layers[0].form == TRANSPOSED
+        in_any_order = takes_any_order(&plan.layers[0])
         given.X = dense_rows(job.store, job.order, block.at, block.n, rows, &given.order if in_any_order else NULL)
     if plan.prefetches:
         given.ahead = own_ahead(job, member, next_at, rows_of_block(job, next_at))

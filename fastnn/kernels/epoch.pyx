@@ -65,21 +65,18 @@ class Batches(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Parameters in the forms of the plan, the work space of `train`, and its progress.
+    """Parameters in the forms of the plan, the work space of `train`, and its progress, zeros at an epoch's start.
 
     parameters : (n_parameters,), updated in place
     state : (n_slots, n_parameters), the optimizer's
     gradients : (n_shards, n_parameters or more), zeros; update "none" leaves the gradient in the first row
     work : (n_shards, work_size)
-    position : (1 + n_shards,), zeros at the start of an epoch: first row of the current batch; rows each shard has
-        finished
-    log_likelihood : (1 + n_shards,), zeros at the start of an epoch: weighted sum over the finished batches, in nats;
-        and over the rows each shard has finished.  If [0] is not finite after a call, the batch at position[0]
-        diverged, and its step was not taken.
-    penalties : (n_layers, N_PENALTIES), zeros at the start of an epoch: the penalties of the finished batches, each
-        times the batch's weight; their total is the sum of all entries
-    touched : (1 + 2 n_in,), zeros at the start of an epoch, if the plan touches, else None.  Then
-        `touched.bring_up_to_date` must move the other rows of the first weight, whose penalty is not in penalties.
+    position : (1 + n_shards,), first row of the current batch; rows that each shard has finished
+    log_likelihood : (1 + n_shards,), weighted sum over the finished batches, in nats; and over the rows that each shard
+        has finished.  If [0] is not finite after a call, the batch at position[0] diverged; its step was not taken.
+    penalties : (n_layers, N_PENALTIES), of the finished batches, each times the batch's weight; to be added up
+    touched : (1 + 2 n_in,) if the plan touches, else None.  Then `touched.bring_up_to_date` must move the other rows of
+        the first weight, whose penalty is not in penalties.
     """
 
     parameters: object

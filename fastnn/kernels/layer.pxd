@@ -1,7 +1,7 @@
 from cython cimport floating
 from libc.stdint cimport uint64_t
 
-from .plan cimport PANELS, TRANSPOSED, Layer
+from .plan cimport PANELS, SPARSE, TRANSPOSED, Layer
 from .rows cimport RowsAhead, RowStore
 from .sparse cimport ColumnStore
 
@@ -20,8 +20,23 @@ cdef struct Inputs:
 
 
 cdef inline int next_slice(const Layer* layer, int s, int end) noexcept nogil:
-    # End of the slices, from s on, that one product takes: only where a unit's bits do not depend on the other units.
+    # The end of the slices, from s on, that one product takes: in these forms units do not change each other's sums.
     return end if layer.form == TRANSPOSED and not layer.by_inputs or layer.form == PANELS else s + 1
+
+
+cdef inline bint takes_any_order(const Layer* layer) noexcept nogil:
+    # Whether the first layer reads dense rows in place in any order.
+    return layer.index == 0 and layer.form == TRANSPOSED
+
+
+cdef inline bint takes_all_rows(const Layer* layer) noexcept nogil:
+    # Whether a product takes all rows of a row block at a time.
+    return layer.form == SPARSE
+
+
+cdef inline bint shares_input_gradient(const Layer* layer) noexcept nogil:
+    # Whether threads may share the gradient by the layer's input, each for some of the inputs.
+    return layer.form != TRANSPOSED
 
 
 cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, const floating* parameters,

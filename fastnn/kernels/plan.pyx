@@ -43,7 +43,7 @@ cdef class CompiledPlan:
 
 cdef int read_layer(Layer* layer, int index, planned) except -1:
     cdef int s
-    shape = planned.shape
+    shape = planned.facts
     layer.index, layer.form = index, FORM_CODES[planned.form]
     layer.n_in, layer.n_out = shape.n_in, shape.n_out
     layer.activation = ACTIVATIONS[shape.activation or "identity"]

@@ -409,7 +409,7 @@ def fill_nonzeros(const stored[:, ::1] X, const int64_t[::1] indptr, floating[::
 
 
 cdef void fill_row(const stored* row, Py_ssize_t n_columns, floating* data, int32_t* indices) noexcept nogil:
-    # A bit for each of 64 values tells if it is not zero: no processor could foresee that value by value.
+    # A bit for each of 64 values says whether it is not zero: no processor could foresee that value by value.
     cdef Py_ssize_t begin, j, at = 0
     cdef uint64_t bits
     for begin in range(0, n_columns, 64):

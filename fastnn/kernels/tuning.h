@@ -1,4 +1,4 @@
-/* Tuning constants of the compiled kernels; those that choose between kernels are in fastnn/tuning.py.
+/* Tuning constants that are compiled into the kernels; those of the plan are in fastnn/tuning.py.
 
    They change results only in their rounding.  "Worth": see fastnn/tuning.py. */
 

@@ -18,7 +18,6 @@ cdef struct StepStore:
     Py_ssize_t state_size       # distance between two vectors of an optimizer's state
     double clip_norm            # greatest norm of a gradient; 0: any
     double max_norm             # greatest norm of the weights into a hidden unit; 0: any
-    bint folds                  # whether the gradient's products may write the parameters themselves
     bint penalised              # whether a step has a penalty
 
 # One batch's step.

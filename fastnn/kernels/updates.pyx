@@ -55,15 +55,12 @@ cdef StepStore open_steps(object steps, Py_ssize_t state_size) except *:
     cdef StepStore store
     cdef const double[:, ::1] table = steps.table
     cdef Py_ssize_t i
-    cdef bint direct = True
     store.update, store.clip_norm, store.max_norm = steps.update, steps.clip_norm, steps.max_norm
     store.table = &table[0, 0] if table.shape[0] else NULL
     store.n_columns, store.state_size = table.shape[1], state_size
     store.penalised = False
     for i in range(table.shape[0]):
-        direct = direct and table[i, 1] == 0 and table[i, 2] == 0
         store.penalised = store.penalised or table[i, 0] != 0 or table[i, 1] != 0
-    store.folds = store.update == SGD and direct and store.clip_norm == 0
     return store
 
 

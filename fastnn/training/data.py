@@ -31,6 +31,7 @@ class Chunk:
     rows: Rows
     targets: Targets
     engine: Engine
+    plan: Plan
     mapped: MappedRows | None = None
 
     def read_ahead(self, order: NDArray[np.intp] | None) -> AbstractContextManager[Callable[[int], None]]:
@@ -94,13 +95,13 @@ class Data:
 
 def read_data(
     settings: Settings,
-    state: TrainState,
+    state: TrainState | None,
     X: Any,
     y: ArrayLike | None,
     sample_weight: ArrayLike | None,
     validation: Any,
 ) -> Data:
-    """Return checked data, each chunk with an engine; prepares the optimizer's state in `state`."""
+    """Return checked data, each chunk with an engine; prepares the optimizer's state in `state`; None: only plans."""
     source = Source()
     validation = None if validation is None else _read_validation(settings, validation, source)
     if y is None:
@@ -111,10 +112,11 @@ def read_data(
     n_rows = len(targets.y)
     if isinstance(settings.optimizer, LBFGS) and (settings.batch_size or n_rows) < n_rows:
         raise ValueError(ALL_AT_ONCE)
-    state.begin(settings.optimizer, settings.network)
+    if state is not None:
+        state.begin(settings.optimizer, settings.network)
     chunk = _make_chunk(settings, state, rows, targets, X, returns=True)
     source.rows, source.targets, source.storage["X"] = rows, targets, _storage(chunk.rows)
-    source.plan = chunk.engine.planned
+    source.plan = chunk.plan
     if chunk.mapped is not None:
         source.order = "by pieces of a mapped file"
     return Data(lambda: iter([chunk]), n_rows, validation, source, chunk, _are_pixels(rows, X))
@@ -133,14 +135,15 @@ def _read_validation(settings: Settings, given: Any, source: Source) -> tuple[Ro
 
 def _read_chunks(
     settings: Settings,
-    state: TrainState,
+    state: TrainState | None,
     parts: Iterable[Any],
     validation: tuple[Rows, Targets] | None,
     source: Source,
 ) -> Data:
     if isinstance(settings.optimizer, LBFGS):
         raise ValueError(ALL_AT_ONCE)
-    state.begin(settings.optimizer, settings.network)
+    if state is not None:
+        state.begin(settings.optimizer, settings.network)
     source.storage["X"] = f"as sparse={settings.sparse!r} takes it"
 
     def chunks() -> Iterator[Chunk]:
@@ -160,7 +163,9 @@ def _read_chunks(
     return data
 
 
-def _make_chunk(settings: Settings, state: TrainState, rows: Rows, targets: Targets, X: Any, returns: bool) -> Chunk:
+def _make_chunk(
+    settings: Settings, state: TrainState | None, rows: Rows, targets: Targets, X: Any, returns: bool
+) -> Chunk:
     # rows: checked from X; returns: later epochs train on the same chunk.
     targets = targets._replace(smoothing=settings.label_smoothing)
     rows, why = _store(settings, rows, X)
@@ -169,8 +174,10 @@ def _make_chunk(settings: Settings, state: TrainState, rows: Rows, targets: Targ
     mapped = MappedRows(rows, batch_size) if stay_on_disk(rows, X) else None
     engine = settings.network.engine(settings.n_threads, settings.dropout if settings.dropout.any() else None)
     ordered = not settings.shuffle or batch_size == n_rows
-    engine.begin(rows, engine.plan(rows, _method(settings, batch_size), ordered, returns, why), state.optimizer)
-    return Chunk(rows, targets, engine, mapped)
+    plan = engine.plan(rows, _method(settings, batch_size), ordered, returns, why)
+    if state is not None:
+        engine.begin(rows, plan, state.optimizer)
+    return Chunk(rows, targets, engine, plan, mapped)
 
 
 def _method(settings: Settings, batch_size: int) -> Method:

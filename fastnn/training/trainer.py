@@ -248,8 +248,7 @@ class Trainer(Settings):
         """
         with in_use.reserve(trainer=self, network=self.network):
             check_together(self)
-            data = read_data(self, dataclasses.replace(self._state), X, y, sample_weight, None)
-            return next(data.chunks()).engine.planned
+            return next(read_data(self, None, X, y, sample_weight, None).chunks()).plan
 
     def save_checkpoint(self, path: str | os.PathLike[str], fit: Fit) -> None:
         """Write a file from which `fit` can resume; `fastnn.callbacks.Checkpoint` does so regularly.
