@@ -527,21 +527,24 @@ class _Choice:
         stored = f"{data.n_nonzeros:,}"
         here = min(block_rows, self.batch_size)
         if data.ordered and data.repeated and here <= tuning.MAX_BLOCK_ROWS:
-            nonzeros = data.n_nonzeros * here / data.n_rows
-            if nonzeros >= tuning.SORTED_COLUMN * data.n_columns:
-                why = "each epoch takes the rows in the same order"
-                self.note("non-zeros", f"{stored}, sorted by column once", why)
+            if self._pays_to_sort(data.n_nonzeros * here / data.n_rows, tuning.SORTED_ONCE):
+                self.note(
+                    "non-zeros", f"{stored}, sorted by column once", "each epoch takes the rows in the same order"
+                )
                 return "once", 0
-        most = data.most_nonzeros
+        most = min(data.most_nonzeros, data.n_nonzeros)
         fits = not self.normalises or self.batch_size <= tuning.MAX_BLOCK_ROWS
-        many = min(most, data.n_nonzeros) >= max(1, tuning.SORTED_COLUMN * data.n_columns)
-        wide = self.layers[0].n_out * self.number_size >= tuning.SORTED_ROW_BYTES
-        if fits and many and wide:
+        if fits and most and self._pays_to_sort(most, tuning.SORTED_EACH_TIME):
             why = "most columns have several in a batch: their weights are then read once for all"
             self.note("non-zeros", f"{stored}, sorted by column in each batch", why)
             return "each batch", most
         self.note("non-zeros", f"{stored}, row by row", "too few in a column, or too few units, for sorting to pay")
         return "none", 0
+
+    def _pays_to_sort(self, nonzeros: float, limits: Sequence[tuple[int, int]]) -> bool:
+        # Whether there are as many non-zeros a column, and as many bytes a row of the first weight, as in one limit.
+        row_bytes = self.layers[0].n_out * self.number_size
+        return any(nonzeros >= few * self.data.n_columns and row_bytes >= narrow for few, narrow in limits)
 
     def _forms(self, by_units: bool) -> list[str]:
         first, last = self.layers[0], self.layers[-1]

@@ -93,11 +93,12 @@ STRIP_LINES = 8
 
 # --- sparse rows ----------------------------------------------------------------------------------------------------
 
-# Non-zeros a column of a row block from which on the gradient of sparse rows is taken by column (kernels/sparse.pyx).
-# Sorted once, it is worth 37 % in cell 5, 18 % in cells 3 and 7.  If each batch must be sorted, a row of the weight
-# must also have SORTED_ROW_BYTES; worth 23 % in cell 7, shuffled, 14 % with Adam.
-SORTED_COLUMN = 8
-SORTED_ROW_BYTES = 512
+# Non-zeros a column of a row block, and bytes of a row of the first weight: from one of these pairs on, the gradient of
+# sparse rows is taken by column (kernels/sparse.pyx).  Sorted once, for rows in order, it is worth 37 % in cell 5, 25 %
+# in cell 6 (by the second pair), 18 % in cells 3 and 7.  Sorted for each batch, it is worth 23 % in cell 7, shuffled,
+# 14 % with Adam; 7 % with batches of 32 in float64 (by the second pair).
+SORTED_ONCE = ((8, 0), (3, 512))
+SORTED_EACH_TIME = ((8, 512), (5, 1600))
 
 # Steps move touched rows only (kernels/touched.pyx) if a batch has less than one non-zero for this many columns.  With
 # more, moving the whole weight in order costs less than finding its rows here and there.

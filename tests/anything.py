@@ -208,7 +208,7 @@ def snapshot(given: Any) -> Any:
 TUNINGS = {
     "teams": {(tuning, "SMALL_RUN"): 0, (tuning, "PARALLEL_BYTES"): 0},
     "blocks": {(tuning, "BLOCK_ROWS"): (3, 5), (tuning, "FEWEST_BLOCK_ROWS"): 1, (tuning, "FORWARD_PRODUCT"): 50},
-    "sorted": {(tuning, "SORTED_COLUMN"): 0, (tuning, "SORTED_ROW_BYTES"): 0},
+    "sorted": {(tuning, "SORTED_ONCE"): ((0, 0),), (tuning, "SORTED_EACH_TIME"): ((0, 0),)},
     "touched": {(tuning, "TOUCHED_SHARE"): 0},
     "along the inputs": {(tuning, "DENSE_INPUTS"): 2},
     "in panels": {(tuning, "DENSE_INPUTS"): 2, (tuning, "WIDE_UNITS"): 2},

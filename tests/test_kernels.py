@@ -641,10 +641,11 @@ def shapes_of(sizes, names, dropout=0.0, batch_norm=False):
 
 def plan_for(kind, shapes, dtype, X, method, block_rows, ordered):
     """Plan for rows X, with the bounds of choices moved so that it is one of the kind."""
+    never = ((np.inf, 0),)
     forced = {
         "DENSE_INPUTS": NEVER,
-        "SORTED_COLUMN": np.inf,
-        "SORTED_ROW_BYTES": np.inf,
+        "SORTED_ONCE": never,
+        "SORTED_EACH_TIME": never,
         "TOUCHED_SHARE": np.inf,
         "BLOCK_ROWS": (block_rows, block_rows),
         "FEWEST_BLOCK_ROWS": 1,
@@ -654,8 +655,8 @@ def plan_for(kind, shapes, dtype, X, method, block_rows, ordered):
     forced |= {
         "transposed": {"DENSE_INPUTS": 1, "WIDE_UNITS": NEVER},
         "panels": {"DENSE_INPUTS": 1, "WIDE_UNITS": 1},
-        "sorted": {"SORTED_COLUMN": 0, "SORTED_ROW_BYTES": 0},
-        "blocks": {"SORTED_COLUMN": 0},
+        "sorted": {"SORTED_EACH_TIME": ((0, 0),)},
+        "blocks": {"SORTED_ONCE": ((0, 0),)},
         "touched": {"TOUCHED_SHARE": 0},
     }.get(kind, {})
     with pytest.MonkeyPatch.context() as patch:

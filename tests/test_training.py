@@ -155,8 +155,7 @@ def test_sorting_shuffled_sparse_rows_changes_no_bits(monkeypatch, rng, dtype, o
     X, y = rng.random((201, 60)) * (rng.random((201, 60)) < 0.4), rng.integers(0, 3, 201)
     results = []
     for fewest in (0, np.inf):  # non-zeros from which on they are sorted: always, never
-        monkeypatch.setattr(tuning, "SORTED_COLUMN", fewest)
-        monkeypatch.setattr(tuning, "SORTED_ROW_BYTES", 0)
+        monkeypatch.setattr(tuning, "SORTED_EACH_TIME", ((fewest, 0),))
         for n_threads in (1, 2, 3, 4):
             options = {"batch_size": 20, "n_threads": n_threads, "sparse": True}
             results.append(fit(X, y, (60, width, 3), 2, dtype, optimizer, **options)[0].parameters)
