@@ -526,12 +526,10 @@ class _Choice:
         assert data.n_nonzeros is not None
         stored = f"{data.n_nonzeros:,}"
         here = min(block_rows, self.batch_size)
-        if data.ordered and data.repeated and here <= tuning.MAX_BLOCK_ROWS:
-            if self._pays_to_sort(data.n_nonzeros * here / data.n_rows, tuning.SORTED_ONCE):
-                self.note(
-                    "non-zeros", f"{stored}, sorted by column once", "each epoch takes the rows in the same order"
-                )
-                return "once", 0
+        returns = data.ordered and data.repeated and here <= tuning.MAX_BLOCK_ROWS
+        if returns and self._pays_to_sort(data.n_nonzeros * here / data.n_rows, tuning.SORTED_ONCE):
+            self.note("non-zeros", f"{stored}, sorted by column once", "each epoch takes the rows in the same order")
+            return "once", 0
         most = min(data.most_nonzeros, data.n_nonzeros)
         fits = not self.normalises or self.batch_size <= tuning.MAX_BLOCK_ROWS
         if fits and most and self._pays_to_sort(most, tuning.SORTED_EACH_TIME):
