@@ -191,19 +191,19 @@ def data(n: int, n_in: int, is_sparse: bool, rows: str, dtype: str) -> Any:
 
 
 class Way(NamedTuple):
-    """What the kernels are asked to do with batches of the usual size."""
+    """What the plan has the kernels do with batches of the usual size."""
 
     driver: str
     rows: str
     order: str
-    layout: str
+    form: str
     steps: str
     output: str
 
 
 def way_of(plan: Plan, X: Any, order: Any, steps: Any, dtype: Any) -> Way:
     """Name the way that `kernels.epoch.train` takes with these arguments."""
-    layout = {"sparse": "stored", "sparse slices": "slices"}.get(plan.layers[0].form, plan.layers[0].form)
+    form = {"sparse": "stored", "sparse slices": "slices"}.get(plan.layers[0].form, plan.layers[0].form)
     folds = plan.batch_size <= plan.fold_rows
     if plan.touches:
         driver = "touched"
@@ -212,16 +212,16 @@ def way_of(plan: Plan, X: Any, order: Any, steps: Any, dtype: Any) -> Way:
     elif plan.driver == "units":
         driver = "units" if plan.batch_size == plan.block_rows else "units by blocks"
     else:
-        driver = "one block" if folds else "one lane" if plan.n_shards == 1 else "lanes"
+        driver = "one block" if folds else "one shard" if plan.n_shards == 1 else "shards"
     if isinstance(X, CSRRows):
         rows = {"once": "sorted once", "each batch": "sorted each time", "none": "unsorted"}[plan.sorting]
     elif X.dtype != dtype:
         rows = "converted"
     else:
-        rows = "in place" if order is None or layout == "transposed" else "gathered"
+        rows = "in place" if order is None or form == "transposed" else "gathered"
     kind = "gradient" if steps.update == UPDATES["none"] else "folded" if folds else "stepped"
     output = "transposed" if len(plan.layers) > 1 and plan.layers[-1].form == "transposed" else "stored"
-    return Way(driver, rows, "in order" if order is None else "in another", layout, kind, output)
+    return Way(driver, rows, "in order" if order is None else "in another", form, kind, output)
 
 
 def features_of(targets: Any, plan: Plan, steps: Any, n_threads: int) -> set[str]:

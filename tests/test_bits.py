@@ -5,7 +5,7 @@ import itertools
 import bits
 import pytest
 
-DRIVERS = ("one block", "one lane", "lanes", "units", "units by blocks", "touched", "normalised")
+DRIVERS = ("one block", "one shard", "shards", "units", "units by blocks", "touched", "normalised")
 STEPS = ("folded", "stepped", "gradient")
 
 # With what each driver must have been run, beside what is below; and what is not there for it.
@@ -20,8 +20,8 @@ NOT_TOUCHED = {
 }
 NOT_FOR = {
     "one block": {"clip_norm", "l1", "decay", "rmsprop", "adagrad", "adam", "momentum", "nesterov", "none"},
-    "one lane": set(),
-    "lanes": set(),
+    "one shard": set(),
+    "shards": set(),
     "units": {"none", "0 hidden layers", "1 slices"},
     "units by blocks": {"none", "0 hidden layers", "1 slices", "2 slices", "memory-mapped"},
     "touched": NOT_TOUCHED - {"momentum", "nesterov", "relu", "dropout", "1 slices", "2 slices"},
@@ -29,14 +29,14 @@ NOT_FOR = {
 }
 
 
-def rows_of(layout):
+def rows_of(form):
     # How rows may be stored, and in which order they come: rows of the network's dtype are gathered in another order,
     # unless the form is transposed, and non-zeros that are sorted before a fit are in order.
-    if layout == "sparse":
+    if form == "sparse":
         both = itertools.product(("unsorted", "sorted each time"), ("in order", "in another"))
         return [*both, ("sorted once", "in order")]
     found = [("in place", "in order"), ("converted", "in order"), ("converted", "in another")]
-    return [*found, ("in place" if layout == "transposed" else "gathered", "in another")]
+    return [*found, ("in place" if form == "transposed" else "gathered", "in another")]
 
 
 def is_possible(way, is_sparse):
@@ -51,7 +51,7 @@ def is_possible(way, is_sparse):
         return False
     if way.steps == "gradient" and way.order != "in order":
         return False
-    if way.output == "transposed" and way.layout == "stored":
+    if way.output == "transposed" and way.form == "stored":
         return False
     if (way.driver, way.rows, way.steps) == ("normalised", "sorted once", "gradient"):  # only L-BFGS sorts for these
         return False
@@ -63,11 +63,11 @@ def is_possible(way, is_sparse):
 def possible_ways():
     for is_sparse, driver, steps in itertools.product((False, True), DRIVERS, STEPS):
         by_units = "slices" if driver.startswith("units") else "stored"
-        for layout in [by_units] if is_sparse else ["panels", "stored", "transposed"]:
+        for form in [by_units] if is_sparse else ["panels", "stored", "transposed"]:
             for (rows, order), output in itertools.product(
-                rows_of("sparse" if is_sparse else layout), ("stored", "transposed")
+                rows_of("sparse" if is_sparse else form), ("stored", "transposed")
             ):
-                way = bits.Way(driver, rows, order, layout, steps, output)
+                way = bits.Way(driver, rows, order, form, steps, output)
                 if is_possible(way, is_sparse):
                     yield way
 
