@@ -102,42 +102,39 @@ class Lines(Callback):
         print("   ".join([epoch, *figures, f"{history.seconds[-1]:.2f} s"]), flush=True)
 
 
-def build_parser() -> Parser:
-    """Build the parser of all subcommands."""
-    parser = Parser(prog="fastnn", description="Train and use softmax regression and multi-layer perceptrons.")
-    parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+def adds_arguments(parser: argparse.ArgumentParser) -> Callable[..., Any]:
+    """Return a function that adds an argument to a parser, and its default to the help text."""
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Callable[..., Any]:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
+    def argument(flag: str, text: str, default: Any = None, **options: Any) -> None:
+        if default is not None:
+            shown = " ".join(map(str, default)) if isinstance(default, list) else default
+            text, options = f"{text} (default: {shown})", options | {"default": default}
+        parser.add_argument(flag, help=text, **options)
 
-        def argument(flag: str, text: str, default: Any = None, **options: Any) -> None:
-            if default is not None:
-                shown = " ".join(map(str, default)) if isinstance(default, list) else default
-                text, options = f"{text} (default: {shown})", options | {"default": default}
-            added.add_argument(flag, help=text, **options)
+    return argument
 
-        return argument
 
-    def common(argument: Callable[..., Any], pictures: str, data: bool = True, threads: bool = False) -> None:
-        if data:
-            argument(
-                "--data",
-                "a folder of MNIST-like IDX files or an mnist.pkl.gz, instead of the embedded MNIST",
-                metavar="PATH",
-            )
-        if threads:
-            argument("--threads", "number of threads (default: all processors)", type=int, metavar="N")
+def add_common_options(argument: Callable[..., Any], pictures: str, data: bool = True, threads: bool = False) -> None:
+    """Add options that several commands have; pictures says which pictures there are."""
+    if data:
         argument(
-            "--plot",
-            f"save pictures of {pictures} in FOLDER (plots if none is given)",
-            nargs="?",
-            const="plots",
-            metavar="FOLDER",
+            "--data",
+            "a folder of MNIST-like IDX files or an mnist.pkl.gz, instead of the embedded MNIST",
+            metavar="PATH",
         )
+    if threads:
+        argument("--threads", "number of threads (default: all processors)", type=int, metavar="N")
+    argument(
+        "--plot",
+        f"save pictures of {pictures} in FOLDER (plots if none is given)",
+        nargs="?",
+        const="plots",
+        metavar="FOLDER",
+    )
 
-    argument = command("train", train_command, "Train a classifier of handwritten digits and save it.")
+
+def add_model_options(argument: Callable[..., Any]) -> None:
+    """Add what says which network is trained, on which rows."""
     argument("--rows", "train on the first N rows only", type=int, metavar="N")
     argument(
         "--hidden",
@@ -155,6 +152,10 @@ def build_parser() -> Parser:
         nargs="+",
         metavar="NAME",
     )
+
+
+def add_step_options(argument: Callable[..., Any]) -> None:
+    """Add what says how steps are made."""
     argument("--optimizer", "how a step is made", "sgd", choices=list(OPTIMIZERS))
     rates = [f"{name} {kind.learning_rate}" for name, kind in OPTIMIZERS.items() if kind not in (SGD, LBFGS)]
     argument(
@@ -190,6 +191,10 @@ def build_parser() -> Parser:
     )
     argument("--label-smoothing", "share of the true class given to all", 0.0, type=float, metavar="SHARE")
     argument("--clip-norm", "greatest length of a gradient (default: any)", type=float, metavar="LENGTH")
+
+
+def add_run_options(argument: Callable[..., Any]) -> None:
+    """Add what says when training ends, and which files it writes."""
     argument(
         "--early-stopping",
         "end after more than PATIENCE epochs without a higher validation log-likelihood, and keep the best parameters "
@@ -218,16 +223,33 @@ def build_parser() -> Parser:
     argument(
         "--explain", "print how the training would be carried out, and why, and train nothing", action="store_true"
     )
-    common(argument, "learning curves, digits, confusion matrix and weights", threads=True)
+
+
+def build_parser() -> Parser:
+    """Build the parser of all subcommands."""
+    parser = Parser(prog="fastnn", description="Train and use softmax regression and multi-layer perceptrons.")
+    parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Callable[..., Any]:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return adds_arguments(added)
+
+    argument = command("train", train_command, "Train a classifier of handwritten digits and save it.")
+    add_model_options(argument)
+    add_step_options(argument)
+    add_run_options(argument)
+    add_common_options(argument, "learning curves, digits, confusion matrix and weights", threads=True)
 
     argument = command(
         "tutorial", tutorial_command, "Replay the two models of the tutorial 'Training Neural Networks with Theano'."
     )
-    common(argument, "digits with true and assigned classes and of the weights", data=False, threads=True)
+    add_common_options(argument, "digits with true and assigned classes and of the weights", data=False, threads=True)
 
     argument = command("evaluate", evaluate_command, "Measure a saved model on the test images.")
     argument("model", "a file that was saved by fastnn", metavar="MODEL")
-    common(argument, "digits, confusion matrix and weights")
+    add_common_options(argument, "digits, confusion matrix and weights")
 
     argument = command(
         "predict",
