@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf, expit
+from scipy.special import expit, ndtr
 
 from fastnn.kernels.affine import REGISTER_BYTES
 from fastnn.kernels.epoch import Batches, Space
@@ -108,7 +108,7 @@ def inplace_activation_and_slopes(activation: int, Z: Array, slopes_out: Array) 
         Z[:] = np.where(Z < 0, 0, Z) + np.log1p(np.exp(-np.abs(Z)))
     elif name == "gelu":
         z = np.clip(Z.astype(float), -40, None)  # beyond, both are 0
-        share = 0.5 * (1 + erf(z / np.sqrt(2)))
+        share = ndtr(z)
         slopes_out[:] = share + np.clip(z, None, 40) * np.exp(-np.square(np.clip(z, None, 40)) / 2) / np.sqrt(2 * np.pi)
         Z[:] = z * share
         return

@@ -14,6 +14,17 @@ import fastnn
 # of roundings in sums of up to a few hundred terms.
 TOLERANCES = {"float32": 3e-6, "float64": 1e-14}
 
+# Of activations and their slopes, over all numbers, in units in the last place: of the value, and of the largest term
+# of which the slope is the sum.  A few roundings each; for GELU those of two polynomials, too.
+ULPS = {
+    "tanh": (3, 3),
+    "sigmoid": (3, 3),
+    "elu": (2, 1),
+    "softplus": (3, 4),
+    "gelu": (10, 5),
+    "silu": (4, 4),
+}
+
 
 @pytest.fixture(params=list(TOLERANCES))
 def dtype(request):
@@ -29,6 +40,21 @@ def assert_close(dtype):
         assert actual.shape == expected.shape
         scale = np.abs(expected).max(initial=1)
         np.testing.assert_allclose(actual, expected, rtol=0, atol=factor * TOLERANCES[dtype] * scale)
+
+    return check
+
+
+@pytest.fixture
+def assert_accurate(dtype):
+    """Assert that the values and slopes of an activation agree to ULPS with long double ones, at the points z."""
+
+    def check(activation, z, found, expected, terms):
+        tiny = np.finfo(dtype).smallest_normal
+        for actual, exact, largest, bound in zip(found, expected, terms, ULPS[activation], strict=True):
+            error = np.abs(actual.astype(np.longdouble) - exact)
+            # exp counts as 0 where it is hardly a normal number, and so does what it is multiplied by.
+            error[(actual == 0) & (np.abs(exact) < 2 * (1 + np.abs(z)) * tiny)] = 0
+            assert (error / np.spacing(np.abs(largest).astype(dtype))).max() <= bound
 
     return check
 

@@ -1,9 +1,11 @@
-"""exp, expm1 and tanh as plain arithmetic, so that the compiler vectorises the loops around them.
+"""exp, expm1, log1p, tanh and the normal distribution as plain arithmetic, so that loops around them vectorise.
 
 Method: range reduction x = n ln 2 + r with |r| <= ln(2) / 2, the Taylor polynomial of expm1 at r, and
-2**n assembled from bits; tanh(x) = -e / (e + 2) with e = expm1(-2 |x|).  See J.-M. Muller,
-"Elementary Functions", 3rd edition, sections 6.2 and 11.  The constants depend on the number format,
-so the code branches on dtype here; small ones are cast, since a product with a bare 2 would be in double.
+2**n assembled from bits; tanh(x) = -e / (e + 2) with e = expm1(-2 |x|); log1p(x) = 2 artanh(x / (x + 2)).
+See J.-M. Muller, "Elementary Functions", 3rd edition, sections 6.2 and 11.  The tail of the normal distribution
+is exp(-x**2 / 2) times a rational function, as in W. J. Cody, "Rational Chebyshev approximations for the
+error function", Mathematics of Computation 23 (1969).  The constants depend on the number format, so the
+code branches on dtype here; small ones are cast, since a product with a bare 2 would be in double.
 """
 
 from cython cimport floating
@@ -38,8 +40,9 @@ cdef extern from *:
     double copysign(double x, double sign) noexcept nogil
 
 
-cdef inline floating reduced_expm1(floating x, floating* power) noexcept nogil:
-    # x = n ln 2 + r: returns expm1(r) and sets power = 2**n.  The caller keeps n within the exponent.
+cdef inline floating reduced_expm1(floating x, floating rest, floating* power) noexcept nogil:
+    # x - rest = n ln 2 + r: returns expm1(r) and sets power = 2**n.  The caller keeps n within the exponent and the
+    # rest small.
     # ln 2 is split in two so that n * (its upper part) is exact: Cody and Waite (1980); the double
     # pair is fdlibm's, the float pair Cephes's.  The polynomials are 1 / k!, to degree 7 and 13:
     # the first neglected term is below half a unit in the last place.
@@ -48,14 +51,14 @@ cdef inline floating reduced_expm1(floating x, floating* power) noexcept nogil:
         shifted = x * <floating> 1.4426950408889634 + <floating> 12582912.0
         n = shifted - <floating> 12582912.0
         power[0] = fastnn_pow2f(shifted)
-        r = (x - n * <floating> 0.693359375) - n * <floating> -2.12194440e-4
+        r = (x - n * <floating> 0.693359375) - n * <floating> -2.12194440e-4 - rest
         p = <floating> (1.0 / 5040.0)
         p = p * r + <floating> (1.0 / 720.0)
     else:
         shifted = x * 1.4426950408889634 + 6755399441055744.0
         n = shifted - 6755399441055744.0
         power[0] = fastnn_pow2(shifted)
-        r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10
+        r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10 - rest
         p = 1.0 / 6227020800.0
         p = p * r + 1.0 / 479001600.0
         p = p * r + 1.0 / 39916800.0
@@ -83,14 +86,14 @@ cdef inline floating exp_(floating x) noexcept nogil:
     # For x <= 0 only, which is all that a stable softmax or sigmoid needs.  Results below the
     # smallest normal number are 0.  A NaN fails every comparison and passes through.
     cdef floating power, e, low = lowest(x)
-    e = reduced_expm1(low if x < low else x, &power)
+    e = reduced_expm1(low if x < low else x, <floating> 0.0, &power)
     return <floating> 0.0 if x < low else power * e + power
 
 
 cdef inline floating expm1_(floating x) noexcept nogil:
     # For x <= 0 only; a NaN passes through.
     cdef floating power, e, low = lowest(x)
-    e = reduced_expm1(low if x < low else x, &power)
+    e = reduced_expm1(low if x < low else x, <floating> 0.0, &power)
     return power * e + (power - <floating> 1.0)
 
 
@@ -104,10 +107,84 @@ cdef inline floating tanh_(floating x) noexcept nogil:
         limit = 20.0
         magnitude = fabs(x)
     magnitude = limit if magnitude > limit else magnitude
-    e = reduced_expm1(<floating> -2.0 * magnitude, &power)
+    e = reduced_expm1(<floating> -2.0 * magnitude, <floating> 0.0, &power)
     e = power * e + (power - <floating> 1.0)
     e = -e / (e + <floating> 2.0)
     if floating is float:
         return copysignf(e, x)
     else:
         return copysign(e, x)
+
+
+cdef inline floating log1p_(floating x) noexcept nogil:
+    # For 0 <= x <= 1 only; a NaN passes through.  The polynomials are minimax ones of (artanh(s) - s) / s**3 in s**2
+    # for s <= 1 / 3, with relative errors of artanh below 2**-27 and 2**-59.
+    cdef floating s = x / (x + <floating> 2.0), w = s * s, p
+    if floating is float:
+        p = <floating> 0.1400606394
+        p = p * w + <floating> 0.1400088729
+        p = p * w + <floating> 0.2001076464
+        p = p * w + <floating> 0.3333320812
+    else:
+        p = 0.0850486698094100487
+        p = p * w + 0.041725010791643417
+        p = p * w + 0.0605246651369537417
+        p = p * w + 0.0665056179393373753
+        p = p * w + 0.0769327408132633406
+        p = p * w + 0.0909087224658365632
+        p = p * w + 0.111111119765712414
+        p = p * w + 0.142857142740639406
+        p = p * w + 0.200000000000775125
+        p = p * w + 0.33333333333333155
+    s = s + s
+    return s * w * p + s
+
+
+cdef inline floating normal_tail(floating x, floating* scale) noexcept nogil:
+    # For 0 <= x < 100: sets scale = exp(-x**2 / 2) and returns the probability that a normal variable
+    # exceeds x, by scale: their product may be too small to be normal.  A NaN passes through.
+    # The quotients are minimax ones up to where exp counts as 0, with relative errors below 2**-27 and
+    # 2**-54.  All terms are positive, so nothing cancels.
+    # exp would turn the rounding of x**2 into hundreds of units in the last place, so the square is split:
+    # that of x rounded to a grid is exact, and the rest is small.
+    cdef floating grid, exponent, rest, power, e, p, q, low = lowest(x)
+    if floating is float:
+        grid = (x + <floating> 49152.0) - <floating> 49152.0  # in steps of 2**-8
+        p = <floating> 0.004011336501
+        p = p * x + <floating> 0.039924034
+        p = p * x + <floating> 0.181127445
+        p = p * x + <floating> 0.4354426638
+        p = p * x + <floating> 0.5000000024
+        q = <floating> 0.01005478393
+        q = q * x + <floating> 0.1000821857
+        q = q * x + <floating> 0.463907146
+        q = q * x + <floating> 1.193736824
+        q = q * x + <floating> 1.66877024
+    else:
+        grid = (x + 6442450944.0) - 6442450944.0  # in steps of 2**-20
+        p = 1.37116434054390794e-6
+        p = p * x + 0.0000369276994558441489
+        p = p * x + 0.000486822507344791952
+        p = p * x + 0.00406445159310688362
+        p = p * x + 0.0235053530377272411
+        p = p * x + 0.0973160891137550199
+        p = p * x + 0.288478584432071507
+        p = p * x + 0.59285035480193743
+        p = p * x + 0.77404833257836126
+        p = p * x + 0.5
+        q = 3.43699930518475216e-6
+        q = q * x + 0.0000925640155707294134
+        q = q * x + 0.00122372006115981556
+        q = q * x + 0.0102806332876839511
+        q = q * x + 0.0601325920449973435
+        q = q * x + 0.253938189469991797
+        q = q * x + 0.779621817384239524
+        q = q * x + 1.71053611972195828
+        q = q * x + 2.55752290973070136
+        q = q * x + 2.34598122595957852
+    q = q * x + <floating> 1.0
+    exponent = <floating> -0.5 * grid * grid
+    rest = <floating> 0.5 * (x - grid) * (x + grid)
+    e = reduced_expm1(low if exponent < low else exponent, rest, &power)
+    scale[0] = <floating> 0.0 if exponent < low else power * e + power
+    return p / q

@@ -2,7 +2,8 @@
 
 Most backward passes need only the layer's output Y, which has overwritten the pre-activation.  If the output does not
 determine the derivative (GELU, SiLU), or with dropout, the forward pass also stores the derivatives: the slopes.
-Loops write through a single pointer where possible, so that the compiler sees no overlap and vectorises them.
+All loops vectorise, so that an epoch takes about as long with any activation: they call no function, and choose
+between values only, not between ways.
 
 GELU: D. Hendrycks, K. Gimpel, "Gaussian error linear units" (2016), in its exact form; SiLU: S. Elfwing, E. Uchibe,
 K. Doya, "Sigmoid-weighted linear units" (2017); ELU: D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and accurate
@@ -11,9 +12,8 @@ nonlinearities improve neural network acoustic models" (2013).
 """
 
 from cython cimport floating
-from libc.math cimport erf, log1p
 
-from ._math cimport exp_, expm1_, tanh_
+from ._math cimport exp_, expm1_, log1p_, normal_tail, tanh_
 
 #: Code of each activation, by the name that users give.
 ACTIVATIONS = {
@@ -35,8 +35,12 @@ SLOPED = frozenset(name for name, code in ACTIVATIONS.items() if wants_slopes(co
 LEAKY_SLOPE = 0.01
 
 cdef double LEAK = LEAKY_SLOPE
-cdef double HALF_ROOT = 0.7071067811865476      # sqrt(1 / 2)
-cdef double DENSITY_AT_0 = 0.3989422804014327   # 1 / sqrt(2 pi)
+cdef double DENSITY_AT_0 = 0.3989422804014327  # 1 / sqrt(2 pi)
+
+# |z| from which exp counts as 0 in both dtypes: what is multiplied by it must be finite.
+cdef enum:
+    GELU_END = 38
+    SILU_END = 1000
 
 
 cdef inline floating sigmoid_(floating z) noexcept nogil:
@@ -45,23 +49,30 @@ cdef inline floating sigmoid_(floating z) noexcept nogil:
     return (e if z < 0 else <floating> 1.0) / (<floating> 1.0 + e)
 
 
+cdef inline floating softplus_(floating z) noexcept nogil:
+    # log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|))
+    return (<floating> 0.0 if z < 0 else z) + log1p_(exp_(-z if z > 0 else z))
+
+
 cdef inline floating gelu_(floating z, floating* slope) noexcept nogil:
-    # z times the normal distribution function; value and slope tend to 0 at minus infinity.
-    cdef double share = 0.5 + 0.5 * erf(HALF_ROOT * z)
-    if z < -40:
-        slope[0] = 0
-        return 0
-    slope[0] = <floating> (share + z * DENSITY_AT_0 * exp_(-0.5 * <double> z * z) if z < 40 else share)
-    return <floating> (z * share)
+    # z F(z) = max(z, 0) - x F(-x), where F is the normal distribution function and x = |z|
+    cdef floating tail, scale, slope_below, x = -z if z < 0 else z
+    x = <floating> GELU_END if x > GELU_END else x
+    tail = normal_tail(x, &scale)
+    slope_below = scale * (tail - x * <floating> DENSITY_AT_0)
+    slope[0] = slope_below if z < 0 else <floating> 1.0 - slope_below
+    return (<floating> 0.0 if z < 0 else z) - scale * (x * tail)
 
 
 cdef inline floating silu_(floating z, floating* slope) noexcept nogil:
-    cdef floating s = sigmoid_(z)
-    if z < -1000:
-        slope[0] = 0
-        return 0
-    slope[0] = s * (<floating> 1.0 + z * (<floating> 1.0 - s)) if z < 1000 else s
-    return z * s
+    # z sigmoid(z) = max(z, 0) - x sigmoid(-x), where x = |z|
+    cdef floating e, tail, slope_below, x = -z if z < 0 else z
+    x = <floating> SILU_END if x > SILU_END else x
+    e = exp_(-x)
+    tail = e / (<floating> 1.0 + e)
+    slope_below = tail * (<floating> 1.0 - x / (<floating> 1.0 + e))
+    slope[0] = slope_below if z < 0 else <floating> 1.0 - slope_below
+    return (<floating> 0.0 if z < 0 else z) - x * tail
 
 
 cdef void activate(int activation, floating* Z, floating* slopes, Py_ssize_t n) noexcept nogil:
@@ -86,13 +97,19 @@ cdef void activate(int activation, floating* Z, floating* slopes, Py_ssize_t n) 
             Z[i] = expm1_(Z[i]) if Z[i] < 0 else Z[i]
     elif activation == SOFTPLUS:
         for i in range(n):
-            Z[i] = (<floating> 0.0 if Z[i] < 0 else Z[i]) + <floating> log1p(exp_(-Z[i] if Z[i] > 0 else Z[i]))
+            Z[i] = softplus_(Z[i])
+    elif activation == GELU and slopes == NULL:
+        for i in range(n):
+            Z[i] = gelu_(Z[i], &slope)
     elif activation == GELU:
         for i in range(n):
-            Z[i] = gelu_(Z[i], &slopes[i] if slopes != NULL else &slope)
+            Z[i] = gelu_(Z[i], &slopes[i])
+    elif activation == SILU and slopes == NULL:
+        for i in range(n):
+            Z[i] = silu_(Z[i], &slope)
     elif activation == SILU:
         for i in range(n):
-            Z[i] = silu_(Z[i], &slopes[i] if slopes != NULL else &slope)
+            Z[i] = silu_(Z[i], &slopes[i])
     if slopes != NULL and not wants_slopes(activation):
         for i in range(n):
             slopes[i] = 1
