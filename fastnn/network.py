@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,13 @@ from fastnn._validation import (
     check_threads,
     check_weights,
 )
-from fastnn.engine.local import Engine
+from fastnn.engine.local import Engine, few_rows
 from fastnn.engine.rows import Rows
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
 from fastnn.kernels.losses import LOSSES, Targets, inplace_loss
 from fastnn.kernels.normalisation import EPSILON
+from fastnn.kernels.predict import FewRows
 from fastnn.kernels.softmax import inplace_softmax
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.layers import Layer, Shape, read_layers, settle, shapes_of, slots_of
@@ -400,12 +402,20 @@ class Network:
     def _outputs(self, X: ArrayLike, n_threads: int | None) -> Iterator[tuple[slice, NDArray[Any]]]:
         return self._forward(check_rows(X, self.n_in, self.dtype), check_threads(n_threads))
 
+    @cached_property
+    def _few_rows(self) -> FewRows:
+        return few_rows(self.facts(), self._parameters, self.loss)
+
     def predict(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Most probable class (n,) of each row, the first of equals.
 
         With binary cross-entropy (n, n_out): 1 for each output whose probability is above one half, else 0; with other
         losses the outputs (n, n_out) themselves.
         """
+        predicted = self._few_rows.predict(X)
+        if predicted is not None:
+            check_threads(n_threads)
+            return predicted
         found: list[NDArray[Any]] = []
         for _, Z in self._outputs(X, n_threads):
             if self.loss == "cross_entropy":
@@ -421,6 +431,10 @@ class Network:
         """Probability (n, n_out) of each class for each row; with cross-entropy each row sums to 1."""
         if not self.classifies:
             raise TypeError(f"a network with loss {self.loss!r} gives numbers, not probabilities: use predict")
+        probabilities = self._few_rows.predict_proba(X)
+        if probabilities is not None:
+            check_threads(n_threads)
+            return probabilities
         found = []
         for _, Z in self._outputs(X, n_threads):
             if self.loss == "cross_entropy":

@@ -19,12 +19,13 @@ from fastnn.engine.threads import forks, kernel_run
 from fastnn.kernels import blas, epoch, layer, touched
 from fastnn.kernels.affine import REGISTER_BYTES
 from fastnn.kernels.epoch import Batches, Space
-from fastnn.kernels.losses import Targets
+from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import MOST_SHARDS, CompiledPlan
+from fastnn.kernels.predict import FewRows
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
 from fastnn.layout import LayerFacts, to_lines
-from fastnn.plan import NAMES, Machine, Method, Plan, facts_of, forward_plan, make_plan, plan_forward
+from fastnn.plan import NAMES, Machine, Method, Plan, facts_of, forward_plan, make_plan, most_few_rows, plan_forward
 
 
 @cache
@@ -38,6 +39,13 @@ def _warm_up(dtype: np.dtype[Any], n_threads: int) -> None:
 @lru_cache(maxsize=256)
 def _compiled_for_forward(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> CompiledPlan:
     return CompiledPlan(forward_plan(layers, dtype, block_rows, sparse))
+
+
+def few_rows(layers: tuple[LayerFacts, ...], parameters: NDArray[Any], loss: str) -> FewRows:
+    """Return what predicts for few rows in one call; the parameters may change in place."""
+    dtype = NAMES[parameters.dtype]
+    compiled = _compiled_for_forward(layers, dtype, tuning.FEWEST_BLOCK_ROWS, False)
+    return FewRows(compiled, parameters, LOSSES[loss], most_few_rows(layers, dtype, REGISTER_BYTES))
 
 
 class Engine:

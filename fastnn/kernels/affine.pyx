@@ -18,6 +18,8 @@ from .rows cimport RowsAhead
 cdef extern from "tiles.h" nogil:
     enum:
         TILED_BYTES
+        TILED_FORWARD_BYTES
+        FEW_ROWS
         FEW_WEIGHTS
     const int VECTOR_BYTES
     ctypedef struct Panels:
@@ -47,6 +49,9 @@ cdef extern from "tiles.h" nogil:
 #: Bytes of a vector register that these kernels were compiled for; 0: no vectors, and no panels.
 REGISTER_BYTES = VECTOR_BYTES
 
+#: Rows that our tiles take forward, at most, through a layer that is otherwise BLAS's.
+MOST_FEW_ROWS = FEW_ROWS
+
 
 cdef inline bint is_few(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     return VECTOR_BYTES > 0 and n_in * n_out <= FEW_WEIGHTS
@@ -54,6 +59,11 @@ cdef inline bint is_few(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
 
 cdef inline bint is_tiled(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
     return VECTOR_BYTES > 0 and n_out * number_size >= TILED_BYTES or is_few(n_in, n_out)
+
+
+cpdef bint is_tiled_forward(Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
+    """Whether n rows go forward through our tiles, not through BLAS."""
+    return VECTOR_BYTES > 0 and (n <= FEW_ROWS or n_out * number_size >= TILED_FORWARD_BYTES) or is_few(n_in, n_out)
 
 
 cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_size) noexcept nogil:
@@ -101,7 +111,7 @@ cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating*
     cdef Py_ssize_t[2] bounds
     fill_rows(b, Z, z_stride, n, n_out)
     # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
-    if is_tiled(n_in, n_out, sizeof(floating)):
+    if is_tiled_forward(n, n_in, n_out, sizeof(floating)):
         bounds[0], bounds[1] = 0, n_out
         wide_rows(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, 1, NULL)
         return

@@ -560,6 +560,51 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
 /* Where part k of m parts of n begins, without a division at either end. */
 #define PART(n, k, m) ((k) == 0 ? 0 : (k) == (m) ? (n) : (n) * (k) / (m))
 
+/* Z (width) += X (n_in) @ W (n_in, width) for a single row, with the weights in place: copying them together would take
+   longer than the product. */
+INLINE void NAME(row_tile)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t n_in,
+                           ptrdiff_t width, const int vectors)
+{
+    const vector zero = {0};
+    const ptrdiff_t last = width - (vectors - 1) * LANES;
+    vector sums[WIDE_ROWS * WIDE_VECTORS];
+    ptrdiff_t j;
+    int v;
+    UNROLLED for (v = 0; v < vectors; v++)
+        sums[v] = zero;
+    for (j = 0; j < n_in; j++, W += w_stride) {
+        UNROLLED for (v = 0; v < vectors - 1; v++)
+            sums[v] += X[j] * READ(W + v * LANES);
+        sums[v] += X[j] * (last < LANES ? NAME(read_few)(W + v * LANES, last) : READ(W + v * LANES));
+    }
+    NAME(add_tile)(sums, Z, 0, 1, vectors, width, 1, 1);
+}
+
+/* wide_rows for a single row and W as stored: the same sums in the same order, so the same bits. */
+FUNCTION void NAME(wide_row)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t n_in,
+                             ptrdiff_t n_out)
+{
+    ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS, b, j, u, inputs, width;
+    for (b = 0; b < n_blocks; b++) {
+        j = PART(n_in, b, n_blocks);
+        inputs = PART(n_in, b + 1, n_blocks) - j;
+        for (u = 0; u < n_out; u += width) {
+            width = n_out - u < ROW_VECTORS * LANES ? n_out - u : ROW_VECTORS * LANES;
+#define ROW_TILE(vectors) \
+            case vectors: \
+                NAME(row_tile)(X + j, W + j * w_stride + u, w_stride, Z + u, inputs, width, vectors); \
+                break;
+            switch ((width + LANES - 1) / LANES) {
+                ROW_TILE(1) ROW_TILE(2) ROW_TILE(3) ROW_TILE(4) ROW_TILE(5) ROW_TILE(6) ROW_TILE(7) ROW_TILE(8)
+#if ROW_VECTORS == 16
+                ROW_TILE(9) ROW_TILE(10) ROW_TILE(11) ROW_TILE(12) ROW_TILE(13) ROW_TILE(14) ROW_TILE(15) ROW_TILE(16)
+#endif
+            }
+#undef ROW_TILE
+        }
+    }
+}
+
 /* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs at a time, panel by panel.  Slice s has units bounds[s]
    to bounds[s + 1], bounds[n_slices] = n_out, and is cut into panels; W is in panels if w_stride is 0.  Meanwhile the
    next weights are prefetched, and the rows ahead, if any. */
@@ -575,6 +620,11 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
     ptrdiff_t next_stride, distance, b, p, i, j, u, width, inputs, weights_until, end = n;
     ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
     int vectors, s, is_last;
+    if (n <= FEW_ROWS && w_stride > 0) {
+        for (i = 0; i < n; i++)
+            NAME(wide_row)(X + i * x_stride, W, w_stride, Z + i * z_stride, n_in, bounds[n_slices]);
+        return;
+    }
     for (b = 0; b < n_blocks; b++) {
         j = PART(n_in, b, n_blocks);
         inputs = PART(n_in, b + 1, n_blocks) - j;

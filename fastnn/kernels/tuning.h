@@ -14,6 +14,12 @@
 #define TILED_BYTES 256
 /* Weights of a layer up to which our tiles are faster too: a BLAS call takes longer to begin.  Worth 6 % in cell 4. */
 #define FEW_WEIGHTS 2048
+/* Bytes of a row of weights from which our tiles are as fast as BLAS forward.  Unlike BLAS, they give a row the same bits
+   whatever rows are beside it. */
+#define TILED_FORWARD_BYTES 40
+/* Rows up to which weights as stored are read in place, row by row: copying them together takes longer.  A single row
+   takes three times as long without it, 784-100-10. */
+#define FEW_ROWS 3
 
 /* --- dense.pyx and tiles.h: tiles hold their sums in registers, 32 with AVX-512, else 16 ------------------------- */
 
@@ -48,8 +54,10 @@
 #define WIDE_VECTORS 3
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
 #define WIDE_ROWS 8
+#define ROW_VECTORS 16  /* of a single row */
 #else
 #define WIDE_ROWS 4
+#define ROW_VECTORS 8
 #endif
 /* Inputs of a panel forward, or rows backward, that stay in the first-level cache with the other operand. */
 #define WIDE_INPUTS 128

@@ -1,0 +1,172 @@
+"""Predictions for a few rows, forward pass and all, in one call.
+
+For a single row everything else takes longer than the products: checks, plans, arrays, context managers.  So there is
+one test here that the rows are as the kernels need them; if not, they are declined, and go the ordinary way, which
+says what is wrong with them.  Products are our tiles, not BLAS, so that a process may fork meanwhile.
+"""
+
+from cython cimport floating
+from libc.float cimport DBL_MAX, FLT_MAX
+from libc.math cimport fabs
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, malloc
+
+cimport numpy as np
+
+from .activations cimport SIGMOID, activate
+from .driver_rows cimport forward_shard
+from .losses cimport BINARY_CROSS_ENTROPY, CROSS_ENTROPY
+from .plan cimport CompiledPlan, Job, Layer, Plan
+from .rows cimport FLOAT32, FLOAT64, UINT8, RowStore
+from .softmax cimport softmax_rows
+
+np.import_array()
+
+cdef enum:
+    DECLINED = -1
+    NO_MEMORY = -2
+    HELD_PRODUCT = 200_000  # multiply-adds up to which the GIL is kept: others wait for less than for its hand-over
+
+
+cdef bint as_needed(object X, Py_ssize_t n_in, Py_ssize_t most_rows) noexcept:
+    # Whether X is an array, not of a subclass, of a stored dtype, contiguous, and has from 1 to most_rows rows.
+    if not np.PyArray_CheckExact(X) or np.PyArray_NDIM(X) != 2 or not np.PyArray_ISCARRAY_RO(X):
+        return False
+    cdef int number = np.PyArray_TYPE(X)
+    if number != np.NPY_FLOAT32 and number != np.NPY_FLOAT64 and number != np.NPY_UINT8:
+        return False
+    return 1 <= np.PyArray_DIM(X, 0) <= most_rows and np.PyArray_DIM(X, 1) == n_in
+
+
+cdef bint all_below(const floating* values, Py_ssize_t n, double largest) noexcept nogil:
+    # NaN is not below anything.
+    cdef Py_ssize_t i, n_below = 0
+    for i in range(n):
+        n_below += fabs(values[i]) <= largest
+    return n_below == n
+
+
+cdef bint all_finite(const RowStore* store, double largest) noexcept nogil:
+    # Whether the numbers are finite, in a dtype with this largest number too.
+    cdef Py_ssize_t n = store.n_rows * store.n_columns
+    if store.kind == FLOAT32:
+        return all_below(<const float*> store.values, n, largest)
+    return store.kind == UINT8 or all_below(<const double*> store.values, n, largest)
+
+
+cdef Py_ssize_t argmax(const floating* z, Py_ssize_t n) noexcept nogil:
+    # As NumPy's: the first of equals, or the first NaN.
+    cdef Py_ssize_t j, best = 0
+    for j in range(1, n):
+        if z[j] > z[best] or (z[j] != z[j] and z[best] == z[best]):
+            best = j
+    return best
+
+
+cdef void choose(int loss, const floating* Z, Py_ssize_t n, Py_ssize_t n_out, Py_ssize_t* chosen) noexcept nogil:
+    # The class of each row, or whether each label is more probable than not.
+    cdef Py_ssize_t i
+    if loss == CROSS_ENTROPY:
+        for i in range(n):
+            chosen[i] = argmax(Z + i * n_out, n_out)
+    else:
+        for i in range(n * n_out):
+            chosen[i] = Z[i] > 0
+
+
+cdef void to_probabilities(int loss, floating* Z, Py_ssize_t n, Py_ssize_t n_out) noexcept nogil:
+    if loss == CROSS_ENTROPY:
+        softmax_rows(Z, n, n_out)
+    else:
+        activate(SIGMOID, Z, <floating*> NULL, n * n_out)
+
+
+cdef int forward(const Plan* plan, const RowStore* store, const floating* parameters, Py_ssize_t work_size, int loss,
+                 floating* Z, Py_ssize_t* chosen, bint as_probabilities) noexcept nogil:
+    # Z (n, n_out) = the outputs or, as_probabilities, what they say.  If Z is NULL, chosen has the classes or labels.
+    cdef Job job
+    cdef Py_ssize_t n = store.n_rows, n_out = plan.layers[plan.n_layers - 1].n_out
+    cdef floating* work
+    cdef floating* outputs
+    if not all_finite(store, FLT_MAX if sizeof(floating) == sizeof(float) else DBL_MAX):
+        return DECLINED
+    work = <floating*> malloc((work_size + n * n_out) * sizeof(floating))
+    if work == NULL:
+        return NO_MEMORY
+    outputs = Z if Z != NULL else work + work_size
+    job.plan, job.store, job.order, job.key = plan, store, NULL, 0
+    job.parameters, job.n_rows, job.n_threads = <void*> parameters, n, 1
+    forward_shard(&job, 0, 0, plan.block_rows, work, outputs)
+    if as_probabilities:
+        to_probabilities(loss, outputs, n, n_out)
+    if chosen != NULL:
+        choose(loss, outputs, n, n_out, chosen)
+    free(work)
+    return 0
+
+
+cdef class FewRows:
+    """Predictions for few rows by a network's parameters, which may change in place.
+
+    plan : CompiledPlan of a forward pass;  parameters : (n_parameters,), as stored
+    loss : code of LOSSES
+    most_rows : at most; more are declined
+    """
+
+    cdef CompiledPlan _plan
+    cdef object _parameters     # keeps the numbers alive
+    cdef const void* _numbers
+    cdef int _loss, _number
+    cdef Py_ssize_t _n_in, _n_out, _most_rows, _work_size
+
+    def __init__(self, CompiledPlan plan, parameters, int loss, Py_ssize_t most_rows):
+        self._plan, self._parameters, self._loss, self._most_rows = plan, parameters, loss, most_rows
+        self._number, self._numbers = np.PyArray_TYPE(parameters), np.PyArray_DATA(parameters)
+        self._n_in, self._n_out = plan.plan.layers[0].n_in, plan.plan.layers[plan.plan.n_layers - 1].n_out
+        self._work_size = plan.source.work_size
+
+    def predict(self, X):
+        """Return what `Network.predict` does, or None if the rows go the ordinary way."""
+        return self._answer(X, False)
+
+    def predict_proba(self, X):
+        """Return what `Network.predict_proba` does, or None if the rows go the ordinary way."""
+        return self._answer(X, True)
+
+    cdef object _answer(self, object X, bint as_probabilities):
+        cdef RowStore store
+        cdef np.npy_intp[2] shape
+        cdef int status, number, n_dims = 2
+        cdef void* Z = NULL
+        cdef Py_ssize_t* chosen = NULL
+        if not as_needed(X, self._n_in, self._most_rows):
+            return None
+        number = np.PyArray_TYPE(X)
+        store.kind = FLOAT32 if number == np.NPY_FLOAT32 else FLOAT64 if number == np.NPY_FLOAT64 else UINT8
+        store.n_rows, store.n_columns, store.values = np.PyArray_DIM(X, 0), self._n_in, np.PyArray_DATA(X)
+        store.columns = NULL
+        store.row_starts = NULL
+        shape[0], shape[1] = store.n_rows, self._n_out
+        number = self._number
+        if not as_probabilities and (self._loss == CROSS_ENTROPY or self._loss == BINARY_CROSS_ENTROPY):
+            number, n_dims = np.NPY_INTP, 1 if self._loss == CROSS_ENTROPY else 2
+        found = np.PyArray_EMPTY(n_dims, shape, number, 0)
+        if number == np.NPY_INTP:
+            chosen = <Py_ssize_t*> np.PyArray_DATA(found)
+        else:
+            Z = np.PyArray_DATA(found)
+        if store.n_rows * self._plan.plan.n_parameters <= HELD_PRODUCT:
+            status = self._forward(&store, Z, chosen, as_probabilities)
+        else:
+            with nogil:
+                status = self._forward(&store, Z, chosen, as_probabilities)
+        if status == NO_MEMORY:
+            raise MemoryError
+        return None if status == DECLINED else found
+
+    cdef int _forward(self, const RowStore* store, void* Z, Py_ssize_t* chosen, bint as_probabilities) noexcept nogil:
+        if self._number == np.NPY_FLOAT32:
+            return forward(&self._plan.plan, store, <const float*> self._numbers, self._work_size, self._loss,
+                           <float*> Z, chosen, as_probabilities)
+        return forward(&self._plan.plan, store, <const double*> self._numbers, self._work_size, self._loss,
+                       <double*> Z, chosen, as_probabilities)
