@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import tuning
-from fastnn.kernels.affine import MOST_FEW_ROWS, is_tiled_forward
 from fastnn.kernels.dense import BLOCK_BYTES
 from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES
 from fastnn.kernels.rows import UINT8_SCALE, CSRRows
@@ -294,16 +293,14 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
 
 
-def most_few_rows(layers: Sequence[LayerFacts], dtype: str, vector_bytes: int) -> int:
-    """Rows, at most, for which one call of `kernels.predict` does everything, on one thread and without BLAS; 0: none.
+def most_few_rows(layers: tuple[LayerFacts, ...]) -> int:
+    """Rows, at most, for which one call of `kernels.predict` does everything, on one thread; 0: none.
 
     Batch normalisation goes the ordinary way, which folds it into the weights.
     """
-    if not vector_bytes or any(layer.batch_norm for layer in layers):
+    if any(layer.batch_norm for layer in layers):
         return 0
-    most = int(min(tuning.MOST_FEW_ROWS, tuning.SMALL_RUN // n_parameters_of(tuple(layers))))
-    tiled = all(is_tiled_forward(most, layer.n_in, layer.n_out, _bytes(dtype)) for layer in layers)
-    return most if tiled else min(most, MOST_FEW_ROWS)
+    return int(min(tuning.MOST_FEW_ROWS, tuning.SMALL_RUN // n_parameters_of(layers)))
 
 
 @lru_cache(maxsize=256)

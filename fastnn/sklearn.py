@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._validation import check_choice, check_integer, check_number, check_weights
+from fastnn._validation import FLOATING, check_choice, check_integer, check_number, check_threads, check_weights
 from fastnn.callbacks import Callback, Fit
 from fastnn.history import History
 from fastnn.network import Network
@@ -375,6 +375,9 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     @property
     def network_(self) -> Network:
         """The model itself."""
+        found: Network | None = vars(self).get("network_")
+        if found is not None:
+            return found
         attributes = dict(vars(self))
         if "network_" not in attributes:
             try:
@@ -723,10 +726,24 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _check_rows(self, X: Any) -> Any:
         n_in, dtype = self.network_.n_in, (np.float64, np.float32)
+        if self._is_plain(X, n_in):  # scikit-learn's check would change nothing, and takes most of a single row's time
+            return X
         X = validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", ensure_all_finite=False, reset=False)
         if X.shape[1] != n_in:  # if no fit has set n_features_in_
             raise ValueError(f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {n_in} features")
         return X
+
+    def _is_plain(self, X: Any, n_in: int) -> bool:
+        # A contiguous array of rows of floats, for a model that was fitted without names of features.
+        return (
+            type(X) is np.ndarray
+            and X.dtype in FLOATING
+            and X.ndim == 2
+            and len(X) > 0
+            and X.flags.c_contiguous
+            and X.shape[1] == n_in == getattr(self, "n_features_in_", n_in)
+            and getattr(self, "feature_names_in_", None) is None
+        )
 
     def _has_steps(self) -> bool:
         if not self._stochastic:
@@ -1027,8 +1044,7 @@ class SoftmaxClassifier(_Classifier):
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Logits (n, n_classes); for two classes the log-odds of the second (n,)."""
         X = self._check_rows(X)
-        outputs = self.network_._outputs(X, _usable_threads(self.n_threads))
-        logits = np.concatenate([logits.copy() for _, logits in outputs])
+        logits = self.network_._outputs(X, check_threads(_usable_threads(self.n_threads)))
         return logits.ravel() if logits.shape[1] == 1 else logits
 
 

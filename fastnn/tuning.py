@@ -26,8 +26,8 @@ MEASURABLE_SECONDS = 0.01
 # slice if they are not.
 SMALL_RUN = 2e6
 
-# Rows, at most, that are predicted without a plan of their own: in larger batches it costs little, and larger row blocks
-# gain more.  A single row of 784-100-10 takes ten times as long without it.
+# Rows, at most, that are predicted by one call, in row blocks of FEWEST_BLOCK_ROWS: for more, a plan costs little, and
+# larger row blocks gain more.  A single row of 784-100-10 takes ten times as long without it.
 MOST_FEW_ROWS = 256
 
 # Multiply-adds of a forward pass in one call, at most, for Ctrl-C.

@@ -204,7 +204,7 @@ def test_every_constant_that_plans_use_has_both_sides_tested():
     sources = inspect.getsource(plan_module) + inspect.getsource(layout)
     used = set(re.findall(r"tuning\.([A-Z_]+)", sources))
     tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "STRIP_LINES"}
-    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT"}
+    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT", "MOST_FEW_ROWS"}
     assert used == tested
 
 

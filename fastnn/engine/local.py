@@ -43,9 +43,8 @@ def _compiled_for_forward(layers: tuple[LayerFacts, ...], dtype: str, block_rows
 
 def few_rows(layers: tuple[LayerFacts, ...], parameters: NDArray[Any], loss: str) -> FewRows:
     """Return what predicts for few rows in one call; the parameters may change in place."""
-    dtype = NAMES[parameters.dtype]
-    compiled = _compiled_for_forward(layers, dtype, tuning.FEWEST_BLOCK_ROWS, False)
-    return FewRows(compiled, parameters, LOSSES[loss], most_few_rows(layers, dtype, REGISTER_BYTES))
+    compiled = _compiled_for_forward(layers, NAMES[parameters.dtype], tuning.FEWEST_BLOCK_ROWS, False)
+    return FewRows(compiled, parameters, LOSSES[loss], most_few_rows(layers))
 
 
 class Engine:
@@ -76,15 +75,19 @@ class Engine:
         """Facts about the machine for a plan."""
         return Machine(1 if forks.threads_lost else self._n_threads, REGISTER_BYTES)
 
-    def forward(self, X: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Yield (slice of rows, their output layer before softmax or sigmoid), run by run, in a buffer used again."""
+    def forward(self, X: Rows, out: NDArray[Any] | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield (slice of rows, their output layer before softmax or sigmoid), run by run.
+
+        The outputs are in a buffer used again, or in out (n, n_out).
+        """
         n, dtype = X.shape[0], self.parameters.dtype
         plan, n_parts, run_rows, n_threads = plan_forward(self.layers, NAMES[dtype], facts_of(X), self.machine)
         compiled = _compiled_for_forward(self.layers, NAMES[dtype], plan.block_rows, isinstance(X, CSRRows))
         work = np.empty((n_parts, plan.work_size), dtype)
-        logits = np.empty((min(run_rows, n), self.layers[-1].n_out), dtype)
+        logits = np.empty((min(run_rows, n), self.layers[-1].n_out), dtype) if out is None else out
         for first in range(0, n, run_rows):
-            Z = logits[: min(run_rows, n - first)]
+            begin = 0 if out is None else first
+            Z = logits[begin : begin + min(run_rows, n - first)]
             with kernel_run:
                 epoch.forward(X, first, compiled, self.parameters, work, Z, forks.usable_threads(n_threads))
             yield slice(first, first + len(Z)), Z

@@ -4,6 +4,8 @@ from .rows cimport RowsAhead
 
 # A stride is the distance between two rows: the width of the whole array if a layer, or a slice, is a part of it.
 
+cdef Py_ssize_t most_tiled_rows(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil
+
 cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
                     Py_ssize_t n_out) noexcept nogil
 

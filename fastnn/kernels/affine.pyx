@@ -10,6 +10,7 @@ last unit.  The products read and write them in place, from one end to the other
 first copy a panel's part together, a few inputs at a time.
 """
 
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from cython cimport floating
 
 from .blas cimport gemm_
@@ -49,9 +50,6 @@ cdef extern from "tiles.h" nogil:
 #: Bytes of a vector register that these kernels were compiled for; 0: no vectors, and no panels.
 REGISTER_BYTES = VECTOR_BYTES
 
-#: Rows that our tiles take forward, at most, through a layer that is otherwise BLAS's.
-MOST_FEW_ROWS = FEW_ROWS
-
 
 cdef inline bint is_few(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     return VECTOR_BYTES > 0 and n_in * n_out <= FEW_WEIGHTS
@@ -61,9 +59,11 @@ cdef inline bint is_tiled(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_s
     return VECTOR_BYTES > 0 and n_out * number_size >= TILED_BYTES or is_few(n_in, n_out)
 
 
-cpdef bint is_tiled_forward(Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
-    """Whether n rows go forward through our tiles, not through BLAS."""
-    return VECTOR_BYTES > 0 and (n <= FEW_ROWS or n_out * number_size >= TILED_FORWARD_BYTES) or is_few(n_in, n_out)
+cdef Py_ssize_t most_tiled_rows(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
+    # Rows, at most, that go forward through our tiles; more go through BLAS.
+    if is_few(n_in, n_out) or VECTOR_BYTES > 0 and n_out * number_size >= TILED_FORWARD_BYTES:
+        return PY_SSIZE_T_MAX
+    return FEW_ROWS if VECTOR_BYTES > 0 else 0
 
 
 cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_size) noexcept nogil:
@@ -111,7 +111,7 @@ cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating*
     cdef Py_ssize_t[2] bounds
     fill_rows(b, Z, z_stride, n, n_out)
     # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
-    if is_tiled_forward(n, n_in, n_out, sizeof(floating)):
+    if n <= most_tiled_rows(n_in, n_out, sizeof(floating)):
         bounds[0], bounds[1] = 0, n_out
         wide_rows(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, 1, NULL)
         return

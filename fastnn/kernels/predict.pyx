@@ -8,15 +8,15 @@ says what is wrong with them.  Products are our tiles, not BLAS, so that a proce
 from cython cimport floating
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport fabs
-from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
 cimport numpy as np
 
 from .activations cimport SIGMOID, activate
+from .affine cimport most_tiled_rows
 from .driver_rows cimport forward_shard
 from .losses cimport BINARY_CROSS_ENTROPY, CROSS_ENTROPY
-from .plan cimport CompiledPlan, Job, Layer, Plan
+from .plan cimport CompiledPlan, Job, Plan
 from .rows cimport FLOAT32, FLOAT64, UINT8, RowStore
 from .softmax cimport softmax_rows
 
@@ -110,7 +110,7 @@ cdef class FewRows:
 
     plan : CompiledPlan of a forward pass;  parameters : (n_parameters,), as stored
     loss : code of LOSSES
-    most_rows : at most; more are declined
+    most_rows : at most; more are declined, and those that would go through BLAS
     """
 
     cdef CompiledPlan _plan
@@ -120,7 +120,11 @@ cdef class FewRows:
     cdef Py_ssize_t _n_in, _n_out, _most_rows, _work_size
 
     def __init__(self, CompiledPlan plan, parameters, int loss, Py_ssize_t most_rows):
+        cdef int k
         self._plan, self._parameters, self._loss, self._most_rows = plan, parameters, loss, most_rows
+        for k in range(plan.plan.n_layers):
+            most_rows = most_tiled_rows(plan.plan.layers[k].n_in, plan.plan.layers[k].n_out, parameters.itemsize)
+            self._most_rows = min(self._most_rows, most_rows)
         self._number, self._numbers = np.PyArray_TYPE(parameters), np.PyArray_DATA(parameters)
         self._n_in, self._n_out = plan.plan.layers[0].n_in, plan.plan.layers[plan.plan.n_layers - 1].n_out
         self._work_size = plan.source.work_size
@@ -139,7 +143,8 @@ cdef class FewRows:
         cdef int status, number, n_dims = 2
         cdef void* Z = NULL
         cdef Py_ssize_t* chosen = NULL
-        if not as_needed(X, self._n_in, self._most_rows):
+        cdef bint classifies = self._loss == CROSS_ENTROPY or self._loss == BINARY_CROSS_ENTROPY
+        if not as_needed(X, self._n_in, self._most_rows) or as_probabilities and not classifies:
             return None
         number = np.PyArray_TYPE(X)
         store.kind = FLOAT32 if number == np.NPY_FLOAT32 else FLOAT64 if number == np.NPY_FLOAT64 else UINT8
@@ -148,7 +153,7 @@ cdef class FewRows:
         store.row_starts = NULL
         shape[0], shape[1] = store.n_rows, self._n_out
         number = self._number
-        if not as_probabilities and (self._loss == CROSS_ENTROPY or self._loss == BINARY_CROSS_ENTROPY):
+        if classifies and not as_probabilities:
             number, n_dims = np.NPY_INTP, 1 if self._loss == CROSS_ENTROPY else 2
         found = np.PyArray_EMPTY(n_dims, shape, number, 0)
         if number == np.NPY_INTP:

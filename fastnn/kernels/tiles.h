@@ -560,39 +560,62 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
 /* Where part k of m parts of n begins, without a division at either end. */
 #define PART(n, k, m) ((k) == 0 ? 0 : (k) == (m) ? (n) : (n) * (k) / (m))
 
-/* Z (width) += X (n_in) @ W (n_in, width) for a single row, with the weights in place: copying them together would take
-   longer than the product. */
-INLINE void NAME(row_tile)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t n_in,
-                           ptrdiff_t width, const int vectors)
+/* Z (width) += X @ W (.., width) for a single row and n of its inputs, which[0], which[1], ... or, if NULL, the first.
+   The weights are read in place: copying them together would take longer than the product. */
+INLINE void NAME(row_tile)(const NUMBER *X, const unsigned char *which, ptrdiff_t n, const NUMBER *W,
+                           ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t width, const int vectors)
 {
     const vector zero = {0};
     const ptrdiff_t last = width - (vectors - 1) * LANES;
     vector sums[WIDE_ROWS * WIDE_VECTORS];
-    ptrdiff_t j;
+    const NUMBER *w;
+    ptrdiff_t i, j;
     int v;
     UNROLLED for (v = 0; v < vectors; v++)
         sums[v] = zero;
-    for (j = 0; j < n_in; j++, W += w_stride) {
+    for (i = 0; i < n; i++) {
+        j = which ? which[i] : i;
+        w = W + j * w_stride;
         UNROLLED for (v = 0; v < vectors - 1; v++)
-            sums[v] += X[j] * READ(W + v * LANES);
-        sums[v] += X[j] * (last < LANES ? NAME(read_few)(W + v * LANES, last) : READ(W + v * LANES));
+            sums[v] += X[j] * READ(w + v * LANES);
+        sums[v] += X[j] * (last < LANES ? NAME(read_few)(w + v * LANES, last) : READ(w + v * LANES));
     }
     NAME(add_tile)(sums, Z, 0, 1, vectors, width, 1, 1);
 }
 
-/* wide_rows for a single row and W as stored: the same sums in the same order, so the same bits. */
+/* Lists the inputs (n) that are not 0 if many are 0, so that the others' weights need not be read; returns how many. */
+INLINE ptrdiff_t NAME(list_inputs)(const NUMBER *X, ptrdiff_t n, unsigned char which[WIDE_INPUTS])
+{
+    ptrdiff_t i, found = 0;
+    int n_zeros = 0;
+    for (i = 0; i < n; i++)
+        n_zeros += X[i] == 0;
+    if (n_zeros * MANY_ZEROS < n)
+        return n;
+    for (i = 0; i < n; i++) {
+        which[found] = (unsigned char)i;
+        found += X[i] != 0;
+    }
+    return found;
+}
+
+/* wide_rows for a single row and W as stored: the same sums in the same order, so for finite weights the same bits. */
 FUNCTION void NAME(wide_row)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t n_in,
                              ptrdiff_t n_out)
 {
-    ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS, b, j, u, inputs, width;
+    unsigned char list[WIDE_INPUTS];
+    const unsigned char *which;
+    ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS, b, j, u, inputs, n, width;
     for (b = 0; b < n_blocks; b++) {
         j = PART(n_in, b, n_blocks);
         inputs = PART(n_in, b + 1, n_blocks) - j;
+        n = NAME(list_inputs)(X + j, inputs, list);
+        which = n < inputs ? list : NULL;
         for (u = 0; u < n_out; u += width) {
             width = n_out - u < ROW_VECTORS * LANES ? n_out - u : ROW_VECTORS * LANES;
 #define ROW_TILE(vectors) \
             case vectors: \
-                NAME(row_tile)(X + j, W + j * w_stride + u, w_stride, Z + u, inputs, width, vectors); \
+                NAME(row_tile)(X + j, which, n, W + j * w_stride + u, w_stride, Z + u, width, vectors); \
                 break;
             switch ((width + LANES - 1) / LANES) {
                 ROW_TILE(1) ROW_TILE(2) ROW_TILE(3) ROW_TILE(4) ROW_TILE(5) ROW_TILE(6) ROW_TILE(7) ROW_TILE(8)

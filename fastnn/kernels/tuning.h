@@ -20,6 +20,9 @@
 /* Rows up to which weights as stored are read in place, row by row: copying them together takes longer.  A single row
    takes three times as long without it, 784-100-10. */
 #define FEW_ROWS 3
+/* The weights of a single row's inputs that are 0 are skipped if at least one in so many is.  Digits take .4 (float32)
+   and .3 (float64) of the time, rows without zeros 2 % longer. */
+#define MANY_ZEROS 8
 
 /* --- dense.pyx and tiles.h: tiles hold their sums in registers, 32 with AVX-512, else 16 ------------------------- */
 

@@ -1,0 +1,10 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastnn.kernels.plan import CompiledPlan
+
+class FewRows:
+    def __init__(self, plan: CompiledPlan, parameters: NDArray[Any], loss: int, most_rows: int) -> None: ...
+    def predict(self, X: Any) -> NDArray[Any] | None: ...
+    def predict_proba(self, X: Any) -> NDArray[Any] | None: ...
