@@ -16,7 +16,7 @@ from fastnn import plan as plan_module
 from fastnn.engine.rows import density, to_csr
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.layout import LayerFacts, slice_bounds, sliced_row
-from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan, plan_forward
+from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan, most_few_rows, plan_forward
 
 MACHINE = Machine(n_threads=2, vector_bytes=64)
 
@@ -198,6 +198,13 @@ def test_a_call_that_goes_forward_is_bounded_by_its_products():
     assert large[1:] == (8, 8 * large.plan.block_rows, 2)
     one = plan_forward((LayerFacts(10, 2),), "float32", data._replace(n_rows=1), MACHINE)
     assert (one.plan.block_rows, one.n_parts, one.n_threads) == (1, 1, 1)
+
+
+def test_few_rows_are_as_few_as_a_thread_takes():
+    assert most_few_rows((LayerFacts(10, 2),)) == tuning.MOST_FEW_ROWS
+    assert most_few_rows((LayerFacts(784, 100, "tanh"), LayerFacts(100, 10))) == tuning.SMALL_RUN // 79_510
+    assert most_few_rows((LayerFacts(2000, 2000, "tanh"), LayerFacts(2000, 10))) == 0
+    assert most_few_rows((LayerFacts(10, 10, "tanh", batch_norm=True), LayerFacts(10, 2))) == 0
 
 
 def test_every_constant_that_plans_use_has_both_sides_tested():

@@ -358,7 +358,7 @@ def test_parameters_can_be_set_between_calls_of_partial_fit(digits):
 def test_predicting_takes_the_threads_that_it_is_given(digits, monkeypatch):
     X, y = digits
     seen, forward = [], Engine.forward
-    monkeypatch.setattr(Engine, "forward", lambda self, rows: seen.append(self.n_threads) or forward(self, rows))
+    monkeypatch.setattr(Engine, "forward", lambda self, *rows: seen.append(self.n_threads) or forward(self, *rows))
     model = MLPClassifier((9,), max_iter=2, random_state=0).fit(X, y)
     several = model.set_params(n_threads=3).predict_proba(X)
     one = model.set_params(n_threads=1).predict_proba(X)
