@@ -16,8 +16,8 @@ DTYPES = ("float64", "float32")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("cells", "benchmark of the seven cells")
-    group.addoption("--cells", type=int, nargs="+", default=list(CELLS), choices=list(CELLS), help="their numbers")
+    group = parser.getgroup("cells", "benchmark of the cells")
+    group.addoption("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), help="their labels")
     group.addoption("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES, help="precisions")
     group.addoption("--rounds", type=int, default=7, help="turns of each peer (default: 7)")
     group.addoption("--peers", nargs="+", default=None, metavar="PEER", help="these only, beside fastnn automatic")

@@ -27,10 +27,10 @@ import numpy as np
 import scipy.sparse
 
 import fastnn
-from fastnn.benchmark.cells import CELLS, LEARNING_RATE
-from fastnn.benchmark.peers import AUTOMATIC, DENSE, PEERS, is_installed
+from fastnn.benchmark.cells import CELLS
+from fastnn.benchmark.peers import AUTOMATIC, DENSE, PEERS, is_installed, make_trainer
 
-NUMBERS = (5, 1)
+LABELS = ("5", "1")
 DTYPES = ("float32", "float64")
 WARM_ROWS = 256
 TEXT_FEATURES, TEXT_NONZEROS, TEXT_CLASSES = 100_000, 100, 20
@@ -62,16 +62,15 @@ def write_mnist(folder):
 def fit(peer, cell, X, y):
     """Train an epoch of a cell; fastnn by what users call, its peers as in the other benchmarks."""
     if peer in (AUTOMATIC, DENSE):
-        network = fastnn.Network(cell.sizes, "tanh", X.dtype, seed=0)
         sparse = "auto" if peer == AUTOMATIC else False
-        fastnn.Trainer(network, fastnn.SGD(LEARNING_RATE), cell.batch_size, sparse=sparse).fit(X, y, epochs=1)
+        make_trainer(cell, X.dtype.name, shuffle=True, sparse=sparse).fit(X, y, epochs=1)
     else:
         PEERS[peer](cell, X, y)()
 
 
-def measure_mnist(peer, number, dtype, folder):
+def measure_mnist(peer, label, dtype, folder):
     """Return what a peer's fit takes in MB, or None where it has no such model."""
-    cell = CELLS[number]
+    cell = CELLS[label]
     X, y = np.load(Path(folder, f"{dtype}.npy")), np.load(Path(folder, "labels.npy"))
     narrow = (cell.sizes[0], 8, cell.sizes[-1]) if len(cell.sizes) > 2 else cell.sizes
     few = cell._replace(sizes=narrow, rows=WARM_ROWS, batch_size=min(cell.batch_size, WARM_ROWS))
@@ -149,11 +148,11 @@ def main():
     mnist = []
     with tempfile.TemporaryDirectory() as folder:
         in_new_process(write_mnist, folder)
-        for number in NUMBERS:
+        for label in LABELS:
             for dtype in DTYPES:
-                values = {peer: in_new_process(measure_mnist, peer, number, dtype, folder) for peer in peers}
+                values = {peer: in_new_process(measure_mnist, peer, label, dtype, folder) for peer in peers}
                 size = Path(folder, f"{dtype}.npy").stat().st_size / 1e6
-                mnist.append({"cell": CELLS[number].name, "dtype": dtype, "data": size, "fit": values})
+                mnist.append({"cell": CELLS[label].name, "dtype": dtype, "data": size, "fit": values})
                 print(mnist[-1], file=sys.stderr, flush=True)
     print("Memory of an epoch on MNIST beside the data, in MB\n")
     print(mnist_table(mnist, peers))

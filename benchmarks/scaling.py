@@ -19,8 +19,8 @@ from matplotlib import pyplot
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 import fastnn
-from fastnn.benchmark.cells import LEARNING_RATE, Cell
-from fastnn.benchmark.peers import AUTOMATIC, DENSE, PEERS, is_installed
+from fastnn.benchmark.cells import Cell
+from fastnn.benchmark.peers import AUTOMATIC, DENSE, PEERS, is_installed, make_trainer
 
 BASE = {"rows": 8192, "width": 100, "batch size": 128, "threads": None}
 VALUES = {
@@ -38,13 +38,12 @@ TURN = 0.1
 
 def prepare(library, setting, X, y):
     """Return a function that trains an epoch and returns its seconds."""
-    cell = Cell(0, "scaling", (X.shape[1], setting["width"], 10), setting["rows"], setting["batch size"])
+    cell = Cell("-", "scaling", (X.shape[1], setting["width"], 10), setting["rows"], setting["batch size"])
     X, y, n_threads = X[: cell.rows], y[: cell.rows], setting["threads"]
     if library in (AUTOMATIC, DENSE):
-        network = fastnn.Network(cell.sizes, "tanh", X.dtype)
-        sparse = "auto" if library == AUTOMATIC else False
-        optimizer = fastnn.SGD(LEARNING_RATE)
-        trainer = fastnn.Trainer(network, optimizer, cell.batch_size, shuffle=False, n_threads=n_threads, sparse=sparse)
+        trainer = make_trainer(
+            cell, X.dtype.name, n_threads=n_threads, sparse="auto" if library == AUTOMATIC else False
+        )
         return lambda: trainer.fit(X, y, epochs=1).seconds[0]
     train = PEERS[library](cell, X, y)
 

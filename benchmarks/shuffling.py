@@ -14,25 +14,19 @@ import sys
 from contextlib import contextmanager
 
 import fastnn
-from fastnn.benchmark.cells import CELLS, LEARNING_RATE
+from fastnn.benchmark.cells import CELLS
+from fastnn.benchmark.peers import make_trainer
 
-CELLS_IN_BATCHES = (4, 5, 6, 7)
-CONTENDED_CELLS = (4, 5, 7)
+CELLS_IN_BATCHES = ("4", "5", "6", "7")
+CONTENDED_CELLS = ("4", "5", "7")
 THREADS = (1, 2, 4)
 DTYPES = ("float64", "float32")
 
 
-def prepare(number, X, y, sparse=False, shuffle=True, n_threads=None):
+def prepare(label, X, y, sparse=False, shuffle=True, n_threads=None):
     """Return a function that trains an epoch of a cell and returns its seconds."""
-    cell = CELLS[number]
-    trainer = fastnn.Trainer(
-        fastnn.Network(cell.sizes, "tanh", X.dtype),
-        fastnn.SGD(LEARNING_RATE),
-        cell.batch_size,
-        shuffle=shuffle,
-        n_threads=n_threads,
-        sparse=sparse,
-    )
+    cell = CELLS[label]
+    trainer = make_trainer(cell, X.dtype.name, shuffle=shuffle, n_threads=n_threads, sparse=sparse)
     X, y = X[: cell.rows], y[: cell.rows]
     # Rows in order are prepared once a fit, so two epochs; the second counts.
     return lambda: trainer.fit(X, y, epochs=2).seconds[1]
@@ -62,23 +56,23 @@ def main():
     rounds = parser.parse_args().rounds
     data = {dtype: fastnn.datasets.load_mnist(dtype=dtype)[0] for dtype in DTYPES}
     print("| shuffled / in order | dtype | dense | automatic |\n| --- | --- | ---: | ---: |")
-    for number in CELLS_IN_BATCHES:
+    for label in CELLS_IN_BATCHES:
         for dtype, train in data.items():
             ratios = []
             for sparse in (False, "auto"):
-                ways = [prepare(number, train.X, train.y, sparse, shuffle) for shuffle in (True, False)]
+                ways = [prepare(label, train.X, train.y, sparse, shuffle) for shuffle in (True, False)]
                 shuffled, ordered = map(min, in_turn(ways, rounds))
                 ratios.append(f"{shuffled / ordered:.2f}")
-            print(f"| {number}: {CELLS[number].name} | {dtype} | {' | '.join(ratios)} |", flush=True)
+            print(f"| {label}: {CELLS[label].name} | {dtype} | {' | '.join(ratios)} |", flush=True)
     heads = " | ".join(f"{n} threads / one" for n in THREADS[1:])
     print(f"\n| beside another process | dtype | {heads} |\n| --- | --- |{' ---: |' * len(THREADS[1:])}")
     with competitor():
-        for number in CONTENDED_CELLS:
+        for label in CONTENDED_CELLS:
             for dtype, train in data.items():
-                ways = [prepare(number, train.X, train.y, n_threads=n) for n in THREADS]
+                ways = [prepare(label, train.X, train.y, n_threads=n) for n in THREADS]
                 one, *more = map(statistics.median, in_turn(ways, 2 * rounds - 1))
                 ratios = " | ".join(f"{seconds / one:.2f}" for seconds in more)
-                print(f"| {number}: {CELLS[number].name} | {dtype} | {ratios} |", flush=True)
+                print(f"| {label}: {CELLS[label].name} | {dtype} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":

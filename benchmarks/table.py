@@ -1,7 +1,8 @@
-"""Turn the benchmark's JSON into the table of docs/benchmarks.md, and into a bar chart.
+"""Turn the benchmark's JSON into the tables of docs/benchmarks.md and README.md, and into a bar chart.
 
 python benchmarks/table.py results.json                      # Markdown, to standard output
-python benchmarks/table.py results.json --chart chart.svg    # and the chart (or .png)
+python benchmarks/table.py results.json --readme README.md   # write that of README.md into it
+python benchmarks/table.py results.json --chart chart.svg    # draw the chart (or .png)
 """
 
 from __future__ import annotations
@@ -9,28 +10,34 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
+import textwrap
+from pathlib import Path
 from typing import Any
 
-from fastnn.benchmark import ratios
+from fastnn.benchmark import NO_PEERS, ratios
+from fastnn.benchmark.cells import SETS
 from fastnn.benchmark.peers import AUTOMATIC, DENSE
-from fastnn.benchmark.timing import PEAK, PEAK_FLOPS, ROOFLINE, Summary
+from fastnn.benchmark.timing import HANDOVER, ROOFLINE, Summary, summarize
 
 # Readable on white and on black.
 INK = "#808080"
 COLOURS = ("#4c8dd6", "#e08a3c", "#3fa66b", "#b073c9", "#c95f5f", "#9a9a3c", "#3fa3b5")
 
-Results = dict[tuple[int, str], dict[str, Summary]]
+# README's table is between these lines.
+FIRST_LINE, LAST_LINE = "<!-- from benchmarks/table.py -->", "<!-- to here -->"
+
+#: By label and dtype, then by peer.
+Results = dict[tuple[str, str], dict[str, Summary]]
 
 
 def of_cells(content):
-    """Return the turns of the seven cells; a run of all benchmarks has others too."""
+    """Return the turns of the cells; a run of all benchmarks has others too."""
     return [turn for turn in content["benchmarks"] if "cell" in turn["extra_info"]]
 
 
-def summarize(content: dict[str, Any]) -> tuple[Results, dict[int, str]]:
+def read(content: dict[str, Any]) -> tuple[Results, dict[str, str]]:
     """Return best and median of each peer by (cell, dtype), with the roofline, and the cells' names."""
-    seconds: dict[tuple[int, str], dict[str, list[float]]] = {}
+    seconds: dict[tuple[str, str], dict[str, list[float]]] = {}
     flops, names = {}, {}
     for turn in of_cells(content):
         about = turn["extra_info"]
@@ -38,11 +45,7 @@ def summarize(content: dict[str, Any]) -> tuple[Results, dict[int, str]]:
         cell = seconds.setdefault((about["cell"], about["dtype"]), {})
         cell.setdefault(about["peer"], []).extend(times)
         flops[about["cell"]], names[about["cell"]] = about["flops"], about["name"]
-    results: Results = {}
-    for (number, dtype), peers in seconds.items():
-        found = {peer: Summary(min(times), statistics.median(times)) for peer, times in peers.items()}
-        peak, share = found.pop(PEAK), flops[number] / PEAK_FLOPS
-        results[number, dtype] = {ROOFLINE: Summary(share * peak.best, share * peak.median), **found}
+    results = {(label, dtype): summarize(peers, flops[label]) for (label, dtype), peers in seconds.items()}
     return dict(sorted(results.items(), key=lambda item: item[0][0])), names
 
 
@@ -50,7 +53,7 @@ def other_peers(results: Results) -> list[str]:
     """Return all peers but fastnn, in the order of a cell that has them all."""
     longest_first = sorted(results.values(), key=len, reverse=True)
     names = dict.fromkeys(name for summaries in longest_first for name in summaries)
-    return [name for name in names if name not in (ROOFLINE, DENSE, AUTOMATIC)]
+    return [name for name in names if name not in (*NO_PEERS, DENSE, AUTOMATIC)]
 
 
 def shown(seconds: float) -> str:
@@ -58,49 +61,88 @@ def shown(seconds: float) -> str:
     return f"{seconds:.{max(0, 2 - math.floor(math.log10(seconds)))}f}"
 
 
-def markdown(results: Results, names: dict[int, str], statistic: str = "best") -> str:
+def markdown(results: Results, names: dict[str, str], statistic: str = "best") -> str:
     """Return the table; the ratios are of the best."""
     columns = [ROOFLINE, DENSE, AUTOMATIC, *other_peers(results)]
-    head = ["cell", "dtype", *columns, "roofline / dense", "best peer / automatic"]
+    head = ["cell", "dtype", *columns, "roofline / dense", "best peer / automatic", "core to core, ns"]
     lines = [f"| {' | '.join(head)} |", "| --- | --- |" + " ---: |" * (len(head) - 2)]
-    for (number, dtype), summaries in results.items():
-        row = [f"{number}: {names[number]}", dtype]
+    for (label, dtype), summaries in results.items():
+        row = [f"{label}: {names[label]}", dtype]
         row += [shown(getattr(summaries[name], statistic)) if name in summaries else "-" for name in columns]
         row += ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios(summaries)]
+        row.append(f"{1e9 * getattr(summaries[HANDOVER], statistic):.0f}" if HANDOVER in summaries else "-")
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
+def readme(content: dict[str, Any]) -> str:
+    """Return README's table with the lines before it: best times in float32, the worst cell first."""
+    results, names = read(content)
+    results = {key: summaries for key, summaries in results.items() if key[1] == "float32"}
+    peers = other_peers(results)
+    columns = [AUTOMATIC, *peers]
+    against = {key: ratios(summaries)[1] or math.inf for key, summaries in results.items()}
+    about = (
+        "Seconds an epoch in float32: fastnn with its default settings, every other library with its best, and how "
+        "many times as long the fastest of these takes; the worst cell first. 1 to 7 are of MNIST in order, with tanh "
+        "units and plain steps; A to H have ReLU, Adam and shuffled rows, of MNIST (784 inputs) or a table of random "
+        f"numbers (64 inputs). {machine(content)}, {content['datetime'][:10]}{nearness(results)}."
+    )
+    lines = [
+        *textwrap.wrap(about, 150, break_on_hyphens=False),
+        "",
+        f"| cell | fastnn | {' | '.join(peers)} | best other / fastnn |",
+        "| --- |" + " ---: |" * (len(columns) + 1),
+    ]
+    for key in sorted(results, key=against.__getitem__):
+        figures = [shown(results[key][name].best) if name in results[key] else "-" for name in columns]
+        lines.append(f"| {key[0]}: {names[key[0]]} | {' | '.join(figures)} | {against[key]:.2f} |")
+    return "\n".join(lines)
+
+
+def machine(content: dict[str, Any]) -> str:
+    """Return the processor and the number of threads."""
+    about = content["machine_info"]
+    return f"{about['processor']}, {about['fastnn']['threads']} threads"
+
+
+def nearness(results: Results) -> str:
+    """Return the time from core to core, as the cells had it."""
+    found = [round(1e9 * s[HANDOVER].best) for s in results.values() if HANDOVER in s]
+    if not found:
+        return ""
+    return f", {' to '.join(str(ns) for ns in sorted({min(found), max(found)}))} ns from core to core"
+
+
 def caption(content: dict[str, Any], statistic: str = "best") -> str:
     """Return when, where and with what it was measured."""
-    machine = content["machine_info"]
-    fastnn, versions = machine["fastnn"], dict(machine["versions"])
+    about = content["machine_info"]
+    fastnn, versions = about["fastnn"], dict(about["versions"])
     for turn in of_cells(content):
         if turn["extra_info"].get("version"):
             versions[turn["extra_info"]["peer"]] = turn["extra_info"]["version"]
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
     instruction_set = fastnn["instruction set"].split()[0]
     return (
-        f"Seconds an epoch, {statistic} of several turns. {content['datetime'][:10]}, {machine['processor']}, "
-        f"{fastnn['threads']} threads,\nfastnn {fastnn['fastnn']} ({instruction_set}), {used}, "
-        f"Python {machine['python_version']}."
+        f"Seconds an epoch, {statistic} of several turns. {content['datetime'][:10]}, {machine(content)},\n"
+        f"fastnn {fastnn['fastnn']} ({instruction_set}), {used}, Python {about['python_version']}."
     )
 
 
-def draw(results: Results, names: dict[int, str], path: str) -> None:
+def draw(results: Results, names: dict[str, str], path: str) -> None:
     """Draw how many times as long as fastnn automatic each peer takes, a group of bars a cell."""
     from matplotlib.figure import Figure
 
     dtypes = list(dict.fromkeys(dtype for _, dtype in results))
-    numbers = list(dict.fromkeys(number for number, _ in results))
+    cells = list(dict.fromkeys(label for label, _ in results))
     peers = [DENSE, *other_peers(results)]
     group = len(peers) + 1.2
-    figure = Figure(figsize=(5.2 * len(dtypes) + 1.6, 0.9 + 0.19 * group * len(numbers)), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(dtypes) + 1.6, 0.9 + 0.19 * group * len(cells)), layout="constrained")
     axes = figure.subplots(1, len(dtypes), sharey=True, sharex=True, squeeze=False)[0]
     for ax, dtype in zip(axes, dtypes, strict=True):
         for k, (peer, colour) in enumerate(zip(peers, ("#808080", *COLOURS), strict=False)):
-            for i, number in enumerate(numbers):
-                summaries = results.get((number, dtype), {})
+            for i, label in enumerate(cells):
+                summaries = results.get((label, dtype), {})
                 if peer not in summaries:
                     continue
                 ratio = summaries[peer].best / summaries[AUTOMATIC].best
@@ -120,9 +162,9 @@ def draw(results: Results, names: dict[int, str], path: str) -> None:
             spine.set_visible(False)
     largest = max(s[peer].best / s[AUTOMATIC].best for s in results.values() for peer in peers if peer in s)
     axes[0].set_xlim(0.8, 1.3 * max(largest, 2))
-    axes[0].set_yticks([i * group + (len(peers) - 1) / 2 for i in range(len(numbers))])
-    axes[0].set_yticklabels([f"{number}: {names[number]}".replace(", ", ",\n") for number in numbers])
-    axes[0].set_ylim(len(numbers) * group - 1, -1)
+    axes[0].set_yticks([i * group + (len(peers) - 1) / 2 for i in range(len(cells))])
+    axes[0].set_yticklabels([f"{label}: {names[label]}".replace(", ", ",\n") for label in cells])
+    axes[0].set_ylim(len(cells) * group - 1, -1)
     handles: dict[str, Any] = {}
     for ax in axes:
         found, labels = ax.get_legend_handles_labels()
@@ -144,14 +186,24 @@ def main() -> None:
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", help="the JSON of pytest benchmarks")
+    parser.add_argument("--readme", metavar="FILE", help="write the table of float32 into this README")
     parser.add_argument("--chart", metavar="FILE", help="draw a bar chart, .svg or .png")
     parser.add_argument("--median", action="store_true", help="show medians in place of the best times")
     arguments = parser.parse_args()
     with open(arguments.results, encoding="utf-8") as file:
         content = json.load(file)
-    results, names = summarize(content)
+    results, names = read(content)
     statistic = "median" if arguments.median else "best"
-    print(markdown(results, names, statistic), caption(content, statistic), sep="\n\n")
+    for labels in SETS.values():
+        of_set = {key: summaries for key, summaries in results.items() if key[0] in labels}
+        if of_set:
+            print(markdown(of_set, names, statistic), end="\n\n")
+    print(caption(content, statistic))
+    if arguments.readme:
+        before, rest = Path(arguments.readme).read_text(encoding="utf-8").split(FIRST_LINE)
+        after = rest.split(LAST_LINE)[1]
+        text = f"{before}{FIRST_LINE}\n{readme(content)}\n{LAST_LINE}{after}"
+        Path(arguments.readme).write_text(text, encoding="utf-8")
     if arguments.chart:
         draw(results, names, arguments.chart)
 

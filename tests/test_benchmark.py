@@ -14,17 +14,27 @@ from fastnn import benchmark, cli
 from fastnn.benchmark import peers, timing
 from fastnn.benchmark.cells import CELLS, Cell
 from fastnn.benchmark.peers import AUTOMATIC, DENSE, PACKAGES, PEERS
-from fastnn.benchmark.timing import PEAK, ROOFLINE, Contest, Summary
+from fastnn.benchmark.timing import HANDOVER, PEAK, ROOFLINE, Contest, Summary
+from fastnn.engine import threads
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+#: What scikit-learn's perceptron cannot do.
+WITHOUT = {
+    "1": "MLPClassifier needs a hidden layer",
+    "B": "MLPClassifier has no dropout",
+    **dict.fromkeys("DEFGH", "MLPClassifier has one output for two classes"),
+}
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Cells, products and pauses that take no time."""
-    for number, cell in CELLS.items():
-        rows = min(cell.rows, 330)
-        monkeypatch.setitem(CELLS, number, cell._replace(rows=rows, batch_size=min(cell.batch_size, rows)))
+    for label, cell in CELLS.items():
+        rows, (n_in, *hidden, n_out) = min(cell.rows, 330), cell.sizes
+        sizes = (n_in, *(min(width, 80) for width in hidden), n_out)
+        monkeypatch.setitem(CELLS, label, cell._replace(sizes=sizes, rows=rows, batch_size=min(cell.batch_size, rows)))
     monkeypatch.setattr(timing, "PAUSE", 0.0)
     monkeypatch.setattr(timing, "PEAK_SIZE", 50)
 
@@ -34,23 +44,64 @@ def own(*names):
 
 
 def test_the_operations_of_a_cell():
-    cell = Cell(2, "", (784, 20, 10), 5_000, 5_000)
+    cell = Cell("2", "", (784, 20, 10), 5_000, 5_000)
     assert cell.flops == 5_000 * (4 * 784 * 20 + 6 * 20 * 10)
-    assert Cell(1, "", (784, 10), 3, 3).flops == 3 * 4 * 784 * 10
+    assert Cell("1", "", (784, 10), 3, 3).flops == 3 * 4 * 784 * 10
 
 
 @pytest.mark.filterwarnings("default")  # what a peer warns of is its own affair
 @pytest.mark.parametrize("name", PEERS)
-@pytest.mark.parametrize("number", CELLS)
-def test_all_peers_do_the_same_steps(number, name, dtype):
+@pytest.mark.parametrize("label", CELLS)
+def test_all_peers_do_the_same_steps(label, name, dtype):
     pytest.importorskip(PACKAGES.get(name, "numpy"))
-    contest = Contest(CELLS[number], dtype, {AUTOMATIC: PEERS[AUTOMATIC], name: PEERS[name]})
+    contest = Contest(CELLS[label], dtype, {AUTOMATIC: PEERS[AUTOMATIC], name: PEERS[name]})
     assert contest.wrong == {}
-    if (number, name) == (1, "scikit-learn"):
-        assert contest.left_out == {name: "MLPClassifier needs a hidden layer"}
-    else:
-        assert contest.left_out == {}
+    assert contest.left_out == ({name: WITHOUT[label]} if name == "scikit-learn" and label in WITHOUT else {})
     contest.close()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", [name for name in PEERS if name != AUTOMATIC])
+@pytest.mark.parametrize("label", "ABG")
+def test_all_peers_take_the_same_steps_of_adam(label, name, monkeypatch):
+    pytest.importorskip(PACKAGES.get(name, "numpy"))
+    if name == "scikit-learn":
+        pytest.skip("its epsilon is added elsewhere")
+    monkeypatch.setitem(timing.ADAM_TOLERANCES, "float64", 1e-9)
+    cell = CELLS[label]._replace(dropout=0.0)  # masks are each peer's own
+    contest = Contest(cell, "float64", {AUTOMATIC: PEERS[AUTOMATIC], name: PEERS[name]})
+    assert contest.wrong == contest.left_out == {}
+
+
+def test_a_peer_with_another_optimizer_is_wrong():
+    def prepare(cell, X, y):
+        return PEERS["NumPy"](cell._replace(optimizer="sgd"), X, y)
+
+    contest = Contest(CELLS["G"], "float32", {"other": prepare, **own()})
+    assert list(contest.wrong) == ["other"]
+
+
+def test_a_table_has_as_many_rows_and_classes_as_its_cell_says(dtype):
+    X, y = timing.load_rows(CELLS["D"], dtype)
+    assert X.shape == (330, 64)
+    assert X.dtype == dtype
+    np.testing.assert_allclose([X.mean(), X.std()], [0, 1], atol=0.02)
+    assert set(y) == {0, 1}
+    np.testing.assert_array_equal(X, timing.load_rows(CELLS["D"], dtype)[0])
+
+
+def test_the_time_from_core_to_core(monkeypatch):
+    seconds = threads.handover_seconds()
+    assert seconds is None or 0 < seconds < 1
+    monkeypatch.setattr(threads, "available_threads", lambda: 1)
+    assert threads.handover_seconds() is None
+
+
+def test_a_contest_without_a_second_core(monkeypatch):
+    monkeypatch.setattr(timing, "handover_seconds", lambda: None)
+    contest = Contest(CELLS["2"], "float32", own())
+    contest.run(deadline=0.0, seconds=0.0)
+    assert HANDOVER not in contest.summaries()
 
 
 def test_a_peer_that_does_something_else_gets_no_turn():
@@ -59,9 +110,11 @@ def test_a_peer_that_does_something_else_gets_no_turn():
         first = epoch()
         return lambda: first  # right once
 
-    contest = Contest(CELLS[2], "float64", {"lazy": prepare, **own()})
+    contest = Contest(CELLS["2"], "float64", {"lazy": prepare, **own()})
     assert "its log-likelihoods are" in contest.wrong["lazy"]
     contest.run(deadline=0.0, seconds=0.0)
+    handovers = contest.seconds.pop(HANDOVER, [1.0])
+    assert len(handovers) == 1
     assert {name: len(times) for name, times in contest.seconds.items()} == {
         DENSE: 1,
         AUTOMATIC: 1,
@@ -72,7 +125,7 @@ def test_a_peer_that_does_something_else_gets_no_turn():
 
 
 def test_a_turn_has_as_many_epochs_as_fit():
-    contest = Contest(CELLS[2], "float32", own())
+    contest = Contest(CELLS["2"], "float32", own())
     contest.seconds["NumPy"] = [0.011, 0.01]
     contest._estimates["NumPy"] = 0.5
     assert contest.calls_a_turn("NumPy", 0.3) == 30
@@ -82,6 +135,7 @@ def test_a_turn_has_as_many_epochs_as_fit():
 def test_ratios():
     results = {
         ROOFLINE: Summary(1.0, 9.0),
+        HANDOVER: Summary(1e-8, 9.0),
         DENSE: Summary(2.0, 9.0),
         AUTOMATIC: Summary(1.5, 9.0),
         "a": Summary(6.0, 9.0),
@@ -93,19 +147,20 @@ def test_ratios():
 
 def test_the_command_prints_a_row_a_cell(capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "PEERS", own("scikit-learn"))
-    assert cli.main(["benchmark", "--seconds", "0.1", "--dtype", "float64"]) == 0
+    assert cli.main(["benchmark", "--seconds", "0.1", "--dtype", "float64", "--set", "plain"]) == 0
     out = capsys.readouterr().out
     assert "float64" in out.splitlines()[0]
     head, *rows = re.search(r"^cell .*\n(?: .*\n)*", out, re.M).group().splitlines()
     assert re.split(r" {2,}", head) == [
         *("cell", "roofline", DENSE, AUTOMATIC, "NumPy", "scikit-learn"),
-        *("roofline / dense", "best peer / fastnn"),
+        *("roofline / dense", "best peer / fastnn", "core to core, ns"),
     ]
     assert [row.split()[0] for row in rows] == ["1", "2", "4", "5"]
     for row in rows:
         assert len(row) == len(head)  # aligned
-        _, roofline, dense, automatic, numpy, sklearn, against_roofline, against_peers = row.split()
+        _, roofline, dense, automatic, numpy, sklearn, against_roofline, against_peers, nearness = row.split()
         assert (sklearn == "-") == row.startswith("   1")
+        assert nearness == "-" or int(nearness) > 0
         best = min(float(numpy), float(sklearn)) if sklearn != "-" else float(numpy)
         # The figures are rounded to 0.00001 s, and such a cell takes little more.
         if min(float(dense), float(automatic), float(roofline)) > 1e-4:
@@ -115,9 +170,15 @@ def test_the_command_prints_a_row_a_cell(capsys, monkeypatch):
     assert "not installed" not in out
 
 
+def test_the_sets_of_the_command():
+    assert benchmark.cells_of("both") == [*benchmark.cells_of("plain"), *benchmark.cells_of("adam")]
+    assert benchmark.cells_of("both", quick=False) == list(CELLS)
+    assert {CELLS[label].optimizer for label in benchmark.cells_of("adam")} == {"adam"}
+
+
 def test_a_missing_peer_is_named_with_its_remedy(capsys, monkeypatch):
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
-    benchmark.run(seconds=0.1, cells=(2,))
+    benchmark.run(seconds=0.1, cells=("2",))
     out = capsys.readouterr().out
     for name, package in PACKAGES.items():
         assert f'{name} is left out: {package} is not installed (pip install "fastnn[benchmark]")' in out
@@ -132,11 +193,11 @@ def load_table():
 
 
 def results():
-    """A file of the benchmark with made-up times: cell 1 with three peers, cell 2 with two, in two rounds."""
+    """A file of the benchmark with made-up times: cell 1 with four peers, cell F with three, in two rounds."""
     peak = timing.PEAK_FLOPS / 100e9  # 100 GFLOP/s
     seconds = {
-        1: {PEAK: peak, DENSE: 0.02, AUTOMATIC: 0.01, "NumPy": 0.06, "Theano": 0.05},
-        2: {PEAK: peak, DENSE: 0.004, AUTOMATIC: 0.002, "NumPy": 0.0061},
+        "1": {PEAK: peak, HANDOVER: 2.8e-8, DENSE: 0.02, AUTOMATIC: 0.01, "NumPy": 0.06, "Theano": 0.05},
+        "F": {PEAK: peak, DENSE: 0.004, AUTOMATIC: 0.002, "NumPy": 0.0061},
     }
     turns = [
         {
@@ -162,6 +223,31 @@ def results():
 needs_checkout = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="benchmarks/ is not in this tree")
 
 
+def rows_of(lines):
+    """The cells of Markdown's tables."""
+    rows = [line for line in lines if line.startswith("|") and "---" not in line]
+    return [[text.strip() for text in row.strip("|").split("|")] for row in rows]
+
+
+@needs_checkout
+def test_the_table_of_the_readme_has_the_worst_cell_first(tmp_path, monkeypatch):
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    table, file = load_table(), tmp_path / "README.md"
+    file.write_text(f"before\n{table.FIRST_LINE}\n| old |\n{table.LAST_LINE}\nafter\n")
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path / "results.json"), "--readme", str(file)])
+        table.main()
+        lines = file.read_text().splitlines()
+        assert lines[:2] == ["before", table.FIRST_LINE]
+        assert lines[-2:] == [table.LAST_LINE, "after"]
+        assert rows_of(lines) == [
+            ["cell", "fastnn", "NumPy", "Theano", "best other / fastnn"],
+            ["F: name F", "0.00200", "0.00610", "-", "3.05"],
+            ["1: name 1", "0.0100", "0.0600", "0.0500", "5.00"],
+        ]
+        assert "Some CPU, 2 threads, 2026-01-02, 28 ns from core to core." in " ".join(lines)
+
+
 @needs_checkout
 def test_the_table_of_a_results_file(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
@@ -171,12 +257,14 @@ def test_the_table_of_a_results_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path / "results.json"), "--chart", str(chart)])
     table.main()
     lines = capsys.readouterr().out.splitlines()
-    assert [[text.strip() for text in line.strip("|").split("|")] for line in lines[:4] if "---" not in line] == [
-        ["cell", "dtype", ROOFLINE, DENSE, AUTOMATIC, "NumPy", "Theano", "roofline / dense", "best peer / automatic"],
-        ["1: name 1", "float32", "0.0100", "0.0200", "0.0100", "0.0600", "0.0500", "0.50", "5.00"],
-        ["2: name 2", "float32", "0.0100", "0.00400", "0.00200", "0.00610", "-", "2.50", "3.05"],
+    last = ["roofline / dense", "best peer / automatic", "core to core, ns"]
+    assert rows_of(lines) == [
+        ["cell", "dtype", ROOFLINE, DENSE, AUTOMATIC, "NumPy", "Theano", *last],
+        ["1: name 1", "float32", "0.0100", "0.0200", "0.0100", "0.0600", "0.0500", "0.50", "5.00", "28"],
+        ["cell", "dtype", ROOFLINE, DENSE, AUTOMATIC, "NumPy", *last],
+        ["F: name F", "float32", "0.0100", "0.00400", "0.00200", "0.00610", "2.50", "3.05", "-"],
     ]
-    text = " ".join(lines[4:])
+    text = " ".join(lines[8:])
     for word in ("best", "2026-01-02", "Some CPU", "2 threads", "0.1.0 (avx2)", "numpy 2.0", "Theano 1.0.5", "3.11.7"):
         assert word in text
     assert "<svg" in chart.read_text()[:1000]
@@ -190,8 +278,9 @@ def test_the_whole_benchmark_runs(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads((tmp_path / "results.json").read_text())
+    names = [DENSE, AUTOMATIC, "NumPy", PEAK] + [HANDOVER] * (threads.handover_seconds() is not None)
     order = [(turn["extra_info"]["round"], turn["extra_info"]["peer"]) for turn in content["benchmarks"]]
-    assert order == [(turn, name) for turn in (1, 2) for name in (DENSE, AUTOMATIC, "NumPy", PEAK)]
+    assert order == [(turn, name) for turn in (1, 2) for name in names]
     assert content["machine_info"]["fastnn"]["instruction set"]
-    found, _ = load_table().summarize(content)
-    assert set(found[2, "float32"]) == {ROOFLINE, DENSE, AUTOMATIC, "NumPy"}
+    found, _ = load_table().read(content)
+    assert set(found["2", "float32"]) - {HANDOVER} == {ROOFLINE, DENSE, AUTOMATIC, "NumPy"}

@@ -11,22 +11,31 @@ from collections.abc import Mapping, Sequence
 
 from fastnn._config import config
 from fastnn._validation import check_number
-from fastnn.benchmark.cells import CELLS
-from fastnn.benchmark.peers import AUTOMATIC, DENSE, PACKAGES, PEERS, is_installed
-from fastnn.benchmark.timing import ROOFLINE, TURN, Contest, Summary
+from fastnn.benchmark.cells import CELLS, SETS
+from fastnn.benchmark.peers import AUTOMATIC, DENSE, PACKAGES, PEERS, Peer, is_installed
+from fastnn.benchmark.timing import HANDOVER, ROOFLINE, TURN, Contest, Summary
 
-#: The cells whose epochs are short.
-QUICK_CELLS = (1, 2, 4, 5)
+#: Of each set, the cells whose epochs are short.
+QUICK_CELLS = {"plain": ("1", "2", "4", "5"), "adam": ("D", "E", "G", "H")}
+
+#: What is measured beside fastnn and its peers.
+NO_PEERS = (ROOFLINE, HANDOVER)
 
 
 def ratios(results: Mapping[str, Summary]) -> tuple[float, float | None]:
     """Return roofline / fastnn dense, and the best peer / fastnn automatic, None where there is no peer."""
-    peers = [summary.best for name, summary in results.items() if name not in (ROOFLINE, DENSE, AUTOMATIC)]
+    peers = [summary.best for name, summary in results.items() if name not in (*NO_PEERS, DENSE, AUTOMATIC)]
     against_peers = min(peers) / results[AUTOMATIC].best if peers else None
     return results[ROOFLINE].best / results[DENSE].best, against_peers
 
 
-def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[int] = QUICK_CELLS) -> None:
+def cells_of(which: str, quick: bool = True) -> list[str]:
+    """Return the labels of a set of cells, or of "both"; the quick ones of it, or all."""
+    sets = QUICK_CELLS if quick else SETS
+    return [label for name in (sets if which == "both" else [which]) for label in sets[name]]
+
+
+def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[str] | None = None) -> None:
     """Time fastnn and the peers that are installed, and print a table.
 
     Parameters
@@ -36,8 +45,8 @@ def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[int] = QU
     seconds : float, default 60.0
         About how long it may take, shared by the cells, and within a cell by the peers.  Every peer has at least
         one turn, so a very short time is exceeded.
-    cells : sequence of int, default (1, 2, 4, 5)
-        Numbers of the cells.
+    cells : sequence of str or None, default None
+        Labels of the cells; None takes those of both sets whose epochs are short.
 
     Raises
     ------
@@ -45,30 +54,40 @@ def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[int] = QU
         If seconds is not above 0 and finite.
     """
     seconds = check_number(seconds, "seconds", 0, open_left=True)
+    cells = cells_of("both") if cells is None else cells
     peers = {name: peer for name, peer in PEERS.items() if is_installed(name)}
-    missing = [name for name in PEERS if name not in peers]
-    about = config()
-    print(f"fastnn {about['fastnn']} ({about['instruction set'].split()[0]}), {about['threads']} thread(s), {dtype}")
-    for name in missing:
-        print(f'{name} is left out: {PACKAGES[name]} is not installed (pip install "fastnn[benchmark]")')
-    print("\nSeconds an epoch, best of several turns; roofline: the same arithmetic at the speed of a large product.")
-    for number in cells:
-        print(f"{number:>4}: {CELLS[number].name}")
     columns = [ROOFLINE, *peers]
-    heads = [*columns, "roofline / dense", "best peer / fastnn"]
+    heads = [*columns, "roofline / dense", "best peer / fastnn", "core to core, ns"]
+    _print_head(dtype, cells, peers)
     print("\ncell" + "".join(f"  {head:>8}" for head in heads), flush=True)
     start = time.perf_counter()
     notes = []
-    for done, number in enumerate(cells, 1):
+    for done, label in enumerate(cells, 1):
         deadline = start + seconds * done / len(cells)
-        contest = Contest(CELLS[number], dtype, peers)
+        contest = Contest(CELLS[label], dtype, peers)
         contest.run(deadline, min(TURN, seconds / len(cells) / (2 * len(columns))))
         results = contest.summaries()
         contest.close()
         figures = [f"{results[name].best:.5f}" if name in results else "-" for name in columns]
         figures += ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios(results)]
+        figures.append(f"{1e9 * results[HANDOVER].best:.0f}" if HANDOVER in results else "-")
         row = "".join(f"  {figure:>{max(8, len(head))}}" for figure, head in zip(figures, heads, strict=True))
-        print(f"{number:>4}{row}", flush=True)
+        print(f"{label:>4}{row}", flush=True)
         absent = {**contest.left_out, **contest.wrong}
-        notes += [f"{name} is left out of cell {number}: {reason}" for name, reason in absent.items()]
+        notes += [f"{name} is left out of cell {label}: {reason}" for name, reason in absent.items()]
     print("\n".join(["", *notes]))
+
+
+def _print_head(dtype: str, cells: Sequence[str], peers: Mapping[str, Peer]) -> None:
+    about = config()
+    print(f"fastnn {about['fastnn']} ({about['instruction set'].split()[0]}), {about['threads']} thread(s), {dtype}")
+    for name in PEERS:
+        if name not in peers:
+            print(f'{name} is left out: {PACKAGES[name]} is not installed (pip install "fastnn[benchmark]")')
+    print("\nSeconds an epoch, best of several turns; roofline: the same arithmetic at the speed of a large product;")
+    print("core to core: how long a cache line takes from one core to the other.")
+    print(
+        "1 to 7: MNIST in order, tanh, plain steps; A to H: MNIST (784 inputs) or a table (64), shuffled, ReLU, Adam."
+    )
+    for label in cells:
+        print(f"{label:>4}: {CELLS[label].name}")

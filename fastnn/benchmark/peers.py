@@ -1,25 +1,26 @@
 """What is compared: for each peer, a function that prepares a cell and returns an epoch of training as a call.
 
-Every peer starts from the same parameters, takes the same batches in the same order, does the same plain step
-and may use all cores.  A call returns the epoch's mean log-likelihood, each batch before its own update, so
-that a peer which does something else shows.  fastnn is called as users call it, by `Trainer.fit`, which counts the
-seconds of its epochs itself: it checks and converts the data once a fit, not once an epoch.  Each docstring says
-which of the peer's settings were chosen, and why.  A peer is imported where it is prepared, and says by a
-LookupError that a cell is not for it.
+Every peer starts from the same parameters, takes the same batches in the same order, does the same steps and may use
+all cores; only masks of dropout are each peer's own.  A call returns the epoch's mean log-likelihood, each batch before
+its own update, so that a peer which does something else shows.  fastnn is called as users call it, by `Trainer.fit`,
+which counts the seconds of its epochs itself: it checks and converts the data once a fit, not once an epoch.  Each
+docstring says which of the peer's settings were chosen, and why.  A peer is imported where it is prepared, and says by
+a LookupError that a cell is not for it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastnn
-from fastnn.benchmark.cells import LEARNING_RATE, Cell
+from fastnn.benchmark.cells import Cell
 from fastnn.engine.threads import available_threads
 
 Epoch = Callable[[], float]
@@ -31,10 +32,23 @@ AUTOMATIC = "fastnn automatic"
 #: Batches on which a setting is tried out.
 FEW_BATCHES = 50
 
+#: Adam's constants, the same in all libraries.
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+
+#: Bytes of data of which JAX makes a shuffled copy each epoch.
+SMALL_BYTES = 2**25
+
 
 def start(cell: Cell, dtype: str) -> fastnn.Network:
     """Return the network that every peer starts from."""
-    return fastnn.Network(cell.sizes, "tanh", dtype, seed=0)
+    return fastnn.Network(cell.sizes, cell.activation, dtype, seed=0)
+
+
+def orders(cell: Cell) -> Iterator[NDArray[np.int64]]:
+    """Yield a shuffled order of the rows for each epoch, as `Trainer` with seed 0 draws it if there is no dropout."""
+    generator = np.random.default_rng(0)
+    while True:
+        yield generator.permutation(cell.rows)
 
 
 class FitEpochs:
@@ -58,10 +72,16 @@ class FitEpochs:
         return history.log_likelihood[-1]
 
 
+def make_trainer(cell: Cell, dtype: str, **settings: Any) -> fastnn.Trainer:
+    """Return fastnn's trainer of a cell; settings are further arguments of `Trainer`, or others than the cell's."""
+    optimizer = {"sgd": fastnn.SGD, "adam": fastnn.Adam}[cell.optimizer](cell.learning_rate)
+    settings = {"shuffle": cell.shuffled, "dropout": cell.dropout, **settings}
+    return fastnn.Trainer(start(cell, dtype), optimizer, cell.batch_size, **settings)
+
+
 def prepare_fastnn(cell: Cell, X: NDArray[Any], y: NDArray[Any], sparse: bool | str = "auto") -> Epoch:
     """Return fastnn as it comes: all processors, dense or sparse as it sees fit."""
-    network, optimizer = start(cell, X.dtype.name), fastnn.SGD(LEARNING_RATE)
-    return FitEpochs(fastnn.Trainer(network, optimizer, cell.batch_size, shuffle=False, sparse=sparse), X, y)
+    return FitEpochs(make_trainer(cell, X.dtype.name, sparse=sparse), X, y)
 
 
 def prepare_fastnn_dense(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
@@ -71,174 +91,285 @@ def prepare_fastnn_dense(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
 
 def prepare_numpy(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     """Return NumPy: the gradient written by hand, products by its BLAS on all cores, in place where that helps."""
-    network = start(cell, X.dtype.name)
+    network, number, every = start(cell, X.dtype.name), X.dtype.type, orders(cell)
     weights, biases = [w.copy() for w in network.weights], [b.copy() for b in network.biases]
-    number = X.dtype.type
+    move, generator = _numpy_move(cell), np.random.default_rng(0)
+
+    def activate(Z: NDArray[Any]) -> NDArray[Any]:
+        np.tanh(Z, out=Z) if cell.activation == "tanh" else np.maximum(Z, 0, out=Z)
+        if cell.dropout:
+            Z *= (generator.random(Z.shape, np.float32) >= cell.dropout) * number(1 / (1 - cell.dropout))
+        return Z
+
+    def slopes(Y: NDArray[Any]) -> Any:
+        return 1 - Y * Y if cell.activation == "tanh" else (Y > 0) * number(1 / (1 - cell.dropout))
+
+    def step(Y: list[NDArray[Any]], labels: NDArray[Any]) -> float:
+        each = np.arange(len(labels))
+        for W, b in zip(weights[:-1], biases[:-1], strict=True):
+            Z = Y[-1] @ W
+            Z += b
+            Y.append(activate(Z))
+        dZ = Y[-1] @ weights[-1]
+        dZ += biases[-1]
+        dZ -= dZ.max(axis=1, keepdims=True)
+        chosen = dZ[each, labels]
+        np.exp(dZ, out=dZ)
+        sums = dZ.sum(axis=1, keepdims=True)
+        total = float((chosen - np.log(sums[:, 0])).sum())
+        dZ /= -sums * number(len(labels))
+        dZ[each, labels] += number(1 / len(labels))
+        gradient = []
+        for k in reversed(range(len(weights))):
+            gradient += [(weights[k], Y[k].T @ dZ), (biases[k], dZ.sum(axis=0))]
+            if k:
+                dZ = dZ @ weights[k].T
+                dZ *= slopes(Y[k])
+        move(gradient)
+        return total
 
     def epoch() -> float:
-        total = 0.0
+        order, total = next(every) if cell.shuffled else None, 0.0
         for first in range(0, cell.rows, cell.batch_size):
-            Y, labels = [X[first : first + cell.batch_size]], y[first : first + cell.batch_size]
-            each = np.arange(len(labels))
-            for W, b in zip(weights[:-1], biases[:-1], strict=True):
-                Z = Y[-1] @ W
-                Z += b
-                Y.append(np.tanh(Z, out=Z))
-            dZ = Y[-1] @ weights[-1]
-            dZ += biases[-1]
-            dZ -= dZ.max(axis=1, keepdims=True)
-            chosen = dZ[each, labels]
-            np.exp(dZ, out=dZ)
-            sums = dZ.sum(axis=1, keepdims=True)
-            total += float((chosen - np.log(sums[:, 0])).sum())
-            dZ /= -sums * number(len(labels))
-            dZ[each, labels] += number(1 / len(labels))
-            for k in reversed(range(len(weights))):
-                dW, db = Y[k].T @ dZ, dZ.sum(axis=0)
-                if k:
-                    dZ = dZ @ weights[k].T
-                    dZ *= 1 - Y[k] * Y[k]
-                dW *= number(LEARNING_RATE)
-                weights[k] += dW
-                biases[k] += number(LEARNING_RATE) * db
+            batch: Any = slice(first, first + cell.batch_size)
+            if order is not None:
+                batch = order[batch]
+            total += step([X[batch]], y[batch])
         return total / cell.rows
 
     return epoch
+
+
+def _numpy_move(cell: Cell) -> Callable[[list[tuple[NDArray[Any], NDArray[Any]]]], None]:
+    # Takes pairs of a parameter, which moves, and its gradient, which is overwritten.
+    state: list[tuple[NDArray[Any], NDArray[Any]]] = []
+    n_steps = 0
+
+    def plain(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+        for parameter, gradient in pairs:
+            gradient *= gradient.dtype.type(cell.learning_rate)
+            parameter += gradient
+
+    def adam(pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> None:
+        nonlocal n_steps
+        n_steps += 1
+        if not state:
+            state.extend((np.zeros_like(parameter), np.zeros_like(parameter)) for parameter, _ in pairs)
+        for (parameter, gradient), (mean, square) in zip(pairs, state, strict=True):
+            mean *= BETA_1
+            mean += (1 - BETA_1) * gradient
+            gradient *= gradient
+            gradient *= 1 - BETA_2
+            square *= BETA_2
+            square += gradient
+            np.sqrt(square, out=gradient)
+            gradient /= (1 - BETA_2**n_steps) ** 0.5
+            gradient += EPSILON
+            np.divide(mean, gradient, out=gradient)
+            gradient *= cell.learning_rate / (1 - BETA_1**n_steps)
+            parameter += gradient
+
+    return adam if cell.optimizer == "adam" else plain
 
 
 def prepare_jax(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     """Return JAX: an epoch is one compiled call.
 
     One step over all rows is jitted as it is; batches are a scan within the jitted call, which saves a dispatch
-    a step.  The parameters are donated, so that they are updated in place, and the data stays on the device.
+    a step.  The state is donated, so that it is updated in place, and the data stays on the device.  Shuffled rows are
+    gathered batch by batch within the scan; those of small data before it, all at once, which takes .84 to .98 of the
+    time.  Random bits are of the default kind: others took 1.4 times as long.
     """
     import jax
     import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", X.dtype == np.float64)
-    network = start(cell, X.dtype.name)
+    network, every = start(cell, X.dtype.name), orders(cell)
     steps = cell.rows // cell.batch_size
     used = steps * cell.batch_size
-    labels = y.astype(np.int32)
-    batches = (
-        jnp.asarray(X[:used].reshape(steps, cell.batch_size, -1)),
-        jnp.asarray(labels[:used].reshape(steps, cell.batch_size)),
-    )
-    rest = (jnp.asarray(X[used:]), jnp.asarray(labels[used:])) if used < cell.rows else None
+    step, state = _jax_step(cell, network)
 
-    def log_likelihood(layers: Any, Y: Any, labels: Any) -> Any:
-        for W, b in layers[:-1]:
-            Y = jnp.tanh(Y @ W + b)
-        W, b = layers[-1]
-        return jnp.take_along_axis(jax.nn.log_softmax(Y @ W + b), labels[:, None], axis=1).mean()
+    def take(rows: Any, ids: Any) -> Any:
+        return jax.tree.map(lambda part: part[ids], rows)
 
-    def step(layers: Any, batch: Any) -> Any:
-        value, gradient = jax.value_and_grad(log_likelihood)(layers, *batch)
-        return jax.tree.map(lambda p, g: p + LEARNING_RATE * g, layers, gradient), value
-
-    def run(layers: Any, batches: Any, rest: Any) -> Any:
-        if steps == 1 and rest is None:
-            return step(layers, (batches[0][0], batches[1][0]))
-        layers, values = jax.lax.scan(step, layers, batches)
+    def run(state: Any, rows: Any, order: Any) -> Any:
+        batches, rest = rows if order is None else (order[:used].reshape(steps, -1), take(rows, order[used:]))
+        if order is not None and X.nbytes < SMALL_BYTES:
+            batches = take(rows, batches)
+        if steps == 1 and used == cell.rows:
+            return step(state, take(batches, 0))
+        if order is None or X.nbytes < SMALL_BYTES:
+            state, values = jax.lax.scan(step, state, batches)
+        else:
+            state, values = jax.lax.scan(lambda state, ids: step(state, take(rows, ids)), state, batches)
         total = values.sum() * cell.batch_size
-        if rest is not None:
-            layers, value = step(layers, rest)
-            total += value * len(rest[1])
-        return layers, total / cell.rows
+        if used < cell.rows:
+            state, value = step(state, rest)
+            total += value * (cell.rows - used)
+        return state, total / cell.rows
 
     compiled = jax.jit(run, donate_argnums=0)
-    layers = [(jnp.asarray(W), jnp.asarray(b)) for W, b in zip(network.weights, network.biases, strict=True)]
+    rows: Any = X, y.astype(np.int32)
+    if not cell.shuffled:
+        batches = tuple(part[:used].reshape(steps, cell.batch_size, *part.shape[1:]) for part in rows)
+        rows = batches, tuple(part[used:] for part in rows)
+    rows = jax.tree.map(jnp.asarray, rows)
 
     def epoch() -> float:
-        nonlocal layers
-        layers, value = compiled(layers, batches, rest)
+        nonlocal state
+        order = next(every).astype(np.int32) if cell.shuffled else None
+        state, value = compiled(state, rows, order)
         return float(value)
 
     return epoch
 
 
-def prepare_torch(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
-    """Return PyTorch: autograd on plain functions, and one call that moves all parameters.
+def _jax_step(cell: Cell, network: fastnn.Network) -> tuple[Any, Any]:
+    # A step, from state and batch to state and log-likelihood; and the state at the start.
+    import jax
+    import jax.numpy as jnp
 
-    With batches of 20, modules and torch.optim.SGD (in its fused form) took 1.4 times as long.  The batches are split
-    once.  On all cores, or on one if that is faster, as it may be with small batches: both are tried on the first
-    batches.
+    activate = {"tanh": jnp.tanh, "relu": jax.nn.relu}[cell.activation]
+    rate = cell.learning_rate
+
+    def log_likelihood(layers: Any, Y: Any, labels: Any, key: Any) -> Any:
+        for W, b in layers[:-1]:
+            Y = activate(Y @ W + b)
+            if cell.dropout:
+                key, mask_key = jax.random.split(key)
+                Y = jnp.where(jax.random.bernoulli(mask_key, 1 - cell.dropout, Y.shape), Y / (1 - cell.dropout), 0)
+        W, b = layers[-1]
+        return jnp.take_along_axis(jax.nn.log_softmax(Y @ W + b), labels[:, None], axis=1).mean()
+
+    def step(state: Any, batch: Any) -> Any:
+        layers, moments, n_steps, key = state
+        if cell.dropout:
+            key, batch_key = jax.random.split(key)
+        else:
+            batch_key = key
+        value, gradient = jax.value_and_grad(log_likelihood)(layers, *batch, batch_key)
+        if cell.optimizer == "sgd":
+            return (jax.tree.map(lambda p, g: p + rate * g, layers, gradient), moments, n_steps, key), value
+        n_steps += 1
+        first = rate / (1 - BETA_1**n_steps)
+        second = 1 / (1 - BETA_2**n_steps)
+        means = jax.tree.map(lambda m, g: BETA_1 * m + (1 - BETA_1) * g, moments[0], gradient)
+        squares = jax.tree.map(lambda s, g: BETA_2 * s + (1 - BETA_2) * g * g, moments[1], gradient)
+        layers = jax.tree.map(lambda p, m, s: p + first * m / (jnp.sqrt(second * s) + EPSILON), layers, means, squares)
+        return (layers, (means, squares), n_steps, key), value
+
+    layers = [(jnp.asarray(W), jnp.asarray(b)) for W, b in zip(network.weights, network.biases, strict=True)]
+    zeros = [jax.tree.map(jnp.zeros_like, layers) for _ in range(2)] if cell.optimizer == "adam" else [(), ()]
+    return step, (layers, tuple(zeros), jnp.zeros((), network.dtype), jax.random.key(0))
+
+
+def prepare_torch(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
+    """Return PyTorch, eager: autograd on plain functions, and one call that moves all parameters.
+
+    With batches of 20, modules and torch.optim.SGD (in its fused form) took 1.4 times as long; Adam is torch.optim's,
+    fused.  Batches in order are split once.  On all cores, or on one if that is faster, as it may be with small
+    batches: both are tried on the first batches.  Denormal numbers are flushed.
     """
     import torch
 
-    network = start(cell, X.dtype.name)
-    parameters: list[Any] = []
+    torch.set_flush_denormal(True)
+    network, every = start(cell, X.dtype.name), orders(cell)
+    started: list[Any] = []
     for W, b in zip(network.weights, network.biases, strict=True):
-        parameters += [torch.from_numpy(W.T.copy()), torch.from_numpy(b.copy())]
-    started = [parameter.clone() for parameter in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_()
-    *hidden, last = list(zip(parameters[::2], parameters[1::2], strict=True))
-    Xs, ys = torch.from_numpy(X).split(cell.batch_size), torch.from_numpy(y).split(cell.batch_size)
-    batches = list(zip(Xs, ys, strict=True))
+        started += [torch.from_numpy(W.T.copy()), torch.from_numpy(b.copy())]
+    data = torch.from_numpy(X), torch.from_numpy(y)
+    in_order = list(zip(*(part.split(cell.batch_size) for part in data), strict=True))
 
-    def train(batches: Any) -> float:
-        total = 0.0
-        for rows, labels in batches:
-            Y = rows
-            for W, b in hidden:
-                Y = torch.tanh(torch.nn.functional.linear(Y, W, b))
-            loss = torch.nn.functional.cross_entropy(torch.nn.functional.linear(Y, *last), labels)
-            gradient = torch.autograd.grad(loss, parameters)
-            with torch.no_grad():
-                torch._foreach_add_(parameters, gradient, alpha=-LEARNING_RATE)
-            total -= loss.item() * len(labels)
-        return total / cell.rows
+    def batches() -> Iterator[Any]:
+        if not cell.shuffled:
+            yield from in_order
+            return
+        for ids in torch.from_numpy(next(every)).split(cell.batch_size):
+            yield tuple(part.index_select(0, ids) for part in data)
 
     def seconds(n_threads: int) -> float:
         torch.set_num_threads(n_threads)
+        step, few = _torch_step(cell, started), list(islice(batches(), FEW_BATCHES))
         begin = time.perf_counter()
-        train(batches[:FEW_BATCHES])
+        for rows, labels in few:
+            step(rows, labels)
         return time.perf_counter() - begin
 
     n_threads = available_threads()
     if cell.batch_size < cell.rows:
         n_threads = min((1, n_threads), key=lambda n: min(seconds(n) for _ in range(4)))
-    with torch.no_grad():
-        for parameter, value in zip(parameters, started, strict=True):
-            parameter.copy_(value)
+    every, step = orders(cell), _torch_step(cell, started)
 
     def epoch() -> float:
         torch.set_num_threads(n_threads)
-        return train(batches)
+        return sum(step(rows, labels) * len(labels) for rows, labels in batches()) / cell.rows
 
     return epoch
+
+
+def _torch_step(cell: Cell, started: list[Any]) -> Callable[[Any, Any], float]:
+    import torch
+
+    parameters = [value.clone().requires_grad_() for value in started]
+    *hidden, last = list(zip(parameters[::2], parameters[1::2], strict=True))
+    activate = {"tanh": torch.tanh, "relu": torch.relu}[cell.activation]
+    adam = torch.optim.Adam(parameters, cell.learning_rate, fused=True) if cell.optimizer == "adam" else None
+
+    def step(Y: Any, labels: Any) -> float:
+        for W, b in hidden:
+            Y = activate(torch.nn.functional.linear(Y, W, b))
+            if cell.dropout:
+                Y = torch.nn.functional.dropout(Y, cell.dropout)
+        loss = torch.nn.functional.cross_entropy(torch.nn.functional.linear(Y, *last), labels)
+        gradients = torch.autograd.grad(loss, parameters)
+        if adam is None:
+            with torch.no_grad():
+                torch._foreach_add_(parameters, gradients, alpha=-cell.learning_rate)
+        else:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            adam.step()
+        return -float(loss.item())
+
+    return step
 
 
 def prepare_sklearn(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     """Return scikit-learn's MLPClassifier: partial_fit goes once over the data, in batches.
 
-    Plain SGD, without momentum, penalty and shuffling; the check for infinities in the data is switched off.
+    Without momentum and penalty; the check for infinities in the data is switched off.  Shuffled rows are gathered
+    before the call, all at once: it would draw an order of its own, and gather them batch by batch.
     """
     import sklearn
     from sklearn.neural_network import MLPClassifier
 
     if len(cell.sizes) == 2:
         raise LookupError("MLPClassifier needs a hidden layer")
-    network = start(cell, X.dtype.name)
+    if cell.sizes[-1] == 2:
+        raise LookupError("MLPClassifier has one output for two classes")
+    if cell.dropout:
+        raise LookupError("MLPClassifier has no dropout")
+    network, every = start(cell, X.dtype.name), orders(cell)
     model = MLPClassifier(
         cell.sizes[1:-1],
-        activation="tanh",
-        solver="sgd",
+        activation=cell.activation,
+        solver=cell.optimizer,
         alpha=0.0,
         batch_size=cell.batch_size,
-        learning_rate_init=LEARNING_RATE,
+        learning_rate_init=cell.learning_rate,
         momentum=0.0,
         shuffle=False,
     )
     # This makes the arrays, and moves them; then they are set to where all start.
-    model.partial_fit(X[: cell.batch_size], y[: cell.batch_size], classes=np.arange(10))
+    model.partial_fit(X[: cell.batch_size], y[: cell.batch_size], classes=np.arange(cell.sizes[-1]))
     for theirs, ours in zip([*model.coefs_, *model.intercepts_], [*network.weights, *network.biases], strict=True):
         theirs[...] = ours
+    del model._optimizer  # which has taken a step
 
     def epoch() -> float:
+        order: Any = next(every) if cell.shuffled else slice(None)
         with sklearn.config_context(assume_finite=True):
-            model.partial_fit(X, y)
+            model.partial_fit(X[order], y[order])
         return -float(model.loss_)
 
     return epoch
