@@ -187,7 +187,7 @@ def prepare_jax(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     network, every = start(cell, X.dtype.name), orders(cell)
     steps = cell.rows // cell.batch_size
     used = steps * cell.batch_size
-    step, state = _jax_step(cell, network)
+    step, state = jax_step(cell, network)
 
     def take(rows: Any, ids: Any) -> Any:
         return jax.tree.map(lambda part: part[ids], rows)
@@ -224,8 +224,8 @@ def prepare_jax(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
     return epoch
 
 
-def _jax_step(cell: Cell, network: fastnn.Network) -> tuple[Any, Any]:
-    # A step, from state and batch to state and log-likelihood; and the state at the start.
+def jax_step(cell: Cell, network: fastnn.Network) -> tuple[Any, Any]:
+    """Return JAX's step, from state and batch to state and log-likelihood, and the state at the start."""
     import jax
     import jax.numpy as jnp
 
