@@ -16,7 +16,7 @@ from turns import in_turn
 
 import fastnn
 from fastnn.benchmark.cells import Cell
-from fastnn.benchmark.peers import jax_step, is_installed
+from fastnn.benchmark.peers import is_installed, jax_step
 from fastnn.benchmark.timing import load_rows
 
 # What a peer warns of, and what pytest would make an error of, is its own affair.

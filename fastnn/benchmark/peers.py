@@ -243,10 +243,7 @@ def jax_step(cell: Cell, network: fastnn.Network) -> tuple[Any, Any]:
 
     def step(state: Any, batch: Any) -> Any:
         layers, moments, n_steps, key = state
-        if cell.dropout:
-            key, batch_key = jax.random.split(key)
-        else:
-            batch_key = key
+        key, batch_key = jax.random.split(key) if cell.dropout else (key, key)
         value, gradient = jax.value_and_grad(log_likelihood)(layers, *batch, batch_key)
         if cell.optimizer == "sgd":
             return (jax.tree.map(lambda p, g: p + rate * g, layers, gradient), moments, n_steps, key), value
@@ -268,11 +265,10 @@ def prepare_torch(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
 
     With batches of 20, modules and torch.optim.SGD (in its fused form) took 1.4 times as long; Adam is torch.optim's,
     fused.  Batches in order are split once.  On all cores, or on one if that is faster, as it may be with small
-    batches: both are tried on the first batches.  Denormal numbers are flushed.
+    batches: both are tried on the first batches.
     """
     import torch
 
-    torch.set_flush_denormal(True)
     network, every = start(cell, X.dtype.name), orders(cell)
     started: list[Any] = []
     for W, b in zip(network.weights, network.biases, strict=True):
