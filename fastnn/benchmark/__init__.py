@@ -61,7 +61,7 @@ def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[str] | No
     _print_head(dtype, cells, peers)
     print("\ncell" + "".join(f"  {head:>8}" for head in heads), flush=True)
     start = time.perf_counter()
-    notes = []
+    notes: dict[tuple[str, str], list[str]] = {}
     for done, label in enumerate(cells, 1):
         deadline = start + seconds * done / len(cells)
         contest = Contest(CELLS[label], dtype, peers)
@@ -73,9 +73,11 @@ def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[str] | No
         figures.append(f"{1e9 * results[HANDOVER].best:.0f}" if HANDOVER in results else "-")
         row = "".join(f"  {figure:>{max(8, len(head))}}" for figure, head in zip(figures, heads, strict=True))
         print(f"{label:>4}{row}", flush=True)
-        absent = {**contest.left_out, **contest.wrong}
-        notes += [f"{name} is left out of cell {label}: {reason}" for name, reason in absent.items()]
-    print("\n".join(["", *notes]))
+        for absent in {**contest.left_out, **contest.wrong}.items():
+            notes.setdefault(absent, []).append(label)
+    print()
+    for (name, reason), labels in notes.items():
+        print(f"{name} is left out of cell {', '.join(labels)}: {reason}")
 
 
 def _print_head(dtype: str, cells: Sequence[str], peers: Mapping[str, Peer]) -> None:

@@ -29,8 +29,9 @@ Peer = Callable[[Cell, NDArray[Any], NDArray[Any]], Epoch]
 DENSE = "fastnn dense"
 AUTOMATIC = "fastnn automatic"
 
-#: Batches on which a setting is tried out.
+#: Batches on which a setting is tried out, and seconds after which it has been tried enough.
 FEW_BATCHES = 50
+TRIAL_SECONDS = 0.2
 
 #: Adam's constants, the same in all libraries.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -283,17 +284,18 @@ def prepare_torch(cell: Cell, X: NDArray[Any], y: NDArray[Any]) -> Epoch:
         for ids in torch.from_numpy(next(every)).split(cell.batch_size):
             yield tuple(part.index_select(0, ids) for part in data)
 
-    def seconds(n_threads: int) -> float:
+    def seconds_a_step(n_threads: int) -> float:
         torch.set_num_threads(n_threads)
         step, few = _torch_step(cell, started), list(islice(batches(), FEW_BATCHES))
-        begin = time.perf_counter()
-        for rows, labels in few:
-            step(rows, labels)
-        return time.perf_counter() - begin
+        begin, spent, taken = time.perf_counter(), 0.0, 0
+        while taken < len(few) and spent < TRIAL_SECONDS:
+            step(*few[taken])
+            spent, taken = time.perf_counter() - begin, taken + 1
+        return spent / taken
 
     n_threads = available_threads()
     if cell.batch_size < cell.rows:
-        n_threads = min((1, n_threads), key=lambda n: min(seconds(n) for _ in range(4)))
+        n_threads = min((1, n_threads), key=lambda n: min(seconds_a_step(n) for _ in range(4)))
     every, step = orders(cell), _torch_step(cell, started)
 
     def epoch() -> float:
