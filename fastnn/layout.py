@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from fastnn import tuning
 from fastnn.kernels.activations import SLOPED
-from fastnn.kernels.affine import panels_size
+from fastnn.kernels.affine import REGISTER_BYTES, panels_size
 from fastnn.kernels.plan import MOST_SLICES
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.kernels.sparse import column_work_size
@@ -77,6 +77,8 @@ class LayerPlan(NamedTuple):
     keeps_slopes : whether the activation's derivative is kept for the backward pass
     output, delta, slopes, x_hat, statistics : where in the work space its output begins, the gradient by it, the
         activation's derivative, the normalised units, their mean and variance
+    cut : how output, delta and slopes are cut in the driver by units, one cut a slice: distance between two rows, units
+        of a slice (but for the last), and distance between two slices
     shared_from : rows of a batch from which threads share its slices in the driver by rows
     """
 
@@ -94,6 +96,7 @@ class LayerPlan(NamedTuple):
     slopes: int = 0
     x_hat: int = 0
     statistics: int = 0
+    cut: tuple[int, int, int] = (0, NEVER, 0)
     shared_from: int = NEVER
 
 
@@ -107,14 +110,15 @@ def n_slices_of(width: int) -> int:
     return 2 if width >= 2 * tuning.SLICE_UNITS else 1
 
 
-def slice_bounds(width: int) -> list[int]:
-    """First unit of each slice of a layer, and the number of units."""
+def slice_bounds(width: int, number_size: int) -> list[int]:
+    """First unit of each slice of a layer, and the number of units: as many each, but the last may have fewer.
+
+    Wide layers are cut between whole vectors.
+    """
     n = n_slices_of(width)
-    bounds = [width * s // n for s in range(n + 1)]
-    if width >= tuning.ALIGNED_FROM:
-        step = tuning.ALIGNED_UNITS
-        bounds[:-1] = [(begin + step // 2) // step * step for begin in bounds[:-1]]
-    return bounds
+    unit = max(1, REGISTER_BYTES // number_size) if width >= tuning.ALIGNED_FROM else 1
+    each = -(-width // (n * unit)) * unit
+    return [*range(0, width, each), width]
 
 
 def to_lines(n: int, number_size: int) -> int:
@@ -139,7 +143,7 @@ def _slices(facts: LayerFacts, form: str, by_inputs: bool, number_size: int) -> 
     # A layer's slices, whose weights begin where the layer's do, and the numbers that its weight takes.
     n_in, n_out = facts.n_in, facts.n_out
     slices, place = [], 0
-    for begin, end in itertools.pairwise(slice_bounds(n_in if by_inputs else n_out)):
+    for begin, end in itertools.pairwise(slice_bounds(n_in if by_inputs else n_out, number_size)):
         n = end - begin
         if form == "transposed":
             found = (begin, n_in, n_out, n) if by_inputs else (begin * n_in, n_in, n, n_in)
@@ -179,7 +183,9 @@ def lay_out(
 # --- work space -----------------------------------------------------------------------------------------------------
 
 
-def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int) -> dict[str, Any]:
+def place_by_rows(
+    layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int, number_size: int
+) -> dict[str, Any]:
     """Lay out a shard's work space in the driver by rows: layers with their offsets, and the other offsets.
 
     Rows that must be copied; the layers' outputs; two gradients, of a layer and the one below; slopes; normalised units
@@ -219,7 +225,9 @@ def place_by_rows(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, no
     }
 
 
-def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int) -> dict[str, Any]:
+def place_by_units(
+    layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int, number_size: int
+) -> dict[str, Any]:
     """Lay out the work space of the driver by units, which all threads use.
 
     The rows of three row blocks (one that slow threads still read, the current one, the next); outputs, gradients and
@@ -227,26 +235,29 @@ def place_by_units(layers: Sequence[LayerPlan], block_rows: int, sparse: bool, n
     of two row blocks; two gradients of the logits for each thread; squares of the gradient.
     """
     n_in, n_classes = layers[0].facts.n_in, layers[-1].facts.n_out
-    hidden = layers[:-1]
-    rows_size = to_lines(MOST_SLICES * column_work_size(n_in, nonzeros), 4) if nonzeros else 0
+    most = max(len(layer.slices) for layer in layers)
+    rows_size = to_lines(most * column_work_size(n_in, nonzeros), 4) if nonzeros else 0
     if not sparse:
         rows_size = to_lines(block_rows * n_in, 4)
-    units = sum(layer.facts.n_out for layer in hidden)
-    hidden_size = to_lines(block_rows * (units + MOST_SLICES * to_lines(1, 4)), 4)
-    keeps = [layer.facts.wants_slopes for layer in hidden]
-    outputs = 3 * rows_size
-    deltas, slopes = outputs + hidden_size, outputs + 2 * hidden_size
-    parts = slopes + (hidden_size if any(keeps) else 0)
-    placed, above = [], 0
-    for layer, keeps_slopes in zip(hidden, keeps, strict=True):
-        layer = layer._replace(output=outputs + above, delta=deltas + above)
-        placed.append(layer._replace(slopes=slopes + above, keeps_slopes=keeps_slopes))
-        above += block_rows * layer.facts.n_out
-    squares = parts + 4 * MOST_SLICES * block_rows * n_classes
+    placed, begin = [], 3 * rows_size
+    for layer in layers[:-1]:
+        units = layer.slices[0].end
+        row = to_lines(units, number_size)
+        size = block_rows * row * len(layer.slices)
+        layer = layer._replace(cut=(row, units, block_rows * row), output=begin, delta=begin + size)
+        begin += 2 * size
+        if layer.facts.wants_slopes:
+            layer = layer._replace(keeps_slopes=True, slopes=begin)
+            begin += size
+        placed.append(layer)
+    n_logits = block_rows * n_classes
+    spare = begin + 2 * len(layers[-1].slices) * n_logits
+    squares = spare + 2 * most * n_logits
     return {
         "layers": (*placed, layers[-1]),
         "rows_size": rows_size,
         "work_size": squares + 2 * len(layers) * MOST_SLICES,
-        "parts": parts,
+        "spare": spare,
+        "parts": begin,
         "squares": squares,
     }

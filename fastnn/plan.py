@@ -417,7 +417,7 @@ class _Choice:
             update=self.method.update,
             n_slots=self.method.n_slots,
             reasons=tuple(self.reasons),
-            **place(layers, block_rows, self.sparse, nonzeros),
+            **place(layers, block_rows, self.sparse, nonzeros, self.number_size),
         )
 
     def _note_rows(self) -> None:
@@ -479,6 +479,8 @@ class _Choice:
             why = "only a gradient is wanted: each thread sums it over rows of its own"
         elif n_slices == 1:
             why = narrow if self.layers[1:] else none
+        elif len(self.layers) > 2 and not self.machine.vector_bytes:
+            why = "without vector instructions, several hidden layers have no form that threads can share"
         elif products < tuning.UNITS_PRODUCT:
             why = f"a batch is only {products:,} multiply-adds: threads would wait for each other longer"
         elif not small and not (n_slices == MOST_SLICES and self.sparse):
@@ -557,6 +559,7 @@ class _Choice:
     def _forms(self, by_units: bool) -> list[str]:
         first, last = self.layers[0], self.layers[-1]
         along = "a unit's weights lie together, for sums along the inputs"
+        wide = f"{tuning.WIDE_UNITS} units or more: an input, once loaded, serves a panel of them"
         if self.sparse and by_units:
             form, why = "sparse slices", "the weights of each thread's units lie together, in cache lines of their own"
         elif self.sparse:
@@ -564,7 +567,7 @@ class _Choice:
         elif first.n_in < tuning.DENSE_INPUTS:
             form, why = "stored", f"fewer than {tuning.DENSE_INPUTS} inputs: another order would gain nothing"
         elif first.n_out >= tuning.WIDE_UNITS and self.machine.vector_bytes:
-            form, why = "panels", f"{tuning.WIDE_UNITS} units or more: an input, once loaded, serves a panel of them"
+            form, why = "panels", wide
         else:
             few = f"fewer than {tuning.WIDE_UNITS} units"
             form = "transposed"
@@ -572,10 +575,15 @@ class _Choice:
         forms, whys = [form], [why]
         moved = form not in ("stored", "sparse")
         for layer in self.layers[1:]:
-            long = layer is last and moved and layer.n_in >= tuning.LONG_OUTPUT
-            forms.append("transposed" if long else "stored")
-            ours = "products by BLAS, or by kernels of fastnn where these are faster"
-            whys.append(f"{tuning.LONG_OUTPUT} inputs or more: {along}" if long else ours)
+            form, why = "stored", "products by BLAS, or by kernels of fastnn where these are faster"
+            if layer is last and moved and layer.n_in >= tuning.LONG_OUTPUT:
+                form, why = "transposed", f"{tuning.LONG_OUTPUT} inputs or more: {along}"
+            elif layer is not last and self.machine.vector_bytes and layer.n_out >= tuning.WIDE_UNITS:
+                form, why = "panels", wide
+            elif layer is not last and by_units:
+                form, why = "panels", "the weights of each thread's units lie together"
+            forms.append(form)
+            whys.append(why)
         for k, (layer, form, why) in enumerate(zip(self.layers, forms, whys, strict=True), 1):
             self.note(f"layer {k}", f"{layer.n_in:,} x {layer.n_out:,}, {FORM_NAMES.get(form, form)}", why)
         return forms

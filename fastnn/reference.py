@@ -342,6 +342,14 @@ def backprop_affine_weight(X: Array, dZ: Array, dW_out: Array, alpha: float = 1.
     dW_out[:] = alpha * (X.T @ dZ) + (beta * dW_out if beta != 0 else 0)
 
 
+def backprop_panels_input(dZ: Array, W: Array, bounds: Array, dX_out: Array) -> None:
+    """dX_out (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), for W in panels as for panels_affine.
+
+    All slices but the last are of whole vectors.
+    """
+    backprop_affine_input(dZ, np.hstack(panels(W, dX_out.shape[1], bounds)), dX_out)
+
+
 def backprop_panels_weight(
     X: Array, dZ: Array, bounds: Array, dW_out: Array, alpha: float = 1.0, beta: float = 0.0
 ) -> None:

@@ -86,10 +86,9 @@ LONG_OUTPUT = 64
 MANY_UNITS = 200
 SLICE_UNITS = 10
 
-# In layers of ALIGNED_FROM units or more slices begin at multiples of ALIGNED_UNITS.  Worth 11 % in cell 5, 7 % sparse,
-# 9 % in the table.
+# Slices of layers of ALIGNED_FROM units or more are of whole vectors.  Worth 11 % in cell 5, 7 % sparse, 9 % in the
+# table.
 ALIGNED_FROM = 64
-ALIGNED_UNITS = 8
 
 # Cache lines of a row of weights that sparse rows are multiplied by at a time; wider rows of a slice avoid distances at
 # which their lines compete for the same places in the cache.  Worth 10 % in cell 7, sparse, shuffled, in float64.

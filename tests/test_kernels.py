@@ -348,7 +348,7 @@ def test_a_units_bits_do_not_depend_on_how_many_stand_beside_it(dtype, rng, n, n
     {
         "n": [*SIZES, 70],
         "n_in": [0, 1, 131],
-        "bounds": [(0, 1), (0, 7), (0, 50), (0, 33, 66), (0, 128, 248, 376, 500)],
+        "bounds": [(0, 1), (0, 7), (0, 50), (0, 33, 66), (0, 64, 80), (0, 128, 256, 384, 500)],
         "dtype": DTYPES,
     }
 )
@@ -362,6 +362,10 @@ def test_layer_in_panels(dtype, assert_close, rng, n, n_in, bounds):
         panel[...] = draw(rng, *panel.shape, dtype=dtype)
     ours, expected = call_both("panels_affine", lambda o: (X, W, b, bounds, *o), [np.full((n, n_out), np.nan, dtype)])
     assert_close(ours[0], expected[0], 4)
+    if not (bounds[:-1] % 16).any():
+        outputs = [np.full((n, n_in), np.nan, dtype)]
+        ours, expected = call_both("backprop_panels_input", lambda o: (dZ, W, bounds, *o), outputs)
+        assert_close(ours[0], expected[0], 4)
     for alpha, beta in ((1.0, 0.0), (0.1, 1.0), (-2.0, 0.75)):
         ours, expected = call_both("backprop_panels_weight", lambda o, s=(alpha, beta): (X, dZ, bounds, *o, *s), [W])
         assert_close(ours[0], expected[0], 4)

@@ -14,6 +14,7 @@ import fastnn
 from fastnn import layout, tuning
 from fastnn import plan as plan_module
 from fastnn.engine.rows import density, to_csr
+from fastnn.kernels.affine import REGISTER_BYTES
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.layout import LayerFacts, slice_bounds, sliced_row
 from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan, most_few_rows, plan_forward
@@ -70,11 +71,11 @@ SITUATIONS = {
                             ("units", ["sparse slices", "transposed"], 128, 1, "folded", "each batch")),
     # what people train
     "deep, Adam": (dict(sizes=(784, 512, 512, 10), update="adam", n_slots=2, ordered=False),
-                   ("units", ["panels", "stored", "transposed"], 128, 1, "stepped", "none")),
+                   ("units", ["panels", "panels", "transposed"], 128, 1, "stepped", "none")),
     "deep, Adam, large batches": (dict(sizes=(784, 512, 512, 10), batch_size=1024, update="adam", n_slots=2),
-                                  ("rows", ["panels", "stored", "transposed"], 128, 4, "stepped", "none")),
+                                  ("rows", ["panels", "panels", "transposed"], 128, 4, "stepped", "none")),
     "a table": (dict(sizes=(64, 256, 256, 2), batch_size=256, update="adam", n_slots=2),
-                ("units", ["panels", "stored", "transposed"], 256, 1, "stepped", "none")),
+                ("units", ["panels", "panels", "transposed"], 256, 1, "stepped", "none")),
     "a narrow table": (dict(sizes=(8, 100, 2), batch_size=32),
                        ("rows", ["stored", "stored"], 256, 1, "folded", "none")),
     "momentum": (dict(update="momentum", n_slots=1), ("units", ["panels", "transposed"], 128, 1, "stepped", "none")),
@@ -162,10 +163,11 @@ def test_both_sides_of_each_threshold(name, below, reached, of, expected):
     assert (of(plan(**below)), of(plan(**reached))) == expected
 
 
-def test_slices_are_aligned_in_wide_layers():
-    assert slice_bounds(tuning.ALIGNED_FROM - 1) == [0, 31, 63]
-    assert slice_bounds(tuning.ALIGNED_FROM + 6) == [0, 32, 70]  # to multiples of ALIGNED_UNITS
-    assert tuning.ALIGNED_UNITS == 8
+def test_slices_of_wide_layers_are_of_whole_vectors():
+    lanes = max(1, REGISTER_BYTES // 4)
+    assert slice_bounds(tuning.ALIGNED_FROM - 1, 4) == [0, 32, 63]
+    assert slice_bounds(tuning.ALIGNED_FROM + 6, 4) == [0, -(-35 // lanes) * lanes, 70]
+    assert slice_bounds(256, 4) == [0, 64, 128, 192, 256]
 
 
 def test_rows_of_sparse_slices_fill_lines_and_avoid_powers_of_two():
@@ -210,7 +212,7 @@ def test_few_rows_are_as_few_as_a_thread_takes():
 def test_every_constant_that_plans_use_has_both_sides_tested():
     sources = inspect.getsource(plan_module) + inspect.getsource(layout)
     used = set(re.findall(r"tuning\.([A-Z_]+)", sources))
-    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "ALIGNED_UNITS", "STRIP_LINES"}
+    tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "STRIP_LINES"}
     tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT", "MOST_FEW_ROWS"}
     assert used == tested
 

@@ -734,3 +734,16 @@ def test_a_trainer_can_be_copied_in_a_callback(data):
     fastnn.Trainer(network, fastnn.Adam(0.01), 32, callbacks=[Copy()]).fit(*data, epochs=3)
     copies[0].fit(*data, epochs=2)
     np.testing.assert_array_equal(copies[0].network.parameters, network.parameters)
+
+
+def test_steps_that_touch_few_weights_below_a_layer_in_panels(dtype, rng):
+    X = sparse.random(300, 4000, 0.001, "csr", dtype, random_state=0)
+    y = rng.integers(0, 3, 300)
+    found = []
+    for rows in (X, X.toarray()):
+        net = fastnn.Network([4000, 70, 66, 3], activation="tanh", dtype=dtype, seed=0)
+        trainer = fastnn.Trainer(net, fastnn.SGD(0.5, momentum=0.9), batch_size=20, l2=0.01, seed=1, sparse=False)
+        found.append((trainer.plan(rows, y).touches, trainer.fit(rows, y, epochs=3).log_likelihood, net.parameters))
+    assert [touches for touches, *_ in found] == [True, False]
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5)
+    np.testing.assert_allclose(found[0][2], found[1][2], rtol=0, atol=1e-5)

@@ -151,10 +151,10 @@ class Engine:
     def finish(self) -> None:
         """Bring parameters and state up to the last finished step, with rows not touched, as at an epoch's end."""
         if self.space.touched is not None:
-            n_in, n_out = self.layers[0][:2]
-            W = self.parameters[: n_in * n_out].reshape(n_in, n_out)
+            n_in, n_out = self.layers[0][:2]  # their weights come first, as stored, in the plan's forms too
+            W = self.space.parameters[: n_in * n_out].reshape(n_in, n_out)
             n_steps = -(-int(self.space.position[0]) // self.batch_size)
-            touched.bring_up_to_date(self.steps, W, self.state, self.space.touched, n_steps)
+            touched.bring_up_to_date(self.steps, W, self.space.state, self.space.touched, n_steps)
         self.store()
 
     def gradient(self, targets: Targets, steps: Steps) -> NDArray[Any]:

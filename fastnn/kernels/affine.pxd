@@ -1,6 +1,6 @@
 from cython cimport floating
 
-from .rows cimport RowsAhead
+from .rows cimport Cut, RowsAhead
 
 # A stride is the distance between two rows: the width of the whole array if a layer, or a slice, is a part of it.
 
@@ -19,12 +19,16 @@ cdef Py_ssize_t panel_begin(Py_ssize_t width, Py_ssize_t p, Py_ssize_t number_si
 
 cpdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t number_size) noexcept nogil
 
-cdef void panels_forward(const floating* X, Py_ssize_t x_stride, const floating* W, const floating* b, floating* Z,
-                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+cdef void panels_forward(const floating* X, const Cut* x, const floating* W, const floating* b, floating* Z,
+                         const Cut* z, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                          const RowsAhead* ahead) noexcept nogil
 
-cdef void panels_backward_weight(const floating* X, Py_ssize_t x_stride, const floating* dZ, Py_ssize_t z_stride,
-                                 floating* dW, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+cdef void panels_backward_input(const floating* dZ, const Cut* z, const floating* W, Py_ssize_t n_in,
+                                const Py_ssize_t* bounds, int n_slices, Py_ssize_t begin, Py_ssize_t inputs,
+                                floating* dX, const Cut* x, Py_ssize_t n) noexcept nogil
+
+cdef void panels_backward_weight(const floating* X, const Cut* x, const floating* dZ, const Cut* z, floating* dW,
+                                 Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                                  floating alpha, floating beta) noexcept nogil
 
 cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const floating* W, Py_ssize_t w_stride,

@@ -14,6 +14,9 @@ def backprop_affine_input(dZ: NDArray[Any], W: NDArray[Any], dX_out: NDArray[Any
 def backprop_affine_weight(
     X: NDArray[Any], dZ: NDArray[Any], dW_out: NDArray[Any], alpha: float = 1.0, beta: float = 0.0
 ) -> None: ...
+def backprop_panels_input(
+    dZ: NDArray[Any], W: NDArray[Any], bounds: NDArray[np.intp], dX_out: NDArray[Any]
+) -> None: ...
 def backprop_panels_weight(
     X: NDArray[Any],
     dZ: NDArray[Any],

@@ -14,7 +14,7 @@ from cpython.pyport cimport PY_SSIZE_T_MAX
 from cython cimport floating
 
 from .blas cimport gemm_
-from .rows cimport RowsAhead
+from .rows cimport Cut, RowsAhead, place_of, whole
 
 cdef extern from "tiles.h" nogil:
     enum:
@@ -28,16 +28,20 @@ cdef extern from "tiles.h" nogil:
     Py_ssize_t lanes_of(Py_ssize_t number_size)
     Panels cut_into_panels(Py_ssize_t units, Py_ssize_t number_size)
     Py_ssize_t slice_size(Py_ssize_t n_in, Py_ssize_t units, Py_ssize_t number_size)
-    void wide_rows_float(const float* X, Py_ssize_t x_stride, const float* W, Py_ssize_t w_stride, float* Z,
-                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+    void wide_rows_float(const float* X, const Cut* x, const float* W, Py_ssize_t w_stride, const float* b, float* Z,
+                         const Cut* z, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                          const RowsAhead* ahead)
-    void wide_rows_double(const double* X, Py_ssize_t x_stride, const double* W, Py_ssize_t w_stride, double* Z,
-                          Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
-                          const RowsAhead* ahead)
-    void wide_outer_float(const float* X, Py_ssize_t x_stride, const float* D, Py_ssize_t d_stride, float* G,
-                          Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
-                          float alpha, float beta)
-    void wide_outer_double(const double* X, Py_ssize_t x_stride, const double* D, Py_ssize_t d_stride, double* G,
+    void wide_rows_double(const double* X, const Cut* x, const double* W, Py_ssize_t w_stride, const double* b,
+                          double* Z, const Cut* z, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds,
+                          int n_slices, const RowsAhead* ahead)
+    void wide_inputs_float(const float* D, const Cut* d, const float* W, Py_ssize_t n_in, const Py_ssize_t* bounds,
+                           int n_slices, Py_ssize_t begin, Py_ssize_t inputs, float* dX, const Cut* x, Py_ssize_t n)
+    void wide_inputs_double(const double* D, const Cut* d, const double* W, Py_ssize_t n_in, const Py_ssize_t* bounds,
+                            int n_slices, Py_ssize_t begin, Py_ssize_t inputs, double* dX, const Cut* x, Py_ssize_t n)
+    void wide_outer_float(const float* X, const Cut* x, const float* D, const Cut* d, float* G, Py_ssize_t g_stride,
+                          Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices, float alpha,
+                          float beta)
+    void wide_outer_double(const double* X, const Cut* x, const double* D, const Cut* d, double* G,
                            Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                            double alpha, double beta)
     void fill_rows_float(const float* b, float* Z, Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_out)
@@ -78,22 +82,22 @@ cpdef Py_ssize_t panels_size(Py_ssize_t n_in, Py_ssize_t width, Py_ssize_t numbe
     return slice_size(n_in, width, number_size)
 
 
-cdef void wide_rows(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride, floating* Z,
-                    Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+cdef void wide_rows(const floating* X, const Cut* x, const floating* W, Py_ssize_t w_stride, const floating* b,
+                    floating* Z, const Cut* z, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                     const RowsAhead* ahead) noexcept nogil:
     if floating is float:
-        wide_rows_float(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, n_slices, ahead)
+        wide_rows_float(X, x, W, w_stride, b, Z, z, n, n_in, bounds, n_slices, ahead)
     else:
-        wide_rows_double(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, n_slices, ahead)
+        wide_rows_double(X, x, W, w_stride, b, Z, z, n, n_in, bounds, n_slices, ahead)
 
 
-cdef void wide_outer(const floating* X, Py_ssize_t x_stride, const floating* D, Py_ssize_t d_stride, floating* G,
+cdef void wide_outer(const floating* X, const Cut* x, const floating* D, const Cut* d, floating* G,
                      Py_ssize_t g_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                      floating alpha, floating beta) noexcept nogil:
     if floating is float:
-        wide_outer_float(X, x_stride, D, d_stride, G, g_stride, n, n_in, bounds, n_slices, alpha, beta)
+        wide_outer_float(X, x, D, d, G, g_stride, n, n_in, bounds, n_slices, alpha, beta)
     else:
-        wide_outer_double(X, x_stride, D, d_stride, G, g_stride, n, n_in, bounds, n_slices, alpha, beta)
+        wide_outer_double(X, x, D, d, G, g_stride, n, n_in, bounds, n_slices, alpha, beta)
 
 
 cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssize_t n,
@@ -108,22 +112,28 @@ cdef void fill_rows(const floating* b, floating* Z, Py_ssize_t z_stride, Py_ssiz
 cdef void affine_forward(const floating* X, Py_ssize_t x_stride, const floating* W, Py_ssize_t w_stride,
                          const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b
     cdef Py_ssize_t[2] bounds
-    fill_rows(b, Z, z_stride, n, n_out)
-    # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
-    if n <= most_tiled_rows(n_in, n_out, sizeof(floating)):
+    cdef Cut x = whole(x_stride), z = whole(z_stride)
+    if n_in > 0 and n <= most_tiled_rows(n_in, n_out, sizeof(floating)):
         bounds[0], bounds[1] = 0, n_out
-        wide_rows(X, x_stride, W, w_stride, Z, z_stride, n, n_in, bounds, 1, NULL)
+        wide_rows(X, &x, W, w_stride, b, Z, &z, n, n_in, bounds, 1, NULL)
         return
+    fill_rows(b, Z, z_stride, n, n_out)
     gemm_[floating](False, False, n, n_out, n_in, 1, X, x_stride, W, w_stride, 1, Z, z_stride)
 
 
-cdef void panels_forward(const floating* X, Py_ssize_t x_stride, const floating* W, const floating* b, floating* Z,
-                         Py_ssize_t z_stride, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+cdef void panels_forward(const floating* X, const Cut* x, const floating* W, const floating* b, floating* Z,
+                         const Cut* z, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                          const RowsAhead* ahead) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b for W in panels; meanwhile rows ahead, if any, are prefetched
-    fill_rows(b, Z, z_stride, n, bounds[n_slices])
-    wide_rows(X, x_stride, W, 0, Z, z_stride, n, n_in, bounds, n_slices, ahead)
+    cdef int s
+    if n_in > 0:
+        wide_rows(X, x, W, 0, b, Z, z, n, n_in, bounds, n_slices, ahead)
+        return
+    for s in range(n_slices):
+        fill_rows(b + bounds[s] if b != NULL else b, Z + place_of(z, bounds[s]), z.stride, n,
+                  bounds[s + 1] - bounds[s])
 
 
 cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const floating* W, Py_ssize_t w_stride,
@@ -131,17 +141,27 @@ cdef void affine_backward_input(const floating* dZ, Py_ssize_t z_stride, const f
                                 Py_ssize_t n, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
     # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in)
     cdef Py_ssize_t[2] bounds
+    cdef Cut x = whole(x_stride), z = whole(z_stride)
     cdef floating[FEW_WEIGHTS] transposed
     cdef Py_ssize_t i, j
-    if is_few(n_in, n_out):
+    if n_out > 0 and is_few(n_in, n_out):
         for i in range(n_in):
             for j in range(n_out):
                 transposed[j * n_in + i] = W[i * w_stride + j]
         bounds[0], bounds[1] = 0, n_in
-        fill_rows(<const floating*> NULL, dX, x_stride, n, n_in)
-        wide_rows(dZ, z_stride, &transposed[0], n_in, dX, x_stride, n, n_out, bounds, 1, NULL)
+        wide_rows(dZ, &z, &transposed[0], n_in, <const floating*> NULL, dX, &x, n, n_out, bounds, 1, NULL)
         return
     gemm_[floating](False, True, n, n_in, n_out, 1, dZ, z_stride, W, w_stride, 0, dX, x_stride)
+
+
+cdef void panels_backward_input(const floating* dZ, const Cut* z, const floating* W, Py_ssize_t n_in,
+                                const Py_ssize_t* bounds, int n_slices, Py_ssize_t begin, Py_ssize_t inputs,
+                                floating* dX, const Cut* x, Py_ssize_t n) noexcept nogil:
+    # dX (n, inputs) = dZ (n, n_out) @ W.T (n_out, inputs) for inputs begin on of W (n_in, n_out) in panels
+    if floating is float:
+        wide_inputs_float(dZ, z, W, n_in, bounds, n_slices, begin, inputs, dX, x, n)
+    else:
+        wide_inputs_double(dZ, z, W, n_in, bounds, n_slices, begin, inputs, dX, x, n)
 
 
 cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const floating* dZ, Py_ssize_t z_stride,
@@ -149,18 +169,19 @@ cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const f
                                  floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
     cdef Py_ssize_t[2] bounds
+    cdef Cut x = whole(x_stride), z = whole(z_stride)
     if is_tiled(n_in, n_out, sizeof(floating)):
         bounds[0], bounds[1] = 0, n_out
-        wide_outer(X, x_stride, dZ, z_stride, dW, w_stride, n, n_in, bounds, 1, alpha, beta)
+        wide_outer(X, &x, dZ, &z, dW, w_stride, n, n_in, bounds, 1, alpha, beta)
         return
     gemm_[floating](True, False, n_in, n_out, n, alpha, X, x_stride, dZ, z_stride, beta, dW, w_stride)
 
 
-cdef void panels_backward_weight(const floating* X, Py_ssize_t x_stride, const floating* dZ, Py_ssize_t z_stride,
-                                 floating* dW, Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
+cdef void panels_backward_weight(const floating* X, const Cut* x, const floating* dZ, const Cut* z, floating* dW,
+                                 Py_ssize_t n, Py_ssize_t n_in, const Py_ssize_t* bounds, int n_slices,
                                  floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW for dW in panels
-    wide_outer(X, x_stride, dZ, z_stride, dW, 0, n, n_in, bounds, n_slices, alpha, beta)
+    wide_outer(X, x, dZ, z, dW, 0, n, n_in, bounds, n_slices, alpha, beta)
 
 
 cdef void affine_backward_bias(const floating* dZ, Py_ssize_t z_stride, floating* db, Py_ssize_t n, Py_ssize_t n_out,
@@ -187,11 +208,11 @@ def panels_affine(const floating[:, ::1] X, const floating[::1] W, const floatin
     W : vector of the panels, slice by slice, each in whole cache lines
     bounds : (n_slices + 1,) first unit of each slice, and n_out
     """
+    cdef Cut x = whole(X.shape[1]), z = whole(Z_out.shape[1])
     if Z_out.size:
         with nogil:
-            panels_forward(&X[0, 0] if X.shape[1] else NULL, X.shape[1], &W[0] if W.shape[0] else NULL, &b[0],
-                           &Z_out[0, 0], Z_out.shape[1], X.shape[0], X.shape[1], &bounds[0],
-                           <int> bounds.shape[0] - 1, NULL)
+            panels_forward(&X[0, 0] if X.shape[1] else NULL, &x, &W[0] if W.shape[0] else NULL, &b[0], &Z_out[0, 0],
+                           &z, X.shape[0], X.shape[1], &bounds[0], <int> bounds.shape[0] - 1, NULL)
 
 
 def backprop_affine_input(const floating[:, ::1] dZ, const floating[:, ::1] W, floating[:, ::1] dX_out):
@@ -213,15 +234,28 @@ def backprop_affine_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, 
                                    X.shape[0], dW_out.shape[0], dW_out.shape[1], <floating> alpha, <floating> beta)
 
 
+def backprop_panels_input(const floating[:, ::1] dZ, const floating[::1] W, const Py_ssize_t[::1] bounds,
+                          floating[:, ::1] dX_out):
+    """dX_out (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), for W in panels as for panels_affine.
+
+    All slices but the last are of whole vectors.
+    """
+    cdef Cut x = whole(dX_out.shape[1]), z = whole(dZ.shape[1])
+    if dX_out.size:
+        with nogil:
+            panels_backward_input(&dZ[0, 0], &z, &W[0], dX_out.shape[1], &bounds[0], <int> bounds.shape[0] - 1, 0,
+                                  dX_out.shape[1], &dX_out[0, 0], &x, dZ.shape[0])
+
+
 def backprop_panels_weight(const floating[:, ::1] X, const floating[:, ::1] dZ, const Py_ssize_t[::1] bounds,
                            floating[::1] dW_out, double alpha=1.0, double beta=0.0):
     """dW_out (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW_out, in panels as for panels_affine."""
+    cdef Cut x = whole(X.shape[1]), z = whole(dZ.shape[1])
     if dW_out.size:
         with nogil:
-            panels_backward_weight(&X[0, 0] if X.shape[0] else NULL, X.shape[1],
-                                   &dZ[0, 0] if dZ.shape[0] else NULL, dZ.shape[1], &dW_out[0], X.shape[0],
-                                   X.shape[1], &bounds[0], <int> bounds.shape[0] - 1, <floating> alpha,
-                                   <floating> beta)
+            panels_backward_weight(&X[0, 0] if X.shape[0] else NULL, &x, &dZ[0, 0] if dZ.shape[0] else NULL, &z,
+                                   &dW_out[0], X.shape[0], X.shape[1], &bounds[0], <int> bounds.shape[0] - 1,
+                                   <floating> alpha, <floating> beta)
 
 
 def backprop_affine_bias(const floating[:, ::1] dZ, floating[::1] db_out, double alpha=1.0, double beta=0.0):

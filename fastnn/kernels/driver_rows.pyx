@@ -20,7 +20,7 @@ from .layer cimport (
 from .losses cimport loss_rows, sum_of_weights
 from .normalisation cimport backprop_normalise, move_statistics, normalise
 from .plan cimport N_SHARDS, N_SLICES, Job, Layer, Plan, now
-from .rows cimport dense_rows, is_native, prefetch_pages, rows_ahead
+from .rows cimport Cut, dense_rows, is_native, prefetch_pages, rows_ahead, whole
 from .sparse cimport ColumnStore, block_at, columns_in, sort_by_column
 from .touched cimport step_touched, touch_columns
 from .updates cimport NO_UPDATE, Step, clipped, penalty, step_at, sum_of_squares, update_range
@@ -84,7 +84,7 @@ cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_s
     if rows.order != NULL:
         part.order += at
     else:
-        part.X = <const floating*> rows.X + at * rows.stride
+        part.X = <const floating*> rows.X + at * rows.cut.stride
     if takes_any_order(layer):
         n_ahead = part.n if is_native(job.store, number) and part.first + 2 * part.n <= job.n_rows else 0
         part.ahead = rows_ahead(job.store, job.order, part.first + part.n, n_ahead)
@@ -95,7 +95,7 @@ cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, floating*
     # The first layer's input: n rows from position first on.
     cdef Inputs rows
     cdef bint in_any_order = takes_any_order(&job.plan.layers[0])
-    rows.first, rows.n, rows.stride, rows.order, rows.X = first, n, job.store.n_columns, NULL, NULL
+    rows.first, rows.n, rows.cut, rows.order, rows.X = first, n, whole(job.store.n_columns), NULL, NULL
     rows.store, rows.store_order, rows.columns, rows.n_columns = job.store, job.order, NULL, 0
     rows.ahead = rows_ahead(job.store, NULL, 0, 0)
     if not job.plan.is_sparse:
@@ -106,7 +106,7 @@ cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, floating*
 cdef Inputs outputs_of(const Layer* layer, const Inputs* rows, const floating* Y) noexcept nogil:
     # The next layer's input.
     cdef Inputs above = rows[0]
-    above.X, above.stride, above.order, above.ahead.n = Y, layer.n_out, NULL, 0
+    above.X, above.cut, above.order, above.ahead.n = Y, whole(layer.n_out), NULL, 0
     return above
 
 
@@ -120,13 +120,14 @@ cdef void forward_slices(const Job* job, const Layer* layer, const Inputs* rows,
     cdef Py_ssize_t begin = layer.slices[s].begin, n_units = layer.slices[end - 1].end - begin, at = 0
     cdef const floating* b = parameters + layer.bias + begin
     cdef floating* slopes = work + layer.slopes + begin if layer.keeps_slopes else NULL
+    cdef Cut cut = whole(layer.n_out)
     cdef Inputs part
     while at < rows.n:
         part = part_of(job, layer, rows, at, Z)
         prefetch_pages(&part.ahead)
         # Batch normalisation would subtract the bias again.
         layer_forward(layer, &part, s, end, parameters, b if not layer.normalises else NULL,
-                      Z + at * layer.n_out + begin, layer.n_out)
+                      Z + at * layer.n_out + begin, &cut)
         at += part.n
     if layer.normalises:
         normalise(Z + begin, work + layer.x_hat + begin, layer.n_out, parameters + layer.norm + begin, b,
@@ -177,10 +178,11 @@ cdef void backward_weight_slices(const Job* job, const Layer* layer, const Input
                                  const floating* dZ, floating* target, floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, for the units of slices s to end
     cdef Py_ssize_t begin = layer.slices[s].begin, at = 0
+    cdef Cut cut = whole(layer.n_out)
     cdef Inputs part
     while at < rows.n:
         part = part_of(job, layer, rows, at, dZ)
-        layer_backward_weight(layer, &part, s, end, dZ + at * layer.n_out + begin, layer.n_out, target, alpha, beta)
+        layer_backward_weight(layer, &part, s, end, dZ + at * layer.n_out + begin, &cut, target, alpha, beta)
         beta = 1
         at += part.n
 
@@ -206,8 +208,9 @@ cdef void backward_input_units(const Job* job, const Layer* layer, const Layer* 
     cdef floating* dY = work + below.delta + begin
     cdef const floating* slopes = work + below.slopes + begin if below.keeps_slopes else NULL
     cdef Py_ssize_t width = below.n_out
+    cdef Cut x = whole(width), z = whole(layer.n_out)
     if shares_input_gradient(layer):
-        layer_backward_input(layer, dZ, layer.n_out, parameters, begin, end, dY, width, n, <floating*> NULL)
+        layer_backward_input(layer, dZ, &z, parameters, begin, end, dY, &x, n, <floating*> NULL)
     backprop_units(below, work + below.output + begin, slopes, dY, width, n, end - begin, end - begin == width)
     if below.normalises:
         backprop_normalise(work + below.x_hat + begin, dY, width, work + below.statistics + width + begin,
@@ -218,9 +221,10 @@ cdef void backward_input_units(const Job* job, const Layer* layer, const Layer* 
 cdef void backward_input(const Job* job, const Layer* layer, const Layer* below, Py_ssize_t n, const floating* dZ,
                          floating* work, floating* target, const Factors* factors) noexcept nogil:
     cdef int s, n_shares = shares_of(layer, n, below.n_slices)
+    cdef Cut x = whole(layer.n_in), z = whole(layer.n_out)
     if not shares_input_gradient(layer):
-        layer_backward_input(layer, dZ, layer.n_out, <const floating*> job.parameters, 0, layer.n_in,
-                             work + below.delta, layer.n_in, n, work + job.plan.spare)
+        layer_backward_input(layer, dZ, &z, <const floating*> job.parameters, 0, layer.n_in, work + below.delta, &x, n,
+                             work + job.plan.spare)
     if n_shares == 1:
         backward_input_units(job, layer, below, n, dZ, 0, below.n_out, work, target, factors)
         return

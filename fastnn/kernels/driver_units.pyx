@@ -7,7 +7,8 @@ With one hidden layer a step needs a single barrier.  A member of the team compu
 logits.  After the barrier each member sums these parts and finds the gradient of the logits for itself; from then on it
 touches only its own columns of the first weight and its own rows of the second.  Deeper networks need one more barrier
 a layer in each direction.  The slices depend on the layers' widths only, and their parts are summed in order, so the
-number of threads does not change the bits.
+number of threads does not change the bits.  Each slice's outputs and gradients are a cut of their own in the work
+space: in common rows, a processor that reads ahead takes cache lines from the one that writes them.
 """
 
 from cython cimport floating
@@ -18,10 +19,10 @@ from libc.stdint cimport int32_t
 from .affine cimport affine_backward_bias
 from .layer cimport (
     Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice,
-    next_slice, takes_any_order)
+    merges_slices, takes_any_order)
 from .losses cimport loss_rows, sum_of_weights
 from .plan cimport N_SLICES, Job, Layer, Plan, Slice, now
-from .rows cimport LINE_BYTES, RowsAhead, dense_rows, prefetch_pages, rows_ahead
+from .rows cimport LINE_BYTES, Cut, RowsAhead, dense_rows, prefetch_pages, rows_ahead, whole
 from .sparse cimport ColumnStore, block_at, column_work_size, columns_in, sort_by_column
 from .updates cimport Step, clipped, penalty, step_at, sum_of_squares, update_range
 
@@ -51,8 +52,6 @@ cdef struct Member:
     int n_members
     Py_ssize_t dZ           # (block_rows, n_classes), its gradient of the logits
     Py_ssize_t spare        # the same size again
-    Py_ssize_t stride       # of a single hidden layer's rows; 0: several hidden layers
-    Py_ssize_t shift        # added to the offsets of these rows
 
 # A row block, and where its gradient goes: target = alpha * gradient + beta * target.
 cdef struct RowBlock:
@@ -80,44 +79,18 @@ cdef inline int own_end(const Member* member, const Layer* layer) noexcept nogil
     return layer.n_slices * (member.index + 1) // member.n_members
 
 
-cdef inline Py_ssize_t to_lines(Py_ssize_t n, Py_ssize_t number_size) noexcept nogil:
-    # n numbers, rounded up to whole cache lines.
-    cdef Py_ssize_t line = LINE_BYTES // number_size
-    return (n + line - 1) // line * line
-
-
-cdef inline Py_ssize_t first_unit(const Layer* layer, int s) noexcept nogil:
-    return layer.slices[s].begin if s < layer.n_slices else layer.slices[layer.n_slices - 1].end
-
-
-cdef Member member_of(const Job* job, int index, int n_members, Py_ssize_t number_size) noexcept nogil:
+cdef Member member_of(const Job* job, int index, int n_members) noexcept nogil:
     cdef Member member
-    cdef const Layer* first = &job.plan.layers[0]
-    cdef Py_ssize_t n_logits = job.plan.block_rows * job.plan.layers[job.plan.n_layers - 1].n_out, begin = 0, end
-    cdef int m
+    cdef Py_ssize_t n_logits = job.plan.block_rows * job.plan.layers[job.plan.n_layers - 1].n_out
     member.index, member.n_members = index, n_members
-    member.dZ = job.plan.parts + (2 * N_SLICES + 2 * index) * n_logits
+    member.dZ = job.plan.spare + 2 * index * n_logits
     member.spare = member.dZ + n_logits
-    # No other member reads the outputs of a single hidden layer, so each keeps its own together, in whole cache lines.
-    member.stride = member.shift = 0
-    if job.plan.n_layers == 2:
-        for m in range(index + 1):
-            begin = first_unit(first, first.n_slices * m // n_members)
-            end = first_unit(first, first.n_slices * (m + 1) // n_members)
-            member.shift += job.plan.block_rows * member.stride
-            member.stride = to_lines(end - begin, number_size)
-        member.shift -= begin
     return member
 
 
-cdef inline Py_ssize_t stride_of(const Member* member, const Layer* layer) noexcept nogil:
-    # A hidden layer's output of row i, unit u is at layer.output + member.shift + i * stride + u; delta, slopes alike.
-    return member.stride if member.stride else layer.n_out
-
-
-cdef inline bint owns_rows(Py_ssize_t stride, Py_ssize_t n_units, Py_ssize_t number_size) noexcept nogil:
-    # Whether n_units fill a row, but for the padding of its last cache line, which may be computed and is never read.
-    return stride == n_units or stride == to_lines(n_units, number_size)
+cdef inline bint fills_rows(const Layer* layer, const Slice* own, Py_ssize_t number_size) noexcept nogil:
+    # Whether a slice's units fill their rows, but for part of the last cache line, which may be computed.
+    return layer.cut.stride - (own.end - own.begin) < LINE_BYTES // number_size
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -174,7 +147,7 @@ cdef void open_block(const Job* job, const Member* member, RowBlock* block, floa
         block.weight_beta = 1 - block.step.hyperparameters[0] * block.step.l2
     else:
         block.alpha, block.weight_beta, block.bias_beta = 1, not block.begins, not block.begins
-    given.first, given.n, given.stride, given.order, given.X = block.at, block.n, job.store.n_columns, NULL, NULL
+    given.first, given.n, given.cut, given.order, given.X = block.at, block.n, whole(job.store.n_columns), NULL, NULL
     given.store, given.store_order, given.columns, given.n_columns = job.store, job.order, &block.columns[0], 0
     given.ahead = rows_ahead(job.store, NULL, 0, 0)
     if job.blocks != NULL:
@@ -195,43 +168,59 @@ cdef void open_block(const Job* job, const Member* member, RowBlock* block, floa
 # --- forward --------------------------------------------------------------------------------------------------------
 
 
+cdef Inputs outputs_of(const Layer* layer, const Inputs* rows, const floating* work) noexcept nogil:
+    # The next layer's input.
+    cdef Inputs above = rows[0]
+    above.X, above.cut, above.order, above.ahead.n = work + layer.output, layer.cut, NULL, 0
+    return above
+
+
+cdef Inputs outputs_of_slice(const Layer* layer, int s, const Inputs* rows, const floating* work) noexcept nogil:
+    # The output layer's input, from one slice of the layer below.
+    cdef Inputs above = outputs_of(layer, rows, work)
+    above.X = work + layer.output + s * layer.cut.next
+    return above
+
+
 cdef void forward_layer(const Job* job, const Member* member, const Layer* layer, const Inputs* rows,
                         floating* work) noexcept nogil:
     # Y (n, n_out) = activation(X (n, n_in) @ W (n_in, n_out) + b), own units
     cdef const floating* parameters = <const floating*> job.parameters
-    cdef Py_ssize_t stride = stride_of(member, layer), begin, end
-    cdef floating* Y = work + layer.output + member.shift
-    cdef floating* slopes = work + layer.slopes + member.shift
+    cdef Py_ssize_t place
+    cdef const Slice* own
     cdef int s = own_begin(member, layer), last = own_end(member, layer), next_
-    begin, end = first_unit(layer, s), first_unit(layer, last)
     while s < last:
-        next_ = next_slice(layer, s, last)
+        next_ = last if merges_slices(layer) else s + 1
         layer_forward(layer, rows, s, next_, parameters, parameters + layer.bias + layer.slices[s].begin,
-                      Y + layer.slices[s].begin, stride)
+                      work + layer.output + s * layer.cut.next, &layer.cut)
         s = next_
-    activate_units(layer, Y + begin, slopes + begin if layer.keeps_slopes else NULL, stride, rows.first, rows.n, begin,
-                   end, owns_rows(stride, end - begin, sizeof(floating)), job.key)
+    for s in range(own_begin(member, layer), last):
+        own, place = &layer.slices[s], s * layer.cut.next
+        activate_units(layer, work + layer.output + place, work + layer.slopes + place if layer.keeps_slopes else NULL,
+                       layer.cut.stride, rows.first, rows.n, own.begin, own.end,
+                       fills_rows(layer, own, sizeof(floating)), job.key)
 
 
 cdef void forward_own(const Job* job, const Member* member, const RowBlock* block, floating* work) noexcept nogil:
     # All hidden layers, and the own units' parts of the logits, one a slice: Z (n, n_classes) = Y (n, own) @
     # W (own, n_classes); the first slice's part includes b.
     cdef const floating* parameters = <const floating*> job.parameters
-    cdef const Layer* layer = &job.plan.layers[job.plan.n_layers - 1]
-    cdef Inputs rows = block.given
-    cdef const floating* Y = NULL
-    cdef floating* part = work + job.plan.parts + block.parity * N_SLICES * job.plan.block_rows * layer.n_out
+    cdef const Layer* layer
+    cdef const Layer* output = &job.plan.layers[job.plan.n_layers - 1]
+    cdef Py_ssize_t n_logits = job.plan.block_rows * output.n_out
+    cdef Cut logits = whole(output.n_out)
+    cdef Inputs rows = block.given, own
     cdef int k, s
     for k in range(job.plan.n_layers - 1):
+        layer = &job.plan.layers[k]
         if k > 0:
             fastnn_barrier()
-        forward_layer(job, member, &job.plan.layers[k], &rows, work)
-        Y = work + job.plan.layers[k].output + member.shift
-        rows.X, rows.order, rows.stride, rows.ahead.n = Y, NULL, stride_of(member, &job.plan.layers[k]), 0
-    for s in range(own_begin(member, layer), own_end(member, layer)):
-        rows.X = Y + layer.slices[s].begin
-        layer_forward(layer, &rows, s, s + 1, parameters, parameters + layer.bias if s == 0 else NULL,
-                      part + s * job.plan.block_rows * layer.n_out, layer.n_out)
+        forward_layer(job, member, layer, &rows, work)
+        rows = outputs_of(layer, &rows, work)
+    for s in range(own_begin(member, output), own_end(member, output)):
+        own = outputs_of_slice(layer, s, &rows, work)
+        layer_forward(output, &own, s, s + 1, parameters, parameters + output.bias if s == 0 else NULL,
+                      work + job.plan.parts + (block.parity * output.n_slices + s) * n_logits, &logits)
 
 
 # --- backward -------------------------------------------------------------------------------------------------------
@@ -241,7 +230,7 @@ cdef double logits_backward(const Job* job, const Member* member, const RowBlock
     # Z (n, n_classes) = the sum of all slices' parts, then dZ, the gradient of the logits; returns the log-likelihood.
     cdef const Layer* output = &job.plan.layers[job.plan.n_layers - 1]
     cdef Py_ssize_t n = block.n * output.n_out, size = job.plan.block_rows * output.n_out, i
-    cdef const floating* part = work + job.plan.parts + block.parity * N_SLICES * size
+    cdef const floating* part = work + job.plan.parts + block.parity * output.n_slices * size
     cdef floating* dZ = work + member.dZ
     cdef int _
     for i in range(n):
@@ -254,32 +243,34 @@ cdef double logits_backward(const Job* job, const Member* member, const RowBlock
 
 
 cdef void backward_input(const Job* job, const Member* member, const Layer* layer, const Layer* below,
-                         const floating* dZ, Py_ssize_t n, floating* work) noexcept nogil:
+                         const floating* dZ, const Cut* z, Py_ssize_t n, floating* work) noexcept nogil:
     # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), then back through the activation of the layer below, for the
     # member's own units of that layer
-    cdef const floating* parameters = <const floating*> job.parameters
-    cdef Py_ssize_t stride = stride_of(member, below), begin, end
-    cdef floating* dY = work + below.delta + member.shift
-    cdef floating* slopes = work + below.slopes + member.shift
+    cdef int s = own_begin(member, below), last = own_end(member, below), next_
     cdef const Slice* own
-    cdef int s, first = own_begin(member, below), last = own_end(member, below)
-    for s in range(first, last):
-        own = &below.slices[s]
-        layer_backward_input(layer, dZ, layer.n_out, parameters, own.begin, own.end, dY + own.begin, stride, n,
+    cdef Py_ssize_t place
+    while s < last:
+        next_ = last if merges_slices(layer) else s + 1
+        layer_backward_input(layer, dZ, z, <const floating*> job.parameters, below.slices[s].begin,
+                             below.slices[next_ - 1].end, work + below.delta + s * below.cut.next, &below.cut, n,
                              work + member.spare)
-    begin, end = first_unit(below, first), first_unit(below, last)
-    backprop_units(below, work + below.output + member.shift + begin, slopes + begin if below.keeps_slopes else NULL,
-                   dY + begin, stride, n, end - begin, owns_rows(stride, end - begin, sizeof(floating)))
+        s = next_
+    for s in range(own_begin(member, below), last):
+        own, place = &below.slices[s], s * below.cut.next
+        backprop_units(below, work + below.output + place, work + below.slopes + place if below.keeps_slopes else NULL,
+                       work + below.delta + place, below.cut.stride, n, own.end - own.begin,
+                       fills_rows(below, own, sizeof(floating)))
 
 
 cdef void backward_own(const Job* job, const Member* member, const RowBlock* block, floating* work) noexcept nogil:
     # The gradient by the own units of all hidden layers.
     cdef const Layer* layers = job.plan.layers
     cdef const floating* dZ = work + member.dZ
-    cdef int k
-    for k in range(job.plan.n_layers - 1, 0, -1):
-        backward_input(job, member, &layers[k], &layers[k - 1], dZ, block.n, work)
-        dZ = work + layers[k - 1].delta
+    cdef int k = job.plan.n_layers - 1
+    cdef Cut cut = whole(layers[k].n_out)
+    for k in range(k, 0, -1):
+        backward_input(job, member, &layers[k], &layers[k - 1], dZ, &cut, block.n, work)
+        dZ, cut = work + layers[k - 1].delta, layers[k - 1].cut
         if job.plan.n_layers > 2:
             fastnn_barrier()
 
@@ -288,41 +279,41 @@ cdef void backward_weight(const Job* job, const Member* member, const RowBlock* 
                           const Inputs* rows, floating* target, floating* work) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, and the bias, of a hidden layer, own units
     cdef floating alpha = <floating> block.alpha
-    cdef Py_ssize_t stride = stride_of(member, layer), begin
-    cdef floating* dZ = work + layer.delta + member.shift
+    cdef floating* dZ = work + layer.delta
+    cdef const Slice* own
     cdef int s = own_begin(member, layer), last = own_end(member, layer), next_
     while s < last:
-        next_, begin = next_slice(layer, s, last), layer.slices[s].begin
-        layer_backward_weight(layer, rows, s, next_, dZ + begin, stride, target, alpha, <floating> block.weight_beta)
+        next_ = last if merges_slices(layer) else s + 1
+        layer_backward_weight(layer, rows, s, next_, dZ + s * layer.cut.next, &layer.cut, target, alpha,
+                              <floating> block.weight_beta)
         s = next_
     for s in range(own_begin(member, layer), last):
-        begin = layer.slices[s].begin
-        affine_backward_bias(dZ + begin, stride, target + layer.bias + begin, block.n, layer.slices[s].end - begin,
-                             alpha, <floating> block.bias_beta)
+        own = &layer.slices[s]
+        affine_backward_bias(dZ + s * layer.cut.next, layer.cut.stride, target + layer.bias + own.begin, block.n,
+                             own.end - own.begin, alpha, <floating> block.bias_beta)
 
 
 cdef void ascend_own(const Job* job, const Member* member, const RowBlock* block, floating* target,
                      floating* work) noexcept nogil:
     # target = alpha * gradient + beta * target, for the hidden layers' own columns and the output layer's own rows.
     cdef const Layer* layer
-    cdef Inputs rows = block.given
-    cdef const floating* Y = NULL
+    cdef const Layer* output = &job.plan.layers[job.plan.n_layers - 1]
+    cdef Inputs rows = block.given, own
+    cdef Cut logits = whole(output.n_out)
     cdef floating* dZ = work + member.dZ
     cdef int k, s
     for k in range(job.plan.n_layers - 1):
         layer = &job.plan.layers[k]
         backward_weight(job, member, block, layer, &rows, target, work)
-        Y = work + layer.output + member.shift
-        rows.X, rows.order, rows.stride, rows.ahead.n = Y, NULL, stride_of(member, layer), 0
-    layer = &job.plan.layers[job.plan.n_layers - 1]
-    for s in range(own_begin(member, layer), own_end(member, layer)):
-        rows.X = Y + layer.slices[s].begin
-        layer_backward_weight(layer, &rows, s, s + 1, dZ, layer.n_out, target, <floating> block.alpha,
+        rows = outputs_of(layer, &rows, work)
+    for s in range(own_begin(member, output), own_end(member, output)):
+        own = outputs_of_slice(layer, s, &rows, work)
+        layer_backward_weight(output, &own, s, s + 1, dZ, &logits, target, <floating> block.alpha,
                               <floating> block.weight_beta)
     if member.index == 0:
         # With one hidden layer the first member owns the first slice, and only it reads the output layer's bias.  In
         # deeper networks another member may read it, after a barrier.
-        affine_backward_bias(dZ, layer.n_out, target + layer.bias, block.n, layer.n_out, <floating> block.alpha,
+        affine_backward_bias(dZ, output.n_out, target + output.bias, block.n, output.n_out, <floating> block.alpha,
                              <floating> block.bias_beta)
 
 
@@ -474,7 +465,7 @@ cdef bint finish_block(const Job* job, const Member* member, RowBlock* block, do
 
 
 cdef void train_as_member(const Job* job, bint* stop, int index, int n_members, floating* work) noexcept nogil:
-    cdef Member member = member_of(job, index, n_members, sizeof(floating))
+    cdef Member member = member_of(job, index, n_members)
     cdef floating* target = <floating*> (job.parameters if job.plan.fold_rows else job.gradients)
     cdef RowBlock block
     cdef Py_ssize_t i

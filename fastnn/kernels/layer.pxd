@@ -2,7 +2,7 @@ from cython cimport floating
 from libc.stdint cimport uint64_t
 
 from .plan cimport PANELS, SPARSE, TRANSPOSED, Layer
-from .rows cimport RowsAhead, RowStore
+from .rows cimport Cut, RowsAhead, RowStore
 from .sparse cimport ColumnStore
 
 # A layer's input: n rows.
@@ -10,7 +10,7 @@ cdef struct Inputs:
     Py_ssize_t first            # position of the first in the epoch
     Py_ssize_t n
     const void* X               # dense rows, of the network's dtype; NULL: they are sparse
-    Py_ssize_t stride           # distance between two rows of X
+    Cut cut                     # how the columns of X are cut
     const Py_ssize_t* order     # row i is row order[i] of X; NULL: row i
     RowsAhead ahead             # rows to prefetch meanwhile
     const RowStore* store       # sparse rows
@@ -19,9 +19,9 @@ cdef struct Inputs:
     int n_columns
 
 
-cdef inline int next_slice(const Layer* layer, int s, int end) noexcept nogil:
-    # The end of the slices, from s on, that one product takes: in these forms units do not change each other's sums.
-    return end if layer.form == TRANSPOSED and not layer.by_inputs or layer.form == PANELS else s + 1
+cdef inline bint merges_slices(const Layer* layer) noexcept nogil:
+    # Whether one product may take several slices: in this form they do not change each other's sums.
+    return layer.form == PANELS
 
 
 cdef inline bint takes_any_order(const Layer* layer) noexcept nogil:
@@ -40,14 +40,14 @@ cdef inline bint shares_input_gradient(const Layer* layer) noexcept nogil:
 
 
 cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, const floating* parameters,
-                        const floating* b, floating* Z, Py_ssize_t z_stride) noexcept nogil
+                        const floating* b, floating* Z, const Cut* z) noexcept nogil
 
 cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, int end, const floating* dZ,
-                                Py_ssize_t z_stride, floating* target, floating alpha, floating beta) noexcept nogil
+                                const Cut* z, floating* target, floating alpha, floating beta) noexcept nogil
 
-cdef void layer_backward_input(const Layer* layer, const floating* dZ, Py_ssize_t z_stride,
-                               const floating* parameters, Py_ssize_t begin, Py_ssize_t end, floating* dX,
-                               Py_ssize_t x_stride, Py_ssize_t n, floating* spare) noexcept nogil
+cdef void layer_backward_input(const Layer* layer, const floating* dZ, const Cut* z, const floating* parameters,
+                               Py_ssize_t begin, Py_ssize_t end, floating* dX, const Cut* x, Py_ssize_t n,
+                               floating* spare) noexcept nogil
 
 cdef void activate_units(const Layer* layer, floating* Z, floating* slopes, Py_ssize_t stride, Py_ssize_t first,
                          Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, bint is_whole, uint64_t key) noexcept nogil

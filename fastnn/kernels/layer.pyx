@@ -1,7 +1,8 @@
 """The one switch from a layer's form to its kernels: forward, backward by weight and backward by input.
 
 A driver asks for slices s to end of a layer and knows no form; the kernels behind the switch know no thread.  Slices
-are of units, or of inputs if by_inputs.  All parameters are one vector, and each layer knows its offsets.
+are of units, or of inputs if by_inputs.  All parameters are one vector, and each layer knows its offsets.  Only layers
+in panels take inputs and outputs that are cut; the others are given one cut at a time.
 """
 
 from cython cimport floating
@@ -10,12 +11,13 @@ from libc.string cimport memcpy, memset
 
 from .activations cimport activate, backprop_activation
 from .affine cimport (
-    affine_backward_input, affine_backward_weight, affine_forward, panel_begin, panels_backward_weight, panels_forward)
+    affine_backward_input, affine_backward_weight, affine_forward, panel_begin, panels_backward_input,
+    panels_backward_weight, panels_forward)
 from .dense cimport (
     backward_share, dense_backward_input, dense_backward_weight, dense_forward, forward_share, transpose)
 from .dropout cimport drop_units
 from .plan cimport N_SLICES, PANELS, SPARSE, TRANSPOSED, CompiledPlan, Layer, Slice
-from .rows cimport RowsAhead
+from .rows cimport Cut, RowsAhead
 from .sparse cimport columns_backward_weight, scale_rows, sparse_backward_weight, sparse_forward
 from .updates cimport limit_norms
 
@@ -30,7 +32,7 @@ cdef inline Py_ssize_t* slice_bounds(const Layer* layer, int s, int end, Py_ssiz
 
 
 cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, const floating* parameters,
-                        const floating* b, floating* Z, Py_ssize_t z_stride) noexcept nogil:
+                        const floating* b, floating* Z, const Cut* z) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), where n_out, or n_in if by_inputs, counts only the
     # slices' own.  X, b and Z point to their first; a NULL b is 0.
     cdef const Slice* own = &layer.slices[s]
@@ -42,19 +44,19 @@ cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, 
     cdef Py_ssize_t[N_SLICES + 1] bounds
     cdef RowsAhead ahead
     if layer.form == SPARSE:
-        sparse_forward(rows.store, rows.store_order, rows.first, rows.n, W, own.stride, b, Z, z_stride, n_out)
+        sparse_forward(rows.store, rows.store_order, rows.first, rows.n, W, own.stride, b, Z, z.stride, n_out)
     elif layer.form == TRANSPOSED:
         ahead = forward_share(&rows.ahead)
-        dense_forward(X, rows.order, rows.stride, W, own.stride, b, Z, z_stride, rows.n, n_in, n_out, &ahead)
+        dense_forward(X, rows.order, rows.cut.stride, W, own.stride, b, Z, z.stride, rows.n, n_in, n_out, &ahead)
     elif layer.form == PANELS:
-        panels_forward(X, rows.stride, W, b, Z, z_stride, rows.n, n_in, slice_bounds(layer, s, end, bounds), end - s,
+        panels_forward(X, &rows.cut, W, b, Z, z, rows.n, n_in, slice_bounds(layer, s, end, bounds), end - s,
                        &rows.ahead)
     else:
-        affine_forward(X, rows.stride, W, own.stride, b, Z, z_stride, rows.n, n_in, n_out)
+        affine_forward(X, rows.cut.stride, W, own.stride, b, Z, z.stride, rows.n, n_in, n_out)
 
 
 cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, int end, const floating* dZ,
-                                Py_ssize_t z_stride, floating* target, floating alpha, floating beta) noexcept nogil:
+                                const Cut* z, floating* target, floating alpha, floating beta) noexcept nogil:
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW, where dW is part of target; slices as above
     cdef const Slice* own = &layer.slices[s]
     cdef const floating* X = <const floating*> rows.X
@@ -68,31 +70,35 @@ cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, i
     if layer.form == SPARSE and rows.n_columns:
         scale_rows(dW, own.stride, n_in, n_out, beta)
         for i in range(rows.n_columns):
-            columns_backward_weight(&rows.columns[i], dZ, z_stride, dW, own.stride, n_out, alpha)
+            columns_backward_weight(&rows.columns[i], dZ, z.stride, dW, own.stride, n_out, alpha)
     elif layer.form == SPARSE:
-        sparse_backward_weight(rows.store, rows.store_order, rows.first, rows.n, dZ, z_stride, dW, own.stride, n_out,
+        sparse_backward_weight(rows.store, rows.store_order, rows.first, rows.n, dZ, z.stride, dW, own.stride, n_out,
                                alpha, beta)
     elif layer.form == TRANSPOSED:
         ahead = backward_share(&rows.ahead)
-        dense_backward_weight(X, rows.order, rows.stride, dZ, z_stride, dW, own.stride, rows.n, n_in, n_out, alpha,
+        dense_backward_weight(X, rows.order, rows.cut.stride, dZ, z.stride, dW, own.stride, rows.n, n_in, n_out, alpha,
                               beta, &ahead)
     elif layer.form == PANELS:
-        panels_backward_weight(X, rows.stride, dZ, z_stride, dW, rows.n, n_in, slice_bounds(layer, s, end, bounds),
-                               end - s, alpha, beta)
+        panels_backward_weight(X, &rows.cut, dZ, z, dW, rows.n, n_in, slice_bounds(layer, s, end, bounds), end - s,
+                               alpha, beta)
     else:
-        affine_backward_weight(X, rows.stride, dZ, z_stride, dW, own.stride, rows.n, n_in, n_out, alpha, beta)
+        affine_backward_weight(X, rows.cut.stride, dZ, z.stride, dW, own.stride, rows.n, n_in, n_out, alpha, beta)
 
 
-cdef void layer_backward_input(const Layer* layer, const floating* dZ, Py_ssize_t z_stride,
-                               const floating* parameters, Py_ssize_t begin, Py_ssize_t end, floating* dX,
-                               Py_ssize_t x_stride, Py_ssize_t n, floating* spare) noexcept nogil:
+cdef void layer_backward_input(const Layer* layer, const floating* dZ, const Cut* z, const floating* parameters,
+                               Py_ssize_t begin, Py_ssize_t end, floating* dX, const Cut* x, Py_ssize_t n,
+                               floating* spare) noexcept nogil:
     # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), for inputs begin to end only; dX points to input begin.  Never
     # used for the first layer.  spare has room for n * n_out numbers.
     cdef const floating* W = parameters + layer.weight
+    cdef Py_ssize_t[N_SLICES + 1] bounds
     if layer.form == TRANSPOSED:
-        dense_backward_input(dZ, W + begin, layer.n_in, dX, x_stride, spare, n, end - begin, layer.n_out)
+        dense_backward_input(dZ, W + begin, layer.n_in, dX, x.stride, spare, n, end - begin, layer.n_out)
+    elif layer.form == PANELS:
+        panels_backward_input(dZ, z, W, layer.n_in, slice_bounds(layer, 0, layer.n_slices, bounds), layer.n_slices,
+                              begin, end - begin, dX, x, n)
     else:
-        affine_backward_input(dZ, z_stride, W + begin * layer.n_out, layer.n_out, dX, x_stride, n, end - begin,
+        affine_backward_input(dZ, z.stride, W + begin * layer.n_out, layer.n_out, dX, x.stride, n, end - begin,
                               layer.n_out)
 
 

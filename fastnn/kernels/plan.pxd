@@ -3,7 +3,7 @@
 from cython cimport floating
 
 from .losses cimport TargetStore
-from .rows cimport RowStore
+from .rows cimport Cut, RowStore
 from .sparse cimport BlockStore
 from .updates cimport StepStore
 from libc.stdint cimport int64_t, uint64_t
@@ -35,6 +35,7 @@ cdef struct Layer:
     Py_ssize_t n_in, n_out
     Py_ssize_t weight, weight_size, bias, norm      # offsets in a vector of parameters
     Py_ssize_t output, delta, slopes, x_hat, statistics     # offsets in the work space
+    Cut cut                     # of output, delta and slopes: a slice each
     Py_ssize_t shared_from
     int activation
     double dropout

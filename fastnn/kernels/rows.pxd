@@ -19,6 +19,10 @@ cdef extern from "vectors.h" nogil:
         const char* values
         const Py_ssize_t* order
         Py_ssize_t n, bytes
+    ctypedef struct Cut:
+        Py_ssize_t stride, columns, next
+    Cut whole(Py_ssize_t stride)
+    Py_ssize_t place_of(const Cut* cut, Py_ssize_t column)
 
 cdef enum StorageKind:
     UINT8

@@ -68,6 +68,9 @@ INLINE const char *prefetch_more(Prefetching *prefetching, ptrdiff_t n, ptrdiff_
 /* Lanes to shuffle out of two vectors: i and i + 2 of each, or the pair at i of each. */
 #define FOUR_OF_TWO(i) i, LANES + (i), (i) + 2, LANES + (i) + 2
 #define TWO_OF_TWO(i) i, (i) + 1, LANES + (i), LANES + (i) + 1
+/* Lanes of two vectors in turn: two or four from lane i on. */
+#define TWO_IN_TURN(i) i, LANES + (i)
+#define FOUR_IN_TURN(i) TWO_IN_TURN(i), TWO_IN_TURN(i + 1)
 
 #define NUMBER float
 #define NUMBER_BYTES 4
@@ -109,6 +112,19 @@ typedef NUMBER vector;
 #define FOURS(i) TWO_OF_TWO(i)
 #elif LANES == 2
 #define PAIRS(i) i, LANES + (i)
+#endif
+#if LANES == 16
+#define LOW_LANES FOUR_IN_TURN(0), FOUR_IN_TURN(2), FOUR_IN_TURN(4), FOUR_IN_TURN(6)
+#define HIGH_LANES FOUR_IN_TURN(8), FOUR_IN_TURN(10), FOUR_IN_TURN(12), FOUR_IN_TURN(14)
+#elif LANES == 8
+#define LOW_LANES FOUR_IN_TURN(0), FOUR_IN_TURN(2)
+#define HIGH_LANES FOUR_IN_TURN(4), FOUR_IN_TURN(6)
+#elif LANES == 4
+#define LOW_LANES FOUR_IN_TURN(0)
+#define HIGH_LANES FOUR_IN_TURN(2)
+#elif LANES == 2
+#define LOW_LANES TWO_IN_TURN(0)
+#define HIGH_LANES TWO_IN_TURN(1)
 #endif
 
 #define ROW(X, order, i, stride) ((X) + ((order) ? (order)[i] : (i)) * (stride))
@@ -192,14 +208,14 @@ INLINE void NAME(write_part)(NUMBER *address, const vector v, ptrdiff_t n)
 #endif
 }
 
-/* C (n) = alpha * sum + beta * C for n numbers, at most LANES, rounded after each operation. */
-INLINE void NAME(add_vector)(NUMBER *C, vector sum, ptrdiff_t n, NUMBER alpha, NUMBER beta)
+/* C (n) = alpha * sum + beta * B for n numbers, at most LANES, rounded after each operation. */
+INLINE void NAME(add_vector)(const NUMBER *B, NUMBER *C, vector sum, ptrdiff_t n, NUMBER alpha, NUMBER beta)
 {
     vector old;
     sum = alpha * sum;
     ROUNDED(sum);
     if (beta != 0) {
-        old = n < LANES ? NAME(read_few)(C, n) : READ(C);
+        old = n < LANES ? NAME(read_few)(B, n) : READ(B);
         if (beta != 1)
             old = beta * old;
         ROUNDED(old);
@@ -374,7 +390,10 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
             sums[k] += x[k % vectors] * D[i * d_stride + k / vectors];
     }
     UNROLLED for (k = 0; k < units * vectors; k++)
-        NAME(add_vector)(G + k / vectors * g_stride + k % vectors * LANES, sums[k], columns, alpha, beta);
+    {
+        NUMBER *place = G + k / vectors * g_stride + k % vectors * LANES;
+        NAME(add_vector)(place, place, sums[k], columns, alpha, beta);
+    }
 }
 
 /* The same for all n_in columns, tile by tile. */
@@ -468,7 +487,7 @@ FUNCTION void NAME(sum_rows)(const NUMBER *D, ptrdiff_t d_stride, NUMBER *s, ptr
             sum += READ(D + i * d_stride + j);
         for (; i < n; i++)
             sum += NAME(read_few)(D + i * d_stride + j, width);
-        NAME(add_vector)(s + j, sum, width, alpha, beta);
+        NAME(add_vector)(s + j, s + j, sum, width, alpha, beta);
     }
 }
 
@@ -485,37 +504,62 @@ INLINE void NAME(copy_panel)(const NUMBER *W, ptrdiff_t w_stride, ptrdiff_t n, i
     }
 }
 
-/* C (rows, width) = alpha * sums + beta * C. */
-INLINE void NAME(add_tile)(const vector sums[WIDE_ROWS * WIDE_VECTORS], NUMBER *C, ptrdiff_t c_stride, const int rows,
-                           const int vectors, ptrdiff_t width, NUMBER alpha, NUMBER beta)
+/* C (rows, width) = alpha * sums + beta * B, where B has a stride of its own. */
+INLINE void NAME(add_tile)(const vector sums[WIDE_ROWS * WIDE_VECTORS], const NUMBER *B, ptrdiff_t b_stride, NUMBER *C,
+                           ptrdiff_t c_stride, const int rows, const int vectors, ptrdiff_t width, NUMBER alpha,
+                           NUMBER beta)
 {
     const ptrdiff_t last = width - (vectors - 1) * LANES;
     int k;
     UNROLLED for (k = 0; k < rows * vectors; k++)
-        NAME(add_vector)(C + k / vectors * c_stride + k % vectors * LANES, sums[k],
+        NAME(add_vector)(B + k / vectors * b_stride + k % vectors * LANES,
+                         C + k / vectors * c_stride + k % vectors * LANES, sums[k],
                          k % vectors < vectors - 1 ? LANES : last, alpha, beta);
 }
 
-/* Z (rows, width) += X (rows, n_in) @ P (n_in, vectors * LANES), one panel of weights.  Meanwhile n_in lines are
-   prefetched from next on, distance bytes apart. */
-INLINE void NAME(rows_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *P, NUMBER *Z, ptrdiff_t z_stride,
-                            ptrdiff_t n_in, ptrdiff_t width, const int rows, const int vectors, const char *next,
-                            ptrdiff_t distance)
+/* Inputs of a product that a tile takes at a time: from column on in X, whole cuts of them if those are narrow. */
+typedef struct {
+    const NUMBER *X;
+    ptrdiff_t stride, n;
+    ptrdiff_t together, skipped;  /* inputs that lie together; numbers between the end of a cut and the next */
+} NAME(Part);
+
+INLINE NAME(Part) NAME(part_of)(const NUMBER *X, const Cut *cut, ptrdiff_t column, ptrdiff_t n)
+{
+    NAME(Part) part = {X + place_of(cut, column), cut->stride, n, n < cut->columns ? n : cut->columns,
+                       cut->next - cut->columns};
+    return part;
+}
+
+/* Z (rows, width) = B + X (rows, n) @ P (n, vectors * LANES), one panel of weights and part of the inputs, for rows from
+   row on, where B is the old Z, or a bias if b_stride is 0, or 0 if B is NULL.  Meanwhile n lines are prefetched from
+   next on, distance bytes apart. */
+INLINE void NAME(rows_tile)(const NAME(Part) *part, ptrdiff_t row, const NUMBER *P, const NUMBER *B, ptrdiff_t b_stride,
+                            NUMBER *Z, ptrdiff_t z_stride, ptrdiff_t width, const int rows, const int vectors,
+                            const char *next, ptrdiff_t distance)
 {
     const vector zero = {0};
+    const ptrdiff_t x_stride = part->stride;
+    const NUMBER *X = part->X + row * x_stride;
     vector sums[WIDE_ROWS * WIDE_VECTORS], w[WIDE_VECTORS];
-    ptrdiff_t j;
+    ptrdiff_t j, end;
     int k, v;
     UNROLLED for (k = 0; k < rows * vectors; k++)
         sums[k] = zero;
-    for (j = 0; j < n_in; j++, P += vectors * LANES, next += distance) {
-        UNROLLED for (v = 0; v < vectors; v++)
-            w[v] = READ(P + v * LANES);
-        PREFETCH(next);
-        UNROLLED for (k = 0; k < rows * vectors; k++)
-            sums[k] += X[k / vectors * x_stride + j] * w[k % vectors];
+    for (j = 0; j < part->n; X += part->skipped) {
+        end = part->n - j < part->together ? part->n : j + part->together;
+        for (; j < end; j++, X++, P += vectors * LANES, next += distance) {
+            UNROLLED for (v = 0; v < vectors; v++)
+                w[v] = READ(P + v * LANES);
+            PREFETCH(next);
+            UNROLLED for (k = 0; k < rows * vectors; k++)
+                sums[k] += X[k / vectors * x_stride] * w[k % vectors];
+        }
     }
-    NAME(add_tile)(sums, Z, z_stride, rows, vectors, width, 1, 1);
+    if (B)
+        NAME(add_tile)(sums, B, b_stride, Z, z_stride, rows, vectors, width, 1, 1);
+    else
+        NAME(add_tile)(sums, Z, z_stride, Z, z_stride, rows, vectors, width, 1, 0);
 }
 
 /* G (inputs, width) = alpha * X (n, inputs).T @ P (n, vectors * LANES) + beta * G, with one panel P of gradients. */
@@ -540,7 +584,7 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
         UNROLLED for (k = 0; k < inputs * vectors; k++)
             sums[k] += X[k / vectors] * d[k % vectors];
     }
-    NAME(add_tile)(sums, G, g_stride, inputs, vectors, width, alpha, beta);
+    NAME(add_tile)(sums, G, g_stride, G, g_stride, inputs, vectors, width, alpha, beta);
 }
 
 /* TILE(rows, vectors) for all rows from i to end, in tiles of 8, 4, 2 and 1 rows. */
@@ -560,10 +604,10 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
 /* Where part k of m parts of n begins, without a division at either end. */
 #define PART(n, k, m) ((k) == 0 ? 0 : (k) == (m) ? (n) : (n) * (k) / (m))
 
-/* Z (width) += X @ W (.., width) for a single row and n of its inputs, which[0], which[1], ... or, if NULL, the first.
-   The weights are read in place: copying them together would take longer than the product. */
+/* Z (width) = B + X @ W (.., width) for a single row and n of its inputs, which[0], which[1], ... or, if NULL, the first;
+   a NULL B is 0.  The weights are read in place: copying them together would take longer than the product. */
 INLINE void NAME(row_tile)(const NUMBER *X, const unsigned char *which, ptrdiff_t n, const NUMBER *W,
-                           ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t width, const int vectors)
+                           ptrdiff_t w_stride, const NUMBER *B, NUMBER *Z, ptrdiff_t width, const int vectors)
 {
     const vector zero = {0};
     const ptrdiff_t last = width - (vectors - 1) * LANES;
@@ -580,7 +624,7 @@ INLINE void NAME(row_tile)(const NUMBER *X, const unsigned char *which, ptrdiff_
             sums[v] += X[j] * READ(w + v * LANES);
         sums[v] += X[j] * (last < LANES ? NAME(read_few)(w + v * LANES, last) : READ(w + v * LANES));
     }
-    NAME(add_tile)(sums, Z, 0, 1, vectors, width, 1, 1);
+    NAME(add_tile)(sums, B ? B : Z, 0, Z, 0, 1, vectors, width, 1, B != NULL);
 }
 
 /* Lists the inputs (n) that are not 0 if many are 0, so that the others' weights need not be read; returns how many. */
@@ -600,8 +644,8 @@ INLINE ptrdiff_t NAME(list_inputs)(const NUMBER *X, ptrdiff_t n, unsigned char w
 }
 
 /* wide_rows for a single row and W as stored: the same sums in the same order, so for finite weights the same bits. */
-FUNCTION void NAME(wide_row)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z, ptrdiff_t n_in,
-                             ptrdiff_t n_out)
+FUNCTION void NAME(wide_row)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_stride, const NUMBER *bias, NUMBER *Z,
+                             ptrdiff_t n_in, ptrdiff_t n_out)
 {
     unsigned char list[WIDE_INPUTS];
     const unsigned char *which;
@@ -615,7 +659,8 @@ FUNCTION void NAME(wide_row)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_strid
             width = n_out - u < ROW_VECTORS * LANES ? n_out - u : ROW_VECTORS * LANES;
 #define ROW_TILE(vectors) \
             case vectors: \
-                NAME(row_tile)(X + j, which, n, W + j * w_stride + u, w_stride, Z + u, width, vectors); \
+                NAME(row_tile)(X + j, which, n, W + j * w_stride + u, w_stride, b > 0 ? Z + u : bias ? bias + u : NULL, \
+                               Z + u, width, vectors); \
                 break;
             switch ((width + LANES - 1) / LANES) {
                 ROW_TILE(1) ROW_TILE(2) ROW_TILE(3) ROW_TILE(4) ROW_TILE(5) ROW_TILE(6) ROW_TILE(7) ROW_TILE(8)
@@ -628,35 +673,56 @@ FUNCTION void NAME(wide_row)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_strid
     }
 }
 
-/* Z (n, n_out) += X (n, n_in) @ W (n_in, n_out), a few inputs at a time, panel by panel.  Slice s has units bounds[s]
-   to bounds[s + 1], bounds[n_slices] = n_out, and is cut into panels; W is in panels if w_stride is 0.  Meanwhile the
-   next weights are prefetched, and the rows ahead, if any. */
-FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *W, ptrdiff_t w_stride, NUMBER *Z,
-                              ptrdiff_t z_stride, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices,
-                              const RowsAhead *ahead)
+/* The end of the inputs that are taken at a time from first on: at most WIDE_INPUTS, as many each time, within a cut or
+   whole cuts.  It depends on the cuts alone, not on which of them a thread owns. */
+INLINE ptrdiff_t NAME(end_of_part)(const Cut *cut, ptrdiff_t first, ptrdiff_t n)
+{
+    ptrdiff_t begin, width, n_parts, k;
+    if (cut->columns <= WIDE_INPUTS)
+        width = WIDE_INPUTS / cut->columns * cut->columns;
+    else {
+        begin = cut->columns < n ? first / cut->columns * cut->columns : 0;
+        width = n - begin < cut->columns ? n - begin : cut->columns;
+        n_parts = (width + WIDE_INPUTS - 1) / WIDE_INPUTS;
+        for (k = 1; begin + PART(width, k, n_parts) <= first;)
+            k++;
+        return begin + PART(width, k, n_parts);
+    }
+    return n - first < width ? n : first + width;
+}
+
+/* Z (n, n_out) = bias + X (n, n_in) @ W (n_in, n_out), a few inputs at a time, panel by panel; a NULL bias is 0.  Slice s
+   has units bounds[s] to bounds[s + 1], bounds[n_slices] = n_out, in one cut of Z, and is cut into panels; W is in panels
+   if w_stride is 0.  Meanwhile the next weights are prefetched, and the rows ahead, if any. */
+FUNCTION void NAME(wide_rows)(const NUMBER *X, const Cut *x, const NUMBER *W, ptrdiff_t w_stride, const NUMBER *bias,
+                              NUMBER *Z, const Cut *z, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds,
+                              int n_slices, const RowsAhead *ahead)
 {
     vector panel[WIDE_INPUTS * WIDE_VECTORS] ALIGNED;
     const NUMBER *P, *next, *slice;
+    NUMBER *place;
     const char *prefetched;
     Prefetching prefetching = {ahead, 0, 0};
+    NAME(Part) part;
     Panels panels;
-    ptrdiff_t next_stride, distance, b, p, i, j, u, width, inputs, weights_until, end = n;
-    ptrdiff_t n_blocks = (n_in + WIDE_INPUTS - 1) / WIDE_INPUTS;
+    ptrdiff_t next_stride, distance, p, i, j, next_j, u, width, inputs, weights_until, end = n;
     int vectors, s, is_last;
     if (n <= FEW_ROWS && w_stride > 0) {
         for (i = 0; i < n; i++)
-            NAME(wide_row)(X + i * x_stride, W, w_stride, Z + i * z_stride, n_in, bounds[n_slices]);
+            NAME(wide_row)(X + i * x->stride, W, w_stride, bias, Z + i * z->stride, n_in, bounds[n_slices]);
         return;
     }
-    for (b = 0; b < n_blocks; b++) {
-        j = PART(n_in, b, n_blocks);
-        inputs = PART(n_in, b + 1, n_blocks) - j;
+    for (j = 0; j < n_in; j = next_j) {
+        next_j = NAME(end_of_part)(x, j, n_in);
+        inputs = next_j - j;
+        part = NAME(part_of)(X, x, j, inputs);
         slice = W;
         for (s = 0; s < n_slices; s++) {
             panels = cut_into_panels(bounds[s + 1] - bounds[s], sizeof(NUMBER));
             for (p = 0, u = bounds[s]; p < panels.n_panels; p++, u += vectors * LANES) {
                 vectors = (int)panels.vectors + (p < panels.n_wider);
                 width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
+                place = Z + place_of(z, bounds[s]) + (u - bounds[s]);
                 /* The first tiles prefetch the next weights, each a line of each row. */
                 is_last = p + 1 == panels.n_panels && s + 1 == n_slices;
                 if (w_stride == 0) {
@@ -666,9 +732,9 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
                 } else {
                     NAME(copy_panel)(W + j * w_stride + u, w_stride, inputs, vectors, width, (NUMBER *)panel);
                     P = (const NUMBER *)panel;
-                    next = is_last ? W + (j + inputs) * w_stride : W + j * w_stride + u + width;
+                    next = is_last ? W + next_j * w_stride : W + j * w_stride + u + width;
                     next_stride = w_stride;
-                    is_last = is_last && b + 1 == n_blocks;
+                    is_last = is_last && next_j == n_in;
                 }
                 weights_until = is_last ? 0 : WIDE_VECTORS * WIDE_ROWS;
                 i = 0;
@@ -678,8 +744,9 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
                     distance = next_stride * (ptrdiff_t)sizeof(NUMBER); \
                     if (i >= weights_until) \
                         prefetched = prefetch_more(&prefetching, inputs, &distance); \
-                    NAME(rows_tile)(X + i * x_stride + j, x_stride, P, Z + i * z_stride + u, z_stride, inputs, width, \
-                                    rows, vectors, prefetched, distance); \
+                    NAME(rows_tile)(&part, i, P, j > 0 ? place + i * z->stride : bias ? bias + u : NULL, \
+                                    j > 0 ? z->stride : 0, place + i * z->stride, z->stride, width, rows, vectors, \
+                                    prefetched, distance); \
                 } while (0)
                 switch (vectors) { TILES(1) TILES(2) TILES(3) }
 #undef TILE
@@ -689,43 +756,143 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
     }
 }
 
-/* G (n_in, n_out) = alpha * X (n, n_in).T @ D (n, n_out) + beta * G: a band of inputs at a time, for each band a few
-   rows at a time, panel by panel; slices and panels as in wide_rows. */
-FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER *D, ptrdiff_t d_stride, NUMBER *G,
+/* The LANES x LANES numbers at A, transposed. */
+INLINE void NAME(transpose_square)(const NUMBER *A, ptrdiff_t a_stride, NUMBER *A_out, ptrdiff_t out_stride)
+{
+#if LANES > 1 && HAS_SHUFFLE
+    /* Interleaving rows i and i + LANES / 2, as often as LANES can be halved. */
+    vector rows[LANES], mixed[LANES];
+    int i, half;
+    UNROLLED for (i = 0; i < LANES; i++)
+        rows[i] = READ(A + i * a_stride);
+    UNROLLED for (half = 1; half < LANES; half *= 2) {
+        UNROLLED for (i = 0; i < LANES / 2; i++) {
+            mixed[2 * i] = __builtin_shufflevector(rows[i], rows[i + LANES / 2], LOW_LANES);
+            mixed[2 * i + 1] = __builtin_shufflevector(rows[i], rows[i + LANES / 2], HIGH_LANES);
+        }
+        UNROLLED for (i = 0; i < LANES; i++)
+            rows[i] = mixed[i];
+    }
+    UNROLLED for (i = 0; i < LANES; i++)
+        AT(A_out + i * out_stride) = rows[i];
+#else
+    int i, j;
+    for (i = 0; i < LANES; i++)
+        for (j = 0; j < LANES; j++)
+            A_out[j * out_stride + i] = A[i * a_stride + j];
+#endif
+}
+
+/* P (units, vectors * LANES) = W.T (units, inputs) for units first to end, whole vectors of them, and inputs begin on,
+   where W (n_in, n_out) is in panels of slices as in wide_rows.  Columns of P after the last input are not set. */
+INLINE void NAME(transpose_panels)(const NUMBER *W, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices, ptrdiff_t first,
+                                   ptrdiff_t end, ptrdiff_t begin, ptrdiff_t inputs, int vectors, NUMBER *P)
+{
+    ptrdiff_t u, v, i, j, p, begins, row;
+    const NUMBER *panel;
+    Panels panels;
+    int s;
+    for (s = 0; s < n_slices && bounds[s] < end; s++) {
+        panels = cut_into_panels(bounds[s + 1] - bounds[s], sizeof(NUMBER));
+        for (p = 0, begins = bounds[s]; p < panels.n_panels; p++, begins += row) {
+            row = (panels.vectors + (p < panels.n_wider)) * LANES;
+            panel = W + (begins - bounds[s]) * n_in + begin * row;
+            for (v = 0; v < row; v += LANES) {
+                u = begins + v;
+                if (u < first || u >= end)
+                    continue;
+                for (j = 0; j + LANES <= inputs; j += LANES)
+                    NAME(transpose_square)(panel + j * row + v, row, P + (u - first) * vectors * LANES + j,
+                                           vectors * LANES);
+                for (; j < inputs; j++)
+                    for (i = 0; i < LANES; i++)
+                        P[((u - first) + i) * vectors * LANES + j] = panel[j * row + v + i];
+            }
+        }
+        W += slice_size(n_in, bounds[s + 1] - bounds[s], sizeof(NUMBER));
+    }
+}
+
+/* dX (n, inputs) = D (n, n_out) @ W.T (n_out, inputs) for inputs begin on of W (n_in, n_out) in panels of slices as in
+   wide_rows.  A few units at a time, the weights from a panel of inputs are transposed, and used for all rows.  Slices
+   and cuts are of whole vectors, but for the last. */
+FUNCTION void NAME(wide_inputs)(const NUMBER *D, const Cut *d, const NUMBER *W, ptrdiff_t n_in, const ptrdiff_t *bounds,
+                                int n_slices, ptrdiff_t begin, ptrdiff_t inputs, NUMBER *dX, const Cut *x, ptrdiff_t n)
+{
+    vector panel[WIDE_INPUTS * WIDE_VECTORS] ALIGNED;
+    NUMBER *P = (NUMBER *)panel, *place;
+    const ptrdiff_t n_out = bounds[n_slices];
+    ptrdiff_t p, i, u, next_u, j, c, width, end = n;
+    NAME(Part) part;
+    Panels panels;
+    int vectors;
+    for (u = 0; u < n_out; u = next_u) {
+        next_u = (NAME(end_of_part)(d, u, n_out) + LANES - 1) / LANES * LANES;
+        next_u = next_u < n_out ? next_u : n_out;
+        part = NAME(part_of)(D, d, u, next_u - u);
+        for (c = 0; c < inputs; c += x->columns) {
+            panels = cut_into_panels(inputs - c < x->columns ? inputs - c : x->columns, sizeof(NUMBER));
+            for (p = 0, j = c; p < panels.n_panels; p++, j += vectors * LANES) {
+                vectors = (int)panels.vectors + (p < panels.n_wider);
+                width = inputs - j < vectors * LANES ? inputs - j : vectors * LANES;
+                place = dX + place_of(x, c) + (j - c);
+                NAME(transpose_panels)(W, n_in, bounds, n_slices, u, next_u, begin + j, width, vectors, P);
+                i = 0;
+#define TILE(rows, vectors) \
+                NAME(rows_tile)(&part, i, P, u > 0 ? place + i * x->stride : NULL, x->stride, place + i * x->stride, \
+                                x->stride, width, rows, vectors, (const char *)P, 0)
+                switch (vectors) { TILES(1) TILES(2) TILES(3) }
+#undef TILE
+            }
+            if (x->columns >= inputs)
+                break;
+        }
+    }
+}
+
+/* G (n_in, n_out) = alpha * X (n, n_in).T @ D (n, n_out) + beta * G: a band of inputs at a time, within a cut of X, for
+   each band a few rows at a time, panel by panel; slices, cuts and panels as in wide_rows. */
+FUNCTION void NAME(wide_outer)(const NUMBER *X, const Cut *x, const NUMBER *D, const Cut *d, NUMBER *G,
                                ptrdiff_t g_stride, ptrdiff_t n, ptrdiff_t n_in, const ptrdiff_t *bounds, int n_slices,
                                NUMBER alpha, NUMBER beta)
 {
     vector panel[WIDE_SAMPLES * WIDE_VECTORS] ALIGNED;
     NUMBER *P = (NUMBER *)panel, *slice, *place;
+    const NUMBER *inputs_of;
     Panels panels;
-    ptrdiff_t stride, band, b, p, i, first, end, r, u, width, rows;
+    ptrdiff_t stride, band, b, p, i, first, end, r, u, width, rows, cut, inputs, n_bands;
     ptrdiff_t fit = BAND_BYTES / LINE_BYTES / (n > 0 ? (int)n : 1) * (LINE_BYTES / (ptrdiff_t)sizeof(NUMBER));
-    ptrdiff_t inputs = fit > 0 ? fit : LANES, n_bands = n_in <= inputs ? n_in > 0 : (n_in + inputs - 1) / inputs;
     ptrdiff_t n_blocks = n > 0 ? (n + WIDE_SAMPLES - 1) / WIDE_SAMPLES : 1;
     int vectors, s;
-    for (band = 0; band < n_bands; band++) {
-        first = PART(n_in, band, n_bands) / LANES * LANES;
-        end = band + 1 < n_bands ? PART(n_in, band + 1, n_bands) / LANES * LANES : n_in;
-        for (b = 0; b < n_blocks; b++) {
-            r = PART(n, b, n_blocks);
-            rows = PART(n, b + 1, n_blocks) - r;
-            slice = G;
-            for (s = 0; s < n_slices; s++) {
-                panels = cut_into_panels(bounds[s + 1] - bounds[s], sizeof(NUMBER));
-                for (p = 0, u = bounds[s]; p < panels.n_panels; p++, u += vectors * LANES) {
-                    vectors = (int)panels.vectors + (p < panels.n_wider);
-                    width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
-                    NAME(copy_panel)(D + r * d_stride + u, d_stride, rows, vectors, width, P);
-                    place = g_stride == 0 ? slice + (u - bounds[s]) * n_in : G + u;
-                    stride = g_stride == 0 ? vectors * LANES : g_stride;
-                    i = first;
+    for (cut = 0; cut < n_in; cut += inputs) {
+        inputs = n_in - cut < x->columns ? n_in - cut : x->columns;
+        n_bands = fit > 0 ? (inputs + fit - 1) / fit : (inputs + LANES - 1) / LANES;
+        for (band = 0; band < n_bands; band++) {
+            first = PART(inputs, band, n_bands) / LANES * LANES;
+            end = band + 1 < n_bands ? PART(inputs, band + 1, n_bands) / LANES * LANES : inputs;
+            for (b = 0; b < n_blocks; b++) {
+                r = PART(n, b, n_blocks);
+                rows = PART(n, b + 1, n_blocks) - r;
+                inputs_of = X + place_of(x, cut) + r * x->stride;
+                slice = G;
+                for (s = 0; s < n_slices; s++) {
+                    panels = cut_into_panels(bounds[s + 1] - bounds[s], sizeof(NUMBER));
+                    for (p = 0, u = bounds[s]; p < panels.n_panels; p++, u += vectors * LANES) {
+                        vectors = (int)panels.vectors + (p < panels.n_wider);
+                        width = bounds[s + 1] - u < vectors * LANES ? bounds[s + 1] - u : vectors * LANES;
+                        NAME(copy_panel)(D + place_of(d, bounds[s]) + (u - bounds[s]) + r * d->stride, d->stride, rows,
+                                         vectors, width, P);
+                        stride = g_stride == 0 ? vectors * LANES : g_stride;
+                        place = (g_stride == 0 ? slice + (u - bounds[s]) * n_in : G + u) + cut * stride;
+                        i = first;
 #define TILE(inputs, vectors) \
-                    NAME(inputs_tile)(X + r * x_stride + i, x_stride, P, place + i * stride, stride, rows, width, inputs, \
-                                      vectors, alpha, b == 0 ? beta : 1)
-                    switch (vectors) { TILES(1) TILES(2) TILES(3) }
+                        NAME(inputs_tile)(inputs_of + i, x->stride, P, place + i * stride, stride, rows, width, inputs, \
+                                          vectors, alpha, b == 0 ? beta : 1)
+                        switch (vectors) { TILES(1) TILES(2) TILES(3) }
 #undef TILE
+                    }
+                    slice += slice_size(n_in, bounds[s + 1] - bounds[s], sizeof(NUMBER));
                 }
-                slice += slice_size(n_in, bounds[s + 1] - bounds[s], sizeof(NUMBER));
             }
         }
     }
@@ -736,6 +903,8 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER
 #undef ROW
 #undef PAIRS
 #undef FOURS
+#undef LOW_LANES
+#undef HIGH_LANES
 #undef vector
 #undef AT
 #undef READ

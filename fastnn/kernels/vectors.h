@@ -33,7 +33,12 @@
 #define ALIGNED __attribute__((aligned(LINE_BYTES)))
 #define PREFETCH(address) __builtin_prefetch(address, 0, 2)
 #define PREFETCH_NEAR(address) __builtin_prefetch(address, 0, 3)
+#if defined(__x86_64__)
+/* Compilers emit this instruction only for newer processors; those without it ignore it. */
+#define PREFETCH_WRITE(address) __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(address)))
+#else
 #define PREFETCH_WRITE(address) __builtin_prefetch(address, 1, 3)
+#endif
 #else
 #define INLINE static __inline
 #define FUNCTION static
@@ -60,6 +65,25 @@ typedef struct {
 INLINE const char *row_ahead(const RowsAhead *rows, ptrdiff_t i)
 {
     return rows->values + (rows->order ? rows->order[i] : i) * rows->bytes;
+}
+
+/* How a matrix is cut by columns: `columns` of them lie together, in rows that begin `stride` numbers apart, and the
+   next ones `next` numbers later.  Each thread writes cuts of its own: if they shared rows, a processor that reads ahead
+   would take cache lines from the other while it writes them. */
+typedef struct {
+    ptrdiff_t stride, columns, next;
+} Cut;
+
+/* A matrix that is not cut. */
+INLINE Cut whole(ptrdiff_t stride)
+{
+    Cut cut = {stride, PTRDIFF_MAX, 0};
+    return cut;
+}
+
+INLINE ptrdiff_t place_of(const Cut *cut, ptrdiff_t column)
+{
+    return column < cut->columns ? column : column / cut->columns * cut->next + column % cut->columns;
 }
 
 /* Keeps a value that is used twice in a register: compilers would read it again, as an operand. */
