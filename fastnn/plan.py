@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,8 @@ Rows = NDArray[Any] | CSRRows
 
 # Forms in the table's words, where theirs would say too little.
 FORM_NAMES = {"stored": "as stored", "sparse": "as stored", "panels": "in panels", "sparse slices": "in slices"}
+
+CONSTANTS = tuple(name for name in vars(tuning) if name.isupper())
 
 # NumPy takes as long to name a dtype as to choose a plan's driver.
 NAMES = {np.dtype(name): name for name in ("uint8", "float32", "float64")}
@@ -178,22 +180,22 @@ class Plan:
     n_slots: int = 0
     reasons: tuple[Reason, ...] = ()
 
-    @property
+    @cached_property
     def n_shards(self) -> int:
         """Shards of a full batch."""
         return shards_of(self.batch_size, self)
 
-    @property
+    @cached_property
     def rearranges(self) -> bool:
         """Whether any weight has another form in training than stored."""
         return any(layer.form not in ("stored", "sparse") for layer in self.layers)
 
-    @property
+    @cached_property
     def normalises(self) -> bool:
         """Whether units are normalised over each batch, so that it goes forward and backward as a whole."""
         return any(layer.facts.batch_norm for layer in self.layers)
 
-    @property
+    @cached_property
     def is_team(self) -> bool:
         """Whether a team of threads works on each batch together, as one shard."""
         return self.driver == "units" or self.normalises
@@ -361,8 +363,16 @@ def make_plan(layers: tuple[LayerFacts, ...], dtype: str, data: Data, method: Me
     -------
     Plan
     """
-    choice = _Choice(layers, dtype, data, method, machine)
-    return choice.plan()
+    return _make_plan(layers, dtype, data, method, machine, tuple(map(vars(tuning).get, CONSTANTS)))
+
+
+@lru_cache(maxsize=256)
+def _make_plan(
+    layers: tuple[LayerFacts, ...], dtype: str, data: Data, method: Method, machine: Machine, constants: tuple[Any, ...]
+) -> Plan:
+    # Small fits are often repeated, as in cross-validation or on batch after batch.  The constants are those of
+    # `tuning`, which tests change.
+    return _Choice(layers, dtype, data, method, machine).plan()
 
 
 class _Choice:
