@@ -54,7 +54,7 @@ def check_threads(n_threads: Any) -> int | None:
 
 def check_number(value: Any, name: str, minimum: float, below: float = math.inf, *, open_left: bool = False) -> float:
     """Return value as a float with minimum <= value < below (minimum < value if open_left)."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if type(value) is not float and (isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__})")
     try:
         number = float(value)
@@ -71,9 +71,10 @@ def check_choice(value: Any, name: str, choices: Iterable[T]) -> T:
     """Return value if it is one of the choices."""
     known = list(choices)
     value = str(value) if isinstance(value, str) else value  # NumPy has its own str
-    if type(value) not in {type(choice) for choice in known} or value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
-    return known[known.index(value)]
+    for choice in known:
+        if type(choice) is type(value) and choice == value:
+            return choice
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:
@@ -173,7 +174,8 @@ def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X", n_threa
 
 def _as_laid_out(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     # Kernels need contiguous, aligned arrays.  Numbers after a header of odd length, in a file say, are not aligned.
-    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+    array = np.ascontiguousarray(array, dtype)
+    return array if array.flags.aligned else array.copy()
 
 
 def _check_width(shape: tuple[int, ...], n_in: int, name: str) -> None:
@@ -187,7 +189,7 @@ def _check_width(shape: tuple[int, ...], n_in: int, name: str) -> None:
 def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str, n_threads: int = 1) -> None:
     if values.dtype.kind != "f" or values.size == 0:
         return
-    taken = values.dtype in FLOATING and np.can_cast(values.dtype, dtype) and values.flags.aligned  # by the kernels
+    taken = values.dtype in FLOATING and values.itemsize <= dtype.itemsize and values.flags.aligned  # by the kernels
     if taken and all_finite(values, n_threads):
         return
     # The extremes show it without an array of flags: NaN propagates through both.  Block by block, each value is read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,16 @@ from fastnn.kernels.sparse import SortedBlocks
 
 Rows = NDArray[Any] | CSRRows
 
+# Unsigned integers, by their bytes.
+WORDS: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+
 
 def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return zeros that begin at a cache line, so that vectors do not straddle two."""
-    memory = np.zeros(int(np.prod(shape)) * dtype.itemsize + CACHE_LINE, np.uint8)
-    begin = -memory.ctypes.data % CACHE_LINE
-    return memory[begin : begin + len(memory) - CACHE_LINE].view(dtype).reshape(shape)
+    size = shape if isinstance(shape, int) else math.prod(shape)
+    memory = np.zeros(size * dtype.itemsize + CACHE_LINE, np.uint8)
+    begin = -memory.__array_interface__["data"][0] % CACHE_LINE
+    return np.ndarray(shape, dtype, memory, begin)
 
 
 def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows:
@@ -37,7 +42,7 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
 def all_finite(values: NDArray[Any], n_threads: int) -> bool:
     """Whether float32 or float64 numbers are neither infinite nor NaN."""
     n_threads = forks.usable_threads(n_threads) if values.nbytes > tuning.PARALLEL_BYTES else 1
-    bits = np.ascontiguousarray(values).reshape(-1).view(f"u{values.itemsize}")
+    bits = np.ascontiguousarray(values).reshape(-1).view(WORDS[values.itemsize])
     # Piece by piece, for Ctrl-C: the numbers may come from a disk.
     pieces = (bits[begin : begin + tuning.LOOKED_THROUGH] for begin in range(0, len(bits), tuning.LOOKED_THROUGH))
     return all(kernel_rows.all_finite(piece, n_threads) for piece in pieces)
