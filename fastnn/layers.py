@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,8 @@ def shapes_of(layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
     return shapes
 
 
-def slots_of(layers: Sequence[Layer], input_shape: Shape) -> Slots:
+@lru_cache(maxsize=256)
+def slots_of(layers: tuple[Layer, ...], input_shape: Shape) -> Slots:
     """Return the table of the slots of all layers.
 
     Raises
@@ -151,7 +153,12 @@ def slots_of(layers: Sequence[Layer], input_shape: Shape) -> Slots:
 
 def settle(layers: Sequence[Layer], activation: str | Sequence[str], batch_norm: bool) -> tuple[Layer, ...]:
     """Return a network's layers with the network's values for what they leave open."""
-    names = [*check_activations(activation, len(layers) - 1), None]  # the last is the output layer's
+    return _settle(tuple(layers), (*check_activations(activation, len(layers) - 1), None), batch_norm)
+
+
+@lru_cache(maxsize=256)
+def _settle(layers: tuple[Layer, ...], names: tuple[str | None, ...], batch_norm: bool) -> tuple[Layer, ...]:
+    # The last name is the output layer's.
     return tuple(
         layer.settled(name, batch_norm and name is not None) for layer, name in zip(layers, names, strict=True)
     )

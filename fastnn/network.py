@@ -176,7 +176,7 @@ class Network:
             return
         for layer, weight in zip(self.layers, self.weights, strict=True):
             n_in, n_out = weight.shape
-            limit = np.sqrt(6 / n_in if layer.activation in RECTIFYING else 6 / (n_in + n_out))
+            limit = math.sqrt(6 / n_in if layer.activation in RECTIFYING else 6 / (n_in + n_out))
             weight[:] = generator.uniform(-limit, limit, weight.shape)
 
     @property
