@@ -169,6 +169,27 @@ def _all_or_nothing(estimator: Any) -> Iterator[None]:
         _under_way.discard(id(estimator))
 
 
+# Generators that are not in a fit: to seed one takes a hundredth of the time of making one.
+_idle: list[np.random.RandomState] = []
+
+NO_NUMBERS = np.random.default_rng(0)
+
+
+@contextmanager
+def _seeded(seed: Any) -> Iterator[np.random.RandomState]:
+    """Random numbers of a fit, as `sklearn.utils.check_random_state` gives them."""
+    if not isinstance(seed, (int, np.integer)):
+        yield check_random_state(seed)
+        return
+    try:
+        random_state = _idle.pop()
+    except IndexError:
+        random_state = np.random.RandomState()
+    random_state.seed(seed)
+    yield random_state
+    _idle.append(random_state)
+
+
 def _copy(value: Any, ndim: int, dtype: Any, name: str) -> NDArray[Any]:
     """Copy of a user's array of finite numbers; without a dtype, float32 stays and all else becomes float64."""
     array = np.array(value)
@@ -182,6 +203,13 @@ def _copy(value: Any, ndim: int, dtype: Any, name: str) -> NDArray[Any]:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must hold finite numbers of {dtype}")
     return array
+
+
+def _are_plain_targets(y: Any, n_rows: int) -> bool:
+    # Whether scikit-learn's check would return y as it is; see _Estimator._is_plain.
+    if type(y) is not np.ndarray or y.shape != (n_rows,):
+        return False
+    return y.dtype.kind in "biu" or (y.dtype in FLOATING and bool(np.isfinite(y).all()))
 
 
 def _shapes(arrays: Any) -> str:
@@ -269,6 +297,8 @@ class _PerceptronPenalty(Penalty):
     def l2(self, batch_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return its weight in each batch."""
         # A batch whose weights are all 0 does not move, not even by the penalty.
+        if batch_weights.all():
+            return self.alpha / batch_weights
         return np.divide(self.alpha, batch_weights, out=np.zeros_like(batch_weights), where=batch_weights > 0)
 
 
@@ -492,11 +522,10 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         incremental: bool = False,
         classes: Any = None,
     ) -> Any:
-        with _all_or_nothing(self):
+        with _all_or_nothing(self), _seeded(self.random_state) as random_state:
             self._check_parameters()
             if incremental:
                 self._begin_partial(classes)
-            random_state = check_random_state(self.random_state)
             fresh = not ((self.warm_start or incremental) and self._has_start())
             X, y, weights = self._check_data(X, y, weights, reset=fresh or not hasattr(self, "n_features_in_"))
             targets = self._read_targets(y, reset=fresh and not incremental)
@@ -518,6 +547,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         if self._stops_early and self._best_parameters is not None:
             self.network_.parameters = self._best_parameters
         self._trainer: Trainer | None = trainer if self._stochastic else None
+        trainer._state.generator = NO_NUMBERS  # the next fit has random numbers of its own
 
     def _begin_partial(self, classes: Any) -> None:
         """Check what partial_fit requires beyond fit."""
@@ -577,8 +607,25 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             if name in CHECKS:
                 CHECKS[name](_plain(value), name)
 
+    def _is_plain(self, X: Any, n_in: int | None = None) -> bool:
+        # Whether scikit-learn's check would return X, of n_in columns if that is known, as it is: it takes longer for that
+        # than a small fit or a prediction.  A model that was fitted with names of columns wants them.
+        return (
+            type(X) is np.ndarray
+            and X.dtype in FLOATING
+            and X.ndim == 2
+            and X.size > 0
+            and X.flags.c_contiguous
+            and (n_in is None or (X.shape[1] == n_in and getattr(self, "feature_names_in_", None) is None))
+        )
+
     def _check_data(self, X: Any, y: Any, weights: Any, reset: bool) -> tuple[Any, NDArray[Any], Any]:
         # X is copied only if it is neither C-contiguous nor CSR, or of another dtype.
+        if self._is_plain(X, None if reset else self.n_features_in_) and _are_plain_targets(y, len(X)):
+            if reset:
+                self.n_features_in_ = X.shape[1]
+                self.__dict__.pop("feature_names_in_", None)
+            return X, y, None if weights is None else _check_sample_weight(weights, X, dtype=np.float64)
         X, y = validate_data(
             self,
             X,
@@ -726,24 +773,12 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _check_rows(self, X: Any) -> Any:
         n_in, dtype = self.network_.n_in, (np.float64, np.float32)
-        if self._is_plain(X, n_in):  # scikit-learn's check would change nothing, and takes most of a single row's time
+        if getattr(self, "n_features_in_", n_in) == n_in and self._is_plain(X, n_in):
             return X
         X = validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", ensure_all_finite=False, reset=False)
         if X.shape[1] != n_in:  # if no fit has set n_features_in_
             raise ValueError(f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {n_in} features")
         return X
-
-    def _is_plain(self, X: Any, n_in: int) -> bool:
-        # A contiguous array of rows of floats, for a model that was fitted without names of features.
-        return (
-            type(X) is np.ndarray
-            and X.dtype in FLOATING
-            and X.ndim == 2
-            and len(X) > 0
-            and X.flags.c_contiguous
-            and X.shape[1] == n_in == getattr(self, "n_features_in_", n_in)
-            and getattr(self, "feature_names_in_", None) is None
-        )
 
     def _has_steps(self) -> bool:
         if not self._stochastic:
@@ -780,6 +815,8 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             self.classes_ = classes
             return codes
         self.classes_ = np.asarray(self.classes_)  # a user may have set a list, in any order
+        if y.ndim == 1 and np.array_equal(classes, self.classes_):
+            return codes
         if np.setdiff1d(classes, self.classes_).size:
             raise ValueError(f"`y` has classes not in `self.classes_`: it has {classes}, expected {self.classes_}")
         if y.ndim == 1:
@@ -1036,7 +1073,7 @@ class SoftmaxClassifier(_Classifier):
             fixed = np.zeros(self.network_.parameters.size, bool)
             self.network_.slots.by_kind(fixed)["bias"][0][:] = True
         # Two classes have one vector of coefficients, as in LogisticRegression, so C means the same.
-        return 1 / (self.C * total_weight), Variant(order=_ChainedOrder, fixed=fixed)
+        return 1 / (self.C * total_weight), Variant(None, _ChainedOrder, fixed, observed=bool(self.callbacks))
 
     coef_ = _Arrays("Coefficients.", lambda network: network.weights[0].T, 2, listed=False)
     intercept_ = _Arrays("Constants.", lambda network: network.biases[0], 1, listed=False)
@@ -1087,7 +1124,7 @@ class _Perceptron(_Estimator):
         return coefs, intercepts
 
     def _penalise(self, total_weight: float) -> tuple[float, Variant]:
-        return 0.0, Variant(_PerceptronPenalty(self.alpha), _ChainedOrder)
+        return 0.0, Variant(_PerceptronPenalty(self.alpha), _ChainedOrder, observed=bool(self.callbacks))
 
     coefs_ = _Arrays("Weights of each layer.", lambda network: network.weights, 2, listed=True)
     intercepts_ = _Arrays("Biases of each layer.", lambda network: network.biases, 1, listed=True)

@@ -51,6 +51,8 @@ class ActiveFit:
         What the fit reads, what it changes, its data, and its view for callbacks.
     callbacks : list of Callback
         In the order of calls: checkpoints last, since they keep the state of the others.
+    observed : bool
+        Whether a callback may read the network, or save a checkpoint, within an epoch.
     order : RandomOrder
         Draws the orders of rows.
     progress : callable
@@ -65,6 +67,7 @@ class ActiveFit:
         self.callbacks = sorted(
             [*settings.callbacks, ProgressBar(show_progress)], key=lambda c: isinstance(c, Checkpoint)
         )
+        self.observed = settings._variant.observed and bool(settings.callbacks)
         self.order = settings._variant.order()
         self.progress: Callable[[], tuple[dict[str, Any], checkpoint.Tensors]] = lambda: ({}, {})
 
@@ -91,7 +94,7 @@ class ActiveFit:
     def call_on_chunk(self) -> None:
         """Call `on_chunk` of the callbacks, after a stretch of training; they must not change the network."""
         # The engine may hold the parameters in other forms meanwhile; the progress bar does not read them.
-        with self.settings.network.read_only() if self.settings.callbacks else nullcontext():
+        with self.settings.network.read_only() if self.observed else nullcontext():
             for callback in self.callbacks:
                 callback.on_chunk(self.fit)
 

@@ -15,7 +15,7 @@ from fastnn.engine.local import Engine
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.optimizers import Optimizer, step_table
-from fastnn.schedules import rates_of
+from fastnn.schedules import Schedule, rates_of
 from fastnn.training.active import ActiveFit, DivergenceError
 from fastnn.training.checkpoint import EPOCH, Snapshot, Tensors, check_progress
 from fastnn.training.data import Chunk
@@ -105,7 +105,9 @@ def _train_epoch(active: ActiveFit, snapshot: Snapshot | None) -> None:
 
 def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensors | None) -> None:
     settings, state, engine = active.settings, active.state, chunk.engine
-    epoch.engine, epoch.generator = engine, dict(state.generator.bit_generator.state)
+    epoch.engine = engine
+    if active.observed:  # NumPy takes longer for its state than a small epoch takes
+        epoch.generator = dict(state.generator.bit_generator.state)
     order = _draw_order(active, chunk)
     targets = chunk.targets
     if order is not None:
@@ -144,18 +146,24 @@ def _draw_order(active: ActiveFit, chunk: Chunk) -> NDArray[np.intp] | None:
 
 def _make_steps(active: ActiveFit, epoch: Epoch, targets: Targets, batch_size: int) -> Steps:
     # The numbers of each step on the next chunk, which has these targets.
-    settings, state, n_rows = active.settings, active.state, active.fit.n_rows
+    settings, state = active.settings, active.state
     optimizer = settings.optimizer
     assert isinstance(optimizer, Optimizer)
     n = len(targets.y)
-    starts = np.arange(0, n, batch_size)
-    sizes = np.minimum(batch_size, n - starts).astype(np.float64)
-    weights = sizes if targets.weights is None else np.add.reduceat(targets.weights, starts)
-    shares = np.arange(len(starts)) / len(starts)
-    # Schedules count in epochs.  In the first epoch over chunks n_rows is 0: the share that is done is not known.
-    times = len(state.curve) + ((epoch.rows + n * shares) / n_rows if n_rows else 0 * shares)
-    learning_rate = optimizer.learning_rate if epoch.learning_rate is None else epoch.learning_rate
-    rates = rates_of(learning_rate, times, state.curve)
+    n_steps = -(-n // batch_size)
+    if targets.weights is None:
+        weights = np.full(n_steps, float(batch_size))
+        weights[-1] = n - (n_steps - 1) * batch_size
+    else:
+        weights = np.add.reduceat(targets.weights, np.arange(0, n, batch_size))
+    rate = optimizer.learning_rate if epoch.learning_rate is None else epoch.learning_rate
+    if isinstance(rate, Schedule):
+        # They count in epochs.  In the first epoch over chunks n_rows is 0: the share that is done is not known.
+        n_rows, shares = active.fit.n_rows, np.arange(n_steps) / n_steps
+        times = len(state.curve) + ((epoch.rows + n * shares) / n_rows if n_rows else 0 * shares)
+        rates = rates_of(rate, times, state.curve)
+    else:
+        rates = np.full(n_steps, rate)
     table = step_table(optimizer, rates, state.n_steps, penalty_of(settings).l2(weights), settings.l1)
     return Steps(UPDATES[optimizer.update], table, settings.clip_norm or 0.0, settings.max_norm or 0.0)
 
@@ -169,7 +177,7 @@ def _take_steps(
         while _advance(active, chunk, targets, order):
             reach(engine.rows_done)
             active.fit.note(rows_done=epoch.rows + engine.rows_done)
-            if active.settings.callbacks:  # they may read the network
+            if active.observed:
                 engine.store()
             active.call_on_chunk()
 

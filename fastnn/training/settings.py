@@ -57,11 +57,14 @@ class Variant:
         Its objects draw the orders of rows.
     fixed : (n_parameters,) array of bool or None
         Parameters that L-BFGS does not change.
+    observed : bool
+        Whether callbacks may be the user's, who may read the network and save a checkpoint within an epoch.
     """
 
     penalty: Penalty | None = None
     order: type[RandomOrder] = RandomOrder
     fixed: NDArray[np.bool_] | None = None
+    observed: bool = True
 
 
 class Settings:
