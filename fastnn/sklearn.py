@@ -802,6 +802,8 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         # Integers and text in one column are valid; a closer check would take a tenth of a small fit.
         if y.ndim == 2 or y.dtype.kind not in "biuUS":
             check_classification_targets(y)
+        if y.ndim == 1 and not reset and hasattr(self, "classes_"):
+            return self._codes(y)
         classes: NDArray[Any]
         codes: NDArray[Any]
         if y.ndim == 2:
@@ -814,15 +816,21 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         if reset or not hasattr(self, "classes_"):
             self.classes_ = classes
             return codes
-        self.classes_ = np.asarray(self.classes_)  # a user may have set a list, in any order
-        if y.ndim == 1 and np.array_equal(classes, self.classes_):
-            return codes
-        if np.setdiff1d(classes, self.classes_).size:
-            raise ValueError(f"`y` has classes not in `self.classes_`: it has {classes}, expected {self.classes_}")
-        if y.ndim == 1:
-            order = np.argsort(self.classes_)
-            codes = order[np.searchsorted(self.classes_, classes, sorter=order)][codes]
+        if not np.isin(classes, self.classes_).all():
+            raise self._unknown(classes)
         return codes
+
+    def _codes(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        # The place of each label among the known classes.
+        self.classes_ = np.asarray(self.classes_)  # a user may have set a list, in any order
+        order = np.argsort(self.classes_)
+        codes: NDArray[np.intp] = order.take(np.searchsorted(self.classes_, y, sorter=order), mode="clip")
+        if not np.array_equal(self.classes_[codes], y):
+            raise self._unknown(np.unique(y))
+        return codes
+
+    def _unknown(self, classes: NDArray[Any]) -> ValueError:
+        return ValueError(f"`y` has classes not in `self.classes_`: it has {classes}, expected {self.classes_}")
 
     def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
         if targets.ndim == 2:

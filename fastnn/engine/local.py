@@ -129,7 +129,7 @@ class Engine:
             parameters=parameters,
             state=state,
             gradients=aligned((n_shards, size), dtype),
-            work=aligned((n_shards, plan.work_size), dtype),
+            work=aligned((n_shards, plan.work_size), dtype, zeros=False),
             position=np.zeros(1 + n_shards, np.intp),
             log_likelihood=np.zeros(1 + n_shards),
             penalties=np.zeros((len(self.layers), epoch.N_PENALTIES)),

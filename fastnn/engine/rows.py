@@ -21,10 +21,10 @@ Rows = NDArray[Any] | CSRRows
 WORDS: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
 
 
-def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return zeros that begin at a cache line, so that vectors do not straddle two."""
+def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any], zeros: bool = True) -> NDArray[Any]:
+    """Return zeros, or numbers as they come, that begin at a cache line, so that vectors do not straddle two."""
     size = shape if isinstance(shape, int) else math.prod(shape)
-    memory = np.zeros(size * dtype.itemsize + CACHE_LINE, np.uint8)
+    memory = (np.zeros if zeros else np.empty)(size * dtype.itemsize + CACHE_LINE, np.uint8)
     begin = -memory.__array_interface__["data"][0] % CACHE_LINE
     return np.ndarray(shape, dtype, memory, begin)
 
