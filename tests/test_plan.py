@@ -295,3 +295,12 @@ def test_the_engine_carries_out_what_was_planned(rng):
             assert trainer.plan(rows, y) == found
             np.testing.assert_array_equal(net.parameters, before)
             trainer.fit(rows, y, epochs=1)
+
+
+def test_a_plan_follows_a_changed_constant(monkeypatch):
+    # Plans are kept, but a constant is one of the facts that they are kept for.
+    arguments = (LayerFacts(70, 30, "tanh"), LayerFacts(30, 3)), "float64", Data(900, 70, "float64"), Method(300, "sgd")
+    before = make_plan(*arguments, MACHINE)
+    assert make_plan(*arguments, MACHINE) is before
+    monkeypatch.setattr(tuning, "DENSE_INPUTS", 71)
+    assert make_plan(*arguments, MACHINE).layers[0].form != before.layers[0].form

@@ -1214,3 +1214,30 @@ def test_the_import_names_the_extra(tmp_path):
     subprocess.run(
         [sys.executable, "-c", "import fastnn, sys; assert 'sklearn' not in sys.modules"], check=True, cwd=tmp_path
     )
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_fit_within_a_fit_draws_its_own_random_numbers():
+    X, y = datasets.load_iris(return_X_y=True)
+    settings = {"batch_size": 20, "max_iter": 3, "random_state": 0}
+
+    class Fits(Callback):
+        def on_epoch(self, fit):
+            inner.append(MLPClassifier(**settings).fit(X, y))
+
+    inner = []
+    outer = MLPClassifier(**settings, callbacks=[Fits()]).fit(X, y)
+    alone = neural_network.MLPClassifier(**settings).fit(X, y)
+    for fitted in (outer, *inner):
+        np.testing.assert_allclose(fitted.coefs_[0], alone.coefs_[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("labels", "other"), [([3, 1, 2], 4), (["c", "a", "b"], "ab"), ([2.0, 0.0, 1.0], -1.0)])
+def test_known_classes_may_be_in_any_order(rng, labels, other):
+    model = MLPClassifier((4,), random_state=0)
+    model.classes_ = labels
+    X, y = rng.random((9, 2)), np.array(labels)[[0, 0, 2, 1, 0, 2, 2, 1, 1]]
+    np.testing.assert_array_equal(model._read_targets(y, reset=False), [0, 0, 2, 1, 0, 2, 2, 1, 1])
+    model.partial_fit(X, y[::-1])
+    with pytest.raises(ValueError, match="classes not in"):
+        model.partial_fit(X, np.array([*labels, *labels, *labels[1:], other]))
