@@ -608,8 +608,8 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
                 CHECKS[name](_plain(value), name)
 
     def _is_plain(self, X: Any, n_in: int | None = None) -> bool:
-        # Whether scikit-learn's check would return X, of n_in columns if that is known, as it is: it takes longer for that
-        # than a small fit or a prediction.  A model that was fitted with names of columns wants them.
+        # Whether scikit-learn's check, which takes longer than a small fit or a prediction, would return X as it is.  X
+        # must have n_in columns, unless that is None.  A model that was fitted with names of columns wants them.
         return (
             type(X) is np.ndarray
             and X.dtype in FLOATING

@@ -25,11 +25,7 @@ LOSSES = {
     "huber": HUBER,
 }
 
-cdef double LARGE_PRODUCT = 1e100
-
-# Of a row's outputs, as many as are handled at a time.
-cdef enum:
-    OUTPUTS = 64
+cdef double SMALL_PRODUCT = 1e-100
 
 
 class Targets(NamedTuple):
@@ -119,35 +115,31 @@ cdef double weighted_cross_entropy(const TargetStore* targets, Py_ssize_t first,
 
 cdef double binary_rows(const floating* values, const TargetStore* targets, Py_ssize_t first, floating* Z,
                         Py_ssize_t n, Py_ssize_t n_out, double scale) noexcept nogil:
-    # log P = y z - log(1 + exp(z)), without exp of a positive number.  A product of 1 + exp, each from 1 to 2, saves
-    # most logarithms.  Apart from the sums, the loops over a block of outputs vectorise.
-    cdef Py_ssize_t i, j, begin, width
-    cdef double weight, sum_, product, log_likelihood = 0
-    cdef floating[OUTPUTS] e
-    cdef const floating* y
-    cdef floating* z
+    # log P = y z - max(z, 0) - log(1 + e), e = exp(-|z|); the larger of p = sigmoid(z) and 1 - p is 1 / (1 + e).
+    # One loop takes exp of all rows; a product of the larger ones, from 1/2 to 1, saves most logarithms, unless rows
+    # have weights.
+    cdef Py_ssize_t i, j
+    cdef double weight, sum_, product = 1, log_likelihood = 0
+    cdef floating z, y, e
+    for i in range(n):
+        sum_ = 0
+        for j in range(n_out):
+            z = Z[i * n_out + j]
+            sum_ += values[(first + i) * n_out + j] * z - (z if z > 0 else <floating> 0.0)
+        log_likelihood += weight_of(targets, first + i) * sum_
+    for i in range(n * n_out):
+        e = exp_(-Z[i] if Z[i] > 0 else Z[i])
+        Z[i] = (<floating> 1.0 if Z[i] > 0 else e) / (<floating> 1.0 + e)
     for i in range(n):
         weight = weight_of(targets, first + i)
-        sum_ = 0
-        product = 1
-        begin = 0
-        while begin < n_out:
-            width = min(<Py_ssize_t> OUTPUTS, n_out - begin)
-            z, y = Z + i * n_out + begin, values + (first + i) * n_out + begin
-            for j in range(width):
-                e[j] = exp_(-z[j] if z[j] > 0 else z[j])
-            for j in range(width):
-                sum_ += y[j] * z[j] - (z[j] if z[j] > 0 else <floating> 0.0)
-                product *= 1 + <double> e[j]
-                if not product < LARGE_PRODUCT:
-                    sum_ -= log(product)
-                    product = 1
-            for j in range(width):
-                e[j] = (e[j] if z[j] < 0 else <floating> 1.0) / (<floating> 1.0 + e[j])
-                z[j] = <floating> (weight * scale) * (y[j] - e[j])
-            begin += width
-        log_likelihood += weight * (sum_ - log(product))
-    return log_likelihood
+        for j in range(n_out):
+            z, y = Z[i * n_out + j], values[(first + i) * n_out + j]
+            product *= z if z > 1 - z else 1 - z
+            Z[i * n_out + j] = <floating> (weight * scale) * (y - z)
+            if product < SMALL_PRODUCT or (targets.weights != NULL and j == n_out - 1):
+                log_likelihood += weight * log(product)
+                product = 1
+    return log_likelihood + log(product)
 
 
 cdef double residual_rows(const floating* values, const TargetStore* targets, Py_ssize_t first, floating* Z,
