@@ -327,10 +327,9 @@ class Checkpoint(Callback):
     """Keeps a file from which a fit can resume after a crash, with the same bits as without the crash.
 
     Give the same path to `Trainer.fit` as `resume`.  The file holds parameters, the optimizer's state, the state of
-    the random numbers, the history and the position within the epoch.  SciPy does not expose the state of L-BFGS, so
-    the file then holds the start and the first 256 MB of gradients: the fit is repeated without computing these again,
-    only later ones.  The estimators of `fastnn.sklearn` write checkpoints too, but cannot
-    resume from them.
+    the random numbers, the history and the position within the epoch; with L-BFGS, also the steps and changes of the
+    gradient that it keeps: 20 numbers a parameter with ``memory=10``.  The estimators of `fastnn.sklearn` write
+    checkpoints too, but cannot resume from them.
 
     Parameters
     ----------

@@ -211,7 +211,7 @@ def add_run_options(argument: Callable[..., Any]) -> None:
     argument(
         "--checkpoint",
         "update FILE while training; after a stop or a kill, the same command continues from it and ends with the same "
-        "bits (lbfgs: nearly the same)",
+        "bits",
         metavar="FILE",
     )
     argument(

@@ -350,8 +350,9 @@ class Network:
 
     def engine(self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None) -> Engine:
         """Return the engine that trains this network's parameters."""
-        # A callback may ask for a gradient while the parameters are read-only.
-        parameters = self.parameters if self.parameters.flags.writeable else self.parameters.copy()
+        # The engine may write while the network's own array is read-only, in a fit.  Then a callback that asks for a
+        # gradient gets an engine with a copy.
+        parameters = self.parameters[:] if self.parameters.flags.writeable else self.parameters.copy()
         return Engine(self.facts(dropout), parameters, n_threads or available_threads())
 
     def facts(self, dropout: NDArray[np.float64] | None = None) -> tuple[LayerFacts, ...]:

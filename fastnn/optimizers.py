@@ -1,6 +1,6 @@
 """Optimizers: their names, hyper-parameters and state.
 
-The update loops themselves are in ``fastnn.kernels.updates``; `LBFGS` is SciPy's.
+The update loops themselves are in ``fastnn.kernels.updates``, those of `LBFGS` in ``fastnn.training.lbfgs``.
 """
 
 from __future__ import annotations
@@ -236,7 +236,9 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class LBFGS:
-    """Limited-memory BFGS on all rows at once, SciPy's L-BFGS-B [1]_; an epoch is an iteration.
+    """Limited-memory BFGS on all rows at once [1]_, with the line search of [2]_; an epoch is an iteration.
+
+    It takes the steps of SciPy's L-BFGS-B without bounds, to rounding.  Its vectors have the network's dtype.
 
     Parameters
     ----------
@@ -249,8 +251,9 @@ class LBFGS:
 
     References
     ----------
-    .. [1] R. H. Byrd, P. Lu, J. Nocedal, C. Zhu, "A limited memory algorithm for bound constrained optimization",
-       SIAM J. Sci. Comput. 16 (1995).
+    .. [1] J. Nocedal, S. J. Wright, "Numerical optimization", 2nd edition (2006), section 7.2.
+    .. [2] J. J. Moré, D. J. Thuente, "Line search algorithms with guaranteed sufficient decrease", ACM Transactions on
+       Mathematical Software 20 (1994).
     """
 
     memory: int = 10

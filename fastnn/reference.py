@@ -20,6 +20,7 @@ from scipy.special import expit, ndtr
 
 from fastnn.kernels.affine import REGISTER_BYTES
 from fastnn.kernels.epoch import Batches, Space
+from fastnn.kernels.lbfgs import Memory
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
@@ -732,3 +733,43 @@ def forward(
     shapes = [layer.facts for layer in plan.source.layers]
     rows = rows_of(X, np.arange(first, first + len(logits_out)), parameters.dtype)
     logits_out[:] = forward_pass(rows, shapes, unpack(shapes, parameters)).outputs[-1]
+
+
+# --- kernels.lbfgs ----------------------------------------------------------------------------------
+
+
+def slope(gradient: Array, memory: Memory, n_threads: int) -> float:
+    """Return the product of the gradient and the direction."""
+    return float(gradient.astype(np.float64) @ memory.d.astype(np.float64))
+
+
+def move(parameters_out: Array, memory: Memory, step: float, n_threads: int) -> None:
+    """parameters_out = x + step d."""
+    parameters_out[:] = memory.x + step * memory.d
+
+
+def remember(parameters: Array, gradient: Array, memory: Memory, slot: int, n_threads: int) -> None:
+    """Take the parameters as x and the gradient as g, with a new pair: s = change of x, y = minus that of g."""
+    memory.pairs[:, slot] = parameters - memory.x, memory.g - gradient
+    memory.x[:], memory.g[:] = parameters, gradient
+    pairs = memory.pairs.astype(np.float64)
+    memory.products[:, :, slot], memory.products[:, :, -1] = pairs @ pairs[1, slot], pairs @ gradient
+    memory.products[1, slot, :-1] = memory.products[1, :, slot]
+
+
+def point(memory: Memory, g: Array, newest: int, n_pairs: int, n_threads: int) -> float:
+    """Set d = H g, where H approximates the inverse of f's Hessian matrix by the newest n_pairs pairs; return g d.
+
+    Algorithm 7.4 of J. Nocedal, S. J. Wright, "Numerical optimization" (2006), with H0 by their (7.20).
+    """
+    found, (s, y) = g.astype(np.float64), memory.pairs.astype(np.float64)
+    order, factors = [(newest - k) % len(s) for k in range(n_pairs)], {}
+    for i in order:
+        factors[i] = s[i] @ found / (s[i] @ y[i])
+        found -= factors[i] * y[i]
+    if order:
+        found *= s[newest] @ y[newest] / (y[newest] @ y[newest])
+    for i in reversed(order):
+        found += (factors[i] - y[i] @ found / (s[i] @ y[i])) * s[i]
+    memory.d[:] = found
+    return slope(g, memory, n_threads)

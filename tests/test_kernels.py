@@ -19,6 +19,7 @@ from fastnn.kernels import (
     dropout,
     epoch,
     layer,
+    lbfgs,
     losses,
     normalisation,
     rows,
@@ -29,12 +30,14 @@ from fastnn.kernels import (
     updates,
 )
 from fastnn.kernels.epoch import Batches, Space
+from fastnn.kernels.lbfgs import Memory
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
 from fastnn.layout import NEVER, LayerFacts, lay_out, to_lines
 from fastnn.plan import Machine, Method, Plan, facts_of, forward_plan, make_plan
+from fastnn.training.lbfgs import make_memory
 
 MODULES = (
     blas,
@@ -51,6 +54,7 @@ MODULES = (
     touched,
     layer,
     epoch,
+    lbfgs,
 )
 KERNELS = {
     name: kernel
@@ -929,3 +933,35 @@ def test_csr_rows_know_their_shape():
     found = CSRRows(np.ones(1, np.float32), np.zeros(1, np.int32), np.array([0, 1, 1]), 5)
     assert found.shape == (2, 5)
     assert found.dtype == np.float32
+
+
+def lbfgs_memory(rng, n, m, dtype):
+    # Pairs of a quadratic function, so that each y has a positive product with its s.
+    memory = make_memory(n, m, np.dtype(dtype))
+    memory.x[:], memory.g[:], memory.d[:] = (draw(rng, n, dtype=dtype) for _ in range(3))
+    curvature = rng.uniform(0.5, 2, n)
+    for slot in range(m):
+        x = draw(rng, n, dtype=dtype)
+        lbfgs.remember(x, (memory.g - curvature * (x - memory.x)).astype(dtype), memory, slot, 1)
+    return memory
+
+
+@pytest.mark.parametrize("n", [1, 3, 33, 4097, 8 * 2 * 4096 + 5])
+@pytest.mark.parametrize("m", [1, 3])
+def test_lbfgs_kernels(dtype, assert_close, rng, n, m):
+    memory = lbfgs_memory(rng, n, m, dtype)
+    parameters, gradient = draw(rng, n, dtype=dtype), draw(rng, n, dtype=dtype)
+    by_threads = []
+    for kernels, n_threads in ((reference, 1), (lbfgs, 1), (lbfgs, 2)):
+        own, out = Memory(*(array.copy() for array in memory)), np.empty(n, dtype)
+        kernels.remember(parameters, memory.g - 0.7 * (parameters - memory.x), own, m // 2, n_threads)
+        slopes = [
+            kernels.point(own, own.g, m // 2, min(m, 1 + m // 2), n_threads),
+            kernels.slope(gradient, own, n_threads),
+        ]
+        kernels.move(out, own, 0.3, n_threads)
+        by_threads.append([own.x, own.g, own.d, *own.pairs, np.array(slopes), out, own.products])
+    expected, *found = by_threads
+    for ours, theirs, others in zip(found[0], expected, found[1], strict=True):
+        assert_close(ours, theirs, 100)  # sums of up to 65,541 terms, and quotients of such
+        np.testing.assert_array_equal(others, ours)

@@ -31,6 +31,7 @@ cdef struct Step:
 
 cdef StepStore open_steps(object steps, Py_ssize_t state_size) except *
 cdef Step step_at(const StepStore* steps, Py_ssize_t batch) noexcept nogil
+cdef double dot(const floating* a, const floating* b, Py_ssize_t n) noexcept nogil
 cdef double sum_of_squares(const floating* values, Py_ssize_t n) noexcept nogil
 cdef double penalty(const Step* step, const floating* weights, Py_ssize_t n) noexcept nogil
 cdef double clipped(double norm_squared, double limit) noexcept nogil

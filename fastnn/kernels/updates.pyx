@@ -73,24 +73,28 @@ cdef Step step_at(const StepStore* steps, Py_ssize_t batch) noexcept nogil:
     return step
 
 
-cdef double sum_of_squares(const floating* values, Py_ssize_t n) noexcept nogil:
+cdef double dot(const floating* a, const floating* b, Py_ssize_t n) noexcept nogil:
     # Eight sums side by side, so that an addition need not wait for the one before.
     cdef double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0
     cdef Py_ssize_t i = 0
     while i + 8 <= n:
-        s0 += <double> values[i] * values[i]
-        s1 += <double> values[i + 1] * values[i + 1]
-        s2 += <double> values[i + 2] * values[i + 2]
-        s3 += <double> values[i + 3] * values[i + 3]
-        s4 += <double> values[i + 4] * values[i + 4]
-        s5 += <double> values[i + 5] * values[i + 5]
-        s6 += <double> values[i + 6] * values[i + 6]
-        s7 += <double> values[i + 7] * values[i + 7]
+        s0 += <double> a[i] * b[i]
+        s1 += <double> a[i + 1] * b[i + 1]
+        s2 += <double> a[i + 2] * b[i + 2]
+        s3 += <double> a[i + 3] * b[i + 3]
+        s4 += <double> a[i + 4] * b[i + 4]
+        s5 += <double> a[i + 5] * b[i + 5]
+        s6 += <double> a[i + 6] * b[i + 6]
+        s7 += <double> a[i + 7] * b[i + 7]
         i += 8
     while i < n:
-        s0 += <double> values[i] * values[i]
+        s0 += <double> a[i] * b[i]
         i += 1
     return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+
+
+cdef double sum_of_squares(const floating* values, Py_ssize_t n) noexcept nogil:
+    return dot(values, values, n)
 
 
 cdef double penalty(const Step* step, const floating* weights, Py_ssize_t n) noexcept nogil:

@@ -133,7 +133,7 @@ class Snapshot:
     start, progress : dict of arrays
         Its start, and the engine's progress in it.
     lbfgs : dict of arrays
-        Evaluations of a fit by L-BFGS.
+        Memory of a fit by L-BFGS.
     callbacks : dict of dict of arrays
         State of each callback that has one, by its key.
     """
@@ -215,8 +215,8 @@ def read(path: str, prints: Fingerprint, exactly: bool, settings: Settings, stat
     try:
         if snapshot.epoch is not None and data.whole is not None:
             check_progress(data.whole.engine, snapshot.progress, data.n_rows)
-        if isinstance(settings.optimizer, LBFGS) and not snapshot.lbfgs:
-            raise ValueError("it does not hold what a fit by L-BFGS needs")
+        if isinstance(settings.optimizer, LBFGS):
+            _check_lbfgs(snapshot.lbfgs, snapshot.parameters, settings.optimizer.memory)
     except ValueError as error:
         raise ValueError(f"{path} is not a usable checkpoint: {error}") from error
     missing = snapshot.callbacks.keys() - keyed(settings.callbacks)
@@ -306,7 +306,7 @@ def _check_content(content: dict[str, Any], tensors: Tensors, network: Network, 
         epoch=epoch,
         start=start,
         progress=_beginning(tensors, "space."),
-        lbfgs=_check_lbfgs(_beginning(tensors, "lbfgs."), parameters),
+        lbfgs=_beginning(tensors, "lbfgs."),
         callbacks={key: _beginning(tensors, f"callbacks.{key}.") for key in map(str, content["callbacks"])},
     )
 
@@ -324,14 +324,22 @@ def _check_generator(state: dict[str, Any], generator: np.random.Generator) -> d
     return state
 
 
-def _check_lbfgs(evaluations: Tensors, parameters: NDArray[Any]) -> Tensors:
-    if evaluations:
-        n = len(evaluations["seen"])
-        expected = {"start": parameters.shape, "seen": (n, 2), "gradients": (n, len(parameters))}
-        found = {name: evaluations[name] for name in expected}
-        if any(found[name].shape != shape or found[name].dtype.kind != "f" for name, shape in expected.items()):
-            raise ValueError("it does not hold what a fit by L-BFGS needs")
-    return evaluations
+def _check_lbfgs(found: Tensors, parameters: NDArray[Any], memory: int) -> None:
+    n, dtype = len(parameters), parameters.dtype
+    expected = {
+        "numbers": np.empty(5),
+        "gradient": np.empty(n, dtype),
+        "pairs": np.empty((2, memory, n), dtype),
+        "products": np.empty((2, memory, memory + 1)),
+    }
+    if found.keys() != expected.keys():
+        raise ValueError("it does not hold what a fit by L-BFGS needs, or is of an earlier version")
+    for name, array in expected.items():
+        _like(found[name], array)
+    newest, n_pairs, n_evaluations = found["numbers"][:3].tolist()
+    whole = newest.is_integer() and n_pairs.is_integer() and n_evaluations.is_integer()
+    if not (whole and -1 <= newest < memory and 0 <= n_pairs <= memory and 1 <= n_evaluations <= LARGEST):
+        raise ValueError(f"its numbers of L-BFGS are {found['numbers'].tolist()}")
 
 
 def _number(value: Any) -> float:

@@ -1,171 +1,168 @@
-"""Training by SciPy's L-BFGS; an epoch is an iteration.
+"""Training by L-BFGS; an epoch is an iteration.
 
-SciPy does not give out its estimate of the curvature.  So a fit resumes from its start: it takes the evaluations that
-the checkpoint holds instead of computing them, and computes the others again.
+J. Nocedal, S. J. Wright, "Numerical optimization" (2006), section 7.2.  The recursion is in `fastnn.kernels.lbfgs`;
+line search, tolerances and what ends a fit are as in SciPy's L-BFGS-B.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.callbacks import Checkpoint
-from fastnn.engine.threads import import_whole, single_threaded_blas
+from fastnn.engine.rows import aligned
+from fastnn.engine.threads import single_threaded_blas
+from fastnn.kernels import lbfgs
+from fastnn.kernels.lbfgs import BLOCK_SIZE, Memory
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.optimizers import LBFGS
 from fastnn.training.active import ActiveFit, DivergenceError
 from fastnn.training.checkpoint import Snapshot, Tensors
+from fastnn.training.line_search import Point, search
 from fastnn.training.settings import penalty_of
 
-# Bytes of gradients, from the start of the fit on, that a checkpoint holds; later ones are computed again.
-KEPT_GRADIENT_BYTES = 1 << 28
+# Evaluations of a line search at most.
+MOST_EVALUATIONS = 50
+
+# A fit has converged when an iteration changes the objective by less than this share.
+TOLERANCE = float(np.finfo(np.float64).eps)
 
 
-class Evaluations:
-    """The start of a fit by L-BFGS and its first evaluations, as many as fit into the room.
+def make_memory(n: int, n_pairs: int, dtype: np.dtype[Any]) -> Memory:
+    """Return the memory for a point of n numbers, without pairs."""
+    return Memory(
+        x=aligned(n, dtype),
+        g=aligned(n, dtype),
+        d=aligned(n, dtype),
+        pairs=np.zeros((2, n_pairs, n), dtype),
+        products=np.zeros((2, n_pairs, n_pairs + 1)),
+        sums=np.empty((-(-n // BLOCK_SIZE), 2, n_pairs, 2)),
+        coefficients=np.empty((3, n_pairs)),
+    )
+
+
+class Maximisation:
+    """Maximises the objective over all rows; f is minus the objective.
 
     Attributes
     ----------
-    start : array
-        Parameters at the start.
-    values : list of (float, float)
-        Mean log-likelihood and objective of each evaluation.
-    gradients : list of arrays
-        Gradient of the objective at each evaluation.
+    newest, n_pairs : int
+        Place of the newest pair in the memory, and how many it holds.
+    n_evaluations : int
+        Of the objective and its gradient.
+    log_likelihood, objective, previous : float
+        Mean log-likelihood and objective of the last evaluation, and the objective an iteration before, NaN at first.
     """
-
-    def __init__(self, parameters: NDArray[Any], room: int, restored: Tensors | None) -> None:
-        self.start = parameters.copy()
-        self.values: list[tuple[float, float]] = []
-        self.gradients: list[NDArray[Any]] = []
-        self._room = room
-        if restored is not None:
-            self.start = restored["start"]
-            self.values = [(log_likelihood, objective) for log_likelihood, objective in restored["seen"].tolist()]
-            self.gradients = list(restored["gradients"])
-            self._room -= restored["gradients"].nbytes
-
-    def keep(self, values: tuple[float, float], gradient: NDArray[Any]) -> None:
-        """Keep an evaluation, if there is room and all before it were kept."""
-        self._room -= gradient.nbytes
-        if self._room >= 0:
-            self.values.append(values)
-            self.gradients.append(gradient.copy())
-
-    def progress(self) -> tuple[dict[str, Any], Tensors]:
-        """Return what a checkpoint must hold: no content, but arrays by name."""
-        gradients = np.array(self.gradients, self.start.dtype).reshape(len(self.gradients), len(self.start))
-        values = np.array(self.values).reshape(-1, 2)
-        return {}, {"lbfgs.start": self.start, "lbfgs.seen": values, "lbfgs.gradients": gradients}
-
-
-class StopRequested(Exception):
-    """A callback asked a fit by L-BFGS to end."""
-
-
-class Minimisation:
-    """Minimises minus the objective over all rows."""
 
     def __init__(self, active: ActiveFit, snapshot: Snapshot | None) -> None:
         assert active.data.whole is not None
-        self.active = active
-        self.chunk = active.data.whole
-        targets = self.chunk.targets
-        self._total = float(len(targets.y) if targets.weights is None else targets.weights.sum())
+        assert isinstance(active.settings.optimizer, LBFGS)
+        self.active, self.optimizer = active, active.settings.optimizer
+        self.engine, self.targets = active.data.whole.engine, active.data.whole.targets
+        self.parameters = self.engine.parameters  # the network's, and not read-only
+        weights = self.targets.weights
+        self._total = float(len(self.targets.y) if weights is None else weights.sum())
         l2 = penalty_of(active.settings).l2(np.array([self._total]))[0]
         self._steps = Steps(UPDATES["none"], np.array([[l2, 0.0, 0.0]]))
-        keeps = any(isinstance(callback, Checkpoint) for callback in active.callbacks)
-        self.evaluations = Evaluations(
-            active.settings.network.parameters,
-            KEPT_GRADIENT_BYTES if keeps else 0,
-            None if snapshot is None else snapshot.lbfgs,
-        )
-        active.progress = self.evaluations.progress
-        self._values = (0.0, 0.0)  # of the last evaluation
-        self._n_evaluations = 0
-        self._n_iterations = 0
-        self._n_restored = len(active.fit.history)  # iterations
-        self._accepted = self.evaluations.start.astype(np.float64)
+        self._n_threads = self.engine.n_threads
+        self.memory = make_memory(self.parameters.size, self.optimizer.memory, self.parameters.dtype)
+        self.memory.x[:] = self.parameters
+        self.newest, self.n_pairs, self.n_evaluations = -1, 0, 0
+        self.log_likelihood, self.objective, self.previous = 0.0, 0.0, math.nan
+        if snapshot is not None:
+            self._restore(snapshot.lbfgs)
+        active.progress = self._progress
+
+    def _progress(self) -> tuple[dict[str, Any], Tensors]:
+        # What a checkpoint must hold: no content, but arrays by name.  x are the network's parameters.
+        numbers = np.array([self.newest, self.n_pairs, self.n_evaluations, self.objective, self.previous])
+        pairs, products = self.memory.pairs, self.memory.products
+        found = {"numbers": numbers, "gradient": self.memory.g, "pairs": pairs, "products": products}
+        return {}, {f"lbfgs.{name}": array for name, array in found.items()}
+
+    def _restore(self, found: Tensors) -> None:
+        self.newest, self.n_pairs, self.n_evaluations = map(int, found["numbers"][:3])
+        self.objective, self.previous = found["numbers"][3:].tolist()
+        self.memory.g[:], self.memory.pairs[:] = found["gradient"], found["pairs"]
+        self.memory.products[:] = found["products"]
 
     def iterate(self) -> None:
         """Iterate to the end of the fit."""
-        active, optimizer = self.active, self.active.settings.optimizer
-        assert isinstance(optimizer, LBFGS)
-        minimize = import_whole("scipy.optimize").minimize
-        options = {
-            "maxiter": active.fit.epochs,
-            "maxcor": optimizer.memory,
-            "maxfun": optimizer.max_fun,
-            "maxls": 50,
-            "gtol": optimizer.tol,
-            "ftol": np.finfo(np.float64).eps,
-        }
-        self._started = time.perf_counter()
+        active, history = self.active, self.active.fit.history
+        started = time.perf_counter()
         try:
-            with single_threaded_blas:  # SciPy's own part of an iteration is small
-                found = minimize(
-                    self._evaluate,
-                    self._accepted,
-                    method="L-BFGS-B",
-                    jac=True,
-                    callback=self._end_iteration,
-                    options=options,
-                )
-            self._accepted = found.x
-            active.fit.history.converged = bool(found.success)
-        except StopRequested:
-            pass
+            with single_threaded_blas, active.settings.network.read_only():
+                if self.n_evaluations == 0:
+                    self.memory.g[:] = self._gradient()
+                while len(history) < active.fit.epochs and self.n_evaluations <= self.optimizer.max_fun:
+                    history.converged = self._has_converged()
+                    if history.converged or not self._ascend():
+                        break
+                    active.record(started, self.log_likelihood, self.objective)
+                    active.call_on_chunk()
+                    active.call_on_epoch()
+                    if active.fit.stop:
+                        break
+                    started = time.perf_counter()
         finally:
-            active.set_parameters(self._accepted)
+            self.parameters[:] = self.memory.x
 
-    def _evaluate(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        # Returns minus the objective, and minus its gradient.
-        kept = self.evaluations
-        if self._n_evaluations < len(kept.gradients):
-            self._values, gradient = kept.values[self._n_evaluations], kept.gradients[self._n_evaluations]
-        else:
-            self._values, gradient = self._compute(x)
-            kept.keep(self._values, gradient)
-        self._n_evaluations += 1
-        return -self._values[1], -gradient.astype(np.float64)
+    def _has_converged(self) -> bool:
+        largest = max(np.maximum.reduce(self.memory.g), -np.minimum.reduce(self.memory.g))
+        gained, size = self.objective - self.previous, max(abs(self.objective), abs(self.previous), 1)
+        return bool(largest <= self.optimizer.tol or gained <= TOLERANCE * size)
 
-    def _compute(self, x: NDArray[np.float64]) -> tuple[tuple[float, float], NDArray[Any]]:
-        # Returns mean log-likelihood and objective, and the gradient of the objective.
-        active, engine, targets = self.active, self.chunk.engine, self.chunk.targets
-        active.set_parameters(x)
+    def _ascend(self) -> bool:
+        # Goes to a point where the objective is larger; returns False if none is found even along the gradient.
+        before = self.objective
+        while True:
+            slope = lbfgs.point(self.memory, self.memory.g, self.newest, self.n_pairs, self._n_threads)
+            start = Point(0.0, -before, -slope)
+            if not start.slope >= 0:  # NaN shows when the objective is evaluated
+                step = 1.0 if self.n_pairs else 1 / math.sqrt(-start.slope)  # the gradient's length is not a step's
+                found = search(self._evaluate, start, step, MOST_EVALUATIONS)
+                if found is not None:
+                    self.previous = before
+                    self._remember(-found.step * start.slope)
+                    return True
+            if self.n_pairs == 0:
+                return False
+            self.n_pairs = 0
+
+    def _remember(self, expected: float) -> None:
+        # Takes the last evaluation as the point, with a new pair; expected is the gain along a line.
+        slot = (self.newest + 1) % self.optimizer.memory
+        lbfgs.remember(self.parameters, self._last, self.memory, slot, self._n_threads)
+        if self.memory.products[0, slot, slot] > TOLERANCE * expected:
+            self.newest, self.n_pairs = slot, min(self.n_pairs + 1, self.optimizer.memory)
+        else:  # rounding has hidden the curvature; the pair is in the place of the oldest
+            self.n_pairs = min(self.n_pairs, self.optimizer.memory - 1)
+
+    def _evaluate(self, step: float) -> Point:
+        lbfgs.move(self.parameters, self.memory, step, self._n_threads)
+        self._last = self._gradient()
+        return Point(step, -self.objective, -lbfgs.slope(self._last, self.memory, self._n_threads))
+
+    def _gradient(self) -> NDArray[Any]:
+        # Returns the gradient of the objective at the network's parameters.
+        self.n_evaluations += 1
         try:
-            gradient = engine.gradient(targets, self._steps)
+            gradient = self.engine.gradient(self.targets, self._steps)
         except FloatingPointError:
-            history = active.fit.history
+            history = self.active.fit.history
             raise DivergenceError(len(history) + 1, 1, history) from None
-        fixed = active.settings._variant.fixed
+        fixed = self.active.settings._variant.fixed
         if fixed is not None:
             gradient[fixed] = 0
-        log_likelihood = engine.log_likelihood / self._total
-        return (log_likelihood, log_likelihood - engine.penalty / self._total), gradient
-
-    def _end_iteration(self, x: NDArray[np.float64]) -> None:
-        # The last evaluation is the accepted one.
-        active = self.active
-        self._accepted = x
-        active.set_parameters(x)
-        self._n_iterations += 1
-        if self._n_iterations <= self._n_restored:
-            self._started = time.perf_counter()
-            return
-        active.record(self._started, *self._values)
-        self._started = time.perf_counter()
-        active.call_on_chunk()
-        with active.settings.network.read_only():  # SciPy continues from its own parameters
-            active.call_on_epoch()
-        if active.fit.stop:
-            raise StopRequested
+        self.log_likelihood = self.engine.log_likelihood / self._total
+        self.objective = self.log_likelihood - self.engine.penalty / self._total
+        return gradient
 
 
-def minimise(active: ActiveFit, snapshot: Snapshot | None) -> None:
+def maximise(active: ActiveFit, snapshot: Snapshot | None) -> None:
     """Train by L-BFGS to the end of the fit."""
     if not active.fit.stop and len(active.fit.history) < active.fit.epochs:
-        Minimisation(active, snapshot).iterate()
+        Maximisation(active, snapshot).iterate()

@@ -24,7 +24,7 @@ from fastnn.training.checkpoint import Snapshot
 from fastnn.training.data import read_data
 from fastnn.training.epochs import train_epochs
 from fastnn.training.in_use import in_use
-from fastnn.training.lbfgs import minimise
+from fastnn.training.lbfgs import maximise
 from fastnn.training.settings import CHECKS, Settings, Variant, check_together
 from fastnn.training.state import TrainState
 
@@ -283,7 +283,7 @@ def _train(active: ActiveFit, snapshot: Snapshot | None) -> None:
             checkpoint.restore(snapshot, active.settings, active.state, fit)
         before = None
         if isinstance(active.settings.optimizer, LBFGS):
-            minimise(active, snapshot)
+            maximise(active, snapshot)
         else:
             train_epochs(active, snapshot)
     except KeyboardInterrupt:
