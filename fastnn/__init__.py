@@ -15,7 +15,7 @@ from fastnn._version import __version__ as __version__
 from fastnn.history import History
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Adagrad, Adam, AdamW, RMSprop
-from fastnn.training import DivergenceError, Trainer
+from fastnn.training import DivergenceError, ManyFitsError, Trainer, fit_many
 
 __all__ = [
     "LBFGS",
@@ -25,11 +25,13 @@ __all__ = [
     "AdamW",
     "DivergenceError",
     "History",
+    "ManyFitsError",
     "Network",
     "RMSprop",
     "Trainer",
     "callbacks",
     "datasets",
+    "fit_many",
     "layers",
     "schedules",
     "show_config",

@@ -295,6 +295,20 @@ def check_not_empty(n_rows: int, name: str) -> None:
         raise ValueError(f"{name} is empty: at least one row is needed")
 
 
+def check_row_numbers(numbers: ArrayLike, n_rows: int, name: str) -> NDArray[np.intp]:
+    """Return numbers of rows (k,), at least one, each from 0 to n_rows - 1; or those of an array of bool (n_rows,)."""
+    array = np.asarray(numbers)
+    if array.dtype == bool and array.shape == (n_rows,):
+        array = np.flatnonzero(array)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise TypeError(f"{name} must be numbers of rows, or ({n_rows},) of bool, not {array.dtype} {array.shape}")
+    check_not_empty(len(array), name)
+    if array.min() < 0 or array.max() >= n_rows:
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise ValueError(f"{name} must hold numbers of rows from 0 to {n_rows - 1}, but it holds {wrong}")
+    return array.astype(np.intp)
+
+
 def check_path(path: Any, name: str = "path") -> str:
     """Return a path as str."""
     try:

@@ -155,6 +155,14 @@ class Callback:
         """Restore what `state` returned; called after `on_start`, with the earlier epochs in ``fit.history``."""
 
 
+def open_bar(show: bool | None, n_rows: int) -> Any:
+    """Return a tqdm bar for so many rows, 0 if not known, or None if it is not to be shown; see `ProgressBar`."""
+    if show or (show is None and sys.stderr is not None and sys.stderr.isatty()):
+        tqdm = import_whole("tqdm").tqdm  # takes a while to import
+        return tqdm(total=n_rows or None, unit=" rows", unit_scale=True, dynamic_ncols=True)
+    return None
+
+
 class ProgressBar(Callback):
     """A tqdm bar with the log-likelihood and the validation error.
 
@@ -169,10 +177,8 @@ class ProgressBar(Callback):
 
     def on_start(self, fit: Fit) -> None:
         """Open the bar."""
-        self._bar: Any = None
-        if self.show or (self.show is None and sys.stderr is not None and sys.stderr.isatty()):
-            tqdm = import_whole("tqdm").tqdm  # takes a while to import
-            self._bar = tqdm(total=fit.epochs * fit.n_rows or None, unit=" rows", unit_scale=True, dynamic_ncols=True)
+        self._bar = open_bar(self.show, fit.epochs * fit.n_rows)
+        if self._bar is not None:
             self._describe(fit)
 
     def _describe(self, fit: Fit) -> None:

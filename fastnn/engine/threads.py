@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import itertools
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from fastnn import tuning
 from fastnn.kernels import _cpu, epoch
@@ -23,6 +27,52 @@ def available_threads() -> int:
         available = os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return min(available, int(limit)) if limit.isdigit() and int(limit) > 0 else available
+
+
+class _Sharers:
+    """Threads that fit or run kernels, among which the processors are shared; results do not depend on the shares.
+
+    A forked child has no other threads, so only its own still does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within: Counter[int] = Counter()  # how often, by thread
+        self._limits: list[int] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._within[threading.get_ident()] += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            _leave(self._within)
+
+    @contextmanager
+    def limit(self, n_threads: int) -> Iterator[None]:
+        """Within, all sharers of the process together use at most so many threads, but each at least one."""
+        self._limits.append(n_threads)
+        try:
+            yield
+        finally:
+            self._limits.remove(n_threads)
+
+    def share(self, wanted: int) -> int:
+        """Return how many of the wanted threads one sharer may use now."""
+        n_sharers = len(self._within)
+        if n_sharers < 2 and not self._limits:
+            return wanted
+        return min(wanted, max(1, min(self._limits, default=available_threads()) // max(1, n_sharers)))
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
+        _keep_this_thread(self._within)
+
+
+#: Context manager for each fit, and each run of kernels, which shares the processors with the others.
+sharers = _Sharers()
 
 
 class _Forks:
@@ -42,9 +92,10 @@ class _Forks:
         self.threads_lost = self.threads_lost or self.threads_started
 
     def usable_threads(self, wanted: int) -> int:
-        """Return how many of the wanted threads can be used; note that they will be started."""
+        """Return how many of the wanted threads can be used now; note that they will be started."""
         if self.threads_lost:
             return 1
+        wanted = sharers.share(wanted)
         self.threads_started = self.threads_started or wanted > 1
         return wanted
 
@@ -73,7 +124,7 @@ class _BlasLimit:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._within: Counter[int] = Counter()  # how often, by thread
-        self._before: list[tuple[Any, int]] = []  # libraries and their own numbers of threads
+        self._before: list[int] = []  # threads of each library, outside
         if hasattr(os, "register_at_fork"):
             # A fork while another thread holds the lock would copy counts that are half changed.
             os.register_at_fork(
@@ -85,10 +136,8 @@ class _BlasLimit:
     def __enter__(self) -> None:
         with self._lock:
             if not self._within:
-                # threadpoolctl's own context manager takes seven times as long, as long as a prediction.
-                self._before = [(library, library.num_threads) for library in _blas().lib_controllers]
-                for library, _ in self._before:
-                    library.set_num_threads(1)
+                self._before = [library.num_threads for library in _blas().lib_controllers]
+                self._set([1] * len(self._before))
             self._within[threading.get_ident()] += 1
 
     def __exit__(self, *_: object) -> None:
@@ -98,9 +147,12 @@ class _BlasLimit:
 
     def _lift(self) -> None:
         if not self._within:
-            for library, n_threads in self._before:
-                library.set_num_threads(n_threads)
+            self._set(self._before)
             self._before = []
+
+    def _set(self, numbers: list[int]) -> None:
+        for set_threads, number in zip(_blas_setters(), numbers, strict=False):  # none outside
+            set_threads(number)
 
     def _in_child(self) -> None:
         self._lock = threading.RLock()
@@ -131,10 +183,12 @@ class _Runs:
             if self._nforks > 0 and me not in self._within:
                 self._changed.wait_for(lambda: self._nforks == 0)
             self._within[me] += 1
+        sharers.__enter__()
         self._blas_limit.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self._blas_limit.__exit__()
+        sharers.__exit__()
         with self._changed:
             _leave(self._within)
             if self._nforks > 0:
@@ -175,6 +229,23 @@ def _blas() -> Any:
     paths = [library["filepath"] for library in found.info()]
     scipys = [path for path in paths if "scipy" in os.path.basename(os.path.dirname(path))]
     return found.select(filepath=scipys) if scipys else found
+
+
+@cache
+def _blas_setters() -> list[Callable[[int], Any]]:
+    return [_setter(library) for library in _blas().lib_controllers]
+
+
+def _setter(library: Any) -> Callable[[int], Any]:
+    # OpenBLAS has one number for all threads of the process.  threadpoolctl 3.8 lets only one thread change it and
+    # silently ignores the others, whose products would then go by several threads; so OpenBLAS itself is asked.
+    if getattr(library, "threading_layer", "openmp") != "openmp":  # OpenMP has a number for each thread
+        functions = ctypes.CDLL(library.filepath)
+        for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+            found = getattr(functions, f"{prefix}openblas_set_num_threads{suffix}", None)
+            if found is not None:
+                return cast("Callable[[int], Any]", found)
+    return cast("Callable[[int], Any]", library.set_num_threads)
 
 
 def blas_libraries() -> list[dict[str, Any]]:

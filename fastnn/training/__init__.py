@@ -5,6 +5,7 @@ under way; `epochs` and `lbfgs` are the two ways to train; `checkpoint` writes a
 """
 
 from fastnn.training.active import DivergenceError
+from fastnn.training.many import ManyFitsError, fit_many
 from fastnn.training.trainer import Trainer
 
-__all__ = ["DivergenceError", "Trainer"]
+__all__ = ["DivergenceError", "ManyFitsError", "Trainer", "fit_many"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fastnn.callbacks import Checkpoint, Fit, ProgressBar
+from fastnn.callbacks import Callback, Checkpoint, Fit
 from fastnn.history import History
 from fastnn.training import checkpoint
 from fastnn.training.data import Data
@@ -48,7 +48,7 @@ class ActiveFit:
     Attributes
     ----------
     settings, state, data, fit
-        What the fit reads, what it changes, its data, and its view for callbacks.
+        What the fit reads, what it changes, its data, and its view for callbacks, to which the bar is added.
     callbacks : list of Callback
         In the order of calls: checkpoints last, since they keep the state of the others.
     observed : bool
@@ -59,14 +59,12 @@ class ActiveFit:
         Returns what a checkpoint must hold of an epoch, or of L-BFGS, under way: content, and arrays by name.
     """
 
-    def __init__(self, settings: Settings, state: TrainState, data: Data, fit: Fit, show_progress: bool | None) -> None:
+    def __init__(self, settings: Settings, state: TrainState, data: Data, fit: Fit, bar: Callback) -> None:
         self.settings = settings
         self.state = state
         self.data = data
         self.fit = fit
-        self.callbacks = sorted(
-            [*settings.callbacks, ProgressBar(show_progress)], key=lambda c: isinstance(c, Checkpoint)
-        )
+        self.callbacks = sorted([*settings.callbacks, bar], key=lambda callback: isinstance(callback, Checkpoint))
         self.observed = settings._variant.observed and bool(settings.callbacks)
         self.order = settings._variant.order()
         self.progress: Callable[[], tuple[dict[str, Any], checkpoint.Tensors]] = lambda: ({}, {})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +19,10 @@ from fastnn.kernels.rows import CSRRows
 from fastnn.optimizers import LBFGS
 from fastnn.plan import Method, Plan, choose_storage
 from fastnn.schedules import Schedule
-from fastnn.training.settings import Settings, penalty_of
+from fastnn.training.settings import Settings, check_together, penalty_of
 from fastnn.training.state import TrainState
+
+T = TypeVar("T")
 
 ALL_AT_ONCE = "LBFGS takes all rows at once: no chunks, and batch_size=None"
 
@@ -93,6 +96,50 @@ class Data:
     are_pixels: bool = False
 
 
+class Prepared:
+    """Rows and targets as fits of the same data need them, each form checked or stored once, for any of them.
+
+    It is for one X, y, sample_weight and validation.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def check_data(
+        self, settings: Settings, data: tuple[Any, Any, Any], names: tuple[str, str]
+    ) -> tuple[Rows, Targets]:
+        """Return what the network's `check_data` does of X, y and sample_weight; names are for error messages."""
+        network = settings.network
+        key = "checked", names, network.n_in, network.n_out, network.loss, network.dtype
+        return self._once(key, lambda: network.check_data(*data, names, settings.n_threads))
+
+    def store(self, settings: Settings, rows: Rows, X: Any, name: str) -> tuple[Rows, str]:
+        """Return rows, checked from X, stored as dense or sparse, and why so."""
+        key = "stored", name, settings.network.n_in, settings.network.dtype, settings.sparse
+        return self._once(key, lambda: _store(settings, rows, X))
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            made: T = self._made[key]
+            return made
+
+
+def prepare(
+    settings: Settings, data: tuple[Any, Any, Any], validation: Any, prepared: Prepared, store: bool
+) -> Targets:
+    """Check X, y and sample_weight and how they go with the settings, and perhaps store X; return the targets."""
+    check_together(settings)
+    if validation is not None:
+        _read_validation(settings, validation, Source(), prepared)
+    rows, targets = prepared.check_data(settings, data, ("X", "y"))
+    if store:
+        prepared.store(settings, rows, data[0], "X")
+    return targets
+
+
 def read_data(
     settings: Settings,
     state: TrainState | None,
@@ -100,21 +147,22 @@ def read_data(
     y: ArrayLike | None,
     sample_weight: ArrayLike | None,
     validation: Any,
+    prepared: Prepared | None = None,
 ) -> Data:
     """Return checked data, each chunk with an engine; prepares the optimizer's state in `state`; None: only plans."""
-    source = Source()
-    validation = None if validation is None else _read_validation(settings, validation, source)
+    source, prepared = Source(), prepared or Prepared()
+    validation = None if validation is None else _read_validation(settings, validation, source, prepared)
     if y is None:
         if sample_weight is not None or isinstance(X, np.ndarray) or not isinstance(X, Iterable):
             raise TypeError("y is needed, unless X is an iterable of pairs (X, y)")
         return _read_chunks(settings, state, X, validation, source)
-    rows, targets = settings.network.check_data(X, y, sample_weight, n_threads=settings.n_threads)
+    rows, targets = prepared.check_data(settings, (X, y, sample_weight), ("X", "y"))
     n_rows = len(targets.y)
-    if isinstance(settings.optimizer, LBFGS) and (settings.batch_size or n_rows) < n_rows:
-        raise ValueError(ALL_AT_ONCE)
+    check_at_once(settings, n_rows)
     if state is not None:
         state.begin(settings.optimizer, settings.network)
-    chunk = _make_chunk(settings, state, rows, targets, X, returns=True)
+    stored, why = prepared.store(settings, rows, X, "X")
+    chunk = _make_chunk(settings, state, stored, targets, X, why, returns=True)
     source.rows, source.targets, source.storage["X"] = rows, targets, _storage(chunk.rows)
     source.plan = chunk.plan
     if chunk.mapped is not None:
@@ -122,13 +170,19 @@ def read_data(
     return Data(lambda: iter([chunk]), n_rows, validation, source, chunk, _are_pixels(rows, X))
 
 
-def _read_validation(settings: Settings, given: Any, source: Source) -> tuple[Rows, Targets]:
+def check_at_once(settings: Settings, n_rows: int) -> None:
+    """Refuse batches if the optimizer takes all rows at once."""
+    if isinstance(settings.optimizer, LBFGS) and (settings.batch_size or n_rows) < n_rows:
+        raise ValueError(ALL_AT_ONCE)
+
+
+def _read_validation(settings: Settings, given: Any, source: Source, prepared: Prepared) -> tuple[Rows, Targets]:
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         raise TypeError(f"validation must be a pair (X, y), not {type(given).__name__}")
     X, y, weights = (*given, None)[:3]
-    rows, targets = settings.network.check_data(X, y, weights, ("validation[0]", "validation[1]"))
+    rows, targets = prepared.check_data(settings, (X, y, weights), ("validation[0]", "validation[1]"))
     source.validation = rows, targets
-    stored, _ = _store(settings, rows, X)
+    stored, _ = prepared.store(settings, rows, X, "validation")
     source.storage["validation"] = _storage(stored)
     return stored, targets
 
@@ -155,7 +209,8 @@ def _read_chunks(
             X, y, weights = (*part, None)[:3]
             rows, targets = settings.network.check_data(X, y, weights, n_threads=settings.n_threads)
             data.are_pixels = _are_pixels(rows, X)
-            yield _make_chunk(settings, state, rows, targets, X, returns=False)
+            stored, why = _store(settings, rows, X)
+            yield _make_chunk(settings, state, stored, targets, X, why, returns=False)
         if empty:
             raise ValueError("X gave no chunks: it must be possible to go through it again in each epoch")
 
@@ -164,11 +219,10 @@ def _read_chunks(
 
 
 def _make_chunk(
-    settings: Settings, state: TrainState | None, rows: Rows, targets: Targets, X: Any, returns: bool
+    settings: Settings, state: TrainState | None, rows: Rows, targets: Targets, X: Any, why: str, returns: bool
 ) -> Chunk:
-    # rows: checked from X; returns: later epochs train on the same chunk.
+    # rows: checked from X, and stored so for the reason why; returns: later epochs train on the same chunk.
     targets = targets._replace(smoothing=settings.label_smoothing)
-    rows, why = _store(settings, rows, X)
     n_rows = len(targets.y)
     batch_size = min(settings.batch_size or n_rows, n_rows)
     mapped = MappedRows(rows, batch_size) if stay_on_disk(rows, X) else None

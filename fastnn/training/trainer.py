@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_choice, check_integer, check_path, check_seed
-from fastnn.callbacks import Callback, Fit
+from fastnn.callbacks import Callback, Fit, ProgressBar
+from fastnn.engine.threads import sharers
 from fastnn.history import History
 from fastnn.kernels.rows import UINT8_SCALE
 from fastnn.network import Network
@@ -21,7 +22,7 @@ from fastnn.plan import Plan
 from fastnn.training import checkpoint
 from fastnn.training.active import ActiveFit
 from fastnn.training.checkpoint import Snapshot
-from fastnn.training.data import read_data
+from fastnn.training.data import Data, read_data
 from fastnn.training.epochs import train_epochs
 from fastnn.training.in_use import in_use
 from fastnn.training.lbfgs import maximise
@@ -205,25 +206,31 @@ class Trainer(Settings):
         check_choice(progress, "progress", [None, False, True])
         check_choice(resume_exactly, "resume_exactly", [False, True])
         path = None if resume is None else check_path(resume, "resume")
-        with in_use.reserve(trainer=self, network=self.network):
+        with in_use.reserve(trainer=self, network=self.network), sharers:
             check_together(self)
             data = read_data(self, self._state, X, y, sample_weight, validation)
-            fit = Fit(self, epochs, data.n_rows, data.validation is not None)
-            active = ActiveFit(self, self._state, data, fit, progress)
+            active = self._begin(data, epochs, ProgressBar(progress))
             snapshot = None
             if path is not None and os.path.exists(path):
                 snapshot = checkpoint.read(path, active.fingerprint, resume_exactly, self, self._state, data)
-            given = self.callbacks
-            vars(self)["callbacks"] = tuple(given)  # the list may not change during the fit either
-            self._active = active
-            try:
-                _train(active, snapshot)
-            finally:
-                self._active = None
-                vars(self)["callbacks"] = given
-            if data.are_pixels and len(fit.history) > 0:
-                self.network.input_scale = UINT8_SCALE
-            return fit.history
+            return self._carry_out(active, snapshot)
+
+    def _begin(self, data: Data, epochs: int, bar: Callback) -> ActiveFit:
+        fit = Fit(self, epochs, data.n_rows, data.validation is not None)
+        return ActiveFit(self, self._state, data, fit, bar)
+
+    def _carry_out(self, active: ActiveFit, snapshot: Snapshot | None = None) -> History:
+        given = self.callbacks
+        vars(self)["callbacks"] = tuple(given)  # the list may not change during the fit either
+        self._active = active
+        try:
+            _train(active, snapshot)
+        finally:
+            self._active = None
+            vars(self)["callbacks"] = given
+        if active.data.are_pixels and len(active.fit.history) > 0:
+            self.network.input_scale = UINT8_SCALE
+        return active.fit.history
 
     def plan(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> Plan:
         """Return how a fit would be carried out, and why; print it for a table.
