@@ -12,6 +12,7 @@ True
 from fastnn import _clock, _scipy_blas, callbacks, datasets, layers, schedules  # noqa: F401  the clock starts before all else
 from fastnn._config import show_config
 from fastnn._version import __version__ as __version__
+from fastnn.ensemble import Ensemble
 from fastnn.history import History
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS, SGD, Adagrad, Adam, AdamW, RMSprop
@@ -24,6 +25,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "DivergenceError",
+    "Ensemble",
     "History",
     "ManyFitsError",
     "Network",

@@ -518,12 +518,23 @@ class Network:
         arrays = self.slots.by_kind(gradient)
         return tuple(arrays[kind] for kind in ("weight", "bias", "scale")[: 3 if self.batch_norm else 2])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the network to a safetensors file, atomically: a crash leaves an old file whole."""
-        description = storage.Description(
+    def description(self) -> storage.Description:
+        """Return what a file says of the network beside its parameters."""
+        return storage.Description(
             self.layers, self.input_shape, self.loss, self.batch_norm, self.dtype, self.input_scale
         )
-        storage.save_network(path, description, self.parameters)
+
+    @classmethod
+    def assemble(cls, description: storage.Description, parameters: NDArray[Any]) -> Network:
+        """Return the network of a description and parameters that were checked when they were read."""
+        network = cls._empty(*description[:5])
+        network._parameters[:] = parameters
+        network.input_scale = description.input_scale
+        return network
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file, atomically: a crash leaves an old file whole."""
+        storage.save_network(path, self.description(), self.parameters)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -536,11 +547,7 @@ class Network:
         ValueError
             If the file is damaged or is not a network of this package; the message names it.
         """
-        description, parameters = storage.load_network(path)
-        network = cls._empty(*description[:5])
-        network._parameters[:] = parameters
-        network.input_scale = description.input_scale
-        return network
+        return cls.assemble(*storage.load_network(path))
 
     def predictor(self) -> Predictor:
         """Return a handle that predicts for this network, for servers."""

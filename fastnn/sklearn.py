@@ -13,7 +13,6 @@ import dataclasses
 import itertools
 import math
 import os
-import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -34,7 +33,6 @@ from fastnn.training.settings import Penalty, RandomOrder, Variant
 from fastnn.training.trainer import make_trainer
 
 try:
-    from joblib.parallel import get_active_backend
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.exceptions import ConvergenceWarning, NotFittedError
     from sklearn.metrics import r2_score
@@ -125,17 +123,6 @@ def _keep(estimator: Any, arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if name != "self":
             setattr(estimator, name, value)
-
-
-def _usable_threads(n_threads: int | None) -> int | None:
-    """n_threads; if it is None, one within a thread of joblib's, since its other threads keep the processors busy.
-
-    joblib's processes need no such care: it sets OMP_NUM_THREADS for them.
-    """
-    if n_threads is None and threading.current_thread() is not threading.main_thread():
-        backend, _ = get_active_backend()
-        return 1 if backend.nesting_level else None
-    return n_threads
 
 
 # Estimators in a fit, by id.
@@ -621,7 +608,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _check_data(self, X: Any, y: Any, weights: Any, reset: bool) -> tuple[Any, NDArray[Any], Any]:
         # X is copied only if it is neither C-contiguous nor CSR, or of another dtype.
-        if self._is_plain(X, None if reset else self.n_features_in_) and _are_plain_targets(y, len(X)):
+        if self._is_plain(X, None if reset else getattr(self, "n_features_in_", -1)) and _are_plain_targets(y, len(X)):
             if reset:
                 self.n_features_in_ = X.shape[1]
                 self.__dict__.pop("feature_names_in_", None)
@@ -710,7 +697,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             l2=l2,
             shuffle=_plain(self.shuffle),
             seed=np.random.Generator(random_state._bit_generator),
-            n_threads=_usable_threads(self.n_threads),
+            n_threads=self.n_threads,
             dropout=getattr(self, "dropout", 0.0),
         )
 
@@ -851,7 +838,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         return row_weights if weights is None else weights * row_weights
 
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
-        right = self.network_.predict(X, _usable_threads(self.n_threads)).reshape(targets.shape) == targets
+        right = self.network_.predict(X, self.n_threads).reshape(targets.shape) == targets
         return float(np.average(right.all(axis=1) if right.ndim == 2 else right, weights=weights))
 
     @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
@@ -906,7 +893,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Most probable class (n,) of each row; with several labels a row, zeros and ones (n, n_outputs)."""
         X = self._check_rows(X)
-        predicted = self.network_.predict(X, _usable_threads(self.n_threads))
+        predicted = self.network_.predict(X, self.n_threads)
         if self._multi_label:
             return predicted
         # A model that has seen a single class predicts no other.
@@ -918,7 +905,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Probability (n, n_classes) of each class, in the order of `classes_`; with several labels, of each label."""
         X = self._check_rows(X)
-        probabilities = self.network_.predict_proba(X, _usable_threads(self.n_threads))
+        probabilities = self.network_.predict_proba(X, self.n_threads)
         return probabilities if probabilities.shape[1] > 1 else np.hstack([1 - probabilities, probabilities])
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -961,7 +948,7 @@ class SoftmaxClassifier(_Classifier):
     callbacks : sequence of fastnn.callbacks.Callback, default ()
         Called during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
     n_threads : int or None, default None
-        None takes the processors that the process may run on, or one within a thread of joblib's.  The result does
+        None takes the processors that the process may run on, which fits in other threads share.  The result does
         not depend on it.
 
     Attributes
@@ -1089,7 +1076,7 @@ class SoftmaxClassifier(_Classifier):
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Logits (n, n_classes); for two classes the log-odds of the second (n,)."""
         X = self._check_rows(X)
-        logits = self.network_._outputs(X, check_threads(_usable_threads(self.n_threads)))
+        logits = self.network_._outputs(X, check_threads(self.n_threads))
         return logits.ravel() if logits.shape[1] == 1 else logits
 
 
@@ -1207,7 +1194,7 @@ class MLPClassifier(_Perceptron, _Classifier):
     callbacks : sequence of fastnn.callbacks.Callback, default ()
         Called during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
     n_threads : int or None, default None
-        None takes the processors that the process may run on, or one within a thread of joblib's.  The result does
+        None takes the processors that the process may run on, which fits in other threads share.  The result does
         not depend on it.
 
     Attributes
@@ -1406,9 +1393,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
         return -log_likelihood / self.network_.n_out + (log_likelihood - objective)
 
     def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
-        return float(
-            r2_score(targets, self.network_.predict(X, _usable_threads(self.n_threads)), sample_weight=weights)
-        )
+        return float(r2_score(targets, self.network_.predict(X, self.n_threads), sample_weight=weights))
 
     @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
@@ -1428,7 +1413,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Values (n,) or (n, n_outputs) for each row."""
         X = self._check_rows(X)
-        predicted = self.network_.predict(X, _usable_threads(self.n_threads))
+        predicted = self.network_.predict(X, self.n_threads)
         return predicted.ravel() if predicted.shape[1] == 1 else predicted
 
     def __sklearn_tags__(self) -> Any:

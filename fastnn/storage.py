@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from fastnn._validation import check_choice, check_input_shape, check_layers, check_loss, check_number, check_path
 from fastnn.engine.threads import import_whole
 from fastnn.layers import RECORDS, Layer, Shape, read_layers, settle, slots_of
-from fastnn.slots import Slots
+from fastnn.slots import Slot, Slots
 
 FORMAT = 2
 KEY = "fastnn"  # the only key of the metadata, so that the same network gives the same bytes
+ENSEMBLE_KEY, ENSEMBLE_FORMAT = "fastnn ensemble", 1
 CHECKPOINT_KEY, CHECKPOINT_FORMAT = "fastnn checkpoint", 2
-MAX_DESCRIPTION = 10**6  # characters of JSON that describe a network; most have a hundred
+MAX_DESCRIPTION = 10**6  # characters of JSON that describe a network or an ensemble; most networks have a hundred
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file format's
 
 
@@ -73,14 +75,35 @@ def by_tensor(slots: Slots, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
 
 def save_network(path: str | os.PathLike[str], description: Description, parameters: NDArray[Any]) -> None:
     """Write the description of a network, and its parameters as tensors."""
+    metadata = {KEY: json.dumps(_told(description))}
+    tensors = by_tensor(slots_of(*description[:2]), parameters)
+    write_atomically(check_path(path), import_whole("safetensors.numpy").save(tensors, metadata))
+
+
+def save_ensemble(path: str | os.PathLike[str], networks: Sequence[tuple[Description, NDArray[Any]]]) -> None:
+    """Write descriptions of networks and their parameters, as tensors with numbers before their names."""
+    told = {"format": ENSEMBLE_FORMAT, "networks": [_told(description) for description, _ in networks]}
+    tensors = {
+        f"{_prefix(k)}{name}": array
+        for k, (description, parameters) in enumerate(networks)
+        for name, array in by_tensor(slots_of(*description[:2]), parameters).items()
+    }
+    metadata = {ENSEMBLE_KEY: json.dumps(told)}
+    write_atomically(check_path(path), import_whole("safetensors.numpy").save(tensors, metadata))
+
+
+def _prefix(k: int) -> str:
+    # Of the tensors of a network in an ensemble.
+    return f"networks.{k}."
+
+
+def _told(description: Description) -> dict[str, Any]:
     layers, input_shape, loss, batch_norm, dtype, input_scale = description
     told = {"format": FORMAT, "input_shape": input_shape, "layers": [_written(layer) for layer in layers]}
     told |= {"loss": loss, "dtype": dtype.name}
     told |= {"batch_norm": True} if batch_norm and len(layers) == 1 else {}  # no layer says so
     told |= {} if input_scale is None else {"input_scale": input_scale}
-    metadata = {KEY: json.dumps(told)}
-    tensors = by_tensor(slots_of(layers, input_shape), parameters)
-    write_atomically(check_path(path), import_whole("safetensors.numpy").save(tensors, metadata))
+    return told
 
 
 def _written(layer: Layer) -> dict[str, Any]:
@@ -128,33 +151,63 @@ def load_network(path: str | os.PathLike[str]) -> tuple[Description, NDArray[Any
     ValueError
         If the file is not a network of this package, is damaged or contradicts itself; the message names the file.
     """
+    with _reading(path, "network") as file:
+        description = _read_description(_read_metadata(file, KEY))
+        return description, _read_all(file, [description], [""])[0]
+
+
+def load_ensemble(path: str | os.PathLike[str]) -> list[tuple[Description, NDArray[Any]]]:
+    """Read what `save_ensemble` wrote; raise errors as `load_network` does."""
+    with _reading(path, "ensemble") as file:
+        told = _read_metadata(file, ENSEMBLE_KEY)
+        if told["format"] != ENSEMBLE_FORMAT:
+            raise ValueError(f"its format is {told['format']!r}, not {ENSEMBLE_FORMAT}")
+        if not isinstance(told["networks"], list):
+            raise ValueError("networks must be a list")
+        descriptions = [_read_description(each) for each in told["networks"]]
+        prefixes = [_prefix(k) for k in range(len(descriptions))]
+        return list(zip(descriptions, _read_all(file, descriptions, prefixes), strict=True))
+
+
+@contextlib.contextmanager
+def _reading(path: str | os.PathLike[str], kind: str) -> Iterator[Any]:
+    # Yields a safetensors file; all that can be wrong with it becomes a ValueError that names the file.
     safetensors = import_whole("safetensors")
     path = check_path(path)
     with open(path, "rb"):  # a missing or unreadable file is an OSError that names it
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            description = _read_description(file.metadata() or {})
-            parameters = _read_parameters(file, description)
+            yield file
     except KeyError as error:
-        raise ValueError(f"{path} is not a usable fastnn network: its description has no {error}") from error
+        raise ValueError(f"{path} is not a usable fastnn {kind}: its description has no {error}") from error
     except (safetensors.SafetensorError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path} is not a usable fastnn network: {error}") from error
-    return description, parameters
+        raise ValueError(f"{path} is not a usable fastnn {kind}: {error}") from error
 
 
-def _read_parameters(file: Any, description: Description) -> NDArray[Any]:
+def _read_all(file: Any, descriptions: list[Description], prefixes: list[str]) -> list[NDArray[Any]]:
+    # Parameters of all networks in the file, whose tensors have these prefixes.
+    pairs = list(zip(descriptions, prefixes, strict=True))
+    if set(file.keys()) != {name for pair in pairs for name in _expected(*pair)}:
+        told = f"a network of {len(descriptions[0].layers)} layers" if prefixes == [""] else f"{len(pairs)} networks"
+        raise ValueError(f"its tensors are not those of {told}")
+    return [_read_parameters(file, *pair) for pair in pairs]
+
+
+def _expected(description: Description, prefix: str) -> dict[str, Slot]:
+    slots = slots_of(description.layers, description.input_shape)
+    return {f"{prefix}layers.{k}.{slot.name}": slot for k, layer in enumerate(slots.layers) for slot in layer}
+
+
+def _read_parameters(file: Any, description: Description, prefix: str) -> NDArray[Any]:
     dtype, slots = description.dtype, slots_of(description.layers, description.input_shape)
-    expected = {f"layers.{k}.{slot.name}": slot for k, layer in enumerate(slots.layers) for slot in layer}
-    if set(file.keys()) != set(expected):
-        raise ValueError(f"its tensors are not those of a network of {len(slots.layers)} layers")
-    for name, slot in expected.items():
+    for name, slot in _expected(description, prefix).items():
         tensor = file.get_slice(name)
         if tensor.get_dtype() != DTYPES[dtype.name] or tuple(tensor.get_shape()) != slot.shape:
             raise ValueError(f"{name} should be {dtype.name} of shape {slot.shape}")
     parameters = slots.start(dtype)
     for name, array in by_tensor(slots, parameters).items():
-        array[...] = file.get_tensor(name)
+        array[...] = file.get_tensor(f"{prefix}{name}")
     if not np.isfinite(parameters).all():
         raise ValueError("it holds NaN or infinity")
     if any(variance.min() < 0 for variance in slots.by_kind(parameters)["variance"]):
@@ -162,12 +215,16 @@ def _read_parameters(file: Any, description: Description) -> NDArray[Any]:
     return parameters
 
 
-def _read_description(metadata: dict[str, str]) -> Description:
-    if KEY not in metadata:
-        raise ValueError(f"its metadata has no {KEY!r}")
-    if len(metadata[KEY]) > MAX_DESCRIPTION:
-        raise ValueError(f"its description has {len(metadata[KEY])} characters")
-    told = json.loads(metadata[KEY])
+def _read_metadata(file: Any, key: str) -> Any:
+    metadata = file.metadata() or {}
+    if key not in metadata:
+        raise ValueError(f"its metadata has no {key!r}")
+    if len(metadata[key]) > MAX_DESCRIPTION:
+        raise ValueError(f"its description has {len(metadata[key])} characters")
+    return json.loads(metadata[key])
+
+
+def _read_description(told: Any) -> Description:
     if told["format"] not in (1, FORMAT):
         raise ValueError(f"its format is {told['format']!r}, not 1 or {FORMAT}")
     batch_norm = check_choice(told.get("batch_norm", False), "batch_norm", [False, True])

@@ -31,6 +31,7 @@ from typing import NamedTuple
 GUIDES = {
     "idx": ["gzip"],
     "network": ["fastnn.storage", "fastnn._validation", "fastnn.layers", "fastnn.slots"],
+    "ensemble": ["fastnn.storage", "fastnn._validation", "fastnn.layers", "fastnn.slots", "fastnn.ensemble"],
     "checkpoint": ["fastnn.storage", "json"],
     "png": ["PIL.PngImagePlugin", "PIL.ImageFile"],
     "npy": ["numpy.lib"],
@@ -83,8 +84,18 @@ def check_pickle(path, data):
 
 
 def check_network(path, data):
-    network = fastnn.Network.load(path)
-    tensors = safetensors.numpy.load(data)
+    check_parameters(fastnn.Network.load(path), safetensors.numpy.load(data))
+
+
+def check_ensemble(path, data):
+    ensemble, tensors = fastnn.Ensemble.load(path), safetensors.numpy.load(data)
+    for k, network in enumerate(ensemble):
+        prefix = f"networks.{k}."
+        check_parameters(network, {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
+    assert len(tensors) == sum(1 for network in ensemble for _ in network.slots)
+
+
+def check_parameters(network, tensors):
     for k, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
         np.testing.assert_array_equal(weight, tensors[f"layers.{k}.weight"])
         np.testing.assert_array_equal(bias, tensors[f"layers.{k}.bias"])
@@ -182,6 +193,13 @@ def network_seeds():
         yield written(network.save)
     for path in sorted(Path(__file__).parent.glob("data/format1-*")):
         yield path.read_bytes()
+
+
+def ensemble_seeds():
+    for loss in ("cross_entropy", "squared"):
+        networks = [fastnn.Network([3, 2], loss=loss, dtype="float32"), fastnn.Network([3, 2, 2], loss=loss)]
+        for n in (1, 2):
+            yield written(fastnn.Ensemble(networks[:n]).save)
 
 
 def checkpoint_seeds():
@@ -345,6 +363,7 @@ READERS = {
     "idx": Reader(check_idx, idx_seeds, gzip_fixed, ""),
     "pickle": Reader(check_pickle, pickle_seeds, gzip_fixed, ".pkl.gz"),
     "network": Reader(check_network, network_seeds, safetensors_fixed, ".safetensors"),
+    "ensemble": Reader(check_ensemble, ensemble_seeds, safetensors_fixed, ".safetensors"),
     "checkpoint": Reader(check_checkpoint, checkpoint_seeds, safetensors_fixed, ""),
     "csv": Reader(check_csv, csv_seeds, lambda data, mutate: mutate(data), ".csv"),
     "png": Reader(check_png, png_seeds, png_fixed, ".png"),

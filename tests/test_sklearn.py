@@ -18,6 +18,7 @@ from scipy import sparse
 from sklearn import datasets, linear_model, neural_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -30,6 +31,7 @@ from threadpoolctl import threadpool_limits
 import fastnn
 from fastnn.callbacks import Callback
 from fastnn.engine.local import Engine
+from fastnn.engine.threads import forks
 from fastnn.sklearn import MLPClassifier, MLPRegressor, SoftmaxClassifier
 
 # Fits that are compared epoch by epoch end before they converge.
@@ -405,13 +407,17 @@ def test_grid_search_over_a_pipeline(digits, backend):
 
 @pytest.fixture
 def threads_of_a_fit(digits):
-    """Tell how many threads a fit would use; made within, so that it is sent to processes by value."""
+    """Tell how many threads a fit in a worker may use; made within, so that it is sent to processes by value."""
     X, y = digits
 
-    def threads():
+    def threads(met=None):
         class Spy(Callback):
             def on_start(self, fit):
-                seen.append(fit.trainer.n_threads)
+                if met is not None:
+                    met.wait(60)  # until the other fit is under way
+                seen.append(forks.usable_threads(fit.trainer.n_threads))
+                if met is not None:
+                    met.wait(60)
 
         seen = []
         SoftmaxClassifier(max_iter=2, callbacks=[Spy()]).fit(X, y)
@@ -420,17 +426,36 @@ def threads_of_a_fit(digits):
     return threads
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_workers_of_joblib_do_not_take_all_processors_each(threads_of_a_fit, backend):
+def test_workers_of_joblib_do_not_take_all_processors_each(threads_of_a_fit):
     available = threads_of_a_fit()
-    with joblib.parallel_config(backend, n_jobs=2):
+    with joblib.parallel_config("loky", n_jobs=2):
         seen = joblib.Parallel()(joblib.delayed(threads_of_a_fit)() for _ in range(4))
+    assert all(2 * threads <= max(available, 2) for threads in seen)
+    met = threading.Barrier(2)
+    with joblib.parallel_config("threading", n_jobs=2):
+        seen = joblib.Parallel()(joblib.delayed(threads_of_a_fit)(met) for _ in range(2))
     assert all(2 * threads <= max(available, 2) for threads in seen)
     own = []
     thread = threading.Thread(target=lambda: own.append(threads_of_a_fit()))
     thread.start()
     thread.join()
     assert own == [available]
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_bagging_and_voting(digits, backend):
+    X, y = digits
+    model = MLPClassifier((9,), max_iter=20, learning_rate_init=0.02, random_state=0)
+    members = [("a", model), ("b", clone(model).set_params(random_state=1)), ("c", SoftmaxClassifier())]
+    found = []
+    for n_jobs in (1, 2):
+        with joblib.parallel_config(backend, n_jobs=n_jobs):
+            bagging = BaggingClassifier(model, 4, max_samples=0.7, random_state=0).fit(X, y)
+            voting = VotingClassifier(members, voting="soft").fit(X, y)
+            found.append([each.predict_proba(X) for each in (bagging, voting)])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-14)  # bagging adds up in another order
+        assert (two.argmax(axis=1) == y).mean() > 0.9
 
 
 def test_cross_validation_and_calibration(digits):

@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
@@ -30,7 +30,7 @@ def available_threads() -> int:
 
 
 class _Sharers:
-    """Threads that fit or run kernels, among which the processors are shared; results do not depend on the shares.
+    """Threads in fits or runs of kernels, among which the processors are shared; results do not depend on the shares.
 
     A forked child has no other threads, so only its own still does.
     """
@@ -38,7 +38,7 @@ class _Sharers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._within: Counter[int] = Counter()  # how often, by thread
-        self._limits: list[int] = []
+        self._limits: list[tuple[int, int]] = []  # (threads, the thread that set it)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
 
@@ -53,25 +53,30 @@ class _Sharers:
     @contextmanager
     def limit(self, n_threads: int) -> Iterator[None]:
         """Within, all sharers of the process together use at most so many threads, but each at least one."""
-        self._limits.append(n_threads)
+        limit = n_threads, threading.get_ident()
+        self._limits.append(limit)
         try:
             yield
         finally:
-            self._limits.remove(n_threads)
+            self._limits.remove(limit)
 
     def share(self, wanted: int) -> int:
         """Return how many of the wanted threads one sharer may use now."""
-        n_sharers = len(self._within)
+        if wanted == 1:
+            return 1
+        n_sharers = len(self._within.keys() | kernel_run.threads())
         if n_sharers < 2 and not self._limits:
             return wanted
-        return min(wanted, max(1, min(self._limits, default=available_threads()) // max(1, n_sharers)))
+        limit = min(self._limits)[0] if self._limits else available_threads()
+        return min(wanted, max(1, limit // max(1, n_sharers)))
 
     def _in_child(self) -> None:
         self._lock = threading.Lock()
         _keep_this_thread(self._within)
+        self._limits = [limit for limit in self._limits if limit[1] == threading.get_ident()]
 
 
-#: Context manager for each fit, and each run of kernels, which shares the processors with the others.
+#: Context manager for each fit, which shares the processors with the others and with runs of kernels.
 sharers = _Sharers()
 
 
@@ -183,16 +188,18 @@ class _Runs:
             if self._nforks > 0 and me not in self._within:
                 self._changed.wait_for(lambda: self._nforks == 0)
             self._within[me] += 1
-        sharers.__enter__()
         self._blas_limit.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self._blas_limit.__exit__()
-        sharers.__exit__()
         with self._changed:
             _leave(self._within)
             if self._nforks > 0:
                 self._changed.notify_all()
+
+    def threads(self) -> Set[int]:
+        """Threads that have a run under way."""
+        return self._within.keys()
 
     def _before_fork(self) -> None:
         self._changed.acquire()

@@ -255,20 +255,27 @@ def _carry_out(fits: list[_OneFit], n_threads: int, progress: bool | None) -> li
     # Returns the result of each when all have ended.
     if not fits:
         return []
-    stopping = threading.Event()
+    begin, stopping = threading.Event(), threading.Event()
+
+    def train(one: _OneFit) -> History:
+        begin.wait()
+        return one.carry_out(stopping)
+
     with ThreadPoolExecutor(min(n_threads, len(fits)), "fastnn-fit") as pool, _shown(fits, progress) as show:
         try:
             longest_first = sorted(fits, key=lambda one: one.cost, reverse=True)
-            futures = {id(one): pool.submit(one.carry_out, stopping) for one in longest_first}
+            futures = {id(one): pool.submit(train, one) for one in longest_first}
             pending = set(futures.values())
             while pending:
                 try:
+                    begin.set()  # before it, Ctrl-C raises KeyboardInterrupt, and nothing has been trained
                     pending = wait(pending, LOOK_SECONDS).not_done
                     show()
                 except KeyboardInterrupt:
                     stopping.set()
         finally:
             stopping.set()  # whatever happens here, no fit goes on
+            begin.set()
     return [_result(futures[id(one)]) for one in fits]
 
 
