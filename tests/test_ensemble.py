@@ -28,7 +28,7 @@ def members(loss, dtype, n=3, rng=None, scale=1.0):
 
 
 def outputs(network, X):
-    [(_, Z)] = network._outputs(X, None)
+    Z = network._outputs(X, None)
     return Z.astype(np.float64)
 
 
