@@ -15,12 +15,16 @@ CHUNK_SECONDS = 0.05
 # Seconds that a fork waits for runs under way, at most.
 LONGEST_RUN_SECONDS = 10.0
 
-# If other processes take so much time that the members of a team wait for each other, fewer threads run for the first
-# number of runs of CHUNK_SECONDS.  Then all are tried again for TRIAL_SECONDS, and each failure in a row doubles the
-# wait, up to the second number.  The results do not depend on it.
-CONTENDED_CHUNKS = (4, 16)
-TRIAL_SECONDS = 0.015
-MEASURABLE_SECONDS = 0.01
+# The number of threads is chosen by measurement (engine/pace.py): each is tried for TRIAL_SECONDS.  Half and twice as
+# many are tried again when that costs a share of TRIAL_SHARE of the time or less, after the shortest wait in seconds at
+# least and the longest at most; and all, if a run has less than a share SLOWED_DOWN of its former speed.  Another
+# number must be faster by the factor STAYING.
+TRIAL_SECONDS = 0.002
+TRIAL_SHARE = 0.005
+SHORTEST_WAIT = 0.1
+LONGEST_WAIT = 5.0
+SLOWED_DOWN = 0.8
+STAYING = 1.03
 
 # Multiply-adds forward below which a run uses one thread: others gain nothing if processors are free, and cost a time
 # slice if they are not.

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from fastnn import tuning
 from fastnn.callbacks import Callback
 from fastnn.engine import local
 from fastnn.engine.threads import available_threads
-from fastnn.kernels import dense, epoch
+from fastnn.kernels import dense
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.optimizers import step_table
@@ -630,37 +629,6 @@ def test_numbers_too_small_to_be_normal_count_as_zero_while_training_alone(dtype
     dense.dense_affine(few, np.ones((1, 1), dtype), np.zeros(1, dtype), Z, 2)
     np.testing.assert_array_equal(Z, few)
     assert np.multiply(few, 2).min() == 2 * tiny
-
-
-def test_threads_rest_for_longer_and_longer_where_others_want_the_processors(monkeypatch, rng):
-    if not epoch.HAS_OPENMP:
-        pytest.skip("without OpenMP there is one thread")
-    clock, chunks, processors = SimpleNamespace(wall=0.0, busy=0.0), [], 1.0
-
-    def train(*arguments):
-        *_, seconds, n_threads = arguments
-        chunks.append((n_threads, seconds))
-        clock.wall += seconds
-        clock.busy += seconds * min(n_threads, processors)
-
-    monkeypatch.setattr(epoch, "train", train)
-    monkeypatch.setattr(
-        local, "time", SimpleNamespace(perf_counter=lambda: clock.wall, process_time=lambda: clock.busy)
-    )
-    net = fastnn.Network([784, 40, 3], dtype="float32")
-    engine = net.engine(2)
-    X, y = rng.random((200, 784), np.float32), rng.integers(0, 3, 200)
-    engine.begin(X, engine.plan(X, Method(20, "sgd")))
-    engine.restart(None)
-    targets = Targets(LOSSES["cross_entropy"], y)
-    for _ in range(1 + 4 + 1 + 8 + 1 + 16 + 1 + 16):
-        assert engine.advance(targets, None, 0.05)
-    processors = 2.0
-    for _ in range(2):
-        engine.advance(targets, None, 0.05)
-    all_threads, trial, rest = (2, 0.05), (2, tuning.TRIAL_SECONDS), (1, 0.05)
-    expected = [all_threads, *4 * [rest], trial, *8 * [rest], trial, *16 * [rest], trial, *16 * [rest]]
-    assert chunks == [*expected, trial, all_threads]
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "chunks"])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import tuning
+from fastnn.engine.pace import Pace
 from fastnn.engine.rows import Rows, aligned, sort_blocks
 from fastnn.engine.threads import forks, kernel_run
 from fastnn.kernels import blas, epoch, layer, touched
@@ -107,8 +108,7 @@ class Engine:
         self._stored = _compiled_for_forward(self.layers, plan.dtype, 1, False)
         self.state = np.empty((0, self.parameters.size), self.parameters.dtype) if state is None else state
         self._n_threads = plan.n_threads
-        self._usable_threads, self._contended_chunks = self._n_threads, 0
-        self._next_contended = tuning.CONTENDED_CHUNKS[0]
+        self._pace = Pace(plan.n_threads)
         self._blocks = None
         if plan.sorting == "once":
             assert isinstance(X, CSRRows)
@@ -187,11 +187,11 @@ class Engine:
         Rows are taken in the given order, and targets are in that order already.  If a batch's log-likelihood is not
         finite, its step is not taken and FloatingPointError is raised.
         """
-        measures = self.planned.is_team and self.n_threads > 1
+        usable, chosen = self.n_threads, self._pace.n_threads
+        measures = 1 < usable >= chosen
         if measures:
-            if self._contended_chunks == 0 and self._next_contended != tuning.CONTENDED_CHUNKS[0]:
-                seconds = min(seconds, tuning.TRIAL_SECONDS)
-            started = time.perf_counter(), time.process_time()
+            seconds = min(seconds, self._pace.run_seconds)
+            started, rows_before = time.perf_counter(), self.rows_done
         with kernel_run:
             epoch.train(
                 Batches(self.X, targets, order, self.key, self._blocks),
@@ -200,10 +200,10 @@ class Engine:
                 self.space,
                 self.space.work,
                 seconds,
-                min(self._usable_threads, self.n_threads),
+                min(usable, chosen),
             )
         if measures:
-            self._adapt(time.perf_counter() - started[0], time.process_time() - started[1])
+            self._pace.note(self.rows_done - rows_before, time.perf_counter() - started)
         if not np.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")
         if self.space.position[0] < len(targets.y):
@@ -211,20 +211,6 @@ class Engine:
         if self.planned.update != "none":
             self.finish()
         return False
-
-    def _adapt(self, elapsed: float, busy: float) -> None:
-        # The members of a team meet at a barrier each step, every ten microseconds or so.  If one has lost its
-        # processor all wait, and a single thread would be faster.
-        if self._contended_chunks > 0:
-            self._contended_chunks -= 1
-        elif elapsed > tuning.MEASURABLE_SECONDS:
-            self._usable_threads = max(1, min(self.n_threads, int(busy / elapsed + 0.25)))
-            contended = self._usable_threads < self.n_threads
-            self._contended_chunks = self._next_contended if contended else 0
-            few, many = tuning.CONTENDED_CHUNKS
-            self._next_contended = min(2 * self._next_contended, many) if contended else few
-        if self._contended_chunks == 0:
-            self._usable_threads = self.n_threads
 
     def progress(self) -> dict[str, NDArray[Any]]:
         """Return the progress of an epoch, beside parameters and state: arrays that may be written."""
