@@ -478,7 +478,8 @@ def inplace_update(
 ) -> None:
     """One step: parameters (n,) move along gradient (n,); state (n_slots, n) is the optimizer's own.
 
-    The gradient is scaled, and where the parameters are weights the penalties are taken off; it is used up.
+    The gradient is scaled, and where the parameters are weights the penalties are taken off, and they decay; "none"
+    puts that into gradient, and leaves the parameters alone; the others may use gradient up.
 
     numbers : a row of `Steps.table`: l2, l1, decay, and then for "sgd" the learning rate; "momentum" and "nesterov":
         learning rate, momentum; "rmsprop": learning rate, rho, epsilon; "adagrad": learning rate, epsilon; "adam":
@@ -489,9 +490,10 @@ def inplace_update(
     gradient *= scale
     if is_weight:
         gradient -= l2 * parameters + l1 * np.sign(parameters)
-        parameters *= 1 - decay
     if name == "none":
         return
+    if is_weight:
+        parameters *= 1 - decay
     rate, *others = rest
     if name == "sgd":
         parameters += rate * gradient
