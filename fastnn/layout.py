@@ -105,9 +105,12 @@ class LayerPlan(NamedTuple):
 
 def n_slices_of(width: int) -> int:
     """Slices of a layer of width units."""
-    if width >= tuning.MANY_UNITS:
-        return MOST_SLICES
-    return 2 if width >= 2 * tuning.SLICE_UNITS else 1
+    if width < tuning.MANY_UNITS:
+        return 2 if width >= 2 * tuning.SLICE_UNITS else 1
+    n: int = tuning.FEW_SLICES
+    while 2 * n <= MOST_SLICES and width >= 2 * n * tuning.WIDE_SLICE_UNITS:
+        n *= 2
+    return n
 
 
 def slice_bounds(width: int, number_size: int) -> list[int]:
@@ -256,7 +259,7 @@ def place_by_units(
     return {
         "layers": (*placed, layers[-1]),
         "rows_size": rows_size,
-        "work_size": squares + 2 * len(layers) * MOST_SLICES,
+        "work_size": squares + 2 * len(layers) * max(most, tuning.FEW_SLICES),
         "spare": spare,
         "parts": begin,
         "squares": squares,

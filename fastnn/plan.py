@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 
 from fastnn import tuning
 from fastnn.kernels.dense import BLOCK_BYTES
-from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES
+from fastnn.kernels.plan import MOST_SHARDS
 from fastnn.kernels.rows import UINT8_SCALE, CSRRows
 from fastnn.layout import (
     NEVER,
     LayerFacts,
     LayerPlan,
     lay_out,
-    n_slices_of,
     place_by_rows,
     place_by_units,
+    slice_bounds,
     to_lines,
 )
 
@@ -134,8 +134,8 @@ class Plan:
         Length of a vector of parameters in the layers' forms.
     batch_size, block_rows : int
         Rows of a batch, and of a row block.
-    shard_rows : int
-        A batch of n rows has n // shard_rows shards, but at least 1 and at most MOST_SHARDS.
+    n_shards, shard_rows : int
+        Shards of a full batch; a short one of n rows has n // shard_rows, but at least 1 and at most n_shards.
     fold_rows : int
         Batches of at most this many rows need no gradient: the products write the new parameters.
     touches : bool
@@ -162,6 +162,7 @@ class Plan:
     n_parameters: int
     batch_size: int
     block_rows: int
+    n_shards: int = 1
     shard_rows: int = NEVER
     fold_rows: int = 0
     touches: bool = False
@@ -181,9 +182,9 @@ class Plan:
     reasons: tuple[Reason, ...] = ()
 
     @cached_property
-    def n_shards(self) -> int:
-        """Shards of a full batch."""
-        return shards_of(self.batch_size, self)
+    def most_slices(self) -> int:
+        """Room for the slices of a layer, where each has a number of its own."""
+        return max(tuning.FEW_SLICES, *(len(layer.slices) for layer in self.layers))
 
     @cached_property
     def rearranges(self) -> bool:
@@ -205,21 +206,30 @@ class Plan:
         """Bytes of work space, gradients included."""
         gradients = self.n_shards * to_lines(self.n_parameters, _bytes(self.dtype))
         moved = (1 + self.n_slots) * self.n_parameters if self.rearranges else 0
-        return (self.n_shards * self.work_size + gradients + moved) * _bytes(self.dtype)
+        return (self.n_work * self.work_size + gradients + moved) * _bytes(self.dtype)
+
+    @property
+    def n_work(self) -> int:
+        """Work spaces: one for each thread that takes shards."""
+        return min(self.n_shards, self.n_threads)
 
     def fingerprint(self) -> str:
         """Digest of all that the bits depend on: neither threads nor work space."""
-        chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.shard_rows]
-        chosen += [self.fold_rows, self.touches, self.sorting]
+        chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.n_shards]
+        chosen += [self.shard_rows, self.fold_rows, self.touches, self.sorting]
         chosen += [(layer.facts, layer.form, layer.slices, layer.shared_from) for layer in self.layers]
         return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
+
+    def shards_of(self, n_rows: int) -> int:
+        """Shards of a batch of n_rows in the driver by rows."""
+        return min(self.n_shards, max(1, n_rows // self.shard_rows))
 
     def row_blocks(self, n_rows: int) -> list[int]:
         """First row of each row block of all batches, and the number of rows."""
         begins: list[int] = []
         for first in range(0, n_rows, self.batch_size):
             n = min(self.batch_size, n_rows - first)
-            n_shards = 1 if self.is_team or n <= self.fold_rows else shards_of(n, self)
+            n_shards = 1 if n <= self.fold_rows else self.shards_of(n)
             for i in range(n_shards):
                 begins += range(first + n * i // n_shards, first + n * (i + 1) // n_shards, self.block_rows)
         return [*begins, n_rows]
@@ -234,11 +244,6 @@ class Plan:
 
 def _bytes(dtype: str) -> int:
     return 4 if dtype == "float32" else 8
-
-
-def shards_of(n_rows: int, plan: Plan) -> int:
-    """Shards of a batch of n_rows in the driver by rows."""
-    return min(MOST_SHARDS, max(1, n_rows // plan.shard_rows))
 
 
 @lru_cache(maxsize=256)
@@ -289,7 +294,7 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     """Choose how rows go forward without training; see `make_plan`."""
     size = n_parameters_of(layers)
     block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
-    n_parts = min(MOST_SHARDS, max(1, -(-data.n_rows // block_rows)))
+    n_parts = min(max(tuning.FEW_SHARDS, machine.n_threads), max(1, -(-data.n_rows // block_rows)))
     run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // size))
     plan = forward_plan(layers, dtype, block_rows, data.n_nonzeros is not None)
     return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
@@ -311,12 +316,16 @@ def n_parameters_of(layers: tuple[LayerFacts, ...]) -> int:
     return sum(slot.size for layer in layers for slot in layer.slots)
 
 
-def n_threads_for(layers: tuple[LayerFacts, ...], data: Data, machine: Machine, share: float = 1.0) -> int:
-    """Threads that pay in a run over this share of the rows."""
+def products_of(layers: tuple[LayerFacts, ...], data: Data) -> int:
+    """Multiply-adds of a forward pass over all rows."""
     numbers = data.n_rows * data.n_columns if data.n_nonzeros is None else data.n_nonzeros
     first = layers[0]
-    products = numbers * first.n_out + data.n_rows * (n_parameters_of(layers) - first.n_in * first.n_out)
-    return 1 if share * products < tuning.SMALL_RUN else machine.n_threads
+    return numbers * first.n_out + data.n_rows * (n_parameters_of(layers) - first.n_in * first.n_out)
+
+
+def n_threads_for(layers: tuple[LayerFacts, ...], data: Data, machine: Machine, share: float = 1.0) -> int:
+    """Threads that pay in a run over this share of the rows."""
+    return 1 if share * products_of(layers, data) < tuning.SMALL_RUN else machine.n_threads
 
 
 def choose_storage(
@@ -388,11 +397,26 @@ class _Choice:
         self.sparse = data.n_nonzeros is not None
         self.normalises = any(layer.batch_norm for layer in layers)
         self.n_parameters = n_parameters_of(layers)
-        self.shards = max(1, min(MOST_SHARDS, self.batch_size // tuning.SHARD_ROWS))
+        self.lacks_room = False  # for more shards
+        self.shards = self._shards()
         self.reasons: list[Reason] = []
 
     def note(self, about: str, choice: str, why: str) -> None:
         self.reasons.append(Reason(about, choice, why))
+
+    def _shards(self) -> int:
+        # Shards of a batch in the driver by rows.
+        n = self.batch_size // tuning.SHARD_ROWS
+        if n < tuning.FEW_SHARDS:
+            return max(1, n)
+        n = tuning.FEW_SHARDS
+        products = products_of(self.layers, self.data) * self.batch_size // self.data.n_rows
+        most = min(MOST_SHARDS, products // (tuning.SHARD_PRODUCTS * self.n_parameters))
+        room = tuning.GRADIENTS_BYTES // (self.number_size * self.n_parameters)
+        while 2 * n <= min(most, room):
+            n *= 2
+        self.lacks_room = room < 2 * n <= most
+        return n
 
     def plan(self) -> Plan:
         self._note_rows()
@@ -416,7 +440,8 @@ class _Choice:
             n_parameters=n_parameters,
             batch_size=self.batch_size,
             block_rows=block_rows,
-            shard_rows=NEVER if one_shard else tuning.SHARD_ROWS,
+            n_shards=n_shards,
+            shard_rows=tuning.SHARD_ROWS,
             fold_rows=fold_rows,
             touches=touches,
             sorting=sorting,
@@ -472,10 +497,10 @@ class _Choice:
 
     def _most_slices(self) -> int:
         # Threads that can share a hidden layer.
-        return max([1, *(n_slices_of(layer.n_out) for layer in self.layers[:-1])])
+        return max([1, *(len(slice_bounds(layer.n_out, self.number_size)) - 1 for layer in self.layers[:-1])])
 
     def _by_units(self, touches: bool) -> bool:
-        n_slices = self._most_slices()
+        n_slices, widest = self._most_slices(), max([0, *(layer.n_out for layer in self.layers[:-1])])
         small = self.shards == 1
         products = self.batch_size * self.n_parameters
         narrow = f"hidden layers of fewer than {2 * tuning.SLICE_UNITS} units are too small for threads to share"
@@ -493,7 +518,7 @@ class _Choice:
             why = "without vector instructions, several hidden layers have no form that threads can share"
         elif products < tuning.UNITS_PRODUCT:
             why = f"a batch is only {products:,} multiply-adds: threads would wait for each other longer"
-        elif not small and not (n_slices == MOST_SLICES and self.sparse):
+        elif not small and not (widest >= tuning.MANY_UNITS and self.sparse):
             why = "a batch is large: each thread takes rows of its own"
         if why is not None:
             self.note("driver", "by rows", why)
@@ -510,6 +535,8 @@ class _Choice:
         in_blocks = block_rows < self.batch_size // n_shards
         blocks = f", {block_rows:,} at a time" if in_blocks else ""
         whys = ["each shard has a gradient of its own, so that threads can share them"] if n_shards > 1 else []
+        if n_shards > 1 and self.lacks_room:
+            whys.append(f"twice as many would take more than {tuning.GRADIENTS_BYTES / 1e6:,.0f} MB")
         whys += [f"activations of {block_rows:,} rows stay in the cache"] if in_blocks else []
         why = "; ".join(whys) or "they go forward and backward together"
         rows = "1 row" if self.batch_size == 1 else f"{self.batch_size:,} rows"

@@ -67,6 +67,13 @@ THIN_UNITS = 32
 # Rows of a shard, at least; with fewer, its own gradient costs more than it gains.
 SHARD_ROWS = 256
 
+# Shards of a batch, at most.  They are doubled, up to 64, while each has SHARD_PRODUCTS multiply-adds forward for each
+# number of its gradient, so that adding up gradients costs two threads 1 % at most, and while all gradients together
+# take at most GRADIENTS_BYTES.  Text (50,000 x 50,000, 20 classes, L-BFGS) would gain 4 % by 4 shards, no more by 2.
+FEW_SHARDS = 8
+SHARD_PRODUCTS = 1024
+GRADIENTS_BYTES = 250_000_000
+
 # Rows of a row block, at most, unless the batch is normalised.
 MAX_BLOCK_ROWS = 2 * SHARD_ROWS
 
@@ -85,10 +92,13 @@ WIDE_UNITS = 64
 # Inputs from which an output layer is transposed: sums along them are faster than BLAS.  Worth 3 % in cell 3.
 LONG_OUTPUT = 64
 
-# Slices of a layer: 4 from MANY_UNITS on, 2 from twice SLICE_UNITS on; narrower slices lose more in their
-# products than a thread gains.
+# Slices of a layer: FEW_SLICES from MANY_UNITS on, 2 from twice SLICE_UNITS on; narrower slices lose more in their
+# products than a thread gains.  FEW_SLICES are doubled, up to 64, while each has WIDE_SLICE_UNITS: sparse rows are gone
+# through once for each slice.  Slices of 60 would take 13 % longer in cells 3 and 7, sparse, 1 to 2 % longer, dense.
+FEW_SLICES = 4
 MANY_UNITS = 200
 SLICE_UNITS = 10
+WIDE_SLICE_UNITS = 120
 
 # Slices of layers of ALIGNED_FROM units or more are of whole vectors.  Worth 11 % in cell 5, 7 % sparse, 9 % in the
 # table.

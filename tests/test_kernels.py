@@ -746,7 +746,7 @@ def run_epoch(module, batches, plan, parameters, steps, n_threads=2):
         work=np.full((n_shards, plan.work_size + 8), np.nan, moved.dtype),
         position=np.zeros(1 + n_shards, np.intp),
         log_likelihood=np.zeros(1 + n_shards),
-        penalties=np.zeros((len(plan.layers), epoch.N_PENALTIES)),
+        penalties=np.zeros((len(plan.layers), plan.most_slices)),
         touched=np.zeros(1 + 2 * plan.layers[0].facts.n_in, np.int64) if plan.touches else None,
     )
     space.work[:, plan.work_size :] = 7

@@ -48,13 +48,13 @@ def summary(found):
 # fmt: off
 SITUATIONS = {
     # the seven cells: dense, as sparse rows in order, as sparse rows shuffled
-    "1": (dict(sizes=(784, 10), batch_size=50_000, repeated=True), ("rows", ["transposed"], 62, 8, "stepped", "none")),
+    "1": (dict(sizes=(784, 10), batch_size=50_000, repeated=True), ("rows", ["transposed"], 62, 32, "stepped", "none")),
     "1, sparse": (dict(sizes=(784, 10), batch_size=50_000, repeated=True, row_nonzeros=150),
                   ("rows", ["sparse"], 128, 8, "stepped", "once")),
     "2": (dict(sizes=(784, 20, 10), batch_size=5000, n=5000, repeated=True),
           ("rows", ["transposed", "stored"], 62, 8, "stepped", "none")),
     "3": (dict(sizes=(784, 500, 10), batch_size=50_000, repeated=True),
-          ("rows", ["panels", "transposed"], 128, 8, "stepped", "none")),
+          ("rows", ["panels", "transposed"], 128, 32, "stepped", "none")),
     "3, sparse": (dict(sizes=(784, 500, 10), batch_size=50_000, repeated=True, row_nonzeros=150),
                   ("units", ["sparse slices", "transposed"], 128, 1, "stepped", "once")),
     "4": (dict(sizes=(784, 20, 10), batch_size=20), ("units", ["transposed", "stored"], 20, 1, "folded", "none")),
@@ -89,7 +89,9 @@ SITUATIONS = {
     "batch normalisation, sparse": (dict(batch_norm=True, row_nonzeros=150, repeated=True),
                                     ("rows", ["sparse", "stored"], 128, 1, "folded", "once")),
     "L-BFGS": (dict(update="none", batch_size=50_000, repeated=True),
-               ("rows", ["panels", "transposed"], 128, 8, "gradient", "none")),
+               ("rows", ["panels", "transposed"], 128, 32, "gradient", "none")),
+    "L-BFGS, text": (dict(sizes=(50_000, 20), update="none", batch_size=50_000, repeated=True, row_nonzeros=80),
+                     ("rows", ["sparse"], 128, 8, "gradient", "none")),
     "text, plain steps": (dict(sizes=(100_000, 2), batch_size=100, row_nonzeros=50),
                           ("rows", ["sparse"], 128, 1, "folded", "none")),
     "text, with a penalty": (dict(sizes=(100_000, 2), batch_size=100, row_nonzeros=50, penalised=True, alike=True),
@@ -128,11 +130,17 @@ THRESHOLDS = [
     ("LONG_OUTPUT", {"sizes": (70, 63, 3)}, {"sizes": (70, 64, 3)},
      lambda p: p.layers[1].form, ("stored", "transposed")),
     ("MANY_UNITS", {"sizes": (70, 199, 3)}, {"sizes": (70, 200, 3)}, n_slices, (2, 4)),
+    ("FEW_SLICES", {"sizes": (70, 200, 3)}, {"sizes": (70, 1000, 3)}, n_slices, (4, 8)),
     ("SLICE_UNITS", {"sizes": (70, 19, 3)}, {"sizes": (70, 20, 3)}, n_slices, (1, 2)),
+    ("WIDE_SLICE_UNITS", {"sizes": (70, 959, 3)}, {"sizes": (70, 960, 3)}, n_slices, (4, 8)),
     ("UNITS_PRODUCT", {"sizes": (9, 99, 1), "batch_size": 275}, {"sizes": (9, 99, 1), "batch_size": 276},
      lambda p: p.driver, ("rows", "units")),
     ("SHARD_ROWS", {"batch_size": 511}, {"batch_size": 512}, lambda p: (p.driver, p.n_shards),
      (("units", 1), ("rows", 2))),
+    ("FEW_SHARDS", {"batch_size": 2047}, {"batch_size": 2048}, lambda p: p.n_shards, (7, 8)),
+    ("SHARD_PRODUCTS", {"batch_size": 16 * 1024 - 1}, {"batch_size": 16 * 1024}, lambda p: p.n_shards, (8, 16)),
+    ("GRADIENTS_BYTES", {"sizes": (1976, 1976), "batch_size": 40_000}, {"sizes": (1975, 1975), "batch_size": 40_000},
+     lambda p: p.n_shards, (8, 16)),
     ("MAX_BLOCK_ROWS", {"sizes": (9000, 3), "batch_size": 513, "row_nonzeros": 1},
      {"sizes": (9000, 3), "batch_size": 512, "row_nonzeros": 1}, lambda p: p.batch_size <= p.fold_rows, (False, True)),
     ("TOUCHED_SHARE", TEXT | {"row_nonzeros": 6.25}, TEXT | {"row_nonzeros": 6.24}, lambda p: p.touches, (False, True)),
@@ -168,6 +176,7 @@ def test_slices_of_wide_layers_are_of_whole_vectors():
     assert slice_bounds(tuning.ALIGNED_FROM - 1, 4) == [0, 32, 63]
     assert slice_bounds(tuning.ALIGNED_FROM + 6, 4) == [0, -(-35 // lanes) * lanes, 70]
     assert slice_bounds(256, 4) == [0, 64, 128, 192, 256]
+    assert [len(slice_bounds(width, 4)) - 1 for width in (1000, 2048, 8000, 100_000)] == [8, 16, 63, 64]
 
 
 def test_rows_of_sparse_slices_fill_lines_and_avoid_powers_of_two():
@@ -252,8 +261,18 @@ def test_reasons_say_how_many_threads_have_work():
     assert threads(sizes=(784, 10), batch_size=512) == "2"
     assert threads(n_threads=8) == "2 of 8"
     assert threads(sizes=(784, 200, 10), n_threads=8) == "4 of 8"
+    assert threads(sizes=(784, 2048, 10), n_threads=64) == "16 of 64"
+    assert threads(batch_size=50_000, n_threads=64) == "32 of 64"
     assert threads(batch_norm=True, n_threads=8) == "2 of 8"
     assert threads(sizes=(4, 3), n=150) == threads(n_threads=1) == "1"
+
+
+def test_reasons_say_that_memory_bounds_the_shards():
+    def batch(**given):
+        return next(reason.why for reason in plan(**given).reasons if reason.about == "batch")
+
+    assert "twice as many would take more than 250 MB" in batch(sizes=(1976, 1976), batch_size=40_000)
+    assert "MB" not in batch(sizes=(1976, 1976), batch_size=2000) + batch(batch_size=40_000) + batch(batch_size=9000)
 
 
 def test_reasons_say_how_rows_are_converted():

@@ -148,6 +148,36 @@ def test_same_bits_whatever_the_number_of_threads(rng, dtype, kind, momentum, ba
         assert log_likelihood == results[0][1]
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "n", "batch_size", "optimizer"),
+    [
+        ((30, 8192, 40, 3), 100, 40, fastnn.Adam()),  # by units: layers of 64 and of 2 slices
+        ((30, 12, 3), 2100, None, fastnn.Adam()),  # by rows: 64 shards
+        ((30, 12, 3), 2100, None, fastnn.LBFGS()),
+    ],
+)
+def test_same_bits_on_64_threads(monkeypatch, rng, dtype, sizes, n, batch_size, optimizer, sparse):
+    monkeypatch.setattr(tuning, "SHARD_PRODUCTS", 8)
+    monkeypatch.setattr(tuning, "SMALL_RUN", 0)
+    X, y = rng.random((n, 30)) * (rng.random((n, 30)) < 0.5), rng.integers(0, 3, n)
+    clip_norm = None if isinstance(optimizer, fastnn.LBFGS) else 0.1
+    results = []
+    for n_threads in (1, 2, 3, 7, 16, 64):
+        network = fastnn.Network(sizes, dtype=dtype, activation="relu")
+        trainer = fastnn.Trainer(
+            network, optimizer, batch_size, n_threads=n_threads, sparse=sparse, l2=0.01, clip_norm=clip_norm
+        )
+        history = trainer.fit(X, y, epochs=2)
+        results.append((network.parameters, history.objective, network.predict_proba(X, n_threads)))
+    plan = trainer.plan(X, y)
+    assert plan.n_threads == 64
+    assert 64 in (plan.n_shards, len(plan.layers[0].slices))
+    for result in results[1:]:
+        for found, expected in zip(result, results[0], strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("optimizer", [fastnn.SGD(0.1), fastnn.Adam()])
 @pytest.mark.parametrize("width", [40, 410])
 def test_sorting_shuffled_sparse_rows_changes_no_bits(monkeypatch, rng, dtype, optimizer, width):

@@ -21,7 +21,7 @@ from fastnn.kernels import blas, epoch, layer, touched
 from fastnn.kernels.affine import REGISTER_BYTES
 from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
-from fastnn.kernels.plan import MOST_SHARDS, CompiledPlan
+from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES, CompiledPlan
 from fastnn.kernels.predict import FewRows
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import Steps
@@ -64,7 +64,7 @@ class Engine:
     def __init__(self, layers: tuple[LayerFacts, ...], parameters: NDArray[Any], n_threads: int) -> None:
         self.layers = layers
         self.parameters = parameters
-        self._n_threads = min(n_threads, MOST_SHARDS)  # more would have no work
+        self._n_threads = min(n_threads, max(MOST_SHARDS, MOST_SLICES))  # more would have no work
 
     @property
     def n_threads(self) -> int:
@@ -129,10 +129,10 @@ class Engine:
             parameters=parameters,
             state=state,
             gradients=aligned((n_shards, size), dtype),
-            work=aligned((n_shards, plan.work_size), dtype, zeros=False),
+            work=aligned((plan.n_work, plan.work_size), dtype, zeros=False),
             position=np.zeros(1 + n_shards, np.intp),
             log_likelihood=np.zeros(1 + n_shards),
-            penalties=np.zeros((len(self.layers), epoch.N_PENALTIES)),
+            penalties=np.zeros((len(self.layers), plan.most_slices)),
             touched=np.zeros(1 + 2 * self.layers[0].n_in, np.int64) if plan.touches else None,
         )
 

@@ -19,7 +19,7 @@ from .layer cimport (
     shares_input_gradient, takes_all_rows, takes_any_order)
 from .losses cimport loss_rows, sum_of_weights
 from .normalisation cimport backprop_normalise, move_statistics, normalise
-from .plan cimport N_SHARDS, N_SLICES, Job, Layer, Plan, now
+from .plan cimport N_SHARDS, Job, Layer, Plan, now
 from .rows cimport Cut, dense_rows, is_native, prefetch_pages, rows_ahead, whole
 from .sparse cimport ColumnStore, block_at, columns_in, sort_by_column
 from .touched cimport step_touched, touch_columns
@@ -63,7 +63,7 @@ cdef struct Factors:
 
 
 cdef Py_ssize_t shards_of(const Plan* plan, Py_ssize_t n_rows) noexcept nogil:
-    return min(<Py_ssize_t> N_SHARDS, max(<Py_ssize_t> 1, n_rows // plan.shard_rows))
+    return min(plan.n_shards, max(<Py_ssize_t> 1, n_rows // plan.shard_rows))
 
 
 cdef int shares_of(const Layer* layer, Py_ssize_t n, int n_slices) noexcept nogil:
@@ -298,7 +298,7 @@ cdef void ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, flo
 
 cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noexcept nogil:
     # All shards.  A thread first takes consecutive shards, so that the rows it prefetches are its own, and then helps
-    # the others.
+    # the others.  The work space is the thread's: between two row blocks, only the gradient is kept.
     cdef Py_ssize_t[N_SHARDS] next_shard
     cdef Py_ssize_t* next_ = &next_shard[0]
     cdef Py_ssize_t shard
@@ -313,7 +313,7 @@ cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noex
             owner = (thread + i) % n_threads
             shard = fastnn_take(next_ + owner)
             while shard < batch.n_shards * (owner + 1) // n_threads:
-                ascend_shard(job, batch, shard, work + shard * job.work_size)
+                ascend_shard(job, batch, shard, work + thread * job.work_size)
                 shard = fastnn_take(next_ + owner)
 
 
@@ -375,7 +375,7 @@ cdef void add_penalties(const Job* job, const Batch* batch, const floating* numb
     cdef int k
     for k in range(1 if job.plan.touches else 0, job.plan.n_layers):
         layer = &job.plan.layers[k]
-        job.penalties[k * N_SLICES] += batch.total * penalty(
+        job.penalties[k * job.plan.most_slices] += batch.total * penalty(
             &batch.step, <const floating*> job.parameters + layer.weight, layer.weight_size)
 
 

@@ -310,9 +310,8 @@ cdef void ascend_own(const Job* job, const Member* member, const RowBlock* block
         own = outputs_of_slice(layer, s, &rows, work)
         layer_backward_weight(output, &own, s, s + 1, dZ, &logits, target, <floating> block.alpha,
                               <floating> block.weight_beta)
-    if member.index == 0:
-        # With one hidden layer the first member owns the first slice, and only it reads the output layer's bias.  In
-        # deeper networks another member may read it, after a barrier.
+    if own_begin(member, output) == 0 < own_end(member, output):
+        # Only the owner of the first slice reads and moves the output layer's bias.
         affine_backward_bias(dZ, output.n_out, target + output.bias, block.n, output.n_out, <floating> block.alpha,
                              <floating> block.bias_beta)
 
@@ -328,40 +327,34 @@ cdef inline double squares_of(const Slice* own, const floating* gradient) noexce
     return total
 
 
-cdef inline int n_parts(const Job* job) noexcept nogil:
-    # Parts of the parameters: the weight and the bias of each slice of each layer.
-    return 2 * N_SLICES * job.plan.n_layers
-
-
-cdef bint own_part(const Job* job, const Member* member, int index, Slice* part) noexcept nogil:
-    # Whether the member owns a part: even ones are weights, odd ones biases.  The output layer's bias is one part.
-    cdef const Layer* layer = &job.plan.layers[index // (2 * N_SLICES)]
-    cdef int s = index // 2 % N_SLICES
-    cdef bint owns = own_begin(member, layer) <= s < own_end(member, layer)
-    if s >= layer.n_slices:
-        return False
-    part[0] = layer.slices[s]
-    if index % 2 == 0:
-        return owns
+cdef inline Slice bias_of(const Layer* layer, int s) noexcept nogil:
+    # The biases of a slice's units; of the output layer, whose slices are of inputs, all belong to the first.
+    cdef Slice bias = layer.slices[s]
     if layer.by_inputs:
-        part.begin, part.end = 0, layer.n_out
-        owns = s == 0 and member.index == 0
-    part.weight, part.n_rows, part.n_columns, part.stride = layer.bias + part.begin, 1, part.end - part.begin, 0
-    return owns
+        bias.begin, bias.end = 0, layer.n_out if s == 0 else 0
+    bias.weight, bias.n_rows, bias.n_columns, bias.stride = layer.bias + bias.begin, 1, bias.end - bias.begin, 0
+    return bias
 
 
 cdef double clipped_scale(const Job* job, const Member* member, const floating* gradient,
                           floating* squares) noexcept nogil:
-    # The factor that clips the gradient, from the squares (n_parts,) of its parts, which all members fill in.
-    cdef Slice part
+    # The factor that clips the gradient, from its squares (n_layers, most_slices, 2), of each slice's weights and of
+    # its biases, which all members fill in.
+    cdef const Layer* layer
+    cdef Slice bias
+    cdef floating* own
     cdef double total = 0
-    cdef int i
-    for i in range(n_parts(job)):
-        if own_part(job, member, i, &part):
-            squares[i] = <floating> squares_of(&part, gradient)
+    cdef int k, s
+    for k in range(job.plan.n_layers):
+        layer, own = &job.plan.layers[k], squares + 2 * job.plan.most_slices * k
+        for s in range(own_begin(member, layer), own_end(member, layer)):
+            bias = bias_of(layer, s)
+            own[2 * s] = <floating> squares_of(&layer.slices[s], gradient)
+            own[2 * s + 1] = <floating> squares_of(&bias, gradient)
     fastnn_barrier()
-    for i in range(n_parts(job)):
-        total += squares[i]
+    for k in range(job.plan.n_layers):
+        for s in range(2 * job.plan.layers[k].n_slices):
+            total += squares[2 * job.plan.most_slices * k + s]
     return clipped(total, job.steps.clip_norm)
 
 
@@ -379,29 +372,36 @@ cdef void step_slice(const Job* job, const Step* step, bint is_weight, const Sli
 cdef void step_own(const Job* job, const Member* member, RowBlock* block, floating* gradient,
                    floating* work) noexcept nogil:
     # The member's part of an optimizer's step.
-    cdef Slice part
-    cdef int i
+    cdef const Layer* layer
+    cdef Slice bias
+    cdef int k, s
     if job.steps.clip_norm > 0:
         block.step.scale = clipped_scale(job, member, gradient, work + job.plan.squares)
-    for i in range(n_parts(job)):
-        if own_part(job, member, i, &part):
-            step_slice(job, &block.step, i % 2 == 0, &part, gradient)
+    for k in range(job.plan.n_layers):
+        layer = &job.plan.layers[k]
+        for s in range(own_begin(member, layer), own_end(member, layer)):
+            bias = bias_of(layer, s)
+            step_slice(job, &block.step, True, &layer.slices[s], gradient)
+            step_slice(job, &block.step, False, &bias, gradient)
 
 
 cdef void add_own_penalties(const Job* job, const Member* member, const RowBlock* block,
                             const floating* number) noexcept nogil:
     # The last argument is for its type only.
     cdef const floating* weights
-    cdef Slice part
+    cdef const Layer* layer
+    cdef const Slice* own
     cdef Py_ssize_t row
     cdef double total
-    cdef int i
-    for i in range(0, n_parts(job), 2):
-        if own_part(job, member, i, &part):
-            total, weights = 0, <const floating*> job.parameters + part.weight
-            for row in range(part.n_rows):
-                total += penalty(&block.step, weights + row * part.stride, part.n_columns)
-            job.penalties[i // 2] += block.total * total
+    cdef int k, s
+    for k in range(job.plan.n_layers):
+        layer = &job.plan.layers[k]
+        for s in range(own_begin(member, layer), own_end(member, layer)):
+            own = &layer.slices[s]
+            total, weights = 0, <const floating*> job.parameters + own.weight
+            for row in range(own.n_rows):
+                total += penalty(&block.step, weights + row * own.stride, own.n_columns)
+            job.penalties[k * job.plan.most_slices + s] += block.total * total
 
 
 cdef void limit_own_norms(const Job* job, const Member* member, floating* gradient) noexcept nogil:
@@ -468,12 +468,8 @@ cdef void train_as_member(const Job* job, bint* stop, int index, int n_members, 
     cdef Member member = member_of(job, index, n_members)
     cdef floating* target = <floating*> (job.parameters if job.plan.fold_rows else job.gradients)
     cdef RowBlock block
-    cdef Py_ssize_t i
     cdef double log_likelihood
     block.at, block.parity, block.third, block.total = job.position[0] + job.position[1], 0, 0, -1
-    if index == 0:  # some of the squares are never written
-        for i in range(n_parts(job)):
-            work[job.plan.squares + i] = 0
     if job.plan.gathers:
         prepare_rows(job, &member, block.at, rows_of_block(job, block.at), work)
         fastnn_barrier()
@@ -481,7 +477,7 @@ cdef void train_as_member(const Job* job, bint* stop, int index, int n_members, 
         open_block(job, &member, &block, work)
         forward_own(job, &member, &block, work)
         prepare_next(job, &member, &block, work)
-        if index == n_members - 1:  # the first member has the output layer's bias to do
+        if index == n_members - 1:  # the owner of the output layer's first slice has the bias to do
             stop[block.parity] = block.at + block.n >= job.n_rows or now() >= job.deadline
         prefetch_later(job, &member, &block)
         fastnn_barrier()

@@ -9,7 +9,6 @@ from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
 
-N_PENALTIES: int
 HAS_OPENMP: bool
 
 class Batches(NamedTuple):

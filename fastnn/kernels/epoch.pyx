@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from .driver_rows cimport forward_shard, train_by_rows
 from .driver_units cimport train_by_units
 from .losses cimport TargetStore, open_targets
-from .plan cimport N_SLICES, CompiledPlan, Job, now
+from .plan cimport CompiledPlan, Job, now
 from .rows cimport RowStore, open_rows
 from .sparse cimport BlockStore, open_blocks
 from .updates cimport StepStore, open_steps
@@ -39,9 +39,6 @@ cdef extern from *:
     const unsigned int FLUSH_TO_ZERO
     unsigned int float_control() noexcept nogil
     void set_float_control(unsigned int control) noexcept nogil
-
-#: Entries of each layer in `Space.penalties`.
-N_PENALTIES = N_SLICES
 
 #: Whether the kernels were compiled with OpenMP; without it they run on one thread.
 HAS_OPENMP = bool(FASTNN_OPENMP)
@@ -70,11 +67,11 @@ class Space(NamedTuple):
     parameters : (n_parameters,), updated in place
     state : (n_slots, n_parameters), the optimizer's
     gradients : (n_shards, n_parameters or more), zeros; update "none" leaves the gradient in the first row
-    work : (n_shards, work_size)
+    work : (threads that take shards, work_size)
     position : (1 + n_shards,), first row of the current batch; rows that each shard has finished
     log_likelihood : (1 + n_shards,), weighted sum over the finished batches, in nats; and over the rows that each shard
         has finished.  If [0] is not finite after a call, the batch at position[0] diverged; its step was not taken.
-    penalties : (n_layers, N_PENALTIES), of the finished batches, each times the batch's weight; to be added up
+    penalties : (n_layers, most_slices), of the finished batches, each times the batch's weight; to be added up
     touched : (1 + 2 n_in,) if the plan touches, else None.  Then `touched.bring_up_to_date` must move the other rows of
         the first weight, whose penalty is not in penalties.
     """

@@ -9,8 +9,8 @@ from .updates cimport StepStore
 from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
-    N_SLICES = 4    # the most slices of a layer
-    N_SHARDS = 8        # the most shards of a batch
+    N_SLICES = 64       # the most slices of a layer
+    N_SHARDS = 64       # the most shards of a batch
 
 # A layer's form, which chooses its kernels.
 cdef enum Form:
@@ -46,8 +46,9 @@ cdef struct Plan:
     int n_layers
     Layer* layers
     bint by_units, touches, sorts, gathers, prefetches, normalises, is_sparse
-    Py_ssize_t n_parameters, batch_size, block_rows, shard_rows, fold_rows, nonzeros
+    Py_ssize_t n_parameters, batch_size, block_rows, n_shards, shard_rows, fold_rows, nonzeros
     Py_ssize_t rows_size, spare, columns, parts, squares
+    int most_slices
 
 cdef class CompiledPlan:
     cdef Plan plan
@@ -70,7 +71,7 @@ cdef struct Job:
     Py_ssize_t gradient_size, work_size     # of a shard
     Py_ssize_t* position            # (1 + n_shards,) first row of the current batch; rows each shard has finished
     double* log_likelihood          # (1 + n_shards,) of the finished batches; of the rows each shard has finished
-    double* penalties               # (n_layers, N_SLICES)
+    double* penalties               # (n_layers, most_slices)
     int64_t* touched
     double deadline
     int n_threads

@@ -33,9 +33,10 @@ cdef class CompiledPlan:
         own.sorts, own.nonzeros = plan.sorting == "each batch", plan.nonzeros
         own.gathers, own.prefetches = plan.gathers, plan.prefetches
         own.n_parameters, own.batch_size, own.block_rows = plan.n_parameters, plan.batch_size, plan.block_rows
-        own.shard_rows, own.fold_rows = plan.shard_rows, plan.fold_rows
+        own.n_shards, own.shard_rows, own.fold_rows = plan.n_shards, plan.shard_rows, plan.fold_rows
         own.rows_size, own.spare = plan.rows_size, plan.spare
         own.columns, own.parts, own.squares = plan.columns, plan.parts, plan.squares
+        own.most_slices = plan.most_slices
 
     def __dealloc__(self):
         free(self.plan.layers)
