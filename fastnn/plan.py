@@ -594,30 +594,31 @@ class _Choice:
         return any(nonzeros >= few * self.data.n_columns and row_bytes >= narrow for few, narrow in limits)
 
     def _forms(self, by_units: bool) -> list[str]:
-        first, last = self.layers[0], self.layers[-1]
+        first, last, vectors = self.layers[0], self.layers[-1], self.machine.vector_bytes > 0
         along = "a unit's weights lie together, for sums along the inputs"
         wide = f"{tuning.WIDE_UNITS} units or more: an input, once loaded, serves a panel of them"
         if self.sparse and by_units:
             form, why = "sparse slices", "the weights of each thread's units lie together, in cache lines of their own"
         elif self.sparse:
             form, why = "sparse", "only the weights of inputs that are not 0 are read"
+        elif first.n_out >= tuning.WIDE_UNITS and vectors:
+            form, why = "panels", wide
         elif first.n_in < tuning.DENSE_INPUTS:
             form, why = "stored", f"fewer than {tuning.DENSE_INPUTS} inputs: another order would gain nothing"
-        elif first.n_out >= tuning.WIDE_UNITS and self.machine.vector_bytes:
-            form, why = "panels", wide
         else:
             few = f"fewer than {tuning.WIDE_UNITS} units"
-            form = "transposed"
-            why = f"{few if first.n_out < tuning.WIDE_UNITS else 'no vector instructions'}: {along}"
+            form, why = "transposed", f"{few if vectors else 'no vector instructions'}: {along}"
         forms, whys = [form], [why]
-        moved = form not in ("stored", "sparse")
         for layer in self.layers[1:]:
             form, why = "stored", "products by BLAS, or by kernels of fastnn where these are faster"
-            if layer is last and moved and layer.n_in >= tuning.LONG_OUTPUT:
-                form, why = "transposed", f"{tuning.LONG_OUTPUT} inputs or more: {along}"
-            elif layer is not last and self.machine.vector_bytes and layer.n_out >= tuning.WIDE_UNITS:
+            if layer is last:
+                # Another form would copy all weights; those of sparse inputs may be many.
+                thin = layer.n_in >= tuning.LONG_OUTPUT and layer.n_out <= tuning.THIN_OUTPUT
+                if thin and forms[0] != "sparse":
+                    form, why = "transposed", f"{tuning.LONG_OUTPUT} inputs or more, few outputs: {along}"
+            elif vectors and layer.n_out >= tuning.WIDE_UNITS:
                 form, why = "panels", wide
-            elif layer is not last and by_units:
+            elif by_units:
                 form, why = "panels", "the weights of each thread's units lie together"
             forms.append(form)
             whys.append(why)

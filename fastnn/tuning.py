@@ -84,13 +84,19 @@ TEAM_ROWS = 128
 
 # --- forms of weights -----------------------------------------------------------------------------------------------
 
-# With DENSE_INPUTS or more, the first layer trains on dense rows by sums along the inputs (kernels/dense.pyx), or, with
-# WIDE_UNITS or more, in panels (kernels/affine.pyx).  Worth 560 % in cell 4, 18 % in cell 5, 36 % in the table.
-DENSE_INPUTS = 64
+# With WIDE_UNITS or more, the first layer on dense rows and all hidden ones train in panels (kernels/affine.pyx).
+# Worth 18 % in cell 5, 36 % in the table, 2 to 5 % with 8 to 60 inputs; with 50 units, panels take 20 % longer.
 WIDE_UNITS = 64
 
-# Inputs from which an output layer is transposed: sums along them are faster than BLAS.  Worth 3 % in cell 3.
-LONG_OUTPUT = 64
+# A narrower first layer trains on dense rows by sums along the inputs (kernels/dense.pyx) if it has as many.  Worth
+# 560 % in cell 4.
+DENSE_INPUTS = 64
+
+# An output layer with as many inputs, and at most as many outputs, is transposed: sums along the inputs are faster than
+# BLAS.  Worth 40 % in 8-100-2, 20 % in 30-100-3, 70 % in 8-1000-2, 20 % in 8-32-2; with 26 or 100 outputs it takes 12 %
+# longer in float32.
+LONG_OUTPUT = 32
+THIN_OUTPUT = 12
 
 # Slices of a layer: FEW_SLICES from MANY_UNITS on, 2 from twice SLICE_UNITS on; narrower slices lose more in their
 # products than a thread gains.  FEW_SLICES are doubled, up to 64, while each has WIDE_SLICE_UNITS: sparse rows are gone

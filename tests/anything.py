@@ -211,7 +211,7 @@ TUNINGS = {
     "sorted": {(tuning, "SORTED_ONCE"): ((0, 0),), (tuning, "SORTED_EACH_TIME"): ((0, 0),)},
     "touched": {(tuning, "TOUCHED_SHARE"): 0},
     "along the inputs": {(tuning, "DENSE_INPUTS"): 2},
-    "in panels": {(tuning, "DENSE_INPUTS"): 2, (tuning, "WIDE_UNITS"): 2},
+    "in panels": {(tuning, "WIDE_UNITS"): 2},
     "short samples": {(tuning, "DENSITY_SAMPLE"): 3, (tuning, "LOOKED_THROUGH"): 16},
     "on the disk": {(_mapped, "PIECE_BYTES"): 100, (_mapped, "WINDOW_BYTES"): 400},
 }

@@ -51,7 +51,7 @@ def is_possible(way, is_sparse):
         return False
     if way.steps == "gradient" and way.order != "in order":
         return False
-    if way.output == "transposed" and way.form == "stored":
+    if way.output == "transposed" and way.form == "stored" and is_sparse:
         return False
     if (way.driver, way.rows, way.steps) == ("normalised", "sorted once", "gradient"):  # only L-BFGS sorts for these
         return False

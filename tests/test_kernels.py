@@ -720,8 +720,9 @@ def plan_for(kind, shapes, dtype, X, method, block_rows, ordered):
         "LONG_OUTPUT": 64,
     }
     forced |= {
+        "": {"WIDE_UNITS": NEVER},
         "transposed": {"DENSE_INPUTS": 1, "WIDE_UNITS": NEVER},
-        "panels": {"DENSE_INPUTS": 1, "WIDE_UNITS": 1},
+        "panels": {"WIDE_UNITS": 1},
         "sorted": {"SORTED_EACH_TIME": ((0, 0),)},
         "blocks": {"SORTED_ONCE": ((0, 0),)},
         "touched": {"TOUCHED_SHARE": 0},

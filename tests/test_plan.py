@@ -77,7 +77,7 @@ SITUATIONS = {
     "a table": (dict(sizes=(64, 256, 256, 2), batch_size=256, update="adam", n_slots=2),
                 ("units", ["panels", "panels", "transposed"], 256, 1, "stepped", "none")),
     "a narrow table": (dict(sizes=(8, 100, 2), batch_size=32),
-                       ("rows", ["stored", "stored"], 256, 1, "folded", "none")),
+                       ("rows", ["panels", "transposed"], 256, 1, "folded", "none")),
     "momentum": (dict(update="momentum", n_slots=1), ("units", ["panels", "transposed"], 128, 1, "stepped", "none")),
     "clipping": (dict(plain=False), ("units", ["panels", "transposed"], 128, 1, "stepped", "none")),
     "one row": (dict(sizes=(4, 3), batch_size=1, n=1), ("rows", ["stored"], 256, 1, "folded", "none")),
@@ -116,6 +116,10 @@ def first_form(found):
     return found.layers[0].form
 
 
+def last_form(found):
+    return found.layers[-1].form
+
+
 def n_slices(found):
     return len(found.layers[0].slices)
 
@@ -126,9 +130,9 @@ WIDE = {"sizes": (100, 60, 3), "update": "momentum", "repeated": True}  # 60 flo
 # A constant, a case just below it, a case that reaches it, and what the plan has for both.
 THRESHOLDS = [
     ("DENSE_INPUTS", {"sizes": (63, 30, 3)}, {"sizes": (64, 30, 3)}, first_form, ("stored", "transposed")),
-    ("WIDE_UNITS", {"sizes": (70, 63, 3)}, {"sizes": (70, 64, 3)}, first_form, ("transposed", "panels")),
-    ("LONG_OUTPUT", {"sizes": (70, 63, 3)}, {"sizes": (70, 64, 3)},
-     lambda p: p.layers[1].form, ("stored", "transposed")),
+    ("WIDE_UNITS", {"sizes": (70, 63, 3)}, {"sizes": (2, 64, 3)}, first_form, ("transposed", "panels")),
+    ("LONG_OUTPUT", {"sizes": (8, 31, 3)}, {"sizes": (8, 32, 3)}, last_form, ("stored", "transposed")),
+    ("THIN_OUTPUT", {"sizes": (8, 32, 12)}, {"sizes": (8, 32, 13)}, last_form, ("transposed", "stored")),
     ("MANY_UNITS", {"sizes": (70, 199, 3)}, {"sizes": (70, 200, 3)}, n_slices, (2, 4)),
     ("FEW_SLICES", {"sizes": (70, 200, 3)}, {"sizes": (70, 1000, 3)}, n_slices, (4, 8)),
     ("SLICE_UNITS", {"sizes": (70, 19, 3)}, {"sizes": (70, 20, 3)}, n_slices, (1, 2)),
