@@ -137,7 +137,7 @@ THRESHOLDS = [
     ("FEW_SLICES", {"sizes": (70, 200, 3)}, {"sizes": (70, 1000, 3)}, n_slices, (4, 8)),
     ("SLICE_UNITS", {"sizes": (70, 19, 3)}, {"sizes": (70, 20, 3)}, n_slices, (1, 2)),
     ("WIDE_SLICE_UNITS", {"sizes": (70, 959, 3)}, {"sizes": (70, 960, 3)}, n_slices, (4, 8)),
-    ("UNITS_PRODUCT", {"sizes": (9, 99, 1), "batch_size": 275}, {"sizes": (9, 99, 1), "batch_size": 276},
+    ("UNITS_PRODUCT", {"sizes": (9, 99, 1), "batch_size": 183}, {"sizes": (9, 99, 1), "batch_size": 184},
      lambda p: p.driver, ("rows", "units")),
     ("SHARD_ROWS", {"batch_size": 511}, {"batch_size": 512}, lambda p: (p.driver, p.n_shards),
      (("units", 1), ("rows", 2))),
