@@ -323,9 +323,12 @@ def products_of(layers: tuple[LayerFacts, ...], data: Data) -> int:
     return numbers * first.n_out + data.n_rows * (n_parameters_of(layers) - first.n_in * first.n_out)
 
 
-def n_threads_for(layers: tuple[LayerFacts, ...], data: Data, machine: Machine, share: float = 1.0) -> int:
-    """Threads that pay in a run over this share of the rows."""
-    return 1 if share * products_of(layers, data) < tuning.SMALL_RUN else machine.n_threads
+def n_threads_for(
+    layers: tuple[LayerFacts, ...], data: Data, machine: Machine, share: float = 1.0, loss_product: int = 0
+) -> int:
+    """Threads that pay in a run over this share of the rows; an output's loss takes as long as loss_product says."""
+    products = products_of(layers, data) + data.n_rows * layers[-1].n_out * loss_product
+    return 1 if share * products < tuning.SMALL_RUN else machine.n_threads
 
 
 def choose_storage(
@@ -635,7 +638,7 @@ class _Choice:
 
     def _threads(self, by_units: bool, n_shards: int) -> int:
         share = self.batch_size / self.data.n_rows if self.method.single else 1.0
-        n_threads = n_threads_for(self.layers, self.data, self.machine, share)
+        n_threads = n_threads_for(self.layers, self.data, self.machine, share, tuning.LOSS_PRODUCT)
         parts = self._most_slices() if by_units or self.normalises else n_shards
         choice = str(n_threads)
         if self.machine.n_threads == 1:

@@ -270,7 +270,7 @@ def dtype_of(name):
     return np.dtype(name).type
 
 
-@parametrize_pairs({"n": SIZES, "n_in": [0, 1, 13], "n_out": [0, 1, 10], "dtype": DTYPES})
+@parametrize_pairs({"n": [*SIZES, 70], "n_in": [0, 1, 13], "n_out": [0, 1, 2, 10], "dtype": DTYPES})
 def test_affine(dtype, assert_close, rng, n, n_in, n_out):
     X, W, b = draw(rng, n, n_in, dtype=dtype), draw(rng, n_in, n_out, dtype=dtype), draw(rng, n_out, dtype=dtype)
     dZ = draw(rng, n, n_out, dtype=dtype)
@@ -644,7 +644,7 @@ def test_dropout(dtype, assert_close, rng, share):
 
 
 @parametrize_pairs(
-    {"loss": losses.LOSSES, "n": SIZES, "weighted": [False, True], "n_out": [1, 3, 150], "dtype": DTYPES}
+    {"loss": losses.LOSSES, "n": [*SIZES, 700], "weighted": [False, True], "n_out": [1, 2, 3, 150], "dtype": DTYPES}
 )
 def test_losses(dtype, assert_close, rng, loss, n, weighted, n_out):
     Z = 5 * draw(rng, n, n_out, dtype=dtype)

@@ -5,6 +5,7 @@ All modules above (network, trainer, front doors) train and predict through it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from functools import cache, lru_cache
@@ -204,7 +205,7 @@ class Engine:
             )
         if measures:
             self._pace.note(self.rows_done - rows_before, time.perf_counter() - started)
-        if not np.isfinite(self.space.log_likelihood[0]):
+        if not math.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")
         if self.space.position[0] < len(targets.y):
             return True

@@ -7,7 +7,6 @@ import importlib
 import itertools
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from functools import cache
@@ -37,14 +36,14 @@ class _Sharers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._within: Counter[int] = Counter()  # how often, by thread
+        self._within: dict[int, int] = {}  # how often, by thread
         self._limits: list[tuple[int, int]] = []  # (threads, the thread that set it)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._in_child)
 
     def __enter__(self) -> None:
         with self._lock:
-            self._within[threading.get_ident()] += 1
+            _enter(self._within)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -128,7 +127,7 @@ class _BlasLimit:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._within: Counter[int] = Counter()  # how often, by thread
+        self._within: dict[int, int] = {}  # how often, by thread
         self._before: list[int] = []  # threads of each library, outside
         if hasattr(os, "register_at_fork"):
             # A fork while another thread holds the lock would copy counts that are half changed.
@@ -143,7 +142,7 @@ class _BlasLimit:
             if not self._within:
                 self._before = [library.num_threads for library in _blas().lib_controllers]
                 self._set([1] * len(self._before))
-            self._within[threading.get_ident()] += 1
+            _enter(self._within)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -174,25 +173,27 @@ class _Runs:
 
     def __init__(self, blas_limit: _BlasLimit) -> None:
         self._blas_limit = blas_limit
-        self._changed = threading.Condition()
-        self._within: Counter[int] = Counter()
-        self._nforks = 0
+        self._begin()
+        self._within: dict[int, int] = {}
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
                 before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child
             )
 
+    def _begin(self) -> None:
+        self._lock, self._nforks = threading.RLock(), 0
+        self._changed = threading.Condition(self._lock)
+
     def __enter__(self) -> None:
-        me = threading.get_ident()
-        with self._changed:
-            if self._nforks > 0 and me not in self._within:
+        with self._lock:
+            if self._nforks > 0 and threading.get_ident() not in self._within:
                 self._changed.wait_for(lambda: self._nforks == 0)
-            self._within[me] += 1
+            _enter(self._within)
         self._blas_limit.__enter__()
 
     def __exit__(self, *_: object) -> None:
         self._blas_limit.__exit__()
-        with self._changed:
+        with self._lock:
             _leave(self._within)
             if self._nforks > 0:
                 self._changed.notify_all()
@@ -212,17 +213,25 @@ class _Runs:
         self._changed.release()
 
     def _in_child(self) -> None:
-        self._changed, self._nforks = threading.Condition(), 0
+        self._begin()
         _keep_this_thread(self._within)
 
 
-def _leave(within: Counter[int]) -> None:
-    within[threading.get_ident()] -= 1
-    if within[threading.get_ident()] <= 0:
-        del within[threading.get_ident()]
+def _enter(within: dict[int, int]) -> None:
+    me = threading.get_ident()
+    within[me] = within.get(me, 0) + 1
 
 
-def _keep_this_thread(within: Counter[int]) -> None:
+def _leave(within: dict[int, int]) -> None:
+    me = threading.get_ident()
+    count = within.get(me, 1)
+    if count > 1:
+        within[me] = count - 1
+    else:
+        within.pop(me, None)
+
+
+def _keep_this_thread(within: dict[int, int]) -> None:
     for thread in within.keys() - {threading.get_ident()}:
         del within[thread]
 

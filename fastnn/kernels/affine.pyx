@@ -22,6 +22,7 @@ cdef extern from "tiles.h" nogil:
         TILED_FORWARD_BYTES
         FEW_ROWS
         FEW_WEIGHTS
+        MANY_ROWS
     const int VECTOR_BYTES
     ctypedef struct Panels:
         Py_ssize_t n_panels, vectors, n_wider
@@ -61,6 +62,12 @@ cdef inline bint is_few(Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
 
 cdef inline bint is_tiled(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
     return VECTOR_BYTES > 0 and n_out * number_size >= TILED_BYTES or is_few(n_in, n_out)
+
+
+cdef inline bint runs_along_inputs(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
+    # Whether a weight's gradient takes at most half as many vectors along the inputs as along the units.
+    cdef Py_ssize_t lanes = lanes_of(number_size)
+    return 2 * n_out * ((n_in + lanes - 1) // lanes) <= n_in * ((n_out + lanes - 1) // lanes)
 
 
 cdef Py_ssize_t most_tiled_rows(Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t number_size) noexcept nogil:
@@ -170,6 +177,19 @@ cdef void affine_backward_weight(const floating* X, Py_ssize_t x_stride, const f
     # dW (n_in, n_out) = alpha * X.T (n_in, n) @ dZ (n, n_out) + beta * dW
     cdef Py_ssize_t[2] bounds
     cdef Cut x = whole(x_stride), z = whole(z_stride)
+    cdef floating[FEW_WEIGHTS] transposed
+    cdef Py_ssize_t i, j
+    if n >= MANY_ROWS and is_few(n_in, n_out) and runs_along_inputs(n_in, n_out, sizeof(floating)):
+        # dW.T (n_out, n_in) = alpha * dZ.T (n_out, n) @ X (n, n_in) + beta * dW.T
+        for i in range(n_in if beta != 0 else 0):
+            for j in range(n_out):
+                transposed[j * n_in + i] = dW[i * w_stride + j]
+        bounds[0], bounds[1] = 0, n_in
+        wide_outer(dZ, &z, X, &x, &transposed[0], n_in, n, n_out, bounds, 1, alpha, beta)
+        for i in range(n_in):
+            for j in range(n_out):
+                dW[i * w_stride + j] = transposed[j * n_in + i]
+        return
     if is_tiled(n_in, n_out, sizeof(floating)):
         bounds[0], bounds[1] = 0, n_out
         wide_outer(X, &x, dZ, &z, dW, w_stride, n, n_in, bounds, 1, alpha, beta)
