@@ -81,8 +81,8 @@ GRADIENTS_BYTES = 250_000_000
 # Rows of a row block, at most, unless the batch is normalised.
 MAX_BLOCK_ROWS = 2 * SHARD_ROWS
 
-# Multiply-adds forward from which a batch goes by units; a smaller one is not worth a barrier.  Worth 70 % in cell 4, and
-# 40 % in the table, which has 214,000, on two threads that meet quickly; on one thread the table takes 10 % longer.
+# Multiply-adds forward from which a batch goes by units; a smaller one is not worth a barrier.  Worth 70 % in cell 4,
+# and 40 % in the table, which has 214,000, on two threads that meet quickly; on one, the table takes 10 % longer.
 # Large batches go TEAM_ROWS rows at a time.
 UNITS_PRODUCT = 200_000
 TEAM_ROWS = 128

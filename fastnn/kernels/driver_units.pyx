@@ -88,9 +88,10 @@ cdef Member member_of(const Job* job, int index, int n_members) noexcept nogil:
     return member
 
 
-cdef inline bint fills_rows(const Layer* layer, const Slice* own, Py_ssize_t number_size) noexcept nogil:
-    # Whether a slice's units fill their rows, but for part of the last cache line, which may be computed.
-    return layer.cut.stride - (own.end - own.begin) < LINE_BYTES // number_size
+cdef inline Py_ssize_t in_lines(const Slice* own, Py_ssize_t number_size) noexcept nogil:
+    # A slice's units and the rest of their last cache line, which may be computed: nobody reads it.
+    cdef Py_ssize_t line = LINE_BYTES // number_size
+    return (own.end - own.begin + line - 1) // line * line
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ cdef void forward_layer(const Job* job, const Member* member, const Layer* layer
         own, place = &layer.slices[s], s * layer.cut.next
         activate_units(layer, work + layer.output + place, work + layer.slopes + place if layer.keeps_slopes else NULL,
                        layer.cut.stride, rows.first, rows.n, own.begin, own.end,
-                       fills_rows(layer, own, sizeof(floating)), job.key)
+                       in_lines(own, sizeof(floating)) == layer.cut.stride, job.key)
 
 
 cdef void forward_own(const Job* job, const Member* member, const RowBlock* block, floating* work) noexcept nogil:
@@ -247,8 +248,7 @@ cdef void backward_input(const Job* job, const Member* member, const Layer* laye
     # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), then back through the activation of the layer below, for the
     # member's own units of that layer
     cdef int s = own_begin(member, below), last = own_end(member, below), next_
-    cdef const Slice* own
-    cdef Py_ssize_t place
+    cdef Py_ssize_t place, n_units
     while s < last:
         next_ = last if merges_slices(layer) else s + 1
         layer_backward_input(layer, dZ, z, <const floating*> job.parameters, below.slices[s].begin,
@@ -256,10 +256,9 @@ cdef void backward_input(const Job* job, const Member* member, const Layer* laye
                              work + member.spare)
         s = next_
     for s in range(own_begin(member, below), last):
-        own, place = &below.slices[s], s * below.cut.next
+        place, n_units = s * below.cut.next, in_lines(&below.slices[s], sizeof(floating))
         backprop_units(below, work + below.output + place, work + below.slopes + place if below.keeps_slopes else NULL,
-                       work + below.delta + place, below.cut.stride, n, own.end - own.begin,
-                       fills_rows(below, own, sizeof(floating)))
+                       work + below.delta + place, below.cut.stride, n, n_units, n_units == below.cut.stride)
 
 
 cdef void backward_own(const Job* job, const Member* member, const RowBlock* block, floating* work) noexcept nogil:
