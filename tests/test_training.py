@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import fastnn
 from fastnn import tuning
 from fastnn.callbacks import Callback
-from fastnn.engine import local
 from fastnn.engine.threads import available_threads
 from fastnn.kernels import dense
 from fastnn.kernels.losses import LOSSES, Targets
@@ -525,36 +524,6 @@ def test_an_interrupted_epoch_of_very_sparse_rows_is_brought_up_to_date(rng, mon
     rows = done[-1] // 10 * 10
     fastnn.Trainer(other, sparse=False, **settings).fit(X[:rows].toarray(), y[:rows], epochs=1)
     np.testing.assert_allclose(network.parameters, other.parameters, rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize(("busy", "expected"), [(2.0, 2), (1.4, 1), (0.3, 1)])
-def test_threads_that_get_no_processor_rest_for_a_while(rng, monkeypatch, busy, expected):
-    # The clocks say that two threads together had the time of this many processors.
-    X, y = rng.standard_normal((600, 100)), rng.integers(0, 3, 600)
-    network = fastnn.Network([100, 60, 3])
-    used = []
-    clock = iter(range(10_000))
-
-    def train(*arguments):
-        used.append(arguments[-1])
-        return original(*arguments)
-
-    original = local.epoch.train
-    monkeypatch.setattr(local.epoch, "train", train)
-    monkeypatch.setattr(local.time, "perf_counter", lambda: float(next(clock) // 2))
-    monkeypatch.setattr(local.time, "process_time", lambda: busy * (next(clock) // 2))
-    engine = network.engine(2)
-    engine.begin(X, engine.plan(X, Method(100, "sgd")))
-    targets = Targets(LOSSES["cross_entropy"], y)
-    steps = Steps(UPDATES["sgd"], np.tile([0, 0, 0, 0.1], (6, 1)))
-    for _ in range(50):
-        engine.restart(steps)
-        while engine.advance(targets, None, 10.0):
-            pass
-    wanted = []
-    for chunks in (4, 8, 16, 16):
-        wanted += [2, *[expected] * chunks]
-    assert used == [*wanted, 2, expected]
 
 
 def test_available_threads(monkeypatch):
