@@ -125,8 +125,8 @@ def run(kind: str, folder: Path, cc: str, instruction_set: str, arguments: list[
     return done.returncode == 0 and not reports
 
 
-def aligned(shape: int | tuple[int, ...], dtype: Any) -> Any:
-    """Return zeros as `fastnn.engine.rows.aligned` does, with nothing behind their end that an error could hide in."""
+def aligned(shape: int | tuple[int, ...], dtype: Any, zeros: bool = True) -> Any:
+    """Return what `fastnn.engine.rows.aligned` does, with nothing behind its end that an error could hide in."""
     import numpy as np
 
     size = int(np.prod(shape)) * dtype.itemsize
@@ -137,7 +137,7 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> Any:
     memory = (ctypes.c_char * size).from_address(pointer.value)
     weakref.finalize(memory, libc.free, ctypes.c_void_p(pointer.value)).atexit = False
     found = np.frombuffer(memory, dtype).reshape(shape)
-    found[...] = 0
+    found[...] = 0 if zeros else np.nan
     return found
 
 
