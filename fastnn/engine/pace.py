@@ -28,7 +28,7 @@ class Pace:
     def __init__(self, most: int) -> None:
         self._numbers = sorted({*(2**i for i in range(most.bit_length())), most})
         self._best = self.n_threads = most
-        self._to_try = self._numbers[:-1]
+        self._to_try = self._numbers.copy()  # the first again, when memory and caches are warm
         self._tried: dict[int, tuple[int, float]] = {}  # rows and seconds of each number that is compared
         self._rows, self._seconds = 0, 0.0  # since n_threads was chosen
         self._wait, self._speed = 0.0, 0.0  # until the next comparison; rows a second, when the best was chosen
