@@ -183,7 +183,8 @@ def test_ctrl_c_ends_all(data):
     before = trainers[3].network.parameters.copy()
     histories = fit_many(trainers, X, y, 10**6, n_threads=2)
     assert all(history.interrupted for history in histories)
-    assert [len(history) > 0 for history in histories] == [True, True, False, False]
+    assert len(histories[0]) > 0
+    assert [len(history) for history in histories[2:]] == [0, 0]  # the second may not have ended an epoch
     np.testing.assert_array_equal(trainers[3].network.parameters, before)
     assert all(np.isfinite(trainer.network.parameters).all() for trainer in trainers)
     assert all(each.network not in in_use and each not in in_use for each in trainers)
