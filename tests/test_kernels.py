@@ -799,6 +799,7 @@ PROBLEMS = [
     ((64, 70, 3), ("tanh",), 1300, 1200, 128),  # shards of a wide layer
     ((30, 60, 20, 210, 3), ("tanh", "relu", "sigmoid"), 500, 120, 128),  # layers with 2, 1 and 4 slices
     ((30, 210, 20, 3), ("tanh", "relu"), 500, 120, 128),  # more threads than the last layer has slices
+    ((5, 600, 530, 3), ("tanh", "relu"), 70, 40, 64),  # slices of more than WIDE_INPUTS
     ((9, 200, 3), ("tanh",), 1301, 700, 100),  # sparse rows: a large batch, four slices
     ((9, 203, 20, 3), ("tanh", "relu"), 1300, 600, 100),  # and two hidden layers, and a short last batch
 ]

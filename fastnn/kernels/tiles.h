@@ -65,6 +65,25 @@ INLINE const char *prefetch_more(Prefetching *prefetching, ptrdiff_t n, ptrdiff_
     return place;
 }
 
+/* Where part k of m parts of n begins, without a division at either end. */
+#define PART(n, k, m) ((k) == 0 ? 0 : (k) == (m) ? (n) : (n) * (k) / (m))
+
+/* The end of the inputs that are taken at a time from first on: at most WIDE_INPUTS, as many each time, within a cut or
+   whole cuts.  It depends on the cuts alone, not on which of them a thread owns. */
+INLINE ptrdiff_t end_of_part(const Cut *cut, ptrdiff_t first, ptrdiff_t n)
+{
+    const ptrdiff_t begin = cut->columns < n ? first / cut->columns * cut->columns : 0;
+    const ptrdiff_t width = n - begin < cut->columns ? n - begin : cut->columns;
+    const ptrdiff_t n_parts = (width + WIDE_INPUTS - 1) / WIDE_INPUTS;
+    const ptrdiff_t together = cut->columns <= WIDE_INPUTS ? WIDE_INPUTS / cut->columns * cut->columns : 0;
+    ptrdiff_t k = 1;
+    if (together)
+        return n - first < together ? n : first + together;
+    while (begin + PART(width, k, n_parts) <= first)
+        k++;
+    return begin + PART(width, k, n_parts);
+}
+
 /* Lanes to shuffle out of two vectors: i and i + 2 of each, or the pair at i of each. */
 #define FOUR_OF_TWO(i) i, LANES + (i), (i) + 2, LANES + (i) + 2
 #define TWO_OF_TWO(i) i, (i) + 1, LANES + (i), LANES + (i) + 1
@@ -389,8 +408,7 @@ INLINE void NAME(outer_tile)(const NUMBER *X, const ptrdiff_t *order, ptrdiff_t 
         UNROLLED for (k = 0; k < units * vectors; k++)
             sums[k] += x[k % vectors] * D[i * d_stride + k / vectors];
     }
-    UNROLLED for (k = 0; k < units * vectors; k++)
-    {
+    UNROLLED for (k = 0; k < units * vectors; k++) {
         NUMBER *place = G + k / vectors * g_stride + k % vectors * LANES;
         NAME(add_vector)(place, place, sums[k], columns, alpha, beta);
     }
@@ -601,9 +619,6 @@ INLINE void NAME(inputs_tile)(const NUMBER *X, ptrdiff_t x_stride, const NUMBER 
             TILE(1, vectors); \
         break;
 
-/* Where part k of m parts of n begins, without a division at either end. */
-#define PART(n, k, m) ((k) == 0 ? 0 : (k) == (m) ? (n) : (n) * (k) / (m))
-
 /* Z (width) = B + X @ W (.., width) for a single row and n of its inputs, which[0], which[1], ... or, if NULL, the first;
    a NULL B is 0.  The weights are read in place: copying them together would take longer than the product. */
 INLINE void NAME(row_tile)(const NUMBER *X, const unsigned char *which, ptrdiff_t n, const NUMBER *W,
@@ -673,24 +688,6 @@ FUNCTION void NAME(wide_row)(const NUMBER *X, const NUMBER *W, ptrdiff_t w_strid
     }
 }
 
-/* The end of the inputs that are taken at a time from first on: at most WIDE_INPUTS, as many each time, within a cut or
-   whole cuts.  It depends on the cuts alone, not on which of them a thread owns. */
-INLINE ptrdiff_t NAME(end_of_part)(const Cut *cut, ptrdiff_t first, ptrdiff_t n)
-{
-    ptrdiff_t begin, width, n_parts, k;
-    if (cut->columns <= WIDE_INPUTS)
-        width = WIDE_INPUTS / cut->columns * cut->columns;
-    else {
-        begin = cut->columns < n ? first / cut->columns * cut->columns : 0;
-        width = n - begin < cut->columns ? n - begin : cut->columns;
-        n_parts = (width + WIDE_INPUTS - 1) / WIDE_INPUTS;
-        for (k = 1; begin + PART(width, k, n_parts) <= first;)
-            k++;
-        return begin + PART(width, k, n_parts);
-    }
-    return n - first < width ? n : first + width;
-}
-
 /* Z (n, n_out) = bias + X (n, n_in) @ W (n_in, n_out), a few inputs at a time, panel by panel; a NULL bias is 0.  Slice s
    has units bounds[s] to bounds[s + 1], bounds[n_slices] = n_out, in one cut of Z, and is cut into panels; W is in panels
    if w_stride is 0.  Meanwhile the next weights are prefetched, and the rows ahead, if any. */
@@ -713,7 +710,7 @@ FUNCTION void NAME(wide_rows)(const NUMBER *X, const Cut *x, const NUMBER *W, pt
         return;
     }
     for (j = 0; j < n_in; j = next_j) {
-        next_j = NAME(end_of_part)(x, j, n_in);
+        next_j = end_of_part(x, j, n_in);
         inputs = next_j - j;
         part = NAME(part_of)(X, x, j, inputs);
         slice = W;
@@ -827,7 +824,7 @@ FUNCTION void NAME(wide_inputs)(const NUMBER *D, const Cut *d, const NUMBER *W, 
     Panels panels;
     int vectors;
     for (u = 0; u < n_out; u = next_u) {
-        next_u = (NAME(end_of_part)(d, u, n_out) + LANES - 1) / LANES * LANES;
+        next_u = (end_of_part(d, u, n_out) + LANES - 1) / LANES * LANES;
         next_u = next_u < n_out ? next_u : n_out;
         part = NAME(part_of)(D, d, u, next_u - u);
         for (c = 0; c < inputs; c += x->columns) {
@@ -898,7 +895,6 @@ FUNCTION void NAME(wide_outer)(const NUMBER *X, const Cut *x, const NUMBER *D, c
     }
 }
 
-#undef PART
 #undef TILES
 #undef ROW
 #undef PAIRS
