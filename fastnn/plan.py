@@ -196,11 +196,6 @@ class Plan:
         """Whether units are normalised over each batch, so that it goes forward and backward as a whole."""
         return any(layer.facts.batch_norm for layer in self.layers)
 
-    @cached_property
-    def is_team(self) -> bool:
-        """Whether a team of threads works on each batch together, as one shard."""
-        return self.driver == "units" or self.normalises
-
     @property
     def work_bytes(self) -> int:
         """Bytes of work space, gradients included."""

@@ -17,9 +17,10 @@ LONGEST_RUN_SECONDS = 10.0
 
 # The number of threads is chosen by measurement (engine/pace.py): each is tried for TRIAL_SECONDS.  Half and twice as
 # many are tried again when that costs a share of TRIAL_SHARE of the time or less, after the shortest wait in seconds at
-# least and the longest at most; and all, if a run has less than a share SLOWED_DOWN of its former speed.  Another
-# number must be faster by the factor STAYING.
+# least and the longest at most; and all fewer ones, if a run has less than a share SLOWED_DOWN of its former speed.
+# Another number must be faster by the factor STAYING.  A first run shorter than COLD_SECONDS does not count.
 TRIAL_SECONDS = 0.002
+COLD_SECONDS = 0.01
 TRIAL_SHARE = 0.005
 SHORTEST_WAIT = 0.1
 LONGEST_WAIT = 5.0

@@ -189,7 +189,7 @@ class Engine:
         finite, its step is not taken and FloatingPointError is raised.
         """
         usable, chosen = self.n_threads, self._pace.n_threads
-        measures = self.planned.is_team and 1 < usable >= chosen  # else a thread that comes late takes fewer shards
+        measures = 1 < usable >= chosen
         if measures:
             seconds = min(seconds, self._pace.run_seconds)
             started, rows_before = time.perf_counter(), self.rows_done

@@ -28,7 +28,8 @@ class Pace:
     def __init__(self, most: int) -> None:
         self._numbers = sorted({*(2**i for i in range(most.bit_length())), most})
         self._best = self.n_threads = most
-        self._to_try = self._numbers.copy()  # the first again, when memory and caches are warm
+        self._to_try = self._numbers[:-1]
+        self._is_cold = True  # memory and caches
         self._tried: dict[int, tuple[int, float]] = {}  # rows and seconds of each number that is compared
         self._rows, self._seconds = 0, 0.0  # since n_threads was chosen
         self._wait, self._speed = 0.0, 0.0  # until the next comparison; rows a second, when the best was chosen
@@ -44,13 +45,16 @@ class Pace:
 
     def note(self, rows: int, seconds: float) -> None:
         """Note that the last run, with n_threads, finished so many rows in so many seconds."""
+        is_cold, self._is_cold = self._is_cold, False
+        if is_cold and seconds < tuning.COLD_SECONDS:
+            return
         self._rows += rows
         self._seconds += seconds
         if self._tries:
             if self._seconds >= tuning.TRIAL_SECONDS:
                 self._go_on()
-        elif self._has_slowed_down(rows, seconds):
-            self._compare([n for n in self._numbers if n != self._best])
+        elif self._best > 1 and self._has_slowed_down(rows, seconds):
+            self._compare([n for n in self._numbers if n < self._best])
         elif self._seconds >= self._wait:
             i = self._numbers.index(self._best)
             self._compare(self._numbers[i + 1 : i + 2] + self._numbers[max(0, i - 1) : i])

@@ -275,46 +275,54 @@ cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, P
 # --- shards ---------------------------------------------------------------------------------------------------------
 
 
-cdef void ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, floating* work) noexcept nogil:
+cdef bint ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, floating* work) noexcept nogil:
     # Continues one shard of a batch until it is finished or the time is up, but for one row block at least: otherwise a
-    # thread that always gets its processor too late would make no progress.
+    # thread that always gets its processor too late would make no progress.  Returns whether the time is up.
     cdef Py_ssize_t begin = batch.n * shard // batch.n_shards
     cdef Py_ssize_t n_rows = batch.n * (shard + 1) // batch.n_shards - begin
     cdef Py_ssize_t n, at = job.position[1 + shard]
     cdef floating* gradient = <floating*> job.gradients + shard * job.gradient_size
     cdef Factors factors
     cdef double sum_ = job.log_likelihood[1 + shard]
-    while at < n_rows:
+    cdef bint is_late = False
+    while at < n_rows and not is_late:
         n = min(job.plan.block_rows, n_rows - at)
         factors.alpha, factors.weight_beta, factors.bias_beta = 1, at > 0, at > 0
         factors.first_beta = 1 if job.plan.touches else factors.weight_beta  # `touch_columns` has cleared it
         sum_ += ascend_block(job, batch, batch.first + begin + at, n, work, gradient, &factors)
         at += n
-        if now() >= job.deadline:
-            break
+        is_late = now() >= job.deadline
     # Written once, since other threads write to the same cache line.
     job.position[1 + shard], job.log_likelihood[1 + shard] = at, sum_
+    return is_late
+
+
+cdef void take_shards(const Job* job, const Batch* batch, Py_ssize_t* next_, int thread, int n_threads,
+                      floating* work) noexcept nogil:
+    # A thread first takes consecutive shards, so that the rows it prefetches are its own, and then helps the others.
+    # The work space is its own: between two row blocks, only the gradient is kept.
+    cdef Py_ssize_t shard
+    cdef int i, owner
+    for i in range(n_threads):
+        owner = (thread + i) % n_threads
+        shard = fastnn_take(next_ + owner)
+        while shard < batch.n_shards * (owner + 1) // n_threads:
+            if ascend_shard(job, batch, shard, work + thread * job.work_size):
+                return
+            shard = fastnn_take(next_ + owner)
 
 
 cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noexcept nogil:
-    # All shards.  A thread first takes consecutive shards, so that the rows it prefetches are its own, and then helps
-    # the others.  The work space is the thread's: between two row blocks, only the gradient is kept.
     cdef Py_ssize_t[N_SHARDS] next_shard
     cdef Py_ssize_t* next_ = &next_shard[0]
-    cdef Py_ssize_t shard
-    cdef int thread, i, owner, n_threads = <int> min(<Py_ssize_t> job.n_threads, batch.n_shards)
+    cdef int thread, n_threads = <int> min(<Py_ssize_t> job.n_threads, batch.n_shards)
     if batch.n_shards == 1:
         ascend_shard(job, batch, 0, work)
         return
     for thread in range(n_threads):
         next_[thread] = batch.n_shards * thread // n_threads
     for thread in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
-        for i in range(n_threads):
-            owner = (thread + i) % n_threads
-            shard = fastnn_take(next_ + owner)
-            while shard < batch.n_shards * (owner + 1) // n_threads:
-                ascend_shard(job, batch, shard, work + thread * job.work_size)
-                shard = fastnn_take(next_ + owner)
+        take_shards(job, batch, next_, thread, n_threads, work)
 
 
 # --- steps ----------------------------------------------------------------------------------------------------------
