@@ -8,6 +8,7 @@ the plan's to choose.
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -25,12 +26,43 @@ from fastnn.slots import Slot, Slots, dense_slots
 NEVER: int = sys.maxsize // 2
 
 
+class Window(NamedTuple):
+    """How the positions of an output see an input, each pair down and across.
+
+    padding : zeros around the input: above, left, below, right
+    """
+
+    size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+class Maps(NamedTuple):
+    """A layer on images: convolution, batch normalisation, pooling, activation and dropout, in this order.
+
+    Shapes are (height, width, channels).
+
+    input, middle, output : shapes before the convolution, after it, and after pooling
+    convolution : None: there is none
+    pooling : None: there is none
+    pools : what of a window pooling takes, "max" or "mean"
+    """
+
+    input: tuple[int, int, int]
+    middle: tuple[int, int, int]
+    output: tuple[int, int, int]
+    convolution: Window | None = None
+    pooling: Window | None = None
+    pools: str = "max"
+
+
 class LayerFacts(NamedTuple):
     """A layer: its widths, and what follows its product.
 
     activation : None for the output layer
     batch_norm : whether training normalises its units over each batch
     dropout : share of its units that training drops
+    maps : None: it is dense
     """
 
     n_in: int
@@ -38,11 +70,28 @@ class LayerFacts(NamedTuple):
     activation: str | None = None
     batch_norm: bool = False
     dropout: float = 0.0
+    maps: Maps | None = None
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        """Inputs of a unit, and units: filters, if it is a convolution; (0, 0) without weights."""
+        if self.maps is None:
+            return self.n_in, self.n_out
+        if self.maps.convolution is None:
+            return 0, 0
+        return math.prod(self.maps.convolution.size) * self.maps.input[2], self.maps.middle[2]
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds of a row forward."""
+        positions = 1 if self.maps is None else math.prod(self.maps.middle[:2])
+        return positions * math.prod(self.weight_shape)
 
     @property
     def slots(self) -> tuple[Slot, ...]:
         """Its entries in the table of parameters."""
-        return dense_slots(self.n_in, self.n_out, self.batch_norm)
+        n_in, units = self.weight_shape
+        return dense_slots(n_in, units, self.batch_norm) if units else ()
 
     @property
     def wants_slopes(self) -> bool:

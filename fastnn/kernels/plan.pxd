@@ -25,6 +25,15 @@ cdef struct Slice:
     Py_ssize_t stride           # distance between two rows of weights
     Py_ssize_t n_rows, n_columns
 
+# A group's maps in lanes: number (y, x, channel, lane) is at y * row + (x * channels + channel) * lanes, with y and x
+# from 0 behind the zeros above and left.
+cdef struct Image:
+    Py_ssize_t height, width, channels, row
+
+# How the positions of an output see an input: see fastnn/layout.py.
+cdef struct WindowOf:
+    Py_ssize_t height, width, down, across, top, left
+
 cdef struct Layer:
     Form form
     int index
