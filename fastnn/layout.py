@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from fastnn import tuning
 from fastnn.kernels.activations import SLOPED
 from fastnn.kernels.affine import REGISTER_BYTES, panels_size
-from fastnn.kernels.plan import MOST_SLICES
+from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.kernels.sparse import column_work_size
 from fastnn.slots import Slot, Slots, dense_slots
@@ -55,6 +55,16 @@ class Maps(NamedTuple):
     pooling: Window | None = None
     pools: str = "max"
 
+    @property
+    def text(self) -> str:
+        """What it does, in a few words."""
+        parts = []
+        if self.convolution:
+            parts.append("{} x {} convolution".format(*self.convolution.size))
+        if self.pooling:
+            parts.append("{1} x {2} {0} pooling".format(self.pools, *self.pooling.size))
+        return f"{' x '.join(map(str, self.input))}, {', '.join(parts)}"
+
 
 class LayerFacts(NamedTuple):
     """A layer: its widths, and what follows its product.
@@ -84,8 +94,12 @@ class LayerFacts(NamedTuple):
     @property
     def products(self) -> int:
         """Multiply-adds of a row forward."""
-        positions = 1 if self.maps is None else math.prod(self.maps.middle[:2])
-        return positions * math.prod(self.weight_shape)
+        return self.positions * math.prod(self.weight_shape)
+
+    @property
+    def positions(self) -> int:
+        """Numbers of a unit in each row: 1 if it is dense, else those of a map."""
+        return 1 if self.maps is None else math.prod(self.maps.middle[:2])
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -115,6 +129,22 @@ class Slice(NamedTuple):
     n_columns: int
 
 
+class Image(NamedTuple):
+    """How the maps of a group lie in lanes.
+
+    row : distance between two rows
+    origin : place of the first number, behind the zeros around the maps
+    size : numbers that they take, with the zeros
+    """
+
+    height: int
+    width: int
+    channels: int
+    row: int
+    origin: int
+    size: int
+
+
 class LayerPlan(NamedTuple):
     """How a layer is trained.
 
@@ -129,6 +159,11 @@ class LayerPlan(NamedTuple):
     cut : how output, delta and slopes are cut in the driver by units, one cut a slice: distance between two rows, units
         of a slice (but for the last), and distance between two slices
     shared_from : rows of a batch from which threads share its slices in the driver by rows
+    images : of a layer on images, how a group's input, maps after the convolution, and output lie.  Its output, slopes,
+        x_hat, delta and places are offsets in the space of a group; delta is that of its normalised maps, and all
+        others go through a thread's space.  places are those of the maxima, in bytes.
+    band : rows of its output that a convolution which is pooled at once takes at a time
+    moments : where the groups' sums for batch normalisation begin
     """
 
     facts: LayerFacts
@@ -147,6 +182,10 @@ class LayerPlan(NamedTuple):
     statistics: int = 0
     cut: tuple[int, int, int] = (0, NEVER, 0)
     shared_from: int = NEVER
+    images: tuple[Image, ...] = ()
+    band: int = 0
+    places: int = 0
+    moments: int = 0
 
 
 # --- slices and forms -----------------------------------------------------------------------------------------------
@@ -193,7 +232,9 @@ def sliced_row(n_units: int, number_size: int) -> int:
 
 def _slices(facts: LayerFacts, form: str, by_inputs: bool, number_size: int) -> tuple[tuple[Slice, ...], int]:
     # A layer's slices, whose weights begin where the layer's do, and the numbers that its weight takes.
-    n_in, n_out = facts.n_in, facts.n_out
+    n_in, n_out = facts.weight_shape
+    if facts.maps is not None:
+        return ((Slice(0, n_out, 0, n_out, n_in, n_out),) if n_out else ()), n_in * n_out
     slices, place = [], 0
     for begin, end in itertools.pairwise(slice_bounds(n_in if by_inputs else n_out, number_size)):
         n = end - begin
@@ -220,11 +261,13 @@ def lay_out(
     sliced = [_slices(*layer, number_size) for layer in zip(layers, forms, by_inputs, strict=True)]
     tables = []
     for facts, (_, size) in zip(layers, sliced, strict=True):
-        weight, *others = facts.slots
-        tables.append((weight._replace(shape=(size,)), *others))
+        tables.append(tuple(slot._replace(shape=(size,)) if slot.kind == "weight" else slot for slot in facts.slots))
     slots = Slots(tuple(tables))
     planned = []
     for k, (facts, form, (slices, size)) in enumerate(zip(layers, forms, sliced, strict=True)):
+        if not facts.slots:
+            planned.append(LayerPlan(facts, form, False, (), 0, 0, 0, NEVER))
+            continue
         weight, bias = slots.places[k, "weight"].start, slots.places[k, "bias"].start
         norm = slots.places[k, "scale"].start if facts.batch_norm else NEVER
         moved = tuple(own._replace(weight=weight + own.weight) for own in slices)
@@ -236,22 +279,22 @@ def lay_out(
 
 
 def place_by_rows(
-    layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int, number_size: int
+    layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int, n_threads: int, number_size: int
 ) -> dict[str, Any]:
     """Lay out a shard's work space in the driver by rows: layers with their offsets, and the other offsets.
 
-    Rows that must be copied; the layers' outputs; two gradients, of a layer and the one below; slopes; normalised units
-    and their statistics; non-zeros by column.
+    Rows that must be copied, or that the trunk makes; the layers' outputs; two gradients, of a layer and the one below;
+    slopes; normalised units and their statistics; non-zeros by column; the trunk's space.
     """
-    placed = list(layers)
-    widest = max(layer.facts.n_out for layer in layers)
-    begin = rows_size = 0 if sparse else block_rows * layers[0].facts.n_in
-    for k, layer in enumerate(layers):
+    placed, n_trunk = list(layers), n_trunk_of([layer.facts for layer in layers])
+    widest = max(layer.facts.n_out for layer in layers[max(0, n_trunk - 1) :])
+    begin = rows_size = 0 if sparse else block_rows * layers[n_trunk].facts.n_in
+    for k, layer in enumerate(layers[n_trunk:], n_trunk):
         placed[k] = layer._replace(output=begin)
         begin += block_rows * layer.facts.n_out
     deltas = begin, begin + block_rows * widest
     begin += 2 * block_rows * widest
-    for k in range(len(layers) - 1):
+    for k in range(n_trunk, len(layers) - 1):
         # The output layer's gradient takes the place of its output; those below take turns.
         placed[k] = placed[k]._replace(delta=deltas[(len(layers) - k) % 2], keeps_slopes=layers[k].facts.wants_slopes)
         if placed[k].keeps_slopes:
@@ -262,23 +305,191 @@ def place_by_rows(
             placed[k] = placed[k]._replace(x_hat=begin, statistics=begin + block_rows * n_out)
             begin += (block_rows + 2) * n_out
     placed[-1] = placed[-1]._replace(delta=placed[-1].output)
-    if any(layer.facts.batch_norm for layer in layers):
+    if n_trunk or any(layer.facts.batch_norm for layer in layers):
         # Threads share the slices of a layer if a batch is large enough that waiting for each other pays.
-        for k, layer in enumerate(layers):
-            products = layer.facts.n_in * layer.facts.n_out
-            placed[k] = placed[k]._replace(shared_from=-(-tuning.UNITS_PRODUCT // products))
+        for k, layer in enumerate(layers[n_trunk:], n_trunk):
+            placed[k] = placed[k]._replace(shared_from=-(-tuning.UNITS_PRODUCT // layer.facts.products))
     size = begin + (column_work_size(layers[0].facts.n_in, nonzeros) if nonzeros else 0)
+    trunk = None
+    if n_trunk:
+        delta = deltas[(len(layers) - n_trunk + 1) % 2]
+        placed[:n_trunk], trunk = place_trunk(layers, block_rows, n_threads, number_size, size, delta)
+        size = trunk.end
     return {
         "layers": tuple(placed),
         "rows_size": rows_size,
         "work_size": to_lines(size, 4),
         "spare": deltas[1],
         "columns": begin,
+        "trunk": trunk,
     }
 
 
+# --- the trunk's space ----------------------------------------------------------------------------------------------
+
+
+class Trunk(NamedTuple):
+    """Where the layers on images have their space, which threads share group by group.
+
+    n_layers : of the network
+    lanes : images of a group
+    n_parts : parts of a row block's groups, at most, each with a gradient of its own
+    size : numbers of a part's gradient: weights and biases, which come first in the vector of parameters
+    input : how a group's images lie, first in its space
+    groups, group_size : where the groups' spaces begin, and numbers of one
+    threads, thread_size : the same of the threads' spaces, of which each begins with a group's rows
+    band, deltas, delta_size : in a thread's space, convolved maps that are pooled at once, and two gradients by maps
+    gradients : where the parts' gradients begin
+    delta : where the gradient by the rows of the trunk's output begins
+    end : of all
+    """
+
+    n_layers: int
+    lanes: int
+    n_parts: int
+    size: int
+    input: Image
+    groups: int
+    group_size: int
+    threads: int
+    thread_size: int
+    band: int
+    deltas: int
+    delta_size: int
+    gradients: int
+    delta: int
+    end: int
+
+
+def lanes_of(number_size: int) -> int:
+    """Images of a group: one a lane of a vector register."""
+    return max(1, REGISTER_BYTES // number_size)
+
+
+def n_trunk_of(layers: Sequence[LayerFacts]) -> int:
+    """Layers on images, which come first."""
+    return sum(layer.maps is not None for layer in layers)
+
+
+def image_of(shape: tuple[int, int, int], padding: tuple[int, int, int, int], lanes: int) -> Image:
+    """How maps of a shape lie, with zeros around."""
+    height, width, channels = shape
+    above, left, below, right = padding
+    row = (left + width + right) * channels * lanes
+    return Image(*shape, row, above * row + left * channels * lanes, (above + height + below) * row)
+
+
+def _middle(maps: Maps, normalises: bool) -> tuple[int, int, int]:
+    # Positions that pooling leaves out are not computed, unless they count in the statistics.
+    if maps.pooling is None or normalises:
+        return maps.middle
+    size, stride = maps.pooling.size, maps.pooling.stride
+    height, width = ((maps.output[i] - 1) * stride[i] + size[i] for i in (0, 1))
+    return height, width, maps.middle[2]
+
+
+def _images(layers: Sequence[LayerPlan], lanes: int) -> list[tuple[Image, Image, Image]]:
+    # Of each layer in the trunk: input, maps after the convolution, and output, with the zeros that the next one wants.
+    windows = [layer.facts.maps.convolution for layer in layers if layer.facts.maps is not None]
+    paddings = [window.padding if window else (0, 0, 0, 0) for window in [*windows, None]]
+    found = []
+    for layer, before, after in zip(layers, paddings[:-1], paddings[1:], strict=False):
+        maps = layer.facts.maps
+        assert maps is not None
+        x, y = image_of(maps.input, before, lanes), image_of(maps.output, after, lanes)
+        middle = image_of(_middle(maps, layer.facts.batch_norm), (0, 0, 0, 0), lanes) if maps.convolution else x
+        found.append((x, middle if maps.pooling else y, y))
+    return found
+
+
+def _place_group(
+    layers: Sequence[LayerPlan], images: list[tuple[Image, Image, Image]], lanes: int, number_size: int, trains: bool
+) -> tuple[list[LayerPlan], int]:
+    # The layers with their offsets in a group's space, and its size.
+    placed, begin = [], to_lines(images[0][0].size, number_size)
+
+    def take(size: int) -> int:
+        nonlocal begin
+        begin += to_lines(size, number_size)
+        return begin - to_lines(size, number_size)
+
+    for layer, (x, middle, y) in zip(layers, images, strict=False):
+        maps, normalises = layer.facts.maps, layer.facts.batch_norm
+        assert maps is not None
+        band = y.height
+        if maps.convolution and maps.pooling and maps.pooling.size[0] <= maps.pooling.stride[0]:
+            rows = tuning.MAPS_BYTES // (maps.pooling.stride[0] * middle.row * number_size)
+            band = min(y.height, max(1, rows))
+        layer = layer._replace(images=(x, middle, y), band=band, output=take(y.size), places=-1)
+        if trains and maps.pooling and maps.pools == "max":
+            layer = layer._replace(places=number_size * take(-(-maps.output[0] * y.row // number_size)))
+        if trains and layer.facts.wants_slopes:
+            layer = layer._replace(keeps_slopes=True, slopes=take(y.size))
+        if normalises:
+            layer = layer._replace(x_hat=take(middle.size), delta=take(middle.size))
+        placed.append(layer)
+    return placed, begin
+
+
+def place_trunk(
+    layers: Sequence[LayerPlan], block_rows: int, n_threads: int, number_size: int, begin: int, delta: int
+) -> tuple[list[LayerPlan], Trunk]:
+    """Lay out the space of the layers on images, from begin on; n_threads 0: for a forward pass alone, on one thread.
+
+    The space of each group: its images and what each layer keeps for the backward pass.  That of each thread: rows, and
+    maps that are not kept.  Sums for batch normalisation; gradients of the parts.
+    """
+    lanes, n_layers = lanes_of(number_size), n_trunk_of([layer.facts for layer in layers])
+    images = _images(layers[:n_layers], lanes)
+    placed, group_size = _place_group(layers[:n_layers], images, lanes, number_size, n_threads > 0)
+    n_groups = -(-block_rows // lanes)
+    groups = to_lines(begin, 4)
+    threads = groups + n_groups * group_size
+    band = to_lines(lanes * layers[0].facts.n_in, number_size)
+    bands = [_band_rows(layer) * layer.images[1].row for layer in placed]
+    deltas = band + to_lines(max(bands), number_size)
+    delta_size = to_lines(max(y.size for _, _, y in images), number_size)
+    thread_size = deltas + 2 * delta_size
+    moments = threads + max(1, n_threads) * thread_size
+    for k, layer in enumerate(placed):
+        if layer.facts.batch_norm:
+            units = layer.facts.weight_shape[1]
+            sums = (2 * n_groups + 1) * units * 8 // number_size
+            placed[k] = layer._replace(moments=moments, statistics=moments + sums)
+            moments = to_lines(placed[k].statistics + 2 * units, 4)
+    size = layers[n_layers].weight
+    room = tuning.GRADIENTS_BYTES // (number_size * max(1, size))
+    n_parts = max(1, min(n_groups, MOST_SHARDS, room))
+    return placed, Trunk(
+        n_layers=n_layers,
+        lanes=lanes,
+        n_parts=n_parts,
+        size=size,
+        input=images[0][0],
+        groups=groups,
+        group_size=group_size,
+        threads=threads,
+        thread_size=thread_size,
+        band=band,
+        deltas=deltas,
+        delta_size=delta_size,
+        gradients=moments,
+        delta=delta,
+        end=moments + (n_parts * to_lines(size, number_size) if n_threads else 0),
+    )
+
+
+def _band_rows(layer: LayerPlan) -> int:
+    # Rows of a band of maps before pooling; none if they are the output, or the input.
+    maps = layer.facts.maps
+    assert maps is not None
+    if not (maps.convolution and maps.pooling):
+        return 0
+    return (layer.band - 1) * maps.pooling.stride[0] + maps.pooling.size[0]
+
+
 def place_by_units(
-    layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int, number_size: int
+    layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int, n_threads: int, number_size: int
 ) -> dict[str, Any]:
     """Lay out the work space of the driver by units, which all threads use.
 

@@ -29,9 +29,13 @@ from fastnn.layout import (
     NEVER,
     LayerFacts,
     LayerPlan,
+    Trunk,
+    lanes_of,
     lay_out,
+    n_trunk_of,
     place_by_rows,
     place_by_units,
+    place_trunk,
     slice_bounds,
     to_lines,
 )
@@ -45,6 +49,10 @@ CONSTANTS = tuple(name for name in vars(tuning) if name.isupper())
 
 # NumPy takes as long to name a dtype as to choose a plan's driver.
 NAMES = {np.dtype(name): name for name in ("uint8", "float32", "float64")}
+
+# Reasons for a form.
+ALONG = "a unit's weights lie together, for sums along the inputs"
+WIDE = f"{tuning.WIDE_UNITS} units or more: an input, once loaded, serves a panel of them"
 
 # Updates whose steps without a gradient are linear, so that many can be taken at once.
 LINEAR_UPDATES = ("sgd", "momentum", "nesterov")
@@ -150,6 +158,8 @@ class Plan:
         Numbers of work space: for a row block's rows, and in all for a shard.
     spare, columns, parts, squares : int
         Offsets in the work space: a second gradient, sorted non-zeros, parts of logits, squares of gradients.
+    trunk : Trunk or None
+        The space of the layers on images.
     n_threads, n_slots : int
         Threads at most; vectors of the optimizer's state.
     reasons : tuple of Reason
@@ -176,6 +186,7 @@ class Plan:
     columns: int = 0
     parts: int = 0
     squares: int = 0
+    trunk: Trunk | None = None
     n_threads: int = 1
     update: str = "none"
     n_slots: int = 0
@@ -212,7 +223,8 @@ class Plan:
         """Digest of all that the bits depend on: neither threads nor work space."""
         chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.n_shards]
         chosen += [self.shard_rows, self.fold_rows, self.touches, self.sorting]
-        chosen += [(layer.facts, layer.form, layer.slices, layer.shared_from) for layer in self.layers]
+        chosen += [(layer.facts, layer.form, layer.slices, layer.shared_from, layer.band) for layer in self.layers]
+        chosen += [self.trunk and self.trunk.n_parts]
         return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
 
     def shards_of(self, n_rows: int) -> int:
@@ -245,29 +257,44 @@ def _bytes(dtype: str) -> int:
 def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sparse: bool) -> Plan:
     """Plan of a forward pass only: layers as stored, no gradient."""
     forms = ("sparse" if sparse else "stored", *["stored"] * (len(layers) - 1))
-    planned, n_parameters = lay_out(layers, forms, False, _bytes(dtype))
-    begin = rows_size = 0 if sparse else block_rows * layers[0].n_in
-    for k, layer in enumerate(layers):
-        planned = (*planned[:k], planned[k]._replace(output=begin), *planned[k + 1 :])
+    layers_planned, n_parameters = lay_out(layers, forms, False, _bytes(dtype))
+    planned, n_trunk = list(layers_planned), n_trunk_of(layers)
+    begin = rows_size = 0 if sparse else block_rows * layers[n_trunk].n_in
+    for k, layer in enumerate(layers[n_trunk:], n_trunk):
+        planned[k] = planned[k]._replace(output=begin)
         begin += block_rows * layer.n_out
+    trunk = None
+    if n_trunk:
+        planned[:n_trunk], trunk = place_trunk(planned, block_rows, 0, _bytes(dtype), begin, 0)
+        begin = trunk.end
     return Plan(
         driver="rows",
-        layers=planned,
+        layers=tuple(planned),
         dtype=dtype,
         n_parameters=n_parameters,
         batch_size=block_rows,
         block_rows=block_rows,
         rows_size=rows_size,
         work_size=to_lines(begin, 4),
+        trunk=trunk,
     )
 
 
 def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
     """Rows of a row block in a forward pass."""
+    if layers[0].maps is not None:
+        return tuning.FORWARD_IMAGES
     few, many = tuning.BLOCK_ROWS
     rows = max(few, int(tuning.THIN_PRODUCT // (layers[0].n_in * layers[0].n_out)))
     rows = min(many, rows, int(tuning.BLOCK_PRODUCT // n_parameters))
     return max(rows, tuning.FEWEST_BLOCK_ROWS)
+
+
+def image_rows(layers: Sequence[LayerFacts], dtype: str) -> int:
+    """Rows of a row block in training, if the first layers are on images: whole groups."""
+    lanes = lanes_of(_bytes(dtype))
+    rows = tuning.IMAGE_PRODUCT // sum(layer.products for layer in layers)
+    return int(max(1, min(tuning.IMAGE_ROWS, rows) // lanes) * lanes)
 
 
 class ForwardPlan(NamedTuple):
@@ -290,7 +317,7 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     size = n_parameters_of(layers)
     block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
     n_parts = min(max(tuning.FEW_SHARDS, machine.n_threads), max(1, -(-data.n_rows // block_rows)))
-    run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // size))
+    run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // max(size, layers[0].products)))
     plan = forward_plan(layers, dtype, block_rows, data.n_nonzeros is not None)
     return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
 
@@ -300,7 +327,7 @@ def most_few_rows(layers: tuple[LayerFacts, ...]) -> int:
 
     Batch normalisation goes the ordinary way, which folds it into the weights.
     """
-    if any(layer.batch_norm for layer in layers):
+    if any(layer.batch_norm or layer.maps for layer in layers):
         return 0
     return int(min(tuning.MOST_FEW_ROWS, tuning.SMALL_RUN // n_parameters_of(layers)))
 
@@ -313,6 +340,8 @@ def n_parameters_of(layers: tuple[LayerFacts, ...]) -> int:
 
 def products_of(layers: tuple[LayerFacts, ...], data: Data) -> int:
     """Multiply-adds of a forward pass over all rows."""
+    if layers[0].maps is not None:
+        return data.n_rows * sum(layer.products for layer in layers)
     numbers = data.n_rows * data.n_columns if data.n_nonzeros is None else data.n_nonzeros
     first = layers[0]
     return numbers * first.n_out + data.n_rows * (n_parameters_of(layers) - first.n_in * first.n_out)
@@ -394,6 +423,7 @@ class _Choice:
         self.number_size = _bytes(dtype)
         self.sparse = data.n_nonzeros is not None
         self.normalises = any(layer.batch_norm for layer in layers)
+        self.n_trunk = n_trunk_of(layers)
         self.n_parameters = n_parameters_of(layers)
         self.lacks_room = False  # for more shards
         self.shards = self._shards()
@@ -404,7 +434,7 @@ class _Choice:
 
     def _shards(self) -> int:
         # Shards of a batch in the driver by rows.
-        n = self.batch_size // tuning.SHARD_ROWS
+        n = 0 if self.n_trunk else self.batch_size // tuning.SHARD_ROWS
         if n < tuning.FEW_SHARDS:
             return max(1, n)
         n = tuning.FEW_SHARDS
@@ -431,6 +461,7 @@ class _Choice:
         forms = self._forms(by_units)
         layers, n_parameters = lay_out(self.layers, tuple(forms), by_units, self.number_size)
         gathers, prefetches = self._gathering(forms[0], by_units)
+        n_threads = self._threads(by_units, n_shards)
         place = place_by_units if by_units else place_by_rows
         return Plan(
             driver="units" if by_units else "rows",
@@ -446,11 +477,11 @@ class _Choice:
             nonzeros=nonzeros,
             gathers=gathers,
             prefetches=prefetches,
-            n_threads=self._threads(by_units, n_shards),
+            n_threads=n_threads,
             update=self.method.update,
             n_slots=self.method.n_slots,
             reasons=tuple(self.reasons),
-            **place(layers, block_rows, self.sparse, nonzeros, self.number_size),
+            **place(layers, block_rows, self.sparse, nonzeros, n_threads, self.number_size),
         )
 
     def _note_rows(self) -> None:
@@ -464,6 +495,8 @@ class _Choice:
         # Rows of a row block in the driver by rows.
         if self.normalises:
             return self.batch_size
+        if self.n_trunk:
+            return image_rows(self.layers, self.dtype)
         first = self.layers[0]
         rows = forward_rows(self.layers, self.n_parameters)
         if self._is_one_sparse_block():
@@ -506,6 +539,8 @@ class _Choice:
         why = None
         if self.normalises:
             why = "batch normalisation needs whole batches; within one, threads share the products of each layer"
+        elif self.n_trunk:
+            why = "threads share the images of a batch, and the units of the layers after them"
         elif touches:
             why = "few columns of a batch are not 0: too little work to share"
         elif self.method.update == "none":
@@ -555,6 +590,8 @@ class _Choice:
             return 0
         if self.normalises:
             most = NEVER
+        elif self.n_trunk:
+            most = block_rows
         elif by_units:
             most = block_rows if block_rows == self.batch_size else 0
         else:
@@ -592,37 +629,50 @@ class _Choice:
         return any(nonzeros >= few * self.data.n_columns and row_bytes >= narrow for few, narrow in limits)
 
     def _forms(self, by_units: bool) -> list[str]:
-        first, last, vectors = self.layers[0], self.layers[-1], self.machine.vector_bytes > 0
-        along = "a unit's weights lie together, for sums along the inputs"
-        wide = f"{tuning.WIDE_UNITS} units or more: an input, once loaded, serves a panel of them"
-        if self.sparse and by_units:
-            form, why = "sparse slices", "the weights of each thread's units lie together, in cache lines of their own"
-        elif self.sparse:
-            form, why = "sparse", "only the weights of inputs that are not 0 are read"
-        elif first.n_out >= tuning.WIDE_UNITS and vectors:
-            form, why = "panels", wide
-        elif first.n_in < tuning.DENSE_INPUTS:
-            form, why = "stored", f"fewer than {tuning.DENSE_INPUTS} inputs: another order would gain nothing"
-        else:
-            few = f"fewer than {tuning.WIDE_UNITS} units"
-            form, why = "transposed", f"{few if vectors else 'no vector instructions'}: {along}"
-        forms, whys = [form], [why]
-        for layer in self.layers[1:]:
-            form, why = "stored", "products by BLAS, or by kernels of fastnn where these are faster"
-            if layer is last:
-                # Another form would copy all weights; those of sparse inputs may be many.
-                thin = layer.n_in >= tuning.LONG_OUTPUT and layer.n_out <= tuning.THIN_OUTPUT
-                if thin and forms[0] != "sparse":
-                    form, why = "transposed", f"{tuning.LONG_OUTPUT} inputs or more, few outputs: {along}"
-            elif vectors and layer.n_out >= tuning.WIDE_UNITS:
-                form, why = "panels", wide
-            elif by_units:
-                form, why = "panels", "the weights of each thread's units lie together"
+        forms: list[str] = []
+        for k, layer in enumerate(self.layers):
+            if layer.maps is not None:
+                form, why = "stored", self._on_images(layer)
+            else:
+                form, why = self._later_form(layer, by_units, forms) if k else self._first_form(by_units)
+            size = f"{layer.n_in:,} x {layer.n_out:,}, {FORM_NAMES.get(form, form)}"
+            self.note(f"layer {k + 1}", size if layer.maps is None else layer.maps.text, why)
             forms.append(form)
-            whys.append(why)
-        for k, (layer, form, why) in enumerate(zip(self.layers, forms, whys, strict=True), 1):
-            self.note(f"layer {k}", f"{layer.n_in:,} x {layer.n_out:,}, {FORM_NAMES.get(form, form)}", why)
         return forms
+
+    def _on_images(self, layer: LayerFacts) -> str:
+        lanes = lanes_of(self.number_size)
+        assert layer.maps is not None
+        before = layer.maps.convolution and layer.maps.pooling and not layer.batch_norm
+        pooled = "; pooled at once, before the activation" if before else ""
+        return f"{lanes} images at a time, one in each lane of the vector registers{pooled}"
+
+    def _first_form(self, by_units: bool) -> tuple[str, str]:
+        first, vectors = self.layers[0], self.machine.vector_bytes > 0
+        if self.sparse and by_units:
+            return "sparse slices", "the weights of each thread's units lie together, in cache lines of their own"
+        if self.sparse:
+            return "sparse", "only the weights of inputs that are not 0 are read"
+        if first.n_out >= tuning.WIDE_UNITS and vectors:
+            return "panels", WIDE
+        if first.n_in < tuning.DENSE_INPUTS:
+            return "stored", f"fewer than {tuning.DENSE_INPUTS} inputs: another order would gain nothing"
+        few = f"fewer than {tuning.WIDE_UNITS} units"
+        return "transposed", f"{few if vectors else 'no vector instructions'}: {ALONG}"
+
+    def _later_form(self, layer: LayerFacts, by_units: bool, before: list[str]) -> tuple[str, str]:
+        # The forms before it are given.
+        vectors = self.machine.vector_bytes > 0
+        if layer is self.layers[-1]:
+            # Another form would copy all weights; those of sparse inputs may be many.
+            thin = layer.n_in >= tuning.LONG_OUTPUT and layer.n_out <= tuning.THIN_OUTPUT
+            if thin and before[0] != "sparse":
+                return "transposed", f"{tuning.LONG_OUTPUT} inputs or more, few outputs: {ALONG}"
+        elif vectors and layer.n_out >= tuning.WIDE_UNITS:
+            return "panels", WIDE
+        elif by_units:
+            return "panels", "the weights of each thread's units lie together"
+        return "stored", "products by BLAS, or by kernels of fastnn where these are faster"
 
     def _gathering(self, form: str, by_units: bool) -> tuple[bool, bool]:
         # Whether the driver by units copies rows together, and whether it prefetches the next batch's.
@@ -635,6 +685,9 @@ class _Choice:
         share = self.batch_size / self.data.n_rows if self.method.single else 1.0
         n_threads = n_threads_for(self.layers, self.data, self.machine, share, tuning.LOSS_PRODUCT)
         parts = self._most_slices() if by_units or self.normalises else n_shards
+        if self.n_trunk:
+            rows = min(self.batch_size, image_rows(self.layers, self.dtype))
+            parts = max(parts, -(-rows // lanes_of(self.number_size)))
         choice = str(n_threads)
         if self.machine.n_threads == 1:
             why = "no more may be used"

@@ -132,3 +132,16 @@ SORTED_EACH_TIME = ((8, 512), (5, 1600))
 # Steps move touched rows only (kernels/touched.pyx) if a batch has less than one non-zero for this many columns.  With
 # more, moving the whole weight in order costs less than finding its rows here and there.
 TOUCHED_SHARE = 16
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+# Rows of a row block, at most, if layers are on images: what they keep for the backward pass takes some 20 KB each.  A
+# row block has at most IMAGE_PRODUCT multiply-adds forward, for Ctrl-C waits for it.
+IMAGE_ROWS = 512
+IMAGE_PRODUCT = 2e9
+
+# Bytes of convolved maps that are pooled at once: they stay in the second-level cache.
+MAPS_BYTES = 200_000
+
+# Rows of a row block in a forward pass on images.
+FORWARD_IMAGES = 64

@@ -5,7 +5,8 @@ their gradients are summed in order and the parameters move.  A plain step on a 
 gradient: the products write the new parameters.  How a batch is cut depends on its size only, and a shard takes its row
 blocks in order, so neither the number of threads nor an interruption by the clock changes the bits.
 
-Batch normalisation couples the rows of a batch, so the batch is one row block and the threads share the slices of its
+Layers on images come first, see trunk.pyx, and a row block is then a batch, or a part of a large one, on which threads
+work together.  Batch normalisation couples the rows of a batch, so the batch is one row block and the threads share the slices of its
 layers instead.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
 """
 
@@ -19,34 +20,20 @@ from .layer cimport (
     shares_input_gradient, takes_all_rows, takes_any_order)
 from .losses cimport loss_rows, sum_of_weights
 from .normalisation cimport backprop_normalise, move_statistics, normalise
-from .plan cimport N_SHARDS, Job, Layer, Plan, now
+from .plan cimport N_SHARDS, Job, Layer, Plan, now, take
 from .rows cimport Cut, dense_rows, is_native, prefetch_pages, rows_ahead, whole
 from .sparse cimport ColumnStore, block_at, columns_in, sort_by_column
 from .touched cimport step_touched, touch_columns
+from .trunk cimport backward_trunk, forward_trunk
 from .updates cimport NO_UPDATE, Step, clipped, penalty, step_at, sum_of_squares, update_range
-
-cdef extern from *:
-    """
-    /* Returns *next and increments it, atomically.  Without a lock if possible: a fork may leave one closed. */
-    static inline Py_ssize_t fastnn_take(Py_ssize_t* next) {
-    #if defined(__GNUC__)
-        return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
-    #else
-        Py_ssize_t taken;
-    #ifdef _OPENMP
-    #pragma omp critical(fastnn_take)
-    #endif
-        taken = (*next)++;
-        return taken;
-    #endif
-    }
-    """
-    Py_ssize_t fastnn_take(Py_ssize_t* next) noexcept nogil
 
 cdef extern from "vectors.h" nogil:
     enum:
         PRODUCT_ROWS
         UPDATE_CHUNK
+
+cdef enum:
+    FEATURES_SHARE = 64     # numbers of a row of the trunk's output, whose gradient a thread takes at a time
 
 # A batch, and the step that follows it.
 cdef struct Batch:
@@ -92,13 +79,16 @@ cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_s
 
 
 cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work) noexcept nogil:
-    # The first layer's input: n rows from position first on.
+    # The input of the first layer behind the trunk, if there is one: n rows from position first on.
     cdef Inputs rows
     cdef bint in_any_order = takes_any_order(&job.plan.layers[0])
     rows.first, rows.n, rows.cut, rows.order, rows.X = first, n, whole(job.store.n_columns), NULL, NULL
     rows.store, rows.store_order, rows.columns, rows.n_columns = job.store, job.order, NULL, 0
     rows.ahead = rows_ahead(job.store, NULL, 0, 0)
-    if not job.plan.is_sparse:
+    if job.plan.trunk.n_layers:
+        forward_trunk(job, first, n, work)
+        rows.X, rows.cut = work, whole(job.plan.layers[job.plan.trunk.n_layers].n_in)
+    elif not job.plan.is_sparse:
         rows.X = dense_rows(job.store, job.order, first, n, work, &rows.order if in_any_order else NULL)
     return rows
 
@@ -149,12 +139,13 @@ cdef void forward_layer(const Job* job, const Layer* layer, const Inputs* rows, 
 
 cdef Inputs forward_block(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work,
                           floating* logits) noexcept nogil:
-    # Leaves hidden layers' outputs in the work space, the output layer's in logits; returns the first layer's input.
+    # Leaves hidden layers' outputs in the work space, the output layer's in logits; returns the input of the first layer
+    # behind the trunk.
     cdef Inputs given = first_rows(job, first, n, work), rows = given
     cdef const Layer* layer
     cdef floating* Z
     cdef int k
-    for k in range(job.plan.n_layers):
+    for k in range(job.plan.trunk.n_layers, job.plan.n_layers):
         layer = &job.plan.layers[k]
         Z = logits if layer.is_output else work + layer.output
         forward_layer(job, layer, &rows, Z, work)
@@ -233,6 +224,22 @@ cdef void backward_input(const Job* job, const Layer* layer, const Layer* below,
                              factors)
 
 
+cdef void backward_features(const Job* job, const Layer* layer, Py_ssize_t n, const floating* dZ,
+                            floating* work) noexcept nogil:
+    # The gradient by the trunk's output, n rows.
+    cdef const floating* parameters = <const floating*> job.parameters
+    cdef floating* dX = work + job.plan.trunk.delta
+    cdef Py_ssize_t n_in = layer.n_in
+    cdef Cut x = whole(n_in), z = whole(layer.n_out)
+    cdef Py_ssize_t i, n_shares = (n_in + FEATURES_SHARE - 1) // FEATURES_SHARE
+    if not shares_input_gradient(layer) or shares_of(layer, n, 2) == 1:
+        layer_backward_input(layer, dZ, &z, parameters, 0, n_in, dX, &x, n, work + job.plan.spare)
+        return
+    for i in prange(n_shares, num_threads=min(<Py_ssize_t> job.n_threads, n_shares), schedule="static"):
+        layer_backward_input(layer, dZ, &z, parameters, i * FEATURES_SHARE, min((i + 1) * FEATURES_SHARE, n_in),
+                             dX + i * FEATURES_SHARE, &x, n, <floating*> NULL)
+
+
 cdef void find_columns(const Job* job, Inputs* rows, ColumnStore* columns, floating* work) noexcept nogil:
     # The non-zeros of sparse rows by column, if the plan wants them so.
     if job.blocks != NULL:
@@ -259,16 +266,20 @@ cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, P
     if not isfinite(log_likelihood):
         return log_likelihood
     find_columns(job, &given, &columns, work)
-    for k in range(k, -1, -1):
+    for k in range(k, job.plan.trunk.n_layers - 1, -1):
         dZ, rows = work + layers[k].delta, given
-        if k > 0:
+        if k > job.plan.trunk.n_layers:
             rows = outputs_of(&layers[k - 1], &given, work + layers[k - 1].output)
             # The backward pass uses the old weights, so it precedes their update.
             backward_input(job, &layers[k], &layers[k - 1], n, dZ, work, target, factors)
+        elif k > 0:
+            backward_features(job, &layers[k], n, dZ, work)
         backward_weight(job, &layers[k], &rows, dZ, target, factors)
         if not layers[k].normalises:
             affine_backward_bias(dZ, layers[k].n_out, target + layers[k].bias, n, layers[k].n_out,
                                  <floating> factors.alpha, <floating> factors.bias_beta)
+    if job.plan.trunk.n_layers:
+        backward_trunk(job, first, n, work, target, factors.alpha, factors.weight_beta, factors.bias_beta)
     return log_likelihood
 
 
@@ -305,11 +316,11 @@ cdef void take_shards(const Job* job, const Batch* batch, Py_ssize_t* next_, int
     cdef int i, owner
     for i in range(n_threads):
         owner = (thread + i) % n_threads
-        shard = fastnn_take(next_ + owner)
+        shard = take(next_ + owner)
         while shard < batch.n_shards * (owner + 1) // n_threads:
             if ascend_shard(job, batch, shard, work + thread * job.work_size):
                 return
-            shard = fastnn_take(next_ + owner)
+            shard = take(next_ + owner)
 
 
 cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noexcept nogil:
@@ -371,9 +382,9 @@ cdef void take_step(const Job* job, Batch* batch, floating* gradient) noexcept n
                          job.touched, batch.first // plan.batch_size)
         else:
             update_span(job, step, True, n_shards, layer.weight, layer.weight_size, gradient)
-        update_span(job, step, False, n_shards, layer.bias, layer.n_out, gradient)
+        update_span(job, step, False, n_shards, layer.bias, layer.units, gradient)
         if layer.normalises:
-            update_span(job, step, False, n_shards, layer.norm, layer.n_out, gradient)
+            update_span(job, step, False, n_shards, layer.norm, layer.units, gradient)
 
 
 cdef void add_penalties(const Job* job, const Batch* batch, const floating* number) noexcept nogil:
@@ -397,8 +408,9 @@ cdef void after_step(const Job* job, const Batch* batch, floating* work) noexcep
     for k in range(job.plan.n_layers - 1):
         layer = &job.plan.layers[k]
         if layer.normalises and job.steps.update != NO_UPDATE:
-            statistics, running = work + layer.statistics, parameters + layer.norm + layer.n_out
-            move_statistics(statistics, statistics + layer.n_out, running, running + layer.n_out, batch.n, layer.n_out)
+            statistics, running = work + layer.statistics, parameters + layer.norm + layer.units
+            move_statistics(statistics, statistics + layer.units, running, running + layer.units,
+                            batch.n * layer.positions, layer.units)
         for s in range(layer.n_slices if job.steps.max_norm > 0 else 0):
             limit_slice(layer, s, job.steps.max_norm, parameters, work)
 

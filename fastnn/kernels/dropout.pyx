@@ -9,6 +9,8 @@ generators", OOPSLA 2014.
 from cython cimport floating
 from libc.stdint cimport uint64_t
 
+from .plan cimport Image
+
 
 cdef inline uint64_t mixed(uint64_t z) noexcept nogil:
     z = (z ^ (z >> 30)) * <uint64_t> 0xbf58476d1ce4e5b9
@@ -33,6 +35,25 @@ cdef void drop_units(floating* Y, floating* slopes, Py_ssize_t stride, Py_ssize_
             factor = scale if (hashed >> 32) >= limit else <floating> 0.0
             Y[i * stride + j] = Y[i * stride + j] * factor
             slopes[i * stride + j] = slopes[i * stride + j] * factor
+
+
+cdef void drop_lanes(floating* Y, floating* slopes, const Image* y, Py_ssize_t lanes, double share, uint64_t key,
+                     int layer, Py_ssize_t first) noexcept nogil:
+    # The same for the maps of a group, whose lanes are the rows from position first on: channels are units' last index.
+    cdef Py_ssize_t i, j, lane, place, width = y.width * y.channels
+    cdef uint64_t base, hashed, layer_key = mixed(key + <uint64_t> layer * <uint64_t> 0x9e3779b97f4a7c15)
+    cdef uint64_t limit = <uint64_t> (share * 4294967296.0)
+    cdef floating scale = <floating> (1 / (1 - share))
+    cdef floating factor
+    for i in range(y.height):
+        for j in range(width):
+            place = i * y.row + j * lanes
+            for lane in range(lanes):
+                base = <uint64_t> (first + lane) * <uint64_t> (y.height * width) + <uint64_t> (i * width + j)
+                hashed = mixed(layer_key + base * <uint64_t> 0x9e3779b97f4a7c15)
+                factor = scale if (hashed >> 32) >= limit else <floating> 0.0
+                Y[place + lane] = Y[place + lane] * factor
+                slopes[place + lane] = slopes[place + lane] * factor
 
 
 def inplace_dropout(floating[:, ::1] Y, floating[:, ::1] slopes, double share, uint64_t key, int layer=0,

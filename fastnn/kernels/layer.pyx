@@ -174,12 +174,12 @@ cdef void rearrange_layer(const Layer* layer, const Layer* stored, bint back, co
     cdef const floating* W = vector + source.weight
     cdef floating* W_out = vector_out + goal.weight
     cdef int s
-    memcpy(vector_out + goal.bias, vector + source.bias, layer.n_out * sizeof(floating))
+    memcpy(vector_out + goal.bias, vector + source.bias, layer.units * sizeof(floating))
     if layer.normalises:
-        memcpy(vector_out + goal.norm, vector + source.norm, 3 * layer.n_out * sizeof(floating))
+        memcpy(vector_out + goal.norm, vector + source.norm, 3 * layer.units * sizeof(floating))
     if layer.form == TRANSPOSED:
         transpose(W, W_out, stored.n_out if back else stored.n_in, stored.n_in if back else stored.n_out)
-    elif layer.form != PANELS and layer.slices[0].stride == layer.n_out:
+    elif layer.form != PANELS and layer.slices[0].stride == layer.units:
         memcpy(W_out, W, stored.weight_size * sizeof(floating))
     else:
         for s in range(layer.n_slices):

@@ -9,6 +9,8 @@ time; their sums are double in both precisions, so that they are as exact for ma
 from cython cimport floating
 from libc.math cimport sqrt
 
+from .plan cimport Image
+
 cdef extern from "vectors.h" nogil:
     enum:
         NORMALISED_UNITS
@@ -101,6 +103,137 @@ cdef void move_statistics(const floating* mean, const floating* variance, floati
     for j in range(n_units):
         running_mean[j] = <floating> ((1 - FRESH) * running_mean[j] + FRESH * mean[j])
         running_variance[j] = <floating> ((1 - FRESH) * running_variance[j] + FRESH * (unbiased * variance[j]))
+
+
+cdef void group_moments(const Image* z, const floating* Z, Py_ssize_t lanes, Py_ssize_t n_lanes,
+                        double* moments) noexcept nogil:
+    # moments (2, channels): the mean of each channel over positions and the first n_lanes images, and the sum of squared
+    # differences from it
+    cdef Py_ssize_t i, x, c, lane, n_units = z.channels
+    cdef double* squares = moments + n_units
+    cdef const floating* here
+    cdef double sum_, centred
+    for c in range(2 * n_units):
+        moments[c] = 0
+    for i in range(z.height):
+        for x in range(z.width):
+            here = Z + i * z.row + x * n_units * lanes
+            for c in range(n_units):
+                sum_ = 0
+                for lane in range(n_lanes):
+                    sum_ += here[c * lanes + lane]
+                moments[c] += sum_
+    for c in range(n_units):
+        moments[c] /= z.height * z.width * n_lanes
+    for i in range(z.height):
+        for x in range(z.width):
+            here = Z + i * z.row + x * n_units * lanes
+            for c in range(n_units):
+                sum_ = 0
+                for lane in range(n_lanes):
+                    centred = here[c * lanes + lane] - moments[c]
+                    sum_ += centred * centred
+                squares[c] += sum_
+
+
+cdef void join_moments(const double* moments, Py_ssize_t n_groups, Py_ssize_t n_units, Py_ssize_t lanes, Py_ssize_t n,
+                       Py_ssize_t positions, floating* mean, floating* variance) noexcept nogil:
+    # Of n images in groups of as many as there are lanes; the last may have fewer.
+    cdef Py_ssize_t g, c
+    cdef double total, squares, difference
+    cdef double images
+    for c in range(n_units):
+        total = squares = 0
+        for g in range(n_groups):
+            images = min(lanes, n - g * lanes)
+            total += images * moments[2 * g * n_units + c]
+        total /= n
+        for g in range(n_groups):
+            images = min(lanes, n - g * lanes)
+            difference = moments[2 * g * n_units + c] - total
+            squares += moments[(2 * g + 1) * n_units + c] + images * positions * difference * difference
+        mean[c], variance[c] = <floating> total, <floating> (squares / (n * positions))
+
+
+cdef void normalise_lanes(const Image* z, floating* Z, Py_ssize_t lanes, const floating* mean,
+                          const floating* variance) noexcept nogil:
+    # Z becomes X_hat
+    cdef Py_ssize_t i, x, c, lane
+    cdef floating* here
+    cdef floating factor
+    for i in range(z.height):
+        for x in range(z.width):
+            for c in range(z.channels):
+                here = Z + i * z.row + (x * z.channels + c) * lanes
+                factor = <floating> (1 / sqrt(variance[c] + SMALL))
+                for lane in range(lanes):
+                    here[lane] = (here[lane] - mean[c]) * factor
+
+
+cdef void scale_lanes(const Image* z, const floating* X_hat, Py_ssize_t lanes, const floating* scale,
+                      const floating* bias, const Image* y, floating* Y, Py_ssize_t begin,
+                      Py_ssize_t end) noexcept nogil:
+    # Rows begin to end of Y = scale * X_hat + bias
+    cdef Py_ssize_t i, x, c, lane, place
+    for i in range(begin, end):
+        for x in range(z.width):
+            for c in range(z.channels):
+                place = (x * z.channels + c) * lanes
+                for lane in range(lanes):
+                    Y[i * y.row + place + lane] = scale[c] * X_hat[i * z.row + place + lane] + bias[c]
+
+
+cdef void group_sums(const Image* z, const floating* dZ, const floating* X_hat, Py_ssize_t lanes, Py_ssize_t n_lanes,
+                     double* sums) noexcept nogil:
+    # sums (2, channels): of dZ and of dZ * X_hat, over positions and the first n_lanes images
+    cdef Py_ssize_t i, x, c, lane, place
+    cdef double sum_, product
+    for c in range(2 * z.channels):
+        sums[c] = 0
+    for i in range(z.height):
+        for x in range(z.width):
+            for c in range(z.channels):
+                place = i * z.row + (x * z.channels + c) * lanes
+                sum_ = product = 0
+                for lane in range(n_lanes):
+                    sum_ += dZ[place + lane]
+                    product += <double> dZ[place + lane] * X_hat[place + lane]
+                sums[c] += sum_
+                sums[z.channels + c] += product
+
+
+cdef void join_sums(double* sums, Py_ssize_t n_groups, Py_ssize_t n_units, Py_ssize_t n, const floating* variance,
+                    const floating* scale, floating* dscale, floating* dbias, floating alpha,
+                    floating beta) noexcept nogil:
+    # Joins all sums in those of the first group, as means over n positions of images, and puts the factors of the
+    # gradient behind those of the last.  dscale, dbias as in backprop_normalise.
+    cdef Py_ssize_t g, c
+    for g in range(1, n_groups):
+        for c in range(2 * n_units):
+            sums[c] += sums[2 * g * n_units + c]
+    for c in range(n_units):
+        sums[2 * n_groups * n_units + c] = scale[c] / sqrt(variance[c] + SMALL)
+        dbias[c] = beta * dbias[c] if beta != 0 else <floating> 0.0
+        dbias[c] += alpha * <floating> sums[c]
+        dscale[c] = beta * dscale[c] if beta != 0 else <floating> 0.0
+        dscale[c] += alpha * <floating> sums[n_units + c]
+    for c in range(2 * n_units):
+        sums[c] /= n
+
+
+cdef void backprop_lanes(const Image* z, floating* dZ, const floating* X_hat, Py_ssize_t lanes, Py_ssize_t n_lanes,
+                         const double* sums, Py_ssize_t n_groups) noexcept nogil:
+    # dZ by X_hat's scaled values becomes dZ by what was normalised, with what join_sums left; other lanes stay 0.
+    cdef Py_ssize_t i, x, c, lane, place
+    cdef floating mean, slope, factor
+    for i in range(z.height):
+        for x in range(z.width):
+            for c in range(z.channels):
+                place = i * z.row + (x * z.channels + c) * lanes
+                mean, slope = <floating> sums[c], <floating> sums[z.channels + c]
+                factor = <floating> sums[2 * n_groups * z.channels + c]
+                for lane in range(n_lanes):
+                    dZ[place + lane] = factor * (dZ[place + lane] - mean - slope * X_hat[place + lane])
 
 
 def inplace_normalisation(floating[:, ::1] Z, const floating[::1] scale, const floating[::1] bias,

@@ -19,20 +19,17 @@ cdef enum Form:
     PANELS          # W in panels of each slice: affine.pyx
     SPARSE          # W (n_in, n_out or a slice's units), sparse rows: sparse.pyx
 
+cdef extern from "vectors.h" nogil:
+    ctypedef struct Image:          # maps of a group of images, one a lane: number (y, x, channel, lane) is at
+        Py_ssize_t height, width, channels, row     # y * row + (x * channels + channel) * lanes + lane
+    ctypedef struct WindowOf:       # size, stride, and the zeros above and left of the input
+        Py_ssize_t height, width, down, across, top, left
+
 cdef struct Slice:
     Py_ssize_t begin, end       # units, or inputs
     Py_ssize_t weight           # offset of their weights in a vector of parameters
     Py_ssize_t stride           # distance between two rows of weights
     Py_ssize_t n_rows, n_columns
-
-# A group's maps in lanes: number (y, x, channel, lane) is at y * row + (x * channels + channel) * lanes, with y and x
-# from 0 behind the zeros above and left.
-cdef struct Image:
-    Py_ssize_t height, width, channels, row
-
-# How the positions of an output see an input: see fastnn/layout.py.
-cdef struct WindowOf:
-    Py_ssize_t height, width, down, across, top, left
 
 cdef struct Layer:
     Form form
@@ -50,10 +47,27 @@ cdef struct Layer:
     double dropout
     int n_slices
     Slice[N_SLICES] slices
+    Py_ssize_t units            # numbers of the bias: n_out, or filters
+    Py_ssize_t positions        # of a unit in each row: 1, if the layer is dense
+    # On images; see fastnn/layout.py.
+    Image x, middle, y
+    Py_ssize_t x_origin, y_origin, y_size
+    WindowOf convolution, pooling       # of height 0: there is none
+    bint takes_mean
+    Py_ssize_t band, places, moments
+
+# The layers on images: see fastnn/layout.py.
+cdef struct Trunk:
+    int n_layers
+    Py_ssize_t lanes, n_parts, size
+    Image input
+    Py_ssize_t input_origin, input_size
+    Py_ssize_t groups, group_size, threads, thread_size, band, deltas, delta_size, gradients, delta
 
 cdef struct Plan:
     int n_layers
     Layer* layers
+    Trunk trunk                 # of no layers: there is none
     bint by_units, touches, sorts, gathers, prefetches, normalises, is_sparse
     Py_ssize_t n_parameters, batch_size, block_rows, n_shards, shard_rows, fold_rows, nonzeros
     Py_ssize_t rows_size, spare, columns, parts, squares
@@ -99,5 +113,19 @@ cdef extern from *:
     #endif
         return time.tv_sec + 1e-9 * time.tv_nsec;
     }
+    /* Returns *next and increments it, atomically.  Without a lock if possible: a fork may leave one closed. */
+    static inline Py_ssize_t fastnn_take(Py_ssize_t* next) {
+    #if defined(__GNUC__)
+        return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
+    #else
+        Py_ssize_t taken;
+    #ifdef _OPENMP
+    #pragma omp critical(fastnn_take)
+    #endif
+        taken = (*next)++;
+        return taken;
+    #endif
+    }
     """
     double now "fastnn_now"() noexcept nogil
+    Py_ssize_t take "fastnn_take"(Py_ssize_t* next) noexcept nogil

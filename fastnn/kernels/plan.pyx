@@ -37,6 +37,8 @@ cdef class CompiledPlan:
         own.rows_size, own.spare = plan.rows_size, plan.spare
         own.columns, own.parts, own.squares = plan.columns, plan.parts, plan.squares
         own.most_slices = plan.most_slices
+        if plan.trunk is not None:
+            read_trunk(&own.trunk, plan.trunk)
 
     def __dealloc__(self):
         free(self.plan.layers)
@@ -47,6 +49,7 @@ cdef int read_layer(Layer* layer, int index, planned) except -1:
     shape = planned.facts
     layer.index, layer.form = index, FORM_CODES[planned.form]
     layer.n_in, layer.n_out = shape.n_in, shape.n_out
+    layer.units, layer.positions = shape.weight_shape[1], shape.positions
     layer.activation = ACTIVATIONS[shape.activation or "identity"]
     layer.normalises, layer.dropout = shape.batch_norm, shape.dropout
     layer.by_inputs, layer.keeps_slopes, layer.shared_from = \
@@ -60,4 +63,32 @@ cdef int read_layer(Layer* layer, int index, planned) except -1:
     for s in range(layer.n_slices):
         layer.slices[s].begin, layer.slices[s].end, layer.slices[s].weight = planned.slices[s][:3]
         layer.slices[s].stride, layer.slices[s].n_rows, layer.slices[s].n_columns = planned.slices[s][3:]
+    if planned.images:
+        x, middle, y = planned.images
+        layer.x, layer.middle, layer.y = read_image(x), read_image(middle), read_image(y)
+        layer.x_origin, layer.y_origin, layer.y_size = x.origin, y.origin, y.size
+        layer.convolution, layer.pooling = read_window(shape.maps.convolution), read_window(shape.maps.pooling)
+        layer.takes_mean = shape.maps.pools == "mean"
+        layer.band, layer.places, layer.moments = planned.band, planned.places, planned.moments
+    return 0
+
+
+cdef Image read_image(image) except *:
+    return Image(image.height, image.width, image.channels, image.row)
+
+
+cdef WindowOf read_window(window) except *:
+    if window is None:
+        return WindowOf(0, 0, 0, 0, 0, 0)
+    return WindowOf(window.size[0], window.size[1], window.stride[0], window.stride[1], window.padding[0],
+                    window.padding[1])
+
+
+cdef int read_trunk(Trunk* own, trunk) except -1:
+    own.n_layers, own.lanes, own.n_parts, own.size = trunk.n_layers, trunk.lanes, trunk.n_parts, trunk.size
+    own.input, own.input_origin, own.input_size = read_image(trunk.input), trunk.input.origin, trunk.input.size
+    own.groups, own.group_size, own.threads, own.thread_size = \
+        trunk.groups, trunk.group_size, trunk.threads, trunk.thread_size
+    own.band, own.deltas, own.delta_size = trunk.band, trunk.deltas, trunk.delta_size
+    own.gradients, own.delta = trunk.gradients, trunk.delta
     return 0
