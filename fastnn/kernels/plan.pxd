@@ -19,6 +19,12 @@ cdef enum Form:
     PANELS          # W in panels of each slice: affine.pyx
     SPARSE          # W (n_in, n_out or a slice's units), sparse rows: sparse.pyx
 
+cdef extern from "vectors.h" nogil:
+    ctypedef struct Image:          # maps of a group of images, one a lane: number (y, x, channel, lane) is at
+        Py_ssize_t height, width, channels, row     # y * row + (x * channels + channel) * lanes + lane
+    ctypedef struct WindowOf:       # size, stride, and the zeros above and left of the input
+        Py_ssize_t height, width, down, across, top, left
+
 cdef struct Slice:
     Py_ssize_t begin, end       # units, or inputs
     Py_ssize_t weight           # offset of their weights in a vector of parameters
