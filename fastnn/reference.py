@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
@@ -365,6 +366,93 @@ def backprop_panels_weight(
 def backprop_affine_bias(dZ: Array, db_out: Array, alpha: float = 1.0, beta: float = 0.0) -> None:
     """db_out (n_out,) = alpha * sum of the rows of dZ (n, n_out) + beta * db_out."""
     db_out[:] = alpha * dZ.sum(axis=0) + (beta * db_out if beta != 0 else 0)
+
+
+# --- kernels.convolution ----------------------------------------------------------------------------
+
+# Maps are (height, width, channels, lanes), an image in each lane.
+WindowArgument: TypeAlias = tuple[int, int, int, int]
+
+
+def windows_of(X: Array, window: WindowArgument) -> Array:
+    """Views (height, width, channels, lanes, window's height, window's width) of the numbers that each window sees."""
+    height, width, down, across = window
+    return sliding_window_view(X, (height, width), axis=(0, 1), writeable=True)[::down, ::across]
+
+
+def convolution(X: Array, W: Array, b: Array, window: WindowArgument, Z_out: Array, begin: int, end: int) -> None:
+    """Rows begin to end of Z_out = the convolution of X with W (height, width, channels, filters), plus b."""
+    Z_out[begin:end] = np.einsum("yxclij,ijcf->yxfl", windows_of(X, window)[begin:end], W) + b[:, None]
+
+
+def backprop_convolution_weight(
+    X: Array,
+    dZ: Array,
+    window: WindowArgument,
+    dW_out: Array,
+    begin: int,
+    end: int,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+) -> None:
+    """dW_out = alpha * the gradient by the weight, from rows begin to end of dZ, + beta * dW_out."""
+    product = np.einsum("yxclij,yxfl->ijcf", windows_of(X, window)[begin:end], dZ[begin:end])
+    dW_out[:] = alpha * product + (beta * dW_out if beta != 0 else 0)
+
+
+def backprop_convolution_bias(
+    dZ: Array, db_out: Array, begin: int, end: int, alpha: float = 1.0, beta: float = 0.0
+) -> None:
+    """db_out (filters,) = alpha * the sum of rows begin to end of dZ, over positions and lanes, + beta * db_out."""
+    db_out[:] = alpha * dZ[begin:end].sum(axis=(0, 1, 3)) + (beta * db_out if beta != 0 else 0)
+
+
+def backprop_convolution_input(
+    dZ: Array, W: Array, window: WindowArgument, dX_out: Array, begin: int, end: int
+) -> None:
+    """dX_out += the gradient by X, from rows begin to end of dZ."""
+    for i, j in np.ndindex(*W.shape[:2]):
+        windows_of(dX_out, window)[begin:end, ..., i, j] += np.einsum("yxfl,cf->yxcl", dZ[begin:end], W[i, j])
+
+
+# --- kernels.pooling --------------------------------------------------------------------------------
+
+
+def max_pool(Z: Array, window: WindowArgument, Y_out: Array, places_out: Array | None, begin: int, end: int) -> None:
+    """Rows begin to end of Y_out = the largest number of each window of Z, or NaN; places_out: which, the first one."""
+    windows = windows_of(Z, window)[begin:end]
+    numbers = windows.reshape(*windows.shape[:4], window[0] * window[1])
+    Y_out[begin:end] = numbers.max(axis=-1)
+    if places_out is not None:
+        places_out[begin:end] = numbers.argmax(axis=-1)
+
+
+def backprop_max_pool(dY: Array, places: Array, window: WindowArgument, dZ_out: Array, begin: int, end: int) -> None:
+    """dZ_out += the gradient by Z, from rows begin to end of dY: each number goes to the place of its window."""
+    for place, (i, j) in enumerate(np.ndindex(*window[:2])):
+        windows_of(dZ_out, window)[begin:end, ..., i, j] += np.where(places[begin:end] == place, dY[begin:end], 0)
+
+
+def mean_pool(Z: Array, window: WindowArgument, Y_out: Array, begin: int, end: int) -> None:
+    """Rows begin to end of Y_out = the mean of each window of Z."""
+    Y_out[begin:end] = windows_of(Z, window)[begin:end].mean(axis=(-2, -1))
+
+
+def backprop_mean_pool(dY: Array, window: WindowArgument, dZ_out: Array, begin: int, end: int) -> None:
+    """dZ_out += the gradient by Z, from rows begin to end of dY: the same for each number of a window."""
+    for i, j in np.ndindex(*window[:2]):
+        windows_of(dZ_out, window)[begin:end, ..., i, j] += dY[begin:end] / (window[0] * window[1])
+
+
+def to_lanes(rows: Array, X_out: Array) -> None:
+    """X_out (height, width, channels, lanes) = rows (n, height * width * channels), zeros in the lanes from n on."""
+    X_out[:] = 0
+    X_out[..., : len(rows)] = rows.T.reshape(*X_out.shape[:3], len(rows))
+
+
+def from_lanes(X: Array, rows_out: Array) -> None:
+    """rows_out (n, height * width * channels) = the first n lanes of X (height, width, channels, lanes)."""
+    rows_out[:] = X[..., : len(rows_out)].reshape(rows_out.shape[1], len(rows_out)).T
 
 
 # --- kernels.dense ----------------------------------------------------------------------------------

@@ -30,7 +30,11 @@ def run(code, instruction_set, cwd):
 @pytest.fixture(scope="module")
 def tests_of_others(tmp_path_factory):
     """The kernels' tests and the golden runs of all other builds, side by side."""
-    tests = [str(HERE / "test_kernels.py"), f"{HERE / 'test_golden.py'}::test_golden_run"]
+    tests = [
+        str(HERE / "test_kernels.py"),
+        str(HERE / "test_convolution.py"),
+        f"{HERE / 'test_golden.py'}::test_golden_run",
+    ]
     options = ["-q", "-p", "no:cacheprovider", "-c", str(HERE.parent / "pyproject.toml")]
     code, folder = ["-m", "pytest", *options, *tests], tmp_path_factory.mktemp("others")
     processes = {name: start(code, name, folder) for name in OTHERS}

@@ -93,6 +93,17 @@
 /* Distance in bytes at which sorted entries are prefetched.  Worth 23 % in cell 1, 8 % in cell 5, sparse. */
 #define ENTRIES_AHEAD 2048
 
+/* --- convolution.pyx --------------------------------------------------------------------------------------------- */
+
+/* A tile of sums of vectors: positions or taps, by filters or channels.  The sums, the vectors and one number or vector
+   of a column fit into the registers. */
+#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#define VECTORS_AT_ONCE 6
+#else
+#define VECTORS_AT_ONCE 3
+#endif
+#define COLUMNS_AT_ONCE 4
+
 /* --- the drivers ------------------------------------------------------------------------------------------------- */
 
 /* Rows that a product takes at a time. */

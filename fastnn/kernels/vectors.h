@@ -1,4 +1,5 @@
-/* Shared by the inner loops in tiles.h and strips.h: the width of a vector, and names for compilers' extensions.
+/* Shared by the inner loops in tiles.h, strips.h and convolution.h: the width of a vector, names for compilers'
+   extensions, and how arrays lie in memory.
 
    The same loops in Cython reach a fifth of the speed in double precision, since the compiler does not keep arrays of
    sums in registers; with the vector types of GCC and Clang it does.  Other compilers get vectors of one number.  */
@@ -85,6 +86,18 @@ INLINE ptrdiff_t place_of(const Cut *cut, ptrdiff_t column)
 {
     return column < cut->columns ? column : column / cut->columns * cut->next + column % cut->columns;
 }
+
+/* Maps of a group of images in lanes: number (y, x, channel, lane) is at y * row + (x * channels + channel) * lanes + lane
+   from the first number of position (0, 0), which may have zeros around it for the windows that see it. */
+typedef struct {
+    ptrdiff_t height, width, channels, row;
+} Image;
+
+/* Windows through which a convolution or a pooling sees its input: their size, how far one is from the next, and how far
+   the first reaches above position (0, 0) and to its left. */
+typedef struct {
+    ptrdiff_t height, width, down, across, top, left;
+} WindowOf;
 
 /* Keeps a value that is used twice in a register: compilers would read it again, as an operand. */
 #if defined(__GNUC__) && defined(__x86_64__)
