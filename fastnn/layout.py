@@ -193,7 +193,9 @@ def sliced_row(n_units: int, number_size: int) -> int:
 
 def _slices(facts: LayerFacts, form: str, by_inputs: bool, number_size: int) -> tuple[tuple[Slice, ...], int]:
     # A layer's slices, whose weights begin where the layer's do, and the numbers that its weight takes.
-    n_in, n_out = facts.n_in, facts.n_out
+    n_in, n_out = facts.weight_shape
+    if n_out == 0:
+        return (), 0
     slices, place = [], 0
     for begin, end in itertools.pairwise(slice_bounds(n_in if by_inputs else n_out, number_size)):
         n = end - begin
@@ -220,12 +222,11 @@ def lay_out(
     sliced = [_slices(*layer, number_size) for layer in zip(layers, forms, by_inputs, strict=True)]
     tables = []
     for facts, (_, size) in zip(layers, sliced, strict=True):
-        weight, *others = facts.slots
-        tables.append((weight._replace(shape=(size,)), *others))
+        tables.append(tuple(slot._replace(shape=(size,)) if slot.name == "weight" else slot for slot in facts.slots))
     slots = Slots(tuple(tables))
     planned = []
     for k, (facts, form, (slices, size)) in enumerate(zip(layers, forms, sliced, strict=True)):
-        weight, bias = slots.places[k, "weight"].start, slots.places[k, "bias"].start
+        weight, bias = (slots.places[k, name].start if tables[k] else 0 for name in ("weight", "bias"))
         norm = slots.places[k, "scale"].start if facts.batch_norm else NEVER
         moved = tuple(own._replace(weight=weight + own.weight) for own in slices)
         planned.append(LayerPlan(facts, form, by_inputs[k], moved, weight, size, bias, norm))
