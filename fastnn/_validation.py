@@ -95,6 +95,8 @@ def check_layers(layers: Sequence[Any], kinds: Iterable[type]) -> tuple[Any, ...
     if not layers:
         raise ValueError("layers must hold at least one layer, that of the outputs")
     output = layers[-1]
+    if output.dropout is not None:
+        raise ValueError("the output layer must have no dropout: only hidden units are dropped")
     if output.activation is not None:
         raise ValueError(
             f"the output layer must have no activation, for the loss decides what follows it, not {output.activation!r}"
@@ -105,13 +107,32 @@ def check_layers(layers: Sequence[Any], kinds: Iterable[type]) -> tuple[Any, ...
 
 
 def check_input_shape(shape: Any) -> tuple[int, ...]:
-    """Shape of a row: a positive integer that BLAS can count, alone or in a sequence."""
+    """Shape of a row, (n,) or (height, width, channels): positive integers whose product BLAS can count.
+
+    An integer is for (n,), and (height, width) for images of one channel.
+    """
     if shape is None:
-        raise ValueError("input_shape must say how many inputs the layers have, such as input_shape=784")
+        raise ValueError(
+            "input_shape must say how many inputs the layers have, such as input_shape=784, or (28, 28, 1) for images"
+        )
     lengths = list(shape) if isinstance(shape, Iterable) and not isinstance(shape, (str, bytes)) else [shape]
-    if len(lengths) != 1:
-        raise ValueError(f"input_shape must be one integer, or a tuple of one, not {shape!r}")
-    return (check_integer(lengths[0], "input_shape", 1, MAX_DIMENSION),)
+    if not 1 <= len(lengths) <= 3:
+        raise ValueError(
+            f"input_shape must be one integer, (height, width) or (height, width, channels), not {shape!r}"
+        )
+    checked = tuple(check_integer(length, "input_shape", 1, MAX_DIMENSION) for length in lengths)
+    if math.prod(checked) > MAX_DIMENSION:
+        raise ValueError(f"input_shape must have at most {MAX_DIMENSION} numbers, not {math.prod(checked)}")
+    return (*checked, 1) if len(checked) == 2 else checked
+
+
+def check_pair(value: Any, name: str) -> tuple[int, int]:
+    """Return two positive integers, down and across: one stands for both."""
+    given = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value, value]
+    if len(given) != 2:
+        raise ValueError(f"{name} must be an integer or two, down and across, not {value!r}")
+    first, second = (check_integer(number, name, 1, MAX_DIMENSION) for number in given)
+    return first, second
 
 
 def check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
@@ -155,19 +176,32 @@ def check_finite_numbers(array: NDArray[Any], dtype: np.dtype[Any], name: str) -
     raise ValueError(f"{name} must hold finite real numbers, in {dtype} too")
 
 
-def check_rows(X: Any, n_in: int, dtype: np.dtype[Any], name: str = "X", n_threads: int = 1) -> Rows:
+def check_rows(
+    X: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    name: str = "X",
+    n_threads: int = 1,
+    may_be_sparse: bool = True,
+) -> Rows:
     """Return rows (n, n_in) of finite numbers, as a C-contiguous array or as CSRRows.
 
-    uint8, float32 and float64 stay as they are: the engine converts them as it goes.  Other real types
-    become dtype.  SciPy's sparse matrices become CSRRows of dtype.
+    Each row has this shape, which is flat or an image's, or is flat.  uint8, float32 and float64 stay as they are: the
+    engine converts them as it goes.  Other real types become dtype.  SciPy's sparse matrices become CSRRows of dtype.
     """
     if hasattr(X, "tocsr"):
-        return _check_sparse(X, n_in, dtype, name)
+        if not may_be_sparse:
+            raise TypeError(
+                f"{name} must be dense, such as {name}.toarray(), for a network with convolution or pooling, not a "
+                f"sparse {type(X).__name__}"
+            )
+        return _check_sparse(X, shape, dtype, name)
     array = np.asarray(X)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
-    _check_width(array.shape, n_in, name)
+    _check_shape(array.shape, shape, name)
     array = _as_laid_out(array, None if array.dtype in STORED else dtype)
+    array = array.reshape(len(array), math.prod(shape))
     _check_finite(array, dtype, name, n_threads)
     return array
 
@@ -178,12 +212,20 @@ def _as_laid_out(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     return array if array.flags.aligned else array.copy()
 
 
-def _check_width(shape: tuple[int, ...], n_in: int, name: str) -> None:
-    if len(shape) != 2:
-        hint = ", or X.reshape(1, -1) for a single row" if len(shape) == 1 else ""
-        raise ValueError(f"{name} must have two dimensions, (n, {n_in}){hint}; its shape is {shape}")
-    if shape[1] != n_in:
-        raise ValueError(f"{name} must have {n_in} columns, as many as the network has inputs; its shape is {shape}")
+def _check_shape(given: tuple[int, ...], shape: tuple[int, ...], name: str) -> None:
+    # Of all rows, each of this shape or flat.
+    n_in = math.prod(shape)
+    if len(shape) == 3:
+        forms = [shape, *([shape[:2]] if shape[2] == 1 else []), (n_in,)]
+        if given[1:] not in forms or len(given) < 2:
+            *others, last = (f"(n, {', '.join(map(str, form))})" for form in forms)
+            hint = f"; {name}[None] for a single image" if given in forms else ""
+            raise ValueError(f"{name} must have shape {', '.join(others)} or {last}{hint}; its shape is {given}")
+    elif len(given) != 2:
+        hint = ", or X.reshape(1, -1) for a single row" if len(given) == 1 else ""
+        raise ValueError(f"{name} must have two dimensions, (n, {n_in}){hint}; its shape is {given}")
+    elif given[1] != n_in:
+        raise ValueError(f"{name} must have {n_in} columns, as many as the network has inputs; its shape is {given}")
 
 
 def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str, n_threads: int = 1) -> None:
@@ -205,10 +247,10 @@ def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str, n_threa
         raise ValueError(f"{name} holds {max(-low, high):g}, beyond the network's {dtype}")
 
 
-def _check_sparse(X: Any, n_in: int, dtype: np.dtype[Any], name: str) -> CSRRows:
+def _check_sparse(X: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> CSRRows:
     if X.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {X.dtype}")
-    _check_width(X.shape, n_in, name)
+    _check_shape(X.shape, shape, name)
     csr = copy.copy(X.tocsr())  # the check may replace the matrix's arrays; leave the caller's alone
     try:
         csr.check_format(full_check=True)
@@ -221,7 +263,7 @@ def _check_sparse(X: Any, n_in: int, dtype: np.dtype[Any], name: str) -> CSRRows
         data * dtype.type(UINT8_SCALE) if csr.dtype == np.uint8 else data,
         _as_laid_out(csr.indices[:n_stored], np.int32),
         _as_laid_out(csr.indptr, np.int64),
-        n_in,
+        math.prod(shape),
     )
 
 

@@ -429,7 +429,7 @@ def make_training(arguments: argparse.Namespace, optimizer: Any, epochs: int, on
         clip_norm=arguments.clip_norm,
     )
     print(f"{n_rows:,} training, {len(valid.y):,} validation and {len(test.y):,} test images")
-    print(f"{network}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
+    print(f"{network!r}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
     rows = Dataset(train.X[:n_rows], train.y[:n_rows])
     return Training(network, trainer, epochs, rows, valid if len(valid.y) else None, test)
 
@@ -546,7 +546,7 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
     scale = UINT8_SCALE if network.input_scale is None else network.input_scale
     test = test._replace(X=scaled(test.X, scale / UINT8_SCALE, network))  # the pixels come multiplied by UINT8_SCALE
     y, meaning = targets(network, test.y)
-    print(f"{network} on {len(y):,} test images, pixels multiplied by {fraction(scale)}")
+    print(f"{network!r} on {len(y):,} test images, pixels multiplied by {fraction(scale)}")
     if meaning:
         print(f"target: {meaning}")
     log_likelihood = network.log_likelihood(test.X, y)

@@ -160,6 +160,8 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
         import onnx
     except ImportError as error:
         raise ImportError('export to ONNX needs onnx: pip install "fastnn[onnx]"') from error
+    if not network.takes_sparse:
+        raise NotImplementedError("networks with convolution or pooling cannot be exported to ONNX yet")
     if network.parameters.nbytes > MAX_BYTES:
         raise ValueError(
             f"network has {network.parameters.nbytes / 1e9:.1f} GB of parameters; an ONNX file can hold about 2 GB"
@@ -191,6 +193,8 @@ def _add_layers(graph: Graph, network: Network) -> str:
     value = "X"
     network = network.without_norm()
     for layer, arrays in zip(network.layers, network.slots.by_layer(network.parameters), strict=True):
+        if not arrays:  # Flatten, of rows that are flat already
+            continue
         z = graph.add("Add", graph.add("MatMul", value, arrays["weight"]), arrays["bias"])
         value = ADD_ACTIVATION[layer.activation or "identity"](graph, z)
     return value

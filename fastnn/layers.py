@@ -1,18 +1,19 @@
 """The layers of a network as records: they say what each layer is and compute nothing.
 
 A new kind of layer is a frozen dataclass below, listed in `RECORDS`: networks and their files ask the records for
-shapes and slots.
+shapes, slots and facts.  Shapes are those of one row: (n,) for flat rows, (height, width, channels) for images.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,18 +23,27 @@ from fastnn._validation import (
     check_input_shape,
     check_integer,
     check_layers,
+    check_number,
+    check_pair,
     check_sizes,
 )
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.blas import MAX_DIMENSION
+from fastnn.layout import LayerFacts, Maps, Window
 from fastnn.slots import Slot, Slots, dense_slots
 
 Shape = tuple[int, ...]
 
+# Activations that fall somewhere: the largest output need not be that of the largest input.
+FALLING = ("gelu", "silu")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Layer(ABC):
     """What a network needs of the record of a layer."""
+
+    #: Whether it has weights; then it takes the network's activation and batch_norm, and a trainer's dropout.
+    has_weights: ClassVar[bool] = False
 
     @property
     def activation(self) -> str | None:
@@ -45,13 +55,28 @@ class Layer(ABC):
         """Whether the layer is normalised."""
         return False
 
-    @abstractmethod
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Shape of the output for one row of this shape."""
+    @property
+    def dropout(self) -> float | None:
+        """Share of its outputs that training drops; None for the trainer's."""
+        return None
 
     @abstractmethod
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for one row of this shape.
+
+        Raises
+        ------
+        ValueError
+            If the layer cannot take such rows; the message goes on from the layer's name.
+        """
+
+    @abstractmethod
+    def facts(self, input_shape: Shape, dropout: float) -> LayerFacts | None:
+        """Return what a plan knows of the layer for rows of this shape; None: nothing is to be done."""
+
     def slots(self, input_shape: Shape) -> tuple[Slot, ...]:
         """Arrays that the layer needs for rows of this shape."""
+        return ()
 
     def settled(self, activation: str | None, batch_norm: bool) -> Layer:
         """Return the record with the network's values for what it leaves open."""
@@ -61,9 +86,56 @@ class Layer(ABC):
         """Return the record of the same layer that is not normalised."""
         return self
 
+    def fields(self) -> dict[str, Any]:
+        """Return the fields by name; dropout only if it is not the trainer's."""
+        found = dataclasses.asdict(self)
+        return {name: value for name, value in found.items() if name != "dropout" or value is not None}
 
-@dataclass(frozen=True)
-class Dense(Layer):
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.fields().items())})"
+
+    def __str__(self) -> str:
+        shown = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.default is dataclasses.MISSING:
+                shown.append(repr(value))
+            elif value is not False and dataclasses.replace(self, **{field.name: field.default}) != self:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class _Weighted(Layer):
+    # What the layers with weights have in common.
+    has_weights = True
+
+    def _check(self, **checked: Any) -> None:
+        # Sets the fields to their checked values, and checks those that these layers have in common.
+        checked["activation"] = check_choice(self.activation, "activation", [None, *ACTIVATIONS])
+        checked["batch_norm"] = check_choice(self.batch_norm, "batch_norm", [None, False, True])
+        checked["dropout"] = None if self.dropout is None else check_number(self.dropout, "dropout", 0, 1)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def settled(self, activation: str | None, batch_norm: bool) -> Layer:
+        """Return the record with the network's values for what it leaves open."""
+        record: Any = self
+        found: Layer = dataclasses.replace(
+            record,
+            activation=activation if self.activation is None else self.activation,
+            batch_norm=batch_norm if self.batch_norm is None else self.batch_norm,
+        )
+        return found
+
+    def without_norm(self) -> Layer:
+        """Return the record of the same layer that is not normalised."""
+        record: Any = self
+        found: Layer = dataclasses.replace(record, batch_norm=False)
+        return found
+
+
+@dataclass(frozen=True, repr=False)
+class Dense(_Weighted):
     """Fully connected layer: ``activation(X @ weight + bias)``.
 
     Parameters
@@ -76,6 +148,9 @@ class Dense(Layer):
     batch_norm : bool or None, default None
         Whether batch normalisation comes between weights and bias; None for the network's.  The output layer is never
         normalised.
+    dropout : float or None, default None
+        Share of the outputs that training sets to 0 at random, from 0 to below 1; None for the trainer's.  The output
+        layer has none.
 
     Raises
     ------
@@ -92,15 +167,10 @@ class Dense(Layer):
     units: int
     activation: str | None = None
     batch_norm: bool | None = None
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
-        checked = {
-            "units": check_integer(self.units, "units", 1, MAX_DIMENSION),
-            "activation": check_choice(self.activation, "activation", [None, *ACTIVATIONS]),
-            "batch_norm": check_choice(self.batch_norm, "batch_norm", [None, False, True]),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        self._check(units=check_integer(self.units, "units", 1, MAX_DIMENSION))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Shape of the output for one row of this shape."""
@@ -110,21 +180,209 @@ class Dense(Layer):
         """Weight (n_in, units) and bias; scale, running mean and running variance with batch normalisation."""
         return dense_slots(math.prod(input_shape), self.units, bool(self.batch_norm))
 
-    def settled(self, activation: str | None, batch_norm: bool) -> Dense:
-        """Return the record with the network's values for what it leaves open."""
-        return dataclasses.replace(
-            self,
-            activation=activation if self.activation is None else self.activation,
-            batch_norm=batch_norm if self.batch_norm is None else self.batch_norm,
+    def facts(self, input_shape: Shape, dropout: float) -> LayerFacts:
+        """Return what a plan knows of the layer."""
+        return LayerFacts(math.prod(input_shape), self.units, self.activation, bool(self.batch_norm), dropout)
+
+
+@dataclass(frozen=True, repr=False)
+class Conv2D(_Weighted):
+    """Convolution of images with filters: each position of the output sees a window of all channels of the input.
+
+    Parameters
+    ----------
+    filters : int
+        Number of filters, the channels of the output.
+    kernel_size : int or (height, width)
+        Size of the window; a single integer is for both.
+    stride : int or (down, across), default 1
+        Distance between the windows of neighbouring positions.
+    padding : {"valid", "same"}, default "valid"
+        "valid": windows stay within the image, whose last rows and columns may be left out.  "same": zeros around the
+        image, so that n rows or columns become ceil(n / stride); of an odd number the one more is below or right, as in
+        TensorFlow.
+    activation, batch_norm, dropout
+        As for `Dense`.  Batch normalisation has a mean and a variance for each filter, over all rows and positions;
+        dropout drops single numbers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not valid.
+
+    Notes
+    -----
+    The weight is (height, width, channels of the input, filters), and is not flipped: a window's numbers are multiplied
+    by those of the weight in the same places.
+
+    Examples
+    --------
+    >>> from fastnn import Network
+    >>> net = Network([Conv2D(20, 5), MaxPool2D(2), Dense(10)], input_shape=(28, 28, 1))
+    >>> net.weights[0].shape, net.sizes
+    ((5, 5, 1, 20), (784, 11520, 2880, 10))
+    """
+
+    filters: int
+    kernel_size: int | tuple[int, int]
+    stride: int | tuple[int, int] = 1
+    padding: str = "valid"
+    activation: str | None = None
+    batch_norm: bool | None = None
+    dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        self._check(
+            filters=check_integer(self.filters, "filters", 1, MAX_DIMENSION),
+            kernel_size=check_pair(self.kernel_size, "kernel_size"),
+            stride=check_pair(self.stride, "stride"),
+            padding=check_choice(self.padding, "padding", ["valid", "same"]),
         )
 
-    def without_norm(self) -> Dense:
-        """Return the record of the same layer that is not normalised."""
-        return dataclasses.replace(self, batch_norm=False)
+    def _window(self, input_shape: Shape) -> Window:
+        size, stride = _pair(self.kernel_size), _pair(self.stride)
+        if self.padding == "valid":
+            return Window(size, stride)
+        lengths = zip(input_shape[:2], size, stride, strict=True)
+        high, wide = (max(0, (-(-n // step) - 1) * step + window - n) for n, window, step in lengths)
+        return Window(size, stride, (high // 2, wide // 2, high - high // 2, wide - wide // 2))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for one row of this shape."""
+        _check_image(input_shape)
+        return (*_positions(input_shape, self._window(input_shape)), self.filters)
+
+    def slots(self, input_shape: Shape) -> tuple[Slot, ...]:
+        """Weight (height, width, channels, filters) and bias; as for `Dense` with batch normalisation."""
+        weight, *others = dense_slots(0, self.filters, bool(self.batch_norm))
+        shape = (*_pair(self.kernel_size), input_shape[2], self.filters)
+        return (weight._replace(shape=shape), *others)
+
+    def facts(self, input_shape: Shape, dropout: float) -> LayerFacts:
+        """Return what a plan knows of the layer."""
+        image, output = _image(input_shape), _image(self.output_shape(input_shape))
+        maps = Maps(image, output, output, convolution=self._window(input_shape))
+        return _facts_of_maps(maps, str(self.activation), bool(self.batch_norm), dropout)
+
+
+@dataclass(frozen=True, repr=False)
+class MaxPool2D(Layer):
+    """The largest number of each window of an image, in each channel.
+
+    Parameters
+    ----------
+    size : int or (height, width)
+        Size of the window; a single integer is for both.
+    stride : int, (down, across) or None, default None
+        Distance between neighbouring windows; None for their size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not valid.
+
+    Notes
+    -----
+    Windows stay within the image; rows and columns at its end that fill no window are left out.  The gradient goes to
+    the first of equal numbers, row by row.
+    """
+
+    size: int | tuple[int, int]
+    stride: int | tuple[int, int] | None = None
+
+    _pools: ClassVar[str] = "max"
+
+    def __post_init__(self) -> None:
+        size = check_pair(self.size, "size")
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "stride", size if self.stride is None else check_pair(self.stride, "stride"))
+
+    def _window(self) -> Window:
+        return Window(_pair(self.size), _pair(self.stride))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for one row of this shape."""
+        _check_image(input_shape)
+        return (*_positions(input_shape, self._window()), input_shape[2])
+
+    def facts(self, input_shape: Shape, dropout: float) -> LayerFacts:
+        """Return what a plan knows of the layer."""
+        image, output = _image(input_shape), _image(self.output_shape(input_shape))
+        return _facts_of_maps(Maps(image, image, output, pooling=self._window(), pools=self._pools))
+
+
+@dataclass(frozen=True, repr=False)
+class AveragePool2D(MaxPool2D):
+    """The mean of each window of an image, in each channel; parameters and windows are those of `MaxPool2D`."""
+
+    _pools: ClassVar[str] = "mean"
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalAveragePool2D(Layer):
+    """The mean of each channel over the whole image, which becomes one of 1 x 1."""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for one row of this shape."""
+        _check_image(input_shape)
+        return (1, 1, input_shape[2])
+
+    def facts(self, input_shape: Shape, dropout: float) -> LayerFacts:
+        """Return what a plan knows of the layer."""
+        image, output = _image(input_shape), _image(self.output_shape(input_shape))
+        return _facts_of_maps(Maps(image, image, output, pooling=Window(image[:2], image[:2]), pools="mean"))
+
+
+@dataclass(frozen=True, repr=False)
+class Flatten(Layer):
+    """Makes a flat row of an image: row by row, pixel by pixel, the channels of a pixel beside each other.
+
+    Networks put it before a `Dense` that follows an image.
+    """
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for one row of this shape."""
+        return (math.prod(input_shape),)
+
+    def facts(self, input_shape: Shape, dropout: float) -> None:
+        """Return None: in memory, images are flat rows already."""
 
 
 # By their names in files.
-RECORDS: dict[str, Any] = {kind.__name__: kind for kind in (Dense,)}
+RECORDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Dense, Conv2D, MaxPool2D, AveragePool2D, GlobalAveragePool2D, Flatten)
+}
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    # What check_pair has returned, for the type checker.
+    first, second = value
+    return first, second
+
+
+def _image(shape: Shape) -> tuple[int, int, int]:
+    height, width, channels = shape
+    return height, width, channels
+
+
+def _check_image(shape: Shape) -> None:
+    if len(shape) != 3:
+        raise ValueError("needs images, but what comes before it gives flat rows")
+
+
+def _positions(shape: Shape, window: Window) -> tuple[int, int]:
+    # Height and width of the output, for an image of this shape.
+    (height, width), (down, across), (above, left, below, right) = window
+    high, wide = shape[0] + above + below, shape[1] + left + right
+    if height > high or width > wide:
+        raise ValueError(f"has a window of {height} x {width}, larger than its input of {high} x {wide}")
+    return (high - height) // down + 1, (wide - width) // across + 1
+
+
+def _facts_of_maps(
+    maps: Maps, activation: str = "identity", batch_norm: bool = False, dropout: float = 0.0
+) -> LayerFacts:
+    return LayerFacts(math.prod(maps.input), math.prod(maps.output), activation, batch_norm, dropout, maps)
 
 
 def shapes_of(layers: Sequence[Layer], input_shape: Shape) -> list[Shape]:
@@ -151,25 +409,106 @@ def slots_of(layers: tuple[Layer, ...], input_shape: Shape) -> Slots:
     return slots
 
 
+@lru_cache(maxsize=256)
+def facts_of(layers: tuple[Layer, ...], input_shape: Shape, dropout: tuple[float, ...]) -> tuple[LayerFacts, ...]:
+    """Return what a plan knows of the layers; dropout is the share of each hidden layer with weights.
+
+    The largest of several numbers stays the largest through an activation that never falls.  So a convolution with
+    such an activation and a `MaxPool2D` after it are one layer to a plan, with the activation after the pooling: it
+    has fewer numbers then.
+    """
+    shares = iter((*dropout, 0.0))
+    found: list[LayerFacts] = []
+    for layer, shape in zip(layers, shapes_of(layers, input_shape)[:-1], strict=True):
+        facts = layer.facts(shape, next(shares) if layer.has_weights else 0.0)
+        if facts is None:
+            continue
+        if found and _pools_first(found[-1], facts):
+            facts = _merged(found.pop(), facts)
+        found.append(facts)
+    return tuple(found)
+
+
+def _pools_first(facts: LayerFacts, following: LayerFacts) -> bool:
+    # Whether a layer can pool before its activation what the following layer would pool after it.
+    if facts.maps is None or facts.maps.convolution is None or facts.maps.pooling is not None or facts.dropout > 0:
+        return False
+    pools = following.maps is not None and following.maps.convolution is None and following.maps.pools == "max"
+    return pools and facts.activation not in FALLING
+
+
+def _merged(facts: LayerFacts, following: LayerFacts) -> LayerFacts:
+    assert facts.maps is not None
+    assert following.maps is not None
+    output, pooling, pools = following.maps.output, following.maps.pooling, following.maps.pools
+    return facts._replace(n_out=following.n_out, maps=facts.maps._replace(output=output, pooling=pooling, pools=pools))
+
+
 def settle(layers: Sequence[Layer], activation: str | Sequence[str], batch_norm: bool) -> tuple[Layer, ...]:
     """Return a network's layers with the network's values for what they leave open."""
-    return _settle(tuple(layers), (*check_activations(activation, len(layers) - 1), None), batch_norm)
+    n_hidden = sum(layer.has_weights for layer in layers[:-1])
+    return _settle(tuple(layers), (*check_activations(activation, n_hidden), None), batch_norm)
 
 
 @lru_cache(maxsize=256)
 def _settle(layers: tuple[Layer, ...], names: tuple[str | None, ...], batch_norm: bool) -> tuple[Layer, ...]:
-    # The last name is the output layer's.
-    return tuple(
-        layer.settled(name, batch_norm and name is not None) for layer, name in zip(layers, names, strict=True)
-    )
+    # The names are of the layers with weights, the last is the output layer's.
+    left = iter(names)
+    found = []
+    for layer in layers:
+        name = next(left) if layer.has_weights else None
+        found.append(layer.settled(name, batch_norm and name is not None))
+    return tuple(found)
 
 
 def read_layers(layers: Any, input_shape: Any) -> tuple[tuple[Layer, ...], Shape]:
-    """Return records and the shape of a row, from records or from sizes."""
+    """Return records and the shape of a row, from records or from sizes; see `fit_together`."""
     given = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, (str, bytes)) else layers
     if isinstance(given, list) and any(isinstance(layer, Layer) for layer in given):
-        return check_layers(given, RECORDS.values()), check_input_shape(input_shape)
+        checked, shape = check_layers(given, RECORDS.values()), check_input_shape(input_shape)
+        return fit_together(checked, shape), shape
     n_in, *widths = check_sizes(given)
     if input_shape is not None:
         raise ValueError("input_shape must be None beside sizes, which begin with the number of inputs")
     return tuple(Dense(units) for units in widths), (n_in,)
+
+
+def fit_together(layers: Sequence[Layer], input_shape: Shape) -> tuple[Layer, ...]:
+    """Return the layers, with a `Flatten` before each `Dense` that follows an image.
+
+    Raises
+    ------
+    ValueError
+        If a layer cannot take what comes before it, or the last is not `Dense`; the message has the shapes.
+    """
+    found: list[Layer] = []
+    shapes = [input_shape]
+    for i, layer in enumerate(layers):
+        added = [Flatten(), layer] if isinstance(layer, Dense) and len(shapes[-1]) > 1 else [layer]
+        try:
+            shapes += shapes_of(added, shapes[-1])[1:]
+            if math.prod(shapes[-1]) > MAX_DIMENSION:
+                raise ValueError(f"gives {math.prod(shapes[-1])} numbers a row, more than {MAX_DIMENSION}")
+        except ValueError as error:
+            raise ValueError(f"layers[{i}], {layer}, {error}:\n{table_of(found, shapes[: len(found) + 1])}") from None
+        found += added
+    if not isinstance(found[-1], Dense):
+        raise ValueError(f"the output layer must be Dense, not {found[-1]}:\n{table_of(found, shapes)}")
+    return tuple(found)
+
+
+def table_of(layers: Sequence[Layer], shapes: Sequence[Shape], sizes: Sequence[int] | None = None) -> str:
+    """Return a table of layers, their outputs' shapes and, if sizes has them, their numbers of parameters."""
+    names = ["layer", "input", *map(str, layers)]
+    columns = [names, ["output", *map(str, shapes)]]
+    if sizes is not None:
+        names.append("all")
+        columns[1].append("")
+        columns.append(["parameters", "", *(f"{size:,}" for size in sizes), f"{sum(sizes):,}"])
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for row in itertools.zip_longest(*columns):
+        told = [f"{cell:{width}}" for cell, width in zip(row[:2], widths, strict=False)]
+        told += [f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(told).rstrip())
+    return "\n".join(lines)

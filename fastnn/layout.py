@@ -261,14 +261,11 @@ def lay_out(
     sliced = [_slices(*layer, number_size) for layer in zip(layers, forms, by_inputs, strict=True)]
     tables = []
     for facts, (_, size) in zip(layers, sliced, strict=True):
-        tables.append(tuple(slot._replace(shape=(size,)) if slot.kind == "weight" else slot for slot in facts.slots))
+        tables.append(tuple(slot._replace(shape=(size,)) if slot.name == "weight" else slot for slot in facts.slots))
     slots = Slots(tuple(tables))
     planned = []
     for k, (facts, form, (slices, size)) in enumerate(zip(layers, forms, sliced, strict=True)):
-        if not facts.slots:
-            planned.append(LayerPlan(facts, form, False, (), 0, 0, 0, NEVER))
-            continue
-        weight, bias = slots.places[k, "weight"].start, slots.places[k, "bias"].start
+        weight, bias = (slots.places[k, name].start if tables[k] else 0 for name in ("weight", "bias"))
         norm = slots.places[k, "scale"].start if facts.batch_norm else NEVER
         moved = tuple(own._replace(weight=weight + own.weight) for own in slices)
         planned.append(LayerPlan(facts, form, by_inputs[k], moved, weight, size, bias, norm))

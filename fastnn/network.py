@@ -36,7 +36,7 @@ from fastnn.kernels.normalisation import EPSILON
 from fastnn.kernels.predict import FewRows
 from fastnn.kernels.softmax import inplace_softmax
 from fastnn.kernels.updates import UPDATES, Steps
-from fastnn.layers import Layer, Shape, read_layers, settle, shapes_of, slots_of
+from fastnn.layers import Dense, Flatten, Layer, Shape, facts_of, read_layers, settle, shapes_of, slots_of, table_of
 from fastnn.layout import LayerFacts
 from fastnn.parameters import ParameterList, refuse_read_only
 from fastnn.plan import Method
@@ -162,8 +162,11 @@ class Network:
         self, layers: tuple[Layer, ...], input_shape: Shape, loss: str, batch_norm: bool, dtype: np.dtype[Any]
     ) -> None:
         self._layers, self._input_shape, self._loss = layers, input_shape, loss
-        self._batch_norm = any(layer.batch_norm for layer in layers) if len(layers) > 1 else batch_norm
-        self._sizes = tuple(map(math.prod, shapes_of(layers, input_shape)))
+        self._weighted = tuple(layer for layer in layers if layer.has_weights)
+        self._batch_norm = any(layer.batch_norm for layer in layers) if len(self._weighted) > 1 else batch_norm
+        before, *after = map(math.prod, shapes_of(layers, input_shape))
+        kept = (not isinstance(layer, Flatten) for layer in layers)
+        self._sizes = (before, *itertools.compress(after, kept))
         self._slots = slots_of(layers, input_shape)
         self._parameters = self._slots.start(dtype)
         self._lists = {
@@ -172,10 +175,11 @@ class Network:
         }
 
     def _draw(self, generator: np.random.Generator) -> None:
-        if len(self.layers) == 1:
+        if len(self._weighted) == 1:
             return
-        for layer, weight in zip(self.layers, self.weights, strict=True):
-            n_in, n_out = weight.shape
+        for layer, weight in zip(self._weighted, self.weights, strict=True):
+            *window, n_in, n_out = weight.shape
+            n_in, n_out = n_in * math.prod(window), n_out * math.prod(window)
             limit = math.sqrt(6 / n_in if layer.activation in RECTIFYING else 6 / (n_in + n_out))
             weight[:] = generator.uniform(-limit, limit, weight.shape)
 
@@ -202,7 +206,7 @@ class Network:
     @property
     def activation(self) -> tuple[str, ...]:
         """Name of each hidden layer's activation."""
-        return tuple(str(layer.activation) for layer in self.layers[:-1])
+        return tuple(str(layer.activation) for layer in self._weighted[:-1])
 
     @property
     def loss(self) -> str:
@@ -326,13 +330,20 @@ class Network:
 
     def __repr__(self) -> str:
         loss = "" if self.loss == "cross_entropy" else f", loss={self.loss!r}"
-        if len({layer.batch_norm for layer in self.layers[:-1]}) > 1:
-            return f"Network({list(self.layers)}, input_shape={self.input_shape}, dtype={self.dtype.name!r}{loss})"
+        plain = all(isinstance(layer, Dense) and layer.dropout is None for layer in self.layers)
+        if not plain or len(self.input_shape) > 1 or len({layer.batch_norm for layer in self.layers[:-1]}) > 1:
+            alone = ", batch_norm=True" if self.batch_norm and len(self._weighted) == 1 else ""  # no layer says so
+            told = f"input_shape={self.input_shape}, dtype={self.dtype.name!r}{loss}{alone}"
+            return f"Network({list(self.layers)}, {told})"
         names = set(self.activation)
         activation = f"{names.pop()!r}" if len(names) == 1 else f"{list(self.activation)}"
         middle = f", activation={activation}" if self.activation else ""
         batch_norm = ", batch_norm=True" if self.batch_norm else ""
         return f"Network({list(self.sizes)}{middle}, dtype={self.dtype.name!r}{loss}{batch_norm})"
+
+    def __str__(self) -> str:
+        sizes = [sum(slot.size for slot in layer) for layer in self.slots.layers]
+        return table_of(self.layers, shapes_of(self.layers, self.input_shape), sizes)
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("layers", "input_shape", "loss", "batch_norm", "parameters", "input_scale")
@@ -356,12 +367,14 @@ class Network:
         return Engine(self.facts(dropout), parameters, n_threads or available_threads())
 
     def facts(self, dropout: NDArray[np.float64] | None = None) -> tuple[LayerFacts, ...]:
-        """Return the layers' facts for a plan; dropout is each hidden layer's share."""
-        shares = [*(np.zeros(len(self.layers) - 1) if dropout is None else dropout).tolist(), 0.0]
-        return tuple(
-            LayerFacts(n_in, n_out, layer.activation, bool(layer.batch_norm), share)
-            for layer, share, (n_in, n_out) in zip(self.layers, shares, itertools.pairwise(self.sizes), strict=True)
-        )
+        """Return the layers' facts for a plan; dropout is the share of each hidden layer with weights."""
+        shares = (0.0,) * (len(self._weighted) - 1) if dropout is None else tuple(dropout.tolist())
+        return facts_of(self.layers, self.input_shape, shares)
+
+    @property
+    def takes_sparse(self) -> bool:
+        """Whether X may be sparse: not if there is convolution or pooling."""
+        return all(facts.maps is None for facts in self.facts())
 
     def without_norm(self) -> Network:
         """Return the network itself, or one without batch normalisation that predicts the same.
@@ -400,14 +413,15 @@ class Network:
         n_threads: int = 1,
     ) -> tuple[Rows, Targets]:
         """Return rows, at least one, and targets in the engine's form; names are for error messages."""
-        rows = check_rows(X, self.n_in, self.dtype, names[0], n_threads)
+        rows = self._rows(X, n_threads, names[0])
         n_rows = int(rows.shape[0])
         check_not_empty(n_rows, names[0])
         values = check_targets(y, n_rows, self.n_out, self.loss, self.dtype, names[1])
         return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows))
 
-    def _rows(self, X: ArrayLike, n_threads: int | None) -> Rows:
-        return check_rows(X, self.n_in, self.dtype, n_threads=n_threads or available_threads())
+    def _rows(self, X: Any, n_threads: int | None, name: str = "X") -> Rows:
+        n_threads = n_threads or available_threads()
+        return check_rows(X, self.input_shape, self.dtype, name, n_threads, self.takes_sparse)
 
     def _outputs(
         self, X: ArrayLike, n_threads: int | None, inplace: Callable[[NDArray[Any]], None] = lambda Z: None
@@ -420,8 +434,9 @@ class Network:
         return outputs
 
     @cached_property
-    def _few_rows(self) -> FewRows:
-        return few_rows(self.facts(), self._parameters, self.loss)
+    def _few_rows(self) -> FewRows | None:
+        # Layers on images have no such way.
+        return few_rows(self.facts(), self._parameters, self.loss) if self.takes_sparse else None
 
     def predict(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Most probable class (n,) of each row, the first of equals.
@@ -430,7 +445,8 @@ class Network:
         losses the outputs (n, n_out) themselves.
         """
         n_threads = check_threads(n_threads)
-        predicted: NDArray[Any] | None = self._few_rows.predict(X)
+        few = self._few_rows
+        predicted: NDArray[Any] | None = None if few is None else few.predict(X)
         if predicted is not None:
             return predicted
         if not self.classifies:
@@ -444,7 +460,8 @@ class Network:
     def predict_proba(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Probability (n, n_out) of each class for each row; with cross-entropy each row sums to 1."""
         n_threads = check_threads(n_threads)
-        probabilities: NDArray[Any] | None = self._few_rows.predict_proba(X)
+        few = self._few_rows
+        probabilities: NDArray[Any] | None = None if few is None else few.predict_proba(X)
         if probabilities is not None:
             return probabilities
         if not self.classifies:
@@ -583,12 +600,14 @@ class Predictor:
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return what `Network.predict` returns for X (n, n_in)."""
-        predicted: NDArray[Any] | None = self._few_rows.predict(X)
+        few = self._few_rows
+        predicted: NDArray[Any] | None = None if few is None else few.predict(X)
         return self.network.predict(X) if predicted is None else predicted
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return what `Network.predict_proba` returns for X (n, n_in)."""
-        probabilities: NDArray[Any] | None = self._few_rows.predict_proba(X)
+        few = self._few_rows
+        probabilities: NDArray[Any] | None = None if few is None else few.predict_proba(X)
         return self.network.predict_proba(X) if probabilities is None else probabilities
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -356,7 +356,11 @@ def n_threads_for(
 
 
 def choose_storage(
-    is_sparse: bool, setting: bool | str, on_disk: bool = False, density: float | None = None
+    is_sparse: bool,
+    setting: bool | str,
+    on_disk: bool = False,
+    density: float | None = None,
+    takes_sparse: bool = True,
 ) -> tuple[bool, str]:
     """Choose whether rows are stored as sparse ones, and say why.
 
@@ -370,7 +374,11 @@ def choose_storage(
         Whether they stay on the disk.
     density : float or None
         Share of non-zeros in a sample; needed for dense rows in memory if the setting is "auto".
+    takes_sparse : bool
+        Whether the network takes sparse rows.
     """
+    if not takes_sparse:
+        return False, "convolution and pooling take dense rows"
     if is_sparse:
         return True, "given as a sparse matrix"
     if setting != "auto":

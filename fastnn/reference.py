@@ -10,6 +10,7 @@ Y = activation(Z); P = softmax(Z) at the output; y (n,) classes; dV the gradient
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -27,7 +28,7 @@ from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
-from fastnn.layout import LayerFacts, LayerPlan
+from fastnn.layout import LayerFacts, LayerPlan, Maps, Window
 from fastnn.plan import forward_plan
 from fastnn.slots import Slots
 
@@ -636,7 +637,7 @@ def bring_up_to_date(steps: Steps, W: Array, state: Array, touched: Array, n_ste
 
 def weights_in(layer: LayerPlan, vector: Array) -> list[Array]:
     """Views (n_in, n_units) of a layer's weight in a vector in its form, for units that follow each other."""
-    n_in, n_out = layer.facts[:2]
+    n_in, n_out = layer.facts.weight_shape
     W = vector[layer.weight : layer.weight + layer.weight_size]
     if layer.form == "transposed":
         return [W.reshape(n_out, n_in).T]
@@ -665,9 +666,10 @@ def rearrange(plan: CompiledPlan, stored: CompiledPlan, back: bool, vector: Arra
                 columns[:] = part
             else:
                 part[:] = columns
-        spans = [(layer.bias, ours.bias, layer.facts.n_out)]
+        units = layer.facts.weight_shape[1]
+        spans = [(layer.bias, ours.bias, units)]
         if layer.facts.batch_norm:
-            spans.append((layer.norm, ours.norm, 3 * layer.facts.n_out))
+            spans.append((layer.norm, ours.norm, 3 * units))
         for there, here, n in spans:
             if back:
                 plain[here : here + n] = moved[there : there + n]
@@ -679,7 +681,10 @@ def rearrange(plan: CompiledPlan, stored: CompiledPlan, back: bool, vector: Arra
 
 
 class Layer(NamedTuple):
-    """A layer's parameters, or a gradient by them: W (n_in, n_out), b, scale, running mean and variance (n_out,)."""
+    """A layer's parameters, or a gradient by them: W (n_in, n_out), b, scale, running mean and variance (n_out,).
+
+    W and b of a convolution are (window * channels, filters) and (filters,), those of pooling are empty.
+    """
 
     W: Array
     b: Array
@@ -688,8 +693,11 @@ class Layer(NamedTuple):
 
 def unpack(layers: Sequence[LayerFacts], parameters: Array) -> list[Layer]:
     """Views of the vector that holds all parameters."""
-    slots = Slots(tuple(facts.slots for facts in layers))
-    return [Layer(W, b, tuple(norm)) for W, b, *norm in (arrays.values() for arrays in slots.by_layer(parameters))]
+    slots, found = Slots(tuple(facts.slots for facts in layers)), []
+    for facts, arrays in zip(layers, slots.by_layer(parameters), strict=True):
+        W, b, *norm = arrays.values() or (parameters[:0].reshape(facts.weight_shape), parameters[:0])
+        found.append(Layer(W, b, tuple(norm)))
+    return found
 
 
 def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
@@ -698,17 +706,100 @@ def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
     return (rows * UINT8_SCALE if rows.dtype == np.uint8 else rows).astype(dtype)
 
 
+def padded(X: Array, window: Window) -> Array:
+    """Copy of X (n, height, width, channels) with the zeros around it that a window wants."""
+    above, left, below, right = window.padding
+    return np.pad(X, ((0, 0), (above, below), (left, right), (0, 0)))
+
+
+def seen(X: Array, window: Window) -> list[Array]:
+    """Views (n, high, wide, channels) of padded X: one for each place in the window, row by row.
+
+    View (n, y, x) of a place is what it sees from position (y, x) of the output, of high x wide.
+    """
+    (height, width), (down, across) = window.size, window.stride
+    below, right = X.shape[1] - height, X.shape[2] - width
+    return [X[:, y : y + below + 1 : down, x : x + right + 1 : across] for y, x in np.ndindex(height, width)]
+
+
+def product(X: Array, facts: LayerFacts, W: Array) -> Array:
+    """Product (n * positions, units) of rows X (n, n_in) and a layer's weight; just X, if it only pools."""
+    if facts.maps is None:
+        return X @ W
+    image, middle, _, window, *_ = facts.maps
+    if window is None:
+        return X.reshape(-1, middle[2]).copy()
+    Z = np.zeros((len(X), *middle), X.dtype)
+    views = seen(padded(X.reshape(-1, *image), window), window)
+    for view, weight in zip(views, W.reshape(-1, image[2], middle[2]), strict=True):
+        Z += view @ weight
+    return Z.reshape(-1, middle[2])
+
+
+def backprop_product_weight(X: Array, dZ: Array, facts: LayerFacts, dW_out: Array) -> None:
+    """dW_out = gradient by the weight, given dZ (n * positions, units)."""
+    if facts.maps is None:
+        backprop_affine_weight(X, dZ, dW_out)
+        return
+    image, middle, _, window, *_ = facts.maps
+    if window is not None:
+        views = seen(padded(X.reshape(-1, *image), window), window)
+        for view, dW in zip(views, dW_out.reshape(-1, image[2], middle[2]), strict=True):
+            backprop_affine_weight(view.reshape(-1, image[2]), dZ, dW)
+
+
+def backprop_product_input(dZ: Array, facts: LayerFacts, W: Array) -> Array:
+    """Return the gradient by the rows (n, n_in), given dZ (n * positions, units)."""
+    if facts.maps is None:
+        return dZ @ W.T
+    image, middle, _, window, *_ = facts.maps
+    dZ = dZ.reshape(-1, *middle)
+    if window is None:
+        return dZ.reshape(len(dZ), -1)
+    dX = padded(np.zeros((len(dZ), *image), dZ.dtype), window)
+    for view, weight in zip(seen(dX, window), W.reshape(-1, image[2], middle[2]), strict=True):
+        view += dZ @ weight.T
+    above, left, *_ = window.padding
+    return dX[:, above : above + image[0], left : left + image[1]].reshape(len(dZ), -1)
+
+
+def pool(Z: Array, maps: Maps) -> tuple[Array, Array]:
+    """Return rows (n, n_out) of what a layer pools from Z (n * positions, channels), and which places had the largest.
+
+    A window's places are counted row by row; of equal numbers the first is taken.
+    """
+    if maps.pooling is None:
+        return Z.reshape(-1, math.prod(maps.output)), np.empty(0, int)
+    views = np.array(seen(Z.reshape(-1, *maps.middle), maps.pooling))
+    places = views.argmax(axis=0)
+    pooled = views.max(axis=0) if maps.pools == "max" else views.mean(axis=0)
+    return pooled.reshape(len(pooled), -1), places
+
+
+def backprop_pool(dY: Array, places: Array, maps: Maps) -> Array:
+    """Return the gradient (n * positions, channels) by what was pooled, given that by the rows dY (n, n_out)."""
+    if maps.pooling is None:
+        return dY.reshape(-1, maps.middle[2])
+    dY = dY.reshape(-1, *maps.output)
+    dZ = np.zeros((len(dY), *maps.middle), dY.dtype)
+    for i, view in enumerate(seen(dZ, maps.pooling)):
+        view += np.where(places == i, dY, 0) if maps.pools == "max" else dY / math.prod(maps.pooling.size)
+    return dZ.reshape(-1, maps.middle[2])
+
+
 class Pass(NamedTuple):
-    """What a forward pass leaves for the backward one.
+    """What a forward pass leaves for the backward one, of each layer.
 
     outputs : the rows, the output of each hidden layer, and that of the last before softmax or sigmoid
     slopes : of each hidden layer's activation
-    normalised : X_hat (n, width), mean and variance (width,) of each hidden layer, where there is batch normalisation
+    normalised : X_hat (n * positions, units), mean and variance (units,); empty without batch normalisation
+    places : of the largest numbers in the windows of pooling, see `pool`; empty without
     """
 
     outputs: list[Array]
     slopes: list[Array]
-    normalised: list[tuple[Array, Array, Array]]
+    normalised: list[tuple[Array, ...]]
+    places: list[Array]
 
 
 def forward_pass(X: Array, shapes: Sequence[LayerFacts], layers: list[Layer], key: int = 0, first: int = -1) -> Pass:
@@ -716,37 +807,47 @@ def forward_pass(X: Array, shapes: Sequence[LayerFacts], layers: list[Layer], ke
 
     first : position of the rows in the epoch, for dropout; -1: nothing is dropped
     """
-    found = Pass([X], [], [])
+    found = Pass([X], [], [], [])
     for k, (shape, (W, b, norm)) in enumerate(zip(shapes, layers, strict=True)):
-        Z = found.outputs[-1] @ W
+        Z = product(found.outputs[-1], shape, W)
+        normalised = (np.empty_like(Z), np.empty_like(b), np.empty_like(b)) if norm else ()
         if norm:
-            found.normalised.append((np.empty_like(Z), np.empty_like(b), np.empty_like(b)))
-            inplace_normalisation(Z, norm[0], b, *found.normalised[-1])
-        else:
+            inplace_normalisation(Z, norm[0], b, *normalised)
+        elif b.size:
             Z += b
+        places = np.empty(0, int)
+        if shape.maps is not None:
+            Z, places = pool(Z, shape.maps)
         if shape.activation is not None:
             slopes = np.empty_like(Z)
             inplace_activation_and_slopes(ACTIVATIONS[shape.activation], Z, slopes)
             if shape.dropout > 0 and first >= 0:
                 inplace_dropout(Z, slopes, shape.dropout, key, k, first)
             found.slopes.append(slopes)
+        found.normalised.append(normalised)
+        found.places.append(places)
         found.outputs.append(Z)
     return found
 
 
-def backward_pass(passed: Pass, dZ: Array, layers: list[Layer], dlayers: list[Layer]) -> None:
+def backward_pass(
+    passed: Pass, dZ: Array, shapes: Sequence[LayerFacts], layers: list[Layer], dlayers: list[Layer]
+) -> None:
     """Put into dlayers the gradient by all parameters, given that by the last layer's output."""
     for k in reversed(range(len(layers))):
-        W, _, norm = layers[k]
+        W, b, norm = layers[k]
         dW, db, dnorm = dlayers[k]
+        maps = shapes[k].maps
+        if maps is not None:
+            dZ = backprop_pool(dZ, passed.places[k], maps)
         if norm:
             X_hat, _, variance = passed.normalised[k]
             inplace_backprop_normalisation(X_hat, variance, norm[0], dZ, dnorm[0], db)
-        else:
+        elif b.size:
             backprop_affine_bias(dZ, db)
-        backprop_affine_weight(passed.outputs[k], dZ, dW)
+        backprop_product_weight(passed.outputs[k], dZ, shapes[k], dW)
         if k > 0:
-            dZ = dZ @ W.T
+            dZ = backprop_product_input(dZ, shapes[k], W)
             dZ *= passed.slopes[k - 1]
 
 
@@ -801,14 +902,16 @@ def train(
         sum_ = inplace_loss(targets._replace(y=targets.y[here], weights=weights), dZ, weight)
         space.log_likelihood[0] += sum_
         if np.isfinite(sum_):
-            backward_pass(passed, dZ, layers, dlayers)
+            backward_pass(passed, dZ, shapes, layers, dlayers)
             numbers = steps.table[first // batch_size]
             for k, (W, *_) in enumerate(layers):
                 space.penalties[k, 0] += weight * (numbers[0] / 2 * (W**2).sum() + numbers[1] * np.abs(W).sum())
             take_step(steps, numbers, layers, dlayers, state)
             if steps.update != UPDATES["none"]:
-                for (*_, norm), (_, mean, variance) in zip(layers, passed.normalised, strict=False):
-                    inplace_running_statistics(mean, variance, norm[1], norm[2], len(dZ))
+                for (*_, norm), normalised in zip(layers, passed.normalised, strict=True):
+                    if norm:
+                        X_hat, mean, variance = normalised
+                        inplace_running_statistics(mean, variance, norm[1], norm[2], len(X_hat))
             space.position[0] += len(rows)
         if time.monotonic() >= deadline:
             break

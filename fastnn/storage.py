@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastnn._validation import check_choice, check_input_shape, check_layers, check_loss, check_number, check_path
 from fastnn.engine.threads import import_whole
-from fastnn.layers import RECORDS, Layer, Shape, read_layers, settle, slots_of
+from fastnn.layers import RECORDS, Layer, Shape, fit_together, read_layers, settle, slots_of
 from fastnn.slots import Slot, Slots
 
 FORMAT = 2
@@ -101,13 +101,13 @@ def _told(description: Description) -> dict[str, Any]:
     layers, input_shape, loss, batch_norm, dtype, input_scale = description
     told = {"format": FORMAT, "input_shape": input_shape, "layers": [_written(layer) for layer in layers]}
     told |= {"loss": loss, "dtype": dtype.name}
-    told |= {"batch_norm": True} if batch_norm and len(layers) == 1 else {}  # no layer says so
+    told |= {"batch_norm": True} if batch_norm and not any(layer.batch_norm for layer in layers) else {}
     told |= {} if input_scale is None else {"input_scale": input_scale}
     return told
 
 
 def _written(layer: Layer) -> dict[str, Any]:
-    return {"kind": type(layer).__name__} | dataclasses.asdict(layer)
+    return {"kind": type(layer).__name__} | layer.fields()
 
 
 def save_checkpoint(path: str, content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
@@ -233,19 +233,22 @@ def _read_description(told: Any) -> Description:
         layers, input_shape = read_layers(told["sizes"], None)
         layers = settle(layers, told["activation"], batch_norm)
     else:
-        layers, input_shape = _read_layers(told["layers"]), check_input_shape(told["input_shape"])
+        input_shape = check_input_shape(told["input_shape"])
+        layers = _read_layers(told["layers"], input_shape)
     dtype = np.dtype(check_choice(told["dtype"], "dtype", DTYPES))
     scale = told.get("input_scale")
     input_scale = None if scale is None else check_number(scale, "input_scale", 0, open_left=True)
     return Description(layers, input_shape, check_loss(told["loss"]), batch_norm, dtype, input_scale)
 
 
-def _read_layers(told: Any) -> tuple[Layer, ...]:
+def _read_layers(told: Any, input_shape: Shape) -> tuple[Layer, ...]:
     if not isinstance(told, list):
         raise ValueError(f"layers must be a list, not {told!r}")
     layers = check_layers([_read_layer(fields) for fields in told], RECORDS.values())
     if settle(layers, "identity", False) != layers:
         raise ValueError("its layers do not all state activation and batch_norm")
+    if fit_together(layers, input_shape) != layers:
+        raise ValueError("its layers have no Flatten between an image and Dense")
     return layers
 
 
@@ -254,7 +257,7 @@ def _read_layer(fields: Any) -> Layer:
         raise ValueError(f"a layer must be an object, not {fields!r}")
     kind = RECORDS[check_choice(fields.get("kind"), "kind of layer", RECORDS)]
     names = {"kind", *(field.name for field in dataclasses.fields(kind))}
-    if fields.keys() != names:
+    if fields.keys() not in (names, names - {"dropout"}):
         raise ValueError(f"a {kind.__name__} layer must have the fields {sorted(names)}, not {sorted(fields)}")
     layer: Layer = kind(**{name: value for name, value in fields.items() if name != "kind"})
     return layer

@@ -110,7 +110,7 @@ class Wide(Dense):
         (lambda: fastnn.Network([3, 2], input_shape=3), ValueError, "input_shape must be None beside sizes"),
         (lambda: fastnn.Network([Dense(2)], input_shape=0), ValueError, "input_shape must be at least 1"),
         (lambda: fastnn.Network([Dense(2)], input_shape=2**31), ValueError, "input_shape must be .* at most"),
-        (lambda: fastnn.Network([Dense(2)], input_shape=(2, 3)), ValueError, "input_shape must be one integer"),
+        (lambda: fastnn.Network([Dense(2)], input_shape=(2, 3, 1, 1)), ValueError, "input_shape must be one integer"),
         (lambda: fastnn.Network([Dense(2)], input_shape=()), ValueError, "input_shape must be one integer"),
         (lambda: fastnn.Network([Dense(2)], input_shape="3"), TypeError, "input_shape must be an integer"),
         (lambda: fastnn.Network([Dense(2)], input_shape=3.0), TypeError, "input_shape must be an integer"),

@@ -111,12 +111,13 @@ class Prepared:
     ) -> tuple[Rows, Targets]:
         """Return what the network's `check_data` does of X, y and sample_weight; names are for error messages."""
         network = settings.network
-        key = "checked", names, network.n_in, network.n_out, network.loss, network.dtype
+        key = "checked", names, network.input_shape, network.takes_sparse, network.n_out, network.loss, network.dtype
         return self._once(key, lambda: network.check_data(*data, names, settings.n_threads))
 
     def store(self, settings: Settings, rows: Rows, X: Any, name: str) -> tuple[Rows, str]:
         """Return rows, checked from X, stored as dense or sparse, and why so."""
-        key = "stored", name, settings.network.n_in, settings.network.dtype, settings.sparse
+        network = settings.network
+        key = "stored", name, network.input_shape, network.takes_sparse, network.dtype, settings.sparse
         return self._once(key, lambda: _store(settings, rows, X))
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
@@ -251,11 +252,11 @@ def _method(settings: Settings, batch_size: int) -> Method:
 
 def _store(settings: Settings, rows: Rows, X: Any) -> tuple[Rows, str]:
     # Returns the rows, checked from X, stored as dense or sparse, and why so.
-    on_disk = stay_on_disk(rows, X)
+    on_disk, takes_sparse = stay_on_disk(rows, X), settings.network.takes_sparse
     share = None
-    if settings.sparse == "auto" and not on_disk and not isinstance(rows, CSRRows):
+    if settings.sparse == "auto" and takes_sparse and not on_disk and not isinstance(rows, CSRRows):
         share = density(rows)
-    sparse, why = choose_storage(isinstance(rows, CSRRows), settings.sparse, on_disk, share)
+    sparse, why = choose_storage(isinstance(rows, CSRRows), settings.sparse, on_disk, share, takes_sparse)
     return as_stored(rows, settings.network.dtype, sparse, settings.n_threads), why
 
 

@@ -137,8 +137,19 @@ def _check_callbacks(settings: Settings, value: Any) -> list[Callback]:
     return callbacks
 
 
+def _check_sparse(settings: Settings, value: Any) -> bool | str:
+    choices: list[bool | str] = [False, True, "auto"]
+    sparse = check_choice(value, "sparse", choices)
+    if sparse is True and not settings.network.takes_sparse:
+        raise ValueError("sparse must be 'auto' or False for a network with convolution or pooling, not True")
+    return sparse
+
+
 def _check_dropout(settings: Settings, value: Any) -> NDArray[np.float64]:
-    shares = check_shares(value, len(settings.network.sizes) - 2, "dropout")
+    # A layer's own share goes before the trainer's.
+    own = [layer.dropout for layer in settings.network.layers if layer.has_weights][:-1]
+    shares = check_shares(value, len(own), "dropout")
+    shares = np.array([share if told is None else told for share, told in zip(shares, own, strict=True)], float)
     shares.flags.writeable = False
     return shares
 
@@ -162,7 +173,7 @@ CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
     "l2": lambda _, value: check_number(value, "l2", 0),
     "shuffle": lambda _, value: check_choice(value, "shuffle", [False, True]),
     "n_threads": lambda _, value: check_threads(value) or available_threads(),
-    "sparse": lambda _, value: check_choice(value, "sparse", [False, True, "auto"]),
+    "sparse": _check_sparse,
     "callbacks": _check_callbacks,
     "l1": lambda _, value: check_number(value, "l1", 0),
     "dropout": _check_dropout,
