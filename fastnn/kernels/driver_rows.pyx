@@ -5,9 +5,9 @@ their gradients are summed in order and the parameters move.  A plain step on a 
 gradient: the products write the new parameters.  How a batch is cut depends on its size only, and a shard takes its row
 blocks in order, so neither the number of threads nor an interruption by the clock changes the bits.
 
-Layers on images come first, see trunk.pyx, and a row block is then a batch, or a part of a large one, on which threads
-work together.  Batch normalisation couples the rows of a batch, so the batch is one row block and the threads share the slices of its
-layers instead.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
+Layers on images come first, see trunk.pyx: a batch is then one row block, or a few if it is large, on which the threads
+work together.  So it is with batch normalisation, which couples the rows of a batch: the threads share the slices of its
+layers.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
 """
 
 from cython cimport floating
@@ -139,8 +139,8 @@ cdef void forward_layer(const Job* job, const Layer* layer, const Inputs* rows, 
 
 cdef Inputs forward_block(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work,
                           floating* logits) noexcept nogil:
-    # Leaves hidden layers' outputs in the work space, the output layer's in logits; returns the input of the first layer
-    # behind the trunk.
+    # Leaves hidden layers' outputs in the work space, the output layer's in logits; returns the input of the first
+    # layer behind the trunk.
     cdef Inputs given = first_rows(job, first, n, work), rows = given
     cdef const Layer* layer
     cdef floating* Z

@@ -139,8 +139,8 @@ cdef void backward_normalised(const Layer* layer, const Group* group, const floa
 cdef void backward_maps(const Layer* layer, const Group* group, const floating* X, const floating* dY, floating* dX,
                         const floating* parameters, const double* sums, Py_ssize_t n_groups, floating* gradient,
                         floating beta) noexcept nogil:
-    # gradient = that of the group + beta * gradient, and dX, from the gradient before activation; all of a layer, or the
-    # second half of a normalised one, with the sums of the batch.
+    # gradient = that of the group + beta * gradient, and dX, from the gradient before activation; all of a layer, or
+    # the second half of a normalised one, with the sums of the batch.
     cdef floating* dZ = <floating*> group.kept + layer.delta
     cdef Py_ssize_t begin = 0, end, above, below
     if layer.normalises:

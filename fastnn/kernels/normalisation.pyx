@@ -107,8 +107,8 @@ cdef void move_statistics(const floating* mean, const floating* variance, floati
 
 cdef void group_moments(const Image* z, const floating* Z, Py_ssize_t lanes, Py_ssize_t n_lanes,
                         double* moments) noexcept nogil:
-    # moments (2, channels): the mean of each channel over positions and the first n_lanes images, and the sum of squared
-    # differences from it
+    # moments (2, channels): the mean of each channel over positions and the first n_lanes images, and the sum of
+    # squared differences from it
     cdef Py_ssize_t i, x, c, lane, n_units = z.channels
     cdef double* squares = moments + n_units
     cdef const floating* here
