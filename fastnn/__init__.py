@@ -9,7 +9,15 @@
 True
 """
 
-from fastnn import _clock, _scipy_blas, callbacks, datasets, layers, schedules  # noqa: F401  the clock starts before all else
+from fastnn import (  # noqa: F401  the clock starts before all else
+    _clock,
+    _scipy_blas,
+    augment,
+    callbacks,
+    datasets,
+    layers,
+    schedules,
+)
 from fastnn._config import show_config
 from fastnn._version import __version__ as __version__
 from fastnn.ensemble import Ensemble
@@ -31,6 +39,7 @@ __all__ = [
     "Network",
     "RMSprop",
     "Trainer",
+    "augment",
     "callbacks",
     "datasets",
     "fit_many",

@@ -126,12 +126,12 @@ def check_input_shape(shape: Any) -> tuple[int, ...]:
     return (*checked, 1) if len(checked) == 2 else checked
 
 
-def check_pair(value: Any, name: str) -> tuple[int, int]:
-    """Return two positive integers, down and across: one stands for both."""
+def check_pair(value: Any, name: str, minimum: int = 1) -> tuple[int, int]:
+    """Return two integers of at least minimum, down and across: one stands for both."""
     given = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value, value]
     if len(given) != 2:
         raise ValueError(f"{name} must be an integer or two, down and across, not {value!r}")
-    first, second = (check_integer(number, name, 1, MAX_DIMENSION) for number in given)
+    first, second = (check_integer(number, name, minimum, MAX_DIMENSION) for number in given)
     return first, second
 
 

@@ -66,6 +66,7 @@ class Data(NamedTuple):
     most_nonzeros : of a batch, or of a row block of it, at most, whatever the order
     ordered : whether batches take the rows in the order in which they are stored
     repeated : whether each epoch has the same rows
+    moves : whether they are images that are moved while they are read
     why : why they are stored so
     """
 
@@ -76,18 +77,26 @@ class Data(NamedTuple):
     most_nonzeros: int = 0
     ordered: bool = True
     repeated: bool = False
+    moves: bool = False
     why: str = "as given"
 
 
-def facts_of(X: Rows, batch_size: int = 0, ordered: bool = True, repeated: bool = False, why: str = "as given") -> Data:
+def facts_of(
+    X: Rows,
+    batch_size: int = 0,
+    ordered: bool = True,
+    repeated: bool = False,
+    moves: bool = False,
+    why: str = "as given",
+) -> Data:
     """Facts about rows that are trained on in batches, or that go forward (batch_size 0)."""
     n, n_in = X.shape
     if not isinstance(X, CSRRows):
-        return Data(n, n_in, NAMES[X.dtype], None, 0, ordered, repeated, why)
+        return Data(n, n_in, NAMES[X.dtype], None, 0, ordered, repeated, moves, why)
     densest, most = 0, min(batch_size, tuning.MAX_BLOCK_ROWS, n)
     if most:
         densest = int(np.partition(np.diff(X.indptr), n - most)[n - most :].sum())
-    return Data(n, n_in, NAMES[X.dtype], len(X.data), densest, ordered, repeated, why)
+    return Data(n, n_in, NAMES[X.dtype], len(X.data), densest, ordered, repeated, False, why)
 
 
 class Method(NamedTuple):
@@ -360,7 +369,7 @@ def choose_storage(
     setting: bool | str,
     on_disk: bool = False,
     density: float | None = None,
-    takes_sparse: bool = True,
+    must_be_dense: str | None = None,
 ) -> tuple[bool, str]:
     """Choose whether rows are stored as sparse ones, and say why.
 
@@ -374,11 +383,11 @@ def choose_storage(
         Whether they stay on the disk.
     density : float or None
         Share of non-zeros in a sample; needed for dense rows in memory if the setting is "auto".
-    takes_sparse : bool
-        Whether the network takes sparse rows.
+    must_be_dense : str or None
+        Why they must be dense; None: they may be sparse.
     """
-    if not takes_sparse:
-        return False, "convolution and pooling take dense rows"
+    if must_be_dense is not None:
+        return False, must_be_dense
     if is_sparse:
         return True, "given as a sparse matrix"
     if setting != "auto":
@@ -497,7 +506,8 @@ class _Choice:
         stored = f"{data.n_rows:,} x {data.n_columns:,}, {'sparse' if self.sparse else 'dense'} {data.dtype}"
         scaled = f"; pixels, each times 1/{round(1 / UINT8_SCALE)}" if data.dtype == "uint8" else ""
         converted = f"; converted to {self.dtype} when needed" if data.dtype != self.dtype else ""
-        self.note("rows", stored, data.why + scaled + converted)
+        moved = "; each image is moved while it is read" if data.moves else ""
+        self.note("rows", stored, data.why + scaled + converted + moved)
 
     def _row_block(self) -> int:
         # Rows of a row block in the driver by rows.
@@ -686,7 +696,8 @@ class _Choice:
         # Whether the driver by units copies rows together, and whether it prefetches the next batch's.
         if not by_units or self.sparse:
             return False, False
-        in_place = self.data.dtype == self.dtype and (form == "transposed" or self.data.ordered)
+        as_stored = self.data.dtype == self.dtype and not self.data.moves
+        in_place = as_stored and (form == "transposed" or self.data.ordered)
         return not in_place, form == ("transposed" if in_place else "panels")
 
     def _threads(self, by_units: bool, n_shards: int) -> int:

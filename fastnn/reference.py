@@ -25,7 +25,7 @@ from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.lbfgs import Memory
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.plan import CompiledPlan
-from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.rows import CSRRows, Motion
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
 from fastnn.layout import LayerFacts, LayerPlan, Maps, Window
@@ -60,6 +60,21 @@ def warm_up(A: Array, B: Array, C_out: Array, n_threads: int) -> None:
 # --- kernels.rows -----------------------------------------------------------------------------------
 
 UINT8_SCALE = 1 / 256
+
+
+def moved(images: Array, motion: Motion, key: int, first: int) -> Array:
+    """Images (n, height, width, channels) of an epoch, from position first on, flipped and shifted as the key says."""
+    found = np.zeros_like(images)
+    for i, image in enumerate(images):
+        hashed = mixed(mixed(np.array([key], np.uint64)) + np.uint64((first + i) * 0x9E3779B97F4A7C15 % 2**64))
+        (high, low), (again,) = divmod(int(hashed[0]), 2**32), mixed(hashed)
+        flipped = image[:, ::-1] if motion.flips and int(again) >> 63 else image
+        shift = (2 * motion.down + 1) * high >> 32, (2 * motion.across + 1) * low >> 32
+        down, across = motion.down - shift[0], motion.across - shift[1]
+        wide = np.pad(flipped, [(motion.down,) * 2, (motion.across,) * 2, (0, 0)])
+        y, x = motion.down - down, motion.across - across
+        found[i] = wide[y : y + motion.height, x : x + motion.width]
+    return found
 
 
 def draw_order(bit_generator: np.random.BitGenerator, order_out: Array) -> None:
@@ -895,6 +910,9 @@ def train(
         first = int(space.position[0])
         here = slice(first, first + batch_size)
         rows = rows_of(batches.X, each[here], plain.dtype)
+        if batches.motion is not None:
+            images = rows.reshape(-1, *batches.motion[:3])
+            rows = moved(images, batches.motion, batches.key, first).reshape(rows.shape)
         passed = forward_pass(rows, shapes, layers, batches.key, first)
         weights = None if targets.weights is None else targets.weights[here]
         weight = float(len(rows) if weights is None else weights.sum())

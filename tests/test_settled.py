@@ -64,6 +64,7 @@ SETTINGS = {
     "label_smoothing": 0.1,
     "clip_norm": 1.0,
     "max_norm": 1.0,
+    "augment": None,
 }
 
 

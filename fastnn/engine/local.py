@@ -24,7 +24,7 @@ from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES, CompiledPlan
 from fastnn.kernels.predict import FewRows
-from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.rows import CSRRows, Motion
 from fastnn.kernels.updates import Steps
 from fastnn.layout import LayerFacts, to_lines
 from fastnn.plan import NAMES, Machine, Method, Plan, facts_of, forward_plan, make_plan, most_few_rows, plan_forward
@@ -95,15 +95,21 @@ class Engine:
             yield slice(first, first + len(Z)), Z
 
     def plan(
-        self, X: Rows, method: Method, ordered: bool = True, repeated: bool = False, why: str = "as given"
+        self,
+        X: Rows,
+        method: Method,
+        ordered: bool = True,
+        repeated: bool = False,
+        moves: bool = False,
+        why: str = "as given",
     ) -> Plan:
-        """Plan of epochs over X; ordered, repeated and why as in `fastnn.plan.Data`."""
-        data = facts_of(X, method.batch_size, ordered, repeated, why)
+        """Plan of epochs over X; ordered, repeated, moves and why as in `fastnn.plan.Data`."""
+        data = facts_of(X, method.batch_size, ordered, repeated, moves, why)
         return make_plan(self.layers, NAMES[self.parameters.dtype], data, method, self.machine)
 
-    def begin(self, X: Rows, plan: Plan, state: NDArray[Any] | None = None) -> None:
-        """Allocate the work space for epochs over X, as planned; state is the optimizer's."""
-        self.X, self.planned = X, plan
+    def begin(self, X: Rows, plan: Plan, state: NDArray[Any] | None = None, motion: Motion | None = None) -> None:
+        """Allocate the work space for epochs over X, as planned; state is the optimizer's, motion that of images."""
+        self.X, self.planned, self._motion = X, plan, motion
         self.batch_size = plan.batch_size
         self._compiled = CompiledPlan(plan)
         self._stored = _compiled_for_forward(self.layers, plan.dtype, 1, False)
@@ -138,7 +144,7 @@ class Engine:
         )
 
     def restart(self, steps: Steps, key: int = 0) -> None:
-        """Go to the start of an epoch with these steps; key is the seed of its dropout masks."""
+        """Go to the start of an epoch with these steps; key is the seed of its dropout masks and motions."""
         self.steps, self.key = steps, key
         for counts in (self.space.position, self.space.log_likelihood, self.space.penalties, self.space.touched):
             if counts is not None:
@@ -195,7 +201,7 @@ class Engine:
             started, rows_before = time.perf_counter(), self.rows_done
         with kernel_run:
             epoch.train(
-                Batches(self.X, targets, order, self.key, self._blocks),
+                Batches(self.X, targets, order, self.key, self._blocks, self._motion),
                 self._compiled,
                 self.steps,
                 self.space,

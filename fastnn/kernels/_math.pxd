@@ -9,6 +9,7 @@ code branches on dtype here; small ones are cast, since a product with a bare 2 
 """
 
 from cython cimport floating
+from libc.stdint cimport uint64_t
 
 cdef extern from *:
     """
@@ -188,3 +189,11 @@ cdef inline floating normal_tail(floating x, floating* scale) noexcept nogil:
     e = reduced_expm1(low if exponent < low else exponent, rest, &power)
     scale[0] = <floating> 0.0 if exponent < low else power * e + power
     return p / q
+
+
+cdef inline uint64_t mixed(uint64_t z) noexcept nogil:
+    # A hash of z: the output function of SplitMix64.  G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
+    # generators", OOPSLA 2014.
+    z = (z ^ (z >> 30)) * <uint64_t> 0xbf58476d1ce4e5b9
+    z = (z ^ (z >> 27)) * <uint64_t> 0x94d049bb133111eb
+    return z ^ (z >> 31)

@@ -5,9 +5,9 @@ their gradients are summed in order and the parameters move.  A plain step on a 
 gradient: the products write the new parameters.  How a batch is cut depends on its size only, and a shard takes its row
 blocks in order, so neither the number of threads nor an interruption by the clock changes the bits.
 
-Layers on images come first, see trunk.pyx: a batch is then one row block, or a few if it is large, on which the threads
-work together.  So it is with batch normalisation, which couples the rows of a batch: the threads share the slices of its
-layers.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
+Layers on images come first, see trunk.pyx: a batch is then one row block, or a few if it is large, on which the
+threads work together.  So it is with batch normalisation, which couples the rows of a batch: the threads share the
+slices of its layers.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
 """
 
 from cython cimport floating

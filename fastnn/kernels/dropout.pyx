@@ -2,20 +2,13 @@
 
 N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014).  A hash of
 row and unit decides whether the unit is dropped, so masks need no space, and threads and row blocks change nothing.
-The hash is the output function of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014.
 """
 
 from cython cimport floating
 from libc.stdint cimport uint64_t
 
+from ._math cimport mixed
 from .plan cimport Image
-
-
-cdef inline uint64_t mixed(uint64_t z) noexcept nogil:
-    z = (z ^ (z >> 30)) * <uint64_t> 0xbf58476d1ce4e5b9
-    z = (z ^ (z >> 27)) * <uint64_t> 0x94d049bb133111eb
-    return z ^ (z >> 31)
 
 
 cdef void drop_units(floating* Y, floating* slopes, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t n_units, double share,

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.plan import CompiledPlan
-from fastnn.kernels.rows import CSRRows
+from fastnn.kernels.rows import CSRRows, Motion
 from fastnn.kernels.sparse import SortedBlocks
 from fastnn.kernels.updates import Steps
 
@@ -17,6 +17,7 @@ class Batches(NamedTuple):
     order: NDArray[np.intp] | None = None
     key: int = 0
     blocks: SortedBlocks | None = None
+    motion: Motion | None = None
 
 class Space(NamedTuple):
     parameters: NDArray[Any]

@@ -50,8 +50,9 @@ class Batches(NamedTuple):
     X : (n, n_in) array or CSRRows
     targets : Targets, in the order of the rows
     order : (n,) intp, the order of the rows; None: as stored
-    key : seed of the epoch's dropout masks
+    key : seed of the epoch's dropout masks and motions
     blocks : SortedBlocks of X, if rows are taken as stored, with the plan's `row_blocks` as bounds; or None
+    motion : rows.Motion of images, drawn by the key; or None
     """
 
     X: object
@@ -59,6 +60,7 @@ class Batches(NamedTuple):
     order: object = None
     key: int = 0
     blocks: object = None
+    motion: object = None
 
 
 class Space(NamedTuple):
@@ -135,7 +137,7 @@ def train(batches, CompiledPlan plan, steps, space, floating[:, ::1] work, doubl
     work : space.work
     seconds : time after which to return
     """
-    cdef RowStore store = open_rows(batches.X)
+    cdef RowStore store = open_rows(batches.X, batches.motion, batches.key)
     cdef TargetStore targets = open_targets(batches.targets)
     cdef StepStore step_store = open_steps(steps, space.parameters.shape[0])
     cdef BlockStore blocks

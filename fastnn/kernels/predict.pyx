@@ -149,6 +149,7 @@ cdef class FewRows:
         number = np.PyArray_TYPE(X)
         store.kind = FLOAT32 if number == np.NPY_FLOAT32 else FLOAT64 if number == np.NPY_FLOAT64 else UINT8
         store.n_rows, store.n_columns, store.values = np.PyArray_DIM(X, 0), self._n_in, np.PyArray_DATA(X)
+        store.movement.height = 0
         store.columns = NULL
         store.row_starts = NULL
         shape[0], shape[1] = store.n_rows, self._n_out

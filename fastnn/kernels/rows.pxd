@@ -1,5 +1,5 @@
 from cython cimport floating
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 # The dtypes in which numbers may be stored.
 ctypedef fused stored:
@@ -30,6 +30,12 @@ cdef enum StorageKind:
     FLOAT64
     CSR
 
+# How images are moved while they are read: at most so many pixels down and across, and perhaps flipped; see augment.py.
+cdef struct Movement:
+    Py_ssize_t height, width, channels, down, across    # a height of 0: not at all
+    bint flips
+    uint64_t key                # seed of the epoch's
+
 # The rows of a data set as they are stored; pointers into arrays that the caller keeps alive.
 cdef struct RowStore:
     StorageKind kind
@@ -37,6 +43,7 @@ cdef struct RowStore:
     const void* values          # dense (n_rows, n_columns); CSR: the non-zeros, of the network's dtype
     const int32_t* columns      # CSR only: the column of each non-zero
     const int64_t* row_starts   # CSR only: (n_rows + 1,)
+    Movement movement           # of dense rows
 
 cdef inline floating convert(stored value, floating target) noexcept nogil:
     # The second argument is for its type only.
@@ -45,7 +52,7 @@ cdef inline floating convert(stored value, floating target) noexcept nogil:
     else:
         return <floating> value
 
-cdef RowStore open_rows(object X) except *
+cdef RowStore open_rows(object X, object motion=*, uint64_t key=*) except *
 
 cdef RowsAhead rows_ahead(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n) noexcept nogil
 

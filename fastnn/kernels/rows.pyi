@@ -16,5 +16,13 @@ class CSRRows(NamedTuple):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
+class Motion(NamedTuple):
+    height: int
+    width: int
+    channels: int
+    down: int
+    across: int
+    flips: bool
+
 def draw_order(bit_generator: np.random.BitGenerator, order_out: NDArray[np.intp]) -> None: ...
 def all_finite(values: NDArray[Any], n_threads: int = 1) -> bool: ...

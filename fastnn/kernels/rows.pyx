@@ -11,8 +11,10 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from numpy.random cimport bitgen_t
+
+from ._math cimport mixed
 
 cdef extern from "vectors.h" nogil:
     void PREFETCH_NEAR(const void* address)
@@ -44,8 +46,22 @@ class CSRRows(NamedTuple):
         return self.data.dtype
 
 
-cdef RowStore open_rows(object X) except *:
-    # Takes a checked C-contiguous array or CSRRows; the caller keeps X alive.
+class Motion(NamedTuple):
+    """How images (height, width, channels) are moved while they are read.
+
+    down, across : pixels, at most;  flips : whether every second one is flipped from left to right
+    """
+
+    height: int
+    width: int
+    channels: int
+    down: int
+    across: int
+    flips: bool
+
+
+cdef RowStore open_rows(object X, object motion=None, uint64_t key=0) except *:
+    # Takes a checked C-contiguous array or CSRRows; the caller keeps X alive.  motion: a Motion, drawn by the key.
     cdef RowStore store
     cdef const uint8_t[:, ::1] pixels
     cdef const float[:, ::1] singles
@@ -56,6 +72,10 @@ cdef RowStore open_rows(object X) except *:
     cdef const int64_t[::1] row_starts
     store.n_rows, store.n_columns = X.shape
     store.values = store.columns = store.row_starts = NULL
+    store.movement = Movement(0, 0, 0, 0, 0, False, key)
+    if motion is not None:
+        store.movement = Movement(motion.height, motion.width, motion.channels, motion.down, motion.across,
+                                  motion.flips, key)
     if isinstance(X, CSRRows):
         store.kind = CSR
         columns, row_starts = X.indices, X.indptr
@@ -114,9 +134,44 @@ cdef void prefetch_pages(const RowsAhead* rows) noexcept nogil:
         PREFETCH_NEAR(row_ahead(rows, i) + rows.bytes - 1)
 
 
-cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t* order, Py_ssize_t first,
+cdef void copy_pixels(const stored* row, Py_ssize_t n, floating* out) noexcept nogil:
+    cdef Py_ssize_t j
+    if stored is floating:
+        memcpy(out, row, n * sizeof(floating))
+    else:
+        for j in range(n):
+            out[j] = convert(row[j], out[0])
+
+
+cdef void copy_moved(const stored* image, const Movement* movement, Py_ssize_t position, floating* out) noexcept nogil:
+    # The image at a position of the epoch, flipped and shifted as the key says: pixel (y, x) is that at (y + down,
+    # x + across) of the image, or 0 outside.
+    cdef uint64_t hashed = mixed(mixed(movement.key) + <uint64_t> position * <uint64_t> 0x9e3779b97f4a7c15)
+    cdef uint64_t high = hashed >> 32, low = <uint32_t> hashed
+    cdef Py_ssize_t down = <Py_ssize_t> ((high * <uint64_t> (2 * movement.down + 1)) >> 32) - movement.down
+    cdef Py_ssize_t across = <Py_ssize_t> ((low * <uint64_t> (2 * movement.across + 1)) >> 32) - movement.across
+    cdef bint flips = movement.flips and mixed(hashed) >> 63
+    cdef Py_ssize_t c = movement.channels, width = movement.width, y, x
+    cdef Py_ssize_t begin = min(max(<Py_ssize_t> 0, -across), width), end = max(begin, min(width, width - across))
+    cdef const stored* row
+    for y in range(movement.height):
+        if not 0 <= y + down < movement.height:
+            memset(out, 0, width * c * sizeof(floating))
+        else:
+            row = image + (y + down) * width * c
+            memset(out, 0, begin * c * sizeof(floating))
+            memset(out + end * c, 0, (width - end) * c * sizeof(floating))
+            if not flips:
+                copy_pixels(row + (begin + across) * c, (end - begin) * c, out + begin * c)
+            else:
+                for x in range(begin, end):
+                    copy_pixels(row + (width - 1 - x - across) * c, c, out + x * c)
+        out += width * c
+
+
+cdef void copy_rows(const stored* values, const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
                     Py_ssize_t n, floating* buffer) noexcept nogil:
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t i, j, n_columns = store.n_columns
     cdef const stored* row
     for i in range(n):
         if order != NULL and i + 1 < n:  # the processor cannot foresee the next row
@@ -124,11 +179,10 @@ cdef void copy_rows(const stored* values, Py_ssize_t n_columns, const Py_ssize_t
             for j in range((n_columns * <Py_ssize_t> sizeof(stored) + LINE_BYTES - 1) // LINE_BYTES):
                 PREFETCH_NEAR(<const char*> row + j * LINE_BYTES)
         row = values + (order[first + i] if order != NULL else first + i) * n_columns
-        if stored is floating:
-            memcpy(buffer + i * n_columns, row, n_columns * sizeof(floating))
+        if store.movement.height:
+            copy_moved(row, &store.movement, first + i, buffer + i * n_columns)
         else:
-            for j in range(n_columns):
-                buffer[i * n_columns + j] = convert(row[j], buffer[0])
+            copy_pixels(row, n_columns, buffer + i * n_columns)
 
 
 cdef bint is_native(const RowStore* store, const floating* number) noexcept nogil:
@@ -142,18 +196,18 @@ cdef const floating* dense_rows(const RowStore* store, const Py_ssize_t* order, 
     # order passes order_out: row i is then row order_out[0][i] of the result (NULL: row i), with no copy.
     if order_out != NULL:
         order_out[0] = NULL
-    if is_native(store, buffer):
+    if is_native(store, buffer) and not store.movement.height:
         if order == NULL:
             return <const floating*> store.values + first * store.n_columns
         if order_out != NULL:
             order_out[0] = order + first
             return <const floating*> store.values
     if store.kind == UINT8:
-        copy_rows[uint8_t, floating](<const uint8_t*> store.values, store.n_columns, order, first, n, buffer)
+        copy_rows[uint8_t, floating](<const uint8_t*> store.values, store, order, first, n, buffer)
     elif store.kind == FLOAT32:
-        copy_rows[float, floating](<const float*> store.values, store.n_columns, order, first, n, buffer)
+        copy_rows[float, floating](<const float*> store.values, store, order, first, n, buffer)
     else:
-        copy_rows[double, floating](<const double*> store.values, store.n_columns, order, first, n, buffer)
+        copy_rows[double, floating](<const double*> store.values, store, order, first, n, buffer)
     return buffer
 
 

@@ -89,6 +89,7 @@ def fingerprint(settings: Settings, source: Source) -> Fingerprint:
             "label_smoothing": settings.label_smoothing,
             "clip_norm": settings.clip_norm,
             "max_norm": settings.max_norm,
+            "augment": repr(settings.augment),
             "rows": None if source.rows is None else int(source.rows.shape[0]),
             "order of rows": source.order,
         },

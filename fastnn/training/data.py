@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._mapped import MappedRows, stay_on_disk
+from fastnn.augment import motion_of
 from fastnn.engine.local import Engine
 from fastnn.engine.rows import Rows, as_stored, density
 from fastnn.kernels.losses import Targets
@@ -117,7 +118,7 @@ class Prepared:
     def store(self, settings: Settings, rows: Rows, X: Any, name: str) -> tuple[Rows, str]:
         """Return rows, checked from X, stored as dense or sparse, and why so."""
         network = settings.network
-        key = "stored", name, network.input_shape, network.takes_sparse, network.dtype, settings.sparse
+        key = "stored", name, network.input_shape, _must_be_dense(settings), network.dtype, settings.sparse
         return self._once(key, lambda: _store(settings, rows, X))
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
@@ -229,9 +230,10 @@ def _make_chunk(
     mapped = MappedRows(rows, batch_size) if stay_on_disk(rows, X) else None
     engine = settings.network.engine(settings.n_threads, settings.dropout if settings.dropout.any() else None)
     ordered = not settings.shuffle or batch_size == n_rows
-    plan = engine.plan(rows, _method(settings, batch_size), ordered, returns, why)
+    motion = motion_of(settings.augment, settings.network.input_shape)
+    plan = engine.plan(rows, _method(settings, batch_size), ordered, returns, motion is not None, why)
     if state is not None:
-        engine.begin(rows, plan, state.optimizer)
+        engine.begin(rows, plan, state.optimizer, motion)
     return Chunk(rows, targets, engine, plan, mapped)
 
 
@@ -252,12 +254,20 @@ def _method(settings: Settings, batch_size: int) -> Method:
 
 def _store(settings: Settings, rows: Rows, X: Any) -> tuple[Rows, str]:
     # Returns the rows, checked from X, stored as dense or sparse, and why so.
-    on_disk, takes_sparse = stay_on_disk(rows, X), settings.network.takes_sparse
+    on_disk, must_be_dense = stay_on_disk(rows, X), _must_be_dense(settings)
+    if must_be_dense is not None and isinstance(rows, CSRRows):
+        raise TypeError("X must be dense, such as X.toarray(), if its images are moved by augment")
     share = None
-    if settings.sparse == "auto" and takes_sparse and not on_disk and not isinstance(rows, CSRRows):
+    if settings.sparse == "auto" and must_be_dense is None and not on_disk and not isinstance(rows, CSRRows):
         share = density(rows)
-    sparse, why = choose_storage(isinstance(rows, CSRRows), settings.sparse, on_disk, share, takes_sparse)
+    sparse, why = choose_storage(isinstance(rows, CSRRows), settings.sparse, on_disk, share, must_be_dense)
     return as_stored(rows, settings.network.dtype, sparse, settings.n_threads), why
+
+
+def _must_be_dense(settings: Settings) -> str | None:
+    if not settings.network.takes_sparse:
+        return "convolution and pooling take dense rows"
+    return "images that are moved are read as dense rows" if settings.augment else None
 
 
 def _are_pixels(rows: Rows, X: Any) -> bool:

@@ -113,7 +113,7 @@ def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensor
     if order is not None:
         weights = None if targets.weights is None else targets.weights[order]
         targets = targets._replace(y=targets.y[order], weights=weights)
-    key = int(state.generator.integers(2**63)) if settings.dropout.any() else 0
+    key = int(state.generator.integers(2**63)) if settings.dropout.any() or settings.augment else 0
     engine.restart(_make_steps(active, epoch, targets, engine.batch_size), key)
     if progress is not None:
         check_progress(engine, progress, len(targets.y))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn._validation import check_choice, check_integer, check_number, check_shares, check_threads
+from fastnn.augment import check_augment
 from fastnn.callbacks import Callback
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.rows import draw_order
@@ -83,6 +84,7 @@ class Settings:
     label_smoothing: float
     clip_norm: float | None
     max_norm: float | None
+    augment: Any = ()  # older pickles do not have it
 
     _variant = Variant()
 
@@ -106,10 +108,12 @@ def penalty_of(settings: Settings) -> Penalty:
 def check_together(settings: Settings) -> None:
     """Raise an error if settings do not go together."""
     _check_callbacks(settings, settings.callbacks)  # the list may have been changed
+    if settings.augment and settings.sparse is True:
+        raise ValueError("sparse must be 'auto' or False with augment, which moves images, not True")
     if not isinstance(settings.optimizer, LBFGS):
         return
-    if settings.dropout.any() or settings.l1 or settings.clip_norm or settings.max_norm:
-        raise ValueError("LBFGS takes no dropout, l1, clip_norm or max_norm")
+    if settings.dropout.any() or settings.l1 or settings.clip_norm or settings.max_norm or settings.augment:
+        raise ValueError("LBFGS takes no dropout, l1, clip_norm, max_norm or augment")
     if settings.network.batch_norm:
         raise ValueError("LBFGS does not train a network with batch_norm=True, which is made for steps on batches")
 
@@ -180,4 +184,5 @@ CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
     "label_smoothing": _check_smoothing,
     "clip_norm": lambda _, value: _check_length(value, "clip_norm"),
     "max_norm": lambda _, value: _check_length(value, "max_norm"),
+    "augment": lambda settings, value: check_augment(value, settings.network.input_shape),
 }

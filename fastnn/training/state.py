@@ -19,7 +19,7 @@ class TrainState:
     Attributes
     ----------
     generator : numpy.random.Generator
-        For shuffling and dropout.
+        For shuffling, dropout and motions.
     optimizer : (n_slots, n_parameters) array
         The optimizer's state of each parameter.
     optimizer_type : type or None

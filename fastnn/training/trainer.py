@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_choice, check_integer, check_path, check_seed
+from fastnn.augment import Flip, Shift
 from fastnn.callbacks import Callback, Fit, ProgressBar
 from fastnn.engine.threads import sharers
 from fastnn.history import History
@@ -54,7 +55,7 @@ class Trainer(Settings):
     shuffle : bool, default True
         Whether each epoch takes the rows in a new random order.
     seed : int, numpy.random.Generator or None, default 0
-        For shuffling and dropout.
+        For shuffling, dropout and motions of images.
     n_threads : int or None, default None
         None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 8 are used.
     sparse : bool or "auto", default "auto"
@@ -73,6 +74,9 @@ class Trainer(Settings):
         Greatest norm of the gradient of the log-likelihood; a longer one is shortened to it [3]_.
     max_norm : float or None, default None
         Greatest norm of the weights into a hidden unit; after a step longer ones are shortened to it [1]_.
+    augment : Shift, Flip, a list of these, or None, default None
+        How images are moved at random, each time they are trained on: see `fastnn.augment`.  The network's
+        `input_shape` must be that of an image.
 
     References
     ----------
@@ -109,6 +113,7 @@ class Trainer(Settings):
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
         max_norm: float | None = None,
+        augment: Shift | Flip | Sequence[Shift | Flip] | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -123,6 +128,7 @@ class Trainer(Settings):
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
         self.max_norm = max_norm
+        self.augment = augment
         parameters = network.parameters
         self._state = TrainState(check_seed(seed), np.empty((0, parameters.size), parameters.dtype))
         self._active: ActiveFit | None = None
