@@ -1,4 +1,4 @@
-"""fastnn: train softmax regression and multi-layer perceptrons on a CPU, fast and simply.
+"""fastnn: train softmax regression, perceptrons and small convolutional networks on a CPU, fast and simply.
 
 >>> import fastnn
 >>> train, valid, test = fastnn.datasets.load_mnist()

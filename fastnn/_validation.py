@@ -141,7 +141,9 @@ def check_activations(activation: str | Sequence[str], n_hidden: int) -> tuple[s
     if isinstance(activation, str):
         check_choice(activation, "activation", ACTIVATIONS)
     if len(names) != n_hidden:
-        raise ValueError(f"activation must be one name or a list of {n_hidden}, one a hidden layer, not {activation!r}")
+        raise ValueError(
+            f"activation must be one name or a list of {n_hidden}, one a hidden layer with weights, not {activation!r}"
+        )
     return tuple(check_choice(name, f"activation[{i}]", ACTIVATIONS) for i, name in enumerate(names))
 
 
@@ -327,7 +329,9 @@ def check_shares(shares: float | Sequence[float], n_hidden: int, name: str) -> N
     if isinstance(shares, numbers.Real):
         return np.full(n_hidden, check_number(shares, name, 0, 1))
     if not isinstance(shares, Iterable) or len(list(shares)) != n_hidden:
-        raise ValueError(f"{name} must be one number or a list of {n_hidden}, one a hidden layer, not {shares!r}")
+        raise ValueError(
+            f"{name} must be one number or a list of {n_hidden}, one a hidden layer with weights, not {shares!r}"
+        )
     return np.array([check_number(share, f"{name}[{i}]", 0, 1) for i, share in enumerate(shares)])
 
 

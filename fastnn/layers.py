@@ -266,31 +266,12 @@ class Conv2D(_Weighted):
 
 
 @dataclass(frozen=True, repr=False)
-class MaxPool2D(Layer):
-    """The largest number of each window of an image, in each channel.
-
-    Parameters
-    ----------
-    size : int or (height, width)
-        Size of the window; a single integer is for both.
-    stride : int, (down, across) or None, default None
-        Distance between neighbouring windows; None for their size.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a parameter is not valid.
-
-    Notes
-    -----
-    Windows stay within the image; rows and columns at its end that fill no window are left out.  The gradient goes to
-    the first of equal numbers, row by row.
-    """
-
+class _Pool2D(Layer):
+    # What MaxPool2D and AveragePool2D have in common.
     size: int | tuple[int, int]
     stride: int | tuple[int, int] | None = None
 
-    _pools: ClassVar[str] = "max"
+    _pools: ClassVar[str]
 
     def __post_init__(self) -> None:
         size = check_pair(self.size, "size")
@@ -312,15 +293,67 @@ class MaxPool2D(Layer):
 
 
 @dataclass(frozen=True, repr=False)
-class AveragePool2D(MaxPool2D):
-    """The mean of each window of an image, in each channel; parameters and windows are those of `MaxPool2D`."""
+class MaxPool2D(_Pool2D):
+    """The largest number of each window of an image, in each channel.
 
-    _pools: ClassVar[str] = "mean"
+    Parameters
+    ----------
+    size : int or (height, width)
+        Size of the window; a single integer is for both.
+    stride : int, (down, across) or None, default None
+        Distance between neighbouring windows; None for their size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not valid.
+
+    Notes
+    -----
+    Windows stay within the image; rows and columns at its end that fill no window are left out.  The gradient goes to
+    the first of equal numbers, row by row.
+
+    Examples
+    --------
+    >>> MaxPool2D(2).output_shape((5, 4, 3))
+    (2, 2, 3)
+    """
+
+    _pools = "max"
+
+
+@dataclass(frozen=True, repr=False)
+class AveragePool2D(_Pool2D):
+    """The mean of each window of an image, in each channel.
+
+    Parameters
+    ----------
+    size, stride
+        As for `MaxPool2D`, and so are the windows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter is not valid.
+
+    Examples
+    --------
+    >>> AveragePool2D(3, stride=1).output_shape((5, 4, 3))
+    (3, 2, 3)
+    """
+
+    _pools = "mean"
 
 
 @dataclass(frozen=True, repr=False)
 class GlobalAveragePool2D(Layer):
-    """The mean of each channel over the whole image, which becomes one of 1 x 1."""
+    """The mean of each channel over the whole image, which becomes one of 1 x 1.
+
+    Examples
+    --------
+    >>> GlobalAveragePool2D().output_shape((5, 4, 3))
+    (1, 1, 3)
+    """
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Shape of the output for one row of this shape."""
@@ -338,6 +371,11 @@ class Flatten(Layer):
     """Makes a flat row of an image: row by row, pixel by pixel, the channels of a pixel beside each other.
 
     Networks put it before a `Dense` that follows an image.
+
+    Examples
+    --------
+    >>> Flatten().output_shape((5, 4, 3))
+    (60,)
     """
 
     def output_shape(self, input_shape: Shape) -> Shape:

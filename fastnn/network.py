@@ -1,4 +1,4 @@
-"""The model: softmax regression or a multi-layer perceptron, with its loss."""
+"""The model: softmax regression, a multi-layer perceptron or a convolutional network, with its loss."""
 
 from __future__ import annotations
 
@@ -51,16 +51,17 @@ LISTS = {"weight": "weights", "bias": "biases", "scale": "scales", "mean": "mean
 
 
 class Network:
-    """Affine layers, each with an activation; softmax, sigmoid or nothing follows the last, as the loss requires.
+    """Layers, each with an activation; softmax, sigmoid or nothing follows the last, as the loss requires.
 
     Parameters
     ----------
     sizes : sequence of int, or of layers
         Widths of the layers, from the inputs to the classes: ``[784, 10]`` is softmax regression, ``[784, 20, 10]`` has
-        one hidden layer of 20 units.  Or the layers themselves, of `fastnn.layers`, the output layer last.
-    activation : str, or a list of them, one a hidden layer, default "tanh"
-        Of the hidden layers: "tanh", "sigmoid", "relu", "leaky_relu" (slope 0.01 below 0), "elu", "softplus", "gelu",
-        "silu" or "identity".
+        one hidden layer of 20 units.  Or the layers themselves, of `fastnn.layers`, the output layer last: `Dense`, and
+        `Conv2D` and others on images.
+    activation : str, or a list of them, one a hidden layer with weights, default "tanh"
+        Of the hidden layers with weights: "tanh", "sigmoid", "relu", "leaky_relu" (slope 0.01 below 0), "elu",
+        "softplus", "gelu", "silu" or "identity".
     dtype : {"float64", "float32"}, default "float64"
         Of the parameters and of all computation.
     seed : int, numpy.random.Generator or None, default 0
@@ -70,20 +71,25 @@ class Network:
         sigmoid for each output, for rows that may have several labels; "squared" (half the square), "absolute" or
         "huber" (threshold 1), for outputs that are real numbers.  All but the first are summed over the outputs.
     batch_norm : bool, default False
-        Whether the hidden layers are batch-normalised [3]_, between weights and bias: see Notes.
-    input_shape : int, tuple of one int, or None, default None
-        Number of inputs, if layers are given; sizes include it.
+        Whether the hidden layers with weights are batch-normalised [3]_, between weights and bias: see Notes.
+    input_shape : int, (n_in,), (height, width, channels), (height, width) or None, default None
+        Shape of a row, if layers are given; sizes include it.  Two lengths are of images of one channel.
 
     Attributes
     ----------
     layers : tuple of layers
-        The layers, of `fastnn.layers`, from the first hidden one to the output layer.  Layers that leave `activation`
-        or `batch_norm` open have the network's here.
+        The layers, of `fastnn.layers`, from the first hidden one to the output layer, with a `Flatten` between images
+        and the first `Dense`.  Layers that leave `activation` or `batch_norm` open have the network's here.
+    input_shape : tuple of int
+        Shape of a row: (n_in,) or (height, width, channels).
+    sizes : tuple of int
+        Numbers in a row before the first layer and after each but `Flatten`.
     weights, biases : lists of arrays, (n_in, n_out) and (n_out,), C-contiguous
-        Of each layer, from the input on.  Assigning to an item or into an array changes the network.
+        Of each layer that has them, from the input on; those of a `Conv2D` are (height, width, channels, filters) and
+        (filters,).  Assigning to an item or into an array changes the network.
     scales, means, variances : lists of arrays (n_units,)
-        Of each hidden layer with batch normalisation: the factors of normalised units, and the running statistics for
-        predictions.  Empty without it.
+        Of each hidden layer with batch normalisation: the factors of normalised units or filters, and the running
+        statistics for predictions.  Empty without it.
     parameters : (n_parameters,) array
         All of them in one vector, of which the arrays above are views.
     input_scale : float or None, default None
@@ -93,21 +99,24 @@ class Network:
     Notes
     -----
     Biases start at 0, and so do the weights of softmax regression.  The weights of other networks are drawn
-    uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, or from +-sqrt(6 / n_in) [2]_ before a ReLU and its kind.
+    uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, or from +-sqrt(6 / n_in) [2]_ before a ReLU and its kind.  For a
+    convolution, n_in is the numbers in a window, of all channels, and n_out those of a window in all filters.
 
     With `batch_norm` a hidden layer is ``activation(scale * (Z - mean) / sqrt(variance + 1e-5) + bias)``, where Z is
-    the product of its input and its weights.  In training, mean and variance are those of the batch's rows, which
-    count alike whatever their weights; a batch of a single row leaves only the bias.  After each step the running
-    statistics, which begin at 0 and 1, become 0.9 times themselves plus 0.1 times the batch's, with its unbiased
-    variance; a single row does not change them.  Everything else here uses the running statistics, except `gradient`.
-    Penalties, decay and max-norm apply to the weights only.  A batch goes forward and backward as a whole, so work
-    space grows with its size.
+    the product of its input and its weights.  In training, mean and variance are those of the batch's rows, which count
+    alike whatever their weights; a batch of a single row leaves only the bias.  A filter's are those of all rows and
+    positions.  After each step the running statistics, which begin at 0 and 1, become 0.9 times themselves plus 0.1
+    times the batch's, with its unbiased variance; a single row does not change them.  Everything else here uses the
+    running statistics, except `gradient`.  Penalties, decay and max-norm apply to the weights only.  A batch goes
+    forward and backward as a whole, so work space grows with its size.
 
-    Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  uint8 is taken as pixels, each
-    multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for cross-entropy, and
-    (n, n_out) numbers for other losses, from 0 to 1 for the binary one; a single output may also have (n,).
-    `sample_weight` is (n,), at least 0; means are weighted by it.  `n_threads` is None for the processors that the
-    process may run on, at most OMP_NUM_THREADS; the results do not depend on it.
+    Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  If `input_shape` is that of images, X
+    may also be (n, height, width, channels), and (n, height, width) for one channel; flat rows have the numbers in the
+    same order, the channels of a pixel beside each other.  Convolution and pooling take no sparse rows.  uint8 is taken
+    as pixels, each multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for
+    cross-entropy, and (n, n_out) numbers for other losses, from 0 to 1 for the binary one; a single output may also
+    have (n,).  `sample_weight` is (n,), at least 0; means are weighted by it.  `n_threads` is None for the processors
+    that the process may run on, at most OMP_NUM_THREADS; the results do not depend on it.
 
     A row's prediction has the same bits in any batch, except through layers that BLAS computes: those of more than
     2,048 weights and fewer than 10 outputs in float32, 5 in float64; through these it is the same up to rounding, and
@@ -129,6 +138,15 @@ class Network:
     >>> from fastnn.layers import Dense
     >>> Network([Dense(20), Dense(10)], input_shape=784).sizes
     (784, 20, 10)
+    >>> from fastnn.layers import Conv2D, MaxPool2D
+    >>> print(Network([Conv2D(20, 5), MaxPool2D(2), Dense(10)], input_shape=(28, 28, 1)))
+    layer                                  output        parameters
+    input                                  (28, 28, 1)
+    Conv2D(20, (5, 5), activation='tanh')  (24, 24, 20)         520
+    MaxPool2D((2, 2))                      (12, 12, 20)           0
+    Flatten()                              (2880,)                0
+    Dense(10)                              (10,)             28,810
+    all                                                      29,330
     """
 
     _input_scale: float | None = None
@@ -200,12 +218,12 @@ class Network:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Widths of the layers, input first."""
+        """Numbers in a row before the first layer and after each other than `Flatten`."""
         return self._sizes
 
     @property
     def activation(self) -> tuple[str, ...]:
-        """Name of each hidden layer's activation."""
+        """Name of the activation of each hidden layer with weights."""
         return tuple(str(layer.activation) for layer in self._weighted[:-1])
 
     @property
@@ -264,7 +282,7 @@ class Network:
 
     @property
     def weights(self) -> ParameterList:
-        """Weights (n_in, n_out) of each layer."""
+        """Weights of each layer: (n_in, n_out), or (height, width, channels, filters) of a convolution."""
         return self._lists["weight"]
 
     @weights.setter
@@ -273,7 +291,7 @@ class Network:
 
     @property
     def biases(self) -> ParameterList:
-        """Biases (n_out,) of each layer."""
+        """Biases (n_out,), or (filters,), of each layer with weights."""
         return self._lists["bias"]
 
     @biases.setter

@@ -54,6 +54,7 @@ with importing:
 
     import fastnn
     from fastnn.datasets import load_mnist, read_idx, read_rows
+    from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, MaxPool2D
     from fastnn.storage import load_checkpoint
 
 N_IN = 16  # numbers in a row
@@ -96,15 +97,15 @@ def check_ensemble(path, data):
 
 
 def check_parameters(network, tensors):
-    for k, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        np.testing.assert_array_equal(weight, tensors[f"layers.{k}.weight"])
-        np.testing.assert_array_equal(bias, tensors[f"layers.{k}.bias"])
-    for name, arrays in (("scale", network.scales), ("mean", network.means), ("variance", network.variances)):
-        for k, array in enumerate(arrays):
+    for k, arrays in enumerate(network.slots.by_layer(network.parameters)):
+        for name, array in arrays.items():
             np.testing.assert_array_equal(array, tensors[f"layers.{k}.{name}"])
     assert len(tensors) == sum(1 for _ in network.slots)
     assert np.isfinite(network.parameters).all()
     assert network.input_scale is None or 0 < network.input_scale < np.inf
+    assert network.facts()[-1].n_out == network.n_out
+    if not network.takes_sparse:  # the engine has no layers on images yet
+        return
     with np.errstate(all="ignore"):  # sums of large weights may overflow
         network.predict(np.zeros((2, network.n_in)))
 
@@ -186,6 +187,8 @@ def network_seeds():
         ([3, 2, 2], {"dtype": "float32", "activation": "relu"}),
         ([3, 2, 1], {"loss": "binary_cross_entropy", "batch_norm": True}),
         ([2, 3, 2, 2], {"loss": "huber", "activation": ["gelu", "tanh"], "batch_norm": True}),
+        ([Conv2D(2, 2), MaxPool2D(2), Dense(2, dropout=0.5), Dense(2)], {"input_shape": (4, 3), "batch_norm": True}),
+        ([AveragePool2D(2, 1), Conv2D(2, 1, 2, "same"), GlobalAveragePool2D(), Dense(1)], {"input_shape": (2, 3, 2)}),
     ):
         network = fastnn.Network(sizes, **options)
         yield written(network.save)

@@ -9,7 +9,7 @@ import pytest
 
 import fastnn
 from fastnn.kernels.activations import ACTIVATIONS
-from fastnn.layers import Dense, Layer
+from fastnn.layers import AveragePool2D, Conv2D, Dense, Flatten, GlobalAveragePool2D, Layer, MaxPool2D
 from fastnn.slots import Slot
 
 MIXED = {"activation": ["relu", "gelu"]}
@@ -91,6 +91,106 @@ def test_shapes_and_slots():
     assert statistics == [Slot(name, (5,), name, trained=False) for name in ("mean", "variance")]
 
 
+def test_dropout_of_a_layer_is_told_only_where_it_has_its_own():
+    assert repr(Dense(5, dropout=0.5)) == "Dense(units=5, activation=None, batch_norm=None, dropout=0.5)"
+    assert Dense(5, dropout=0) == Dense(5, dropout=0.0) != Dense(5)
+    network = fastnn.Network([Dense(5, dropout=0.5), Dense(4), Dense(3, dropout=0.0), Dense(2)], input_shape=7)
+    assert [layer.dropout for layer in network.layers] == [0.5, None, 0.0, None]
+    assert "dropout=0.5" in repr(network)
+    for given, expected in ((0.0, [0.5, 0, 0]), (0.1, [0.5, 0.1, 0]), ([0.1, 0.2, 0.3], [0.5, 0.2, 0])):
+        trainer = fastnn.Trainer(network, dropout=given)
+        assert trainer.dropout.tolist() == expected
+        assert [facts.dropout for facts in network.facts(trainer.dropout)] == [*expected, 0]
+    assert [facts.dropout for facts in network.facts()] == [0, 0, 0, 0]  # predictions drop nothing
+    with pytest.raises(ValueError, match="dropout must be one number or a list of 3, one a hidden layer with weights"):
+        fastnn.Trainer(network, dropout=[0.1] * 4)
+    with pytest.raises(ValueError, match="network must be like the trainer's present one"):
+        fastnn.Trainer(network).network = fastnn.Network([7, 5, 4, 3, 2])
+
+
+def test_dropout_of_a_layer_trains_as_the_trainers(rng, dtype):
+    X, y = rng.standard_normal((60, 7)), rng.integers(0, 3, 60)
+    one = fastnn.Network([Dense(9, dropout=0.3), Dense(8, dropout=0.0), Dense(3)], dtype=dtype, input_shape=7)
+    other = fastnn.Network([7, 9, 8, 3], dtype=dtype)
+    fastnn.Trainer(one, fastnn.SGD(0.1), 20).fit(X, y, epochs=2)
+    fastnn.Trainer(other, fastnn.SGD(0.1), 20, dropout=[0.3, 0.0]).fit(X, y, epochs=2)
+    np.testing.assert_array_equal(one.parameters, other.parameters)
+
+
+IMAGE_LAYERS = [
+    (Conv2D(20, 5), {"filters": 20, "kernel_size": (5, 5), "stride": (1, 1), "padding": "valid"}),
+    (
+        Conv2D(np.int8(2), [3, np.int64(1)], (2, 1), "same", "relu", True, 0.5),
+        {"kernel_size": (3, 1), "stride": (2, 1)},
+    ),
+    (MaxPool2D(2), {"size": (2, 2), "stride": (2, 2)}),
+    (MaxPool2D((3, 2), 1), {"size": (3, 2), "stride": (1, 1)}),
+    (AveragePool2D(2, None), {"size": (2, 2), "stride": (2, 2)}),
+    (GlobalAveragePool2D(), {}),
+    (Flatten(), {}),
+]
+
+
+@pytest.mark.parametrize(("layer", "fields"), IMAGE_LAYERS)
+def test_records_of_layers_on_images_are_values(layer, fields):
+    assert {name: getattr(layer, name) for name in fields} == fields
+    assert isinstance(layer, Layer)
+    names = {kind.__name__: kind for kind in fastnn.layers.RECORDS.values()}
+    for other in (
+        copy.copy(layer),
+        pickle.loads(pickle.dumps(layer)),
+        eval(repr(layer), names),
+        eval(str(layer), names),
+    ):
+        assert other == layer
+        assert hash(other) == hash(layer)
+        assert repr(other) == repr(layer)
+    assert [each == layer for each, _ in IMAGE_LAYERS].count(True) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        layer.size = 3
+
+
+# n, window, stride: zeros before and after, positions
+SAME = [
+    ((5, 1, 1), (0, 0), 5),
+    ((5, 3, 1), (1, 1), 5),
+    ((5, 2, 1), (0, 1), 5),
+    ((5, 4, 1), (1, 2), 5),
+    ((28, 5, 2), (1, 2), 14),
+    ((4, 3, 2), (0, 1), 2),
+    ((7, 1, 3), (0, 0), 3),
+    ((1, 5, 1), (2, 2), 1),
+    ((3, 2, 5), (0, 0), 1),
+]
+
+
+@pytest.mark.parametrize(("numbers", "zeros", "positions"), SAME)
+def test_zeros_of_same_padding(numbers, zeros, positions):
+    n, size, stride = numbers
+    maps = Conv2D(2, (size, 1), (stride, 1), "same", "tanh").facts((n, 3, 1), 0.0).maps
+    assert maps.convolution.padding == (zeros[0], 0, zeros[1], 0)
+    assert maps.output == maps.middle == (positions, 3, 2)
+    maps = Conv2D(2, (1, size), (1, stride), "same", "tanh").facts((3, n, 1), 0.0).maps
+    assert maps.convolution.padding == (0, zeros[0], 0, zeros[1])
+    assert maps.output == (3, positions, 2)
+
+
+def test_shapes_and_slots_of_layers_on_images():
+    assert Conv2D(4, (3, 2)).output_shape((7, 6, 5)) == (5, 5, 4)
+    assert Conv2D(4, 3, (2, 3)).output_shape((8, 9, 5)) == (3, 3, 4)
+    assert MaxPool2D(2).output_shape((7, 6, 5)) == AveragePool2D(2).output_shape((7, 6, 5)) == (3, 3, 5)
+    assert MaxPool2D(3, 2).output_shape((7, 6, 5)) == (3, 2, 5)
+    assert GlobalAveragePool2D().output_shape((7, 6, 5)) == (1, 1, 5)
+    assert Flatten().output_shape((7, 6, 5)) == (210,)
+    weight, bias, scale, *statistics = Conv2D(4, (3, 2), batch_norm=True).slots((7, 6, 5))
+    assert weight == Slot("weight", (3, 2, 5, 4), "weight")
+    assert (bias, scale) == (Slot("bias", (4,), "bias"), Slot("scale", (4,), "scale"))
+    assert statistics == [Slot(name, (4,), name, trained=False) for name in ("mean", "variance")]
+    for layer in (MaxPool2D(2), AveragePool2D(2), GlobalAveragePool2D(), Flatten()):
+        assert layer.slots((7, 6, 5)) == ()
+        assert layer.settled("relu", True) == layer.without_norm() == layer
+
+
 class Wide(Dense):
     """A layer of somebody else."""
 
@@ -106,6 +206,32 @@ class Wide(Dense):
         (lambda: Dense(2, "tanhh"), ValueError, "activation must be one of None, 'identity', 'tanh'.*not 'tanhh'"),
         (lambda: Dense(2, ["tanh"]), ValueError, "activation must be one of"),
         (lambda: Dense(2, batch_norm=1), ValueError, "batch_norm must be one of None, False, True, not 1"),
+        (lambda: Dense(2, dropout=1.0), ValueError, "dropout must be at least 0 and below 1, not 1.0"),
+        (lambda: Dense(2, dropout="0.5"), TypeError, "dropout must be a number"),
+        (lambda: fastnn.Network([Dense(2, dropout=0.5)], input_shape=3), ValueError, "must have no dropout"),
+        (lambda: Conv2D(0, 3), ValueError, "filters must be at least 1 and at most 2147483647, not 0"),
+        (lambda: Conv2D(2, 0), ValueError, "kernel_size must be at least 1"),
+        (lambda: Conv2D(2, (3, -1)), ValueError, "kernel_size must be at least 1"),
+        (lambda: Conv2D(2, (3, 3, 3)), ValueError, r"kernel_size must be an integer or two, .*, not \(3, 3, 3\)"),
+        (lambda: Conv2D(2, ()), ValueError, r"kernel_size must be an integer or two, .*, not \(\)"),
+        (lambda: Conv2D(2, "33"), TypeError, "kernel_size must be an integer, not '33'"),
+        (lambda: Conv2D(2, 2.0), TypeError, "kernel_size must be an integer, not 2.0"),
+        (lambda: Conv2D(2, None), TypeError, "kernel_size must be an integer, not None"),
+        (lambda: Conv2D(2, 3, None), TypeError, "stride must be an integer, not None"),
+        (lambda: Conv2D(2, 3, padding="full"), ValueError, "padding must be one of 'valid', 'same', not 'full'"),
+        (lambda: Conv2D(2, 3, padding=1), ValueError, "padding must be one of 'valid', 'same', not 1"),
+        (lambda: Conv2D(2, 3, activation="tan"), ValueError, "activation must be one of None, .*not 'tan'"),
+        (lambda: Conv2D(2, 3, batch_norm=1), ValueError, "batch_norm must be one of None, False, True, not 1"),
+        (lambda: Conv2D(2, 3, dropout=-0.1), ValueError, "dropout must be at least 0"),
+        (lambda: MaxPool2D(None), TypeError, "size must be an integer, not None"),
+        (lambda: MaxPool2D(2, (1, 0)), ValueError, "stride must be at least 1"),
+        (lambda: AveragePool2D((2,)), ValueError, "size must be an integer or two"),
+        (lambda: fastnn.Network([Dense(2)], input_shape=(2**16, 2**16)), ValueError, "input_shape must have at most"),
+        (
+            lambda: fastnn.Network([Conv2D(2, 3), Dense(2)], ["relu"] * 2, input_shape=(9, 9)),
+            ValueError,
+            "list of 1, one",
+        ),
         (lambda: fastnn.Network([Dense(2)]), ValueError, "input_shape must say how many inputs"),
         (lambda: fastnn.Network([3, 2], input_shape=3), ValueError, "input_shape must be None beside sizes"),
         (lambda: fastnn.Network([Dense(2)], input_shape=0), ValueError, "input_shape must be at least 1"),

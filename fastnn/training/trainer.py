@@ -61,13 +61,15 @@ class Trainer(Settings):
     sparse : bool or "auto", default "auto"
         Whether dense input is stored as sparse, so that the first layer works on the non-zeros only; "auto"
         does so if fewer than a quarter of the values are non-zero, which costs one pass over the data at the
-        start of a fit.  Sparse input stays sparse.  The results are the same to rounding.
+        start of a fit.  Sparse input stays sparse.  The results are the same to rounding.  Convolution and pooling
+        take dense rows: True is an error then.
     callbacks : iterable of Callback, default ()
         Called during a fit; see `fastnn.callbacks`.
     l1 : float, default 0.0
         Weight of the penalty on magnitudes.
-    dropout : float or a list, one a hidden layer, default 0.0
-        Share of the hidden units' outputs that is set to 0 at random; the others are scaled up [1]_.
+    dropout : float or a list, one a hidden layer with weights, default 0.0
+        Share of the hidden units' outputs that is set to 0 at random; the others are scaled up [1]_.  A layer's own
+        `dropout` goes before it; the attribute has what each layer gets.
     label_smoothing : float, default 0.0
         Share of the true class's probability that is spread over all classes [2]_; for cross-entropy.
     clip_norm : float or None, default None
@@ -158,7 +160,7 @@ class Trainer(Settings):
 
         Parameters
         ----------
-        X : (n, n_in) array or scipy.sparse matrix, or an iterable of chunks
+        X : (n, n_in) array or scipy.sparse matrix, (n, height, width, channels) array, or an iterable of chunks
             Rows to train on: any real type, finite; uint8 is taken as pixels, each multiplied by 1/256, which the
             network's `input_scale` keeps.  They are copied only if necessary, so do not change them during a fit.  A
             memory-mapped array (`numpy.memmap`, C-contiguous and aligned, of uint8, float32 or float64) stays on the
