@@ -60,7 +60,7 @@ def start(cell: Cell, dtype: str) -> fastnn.Network:
 def keep_memory() -> None:
     """Let the C library keep what is freed, where it is glibc, which by default returns large arrays to the system.
 
-    PyTorch's epochs of cell L took 1.4 to 1.6 times as long without; those of other cells were the same.
+    PyTorch's epochs of cell L took 1.3 to 1.6 times as long without; those of other cells were the same.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
