@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from turns import in_turn
 
 import fastnn
+from fastnn import export
 from fastnn.benchmark.cells import CELLS, IMAGE_SIDE, POOLED, Cell
 from fastnn.benchmark.peers import is_installed, keep_memory, start, torch_weight
 from fastnn.benchmark.timing import load_rows
@@ -100,7 +101,7 @@ def onnx_call(network: fastnn.Network, n_threads: int) -> Classify:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
-    model = fastnn.export.to_onnx(network).SerializeToString()
+    model = export.to_onnx(network).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (wanted,) = session.get_inputs()
 

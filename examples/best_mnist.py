@@ -11,7 +11,7 @@ import numpy as np
 import fastnn
 from fastnn.layers import Conv2D, Dense, MaxPool2D
 
-EPOCHS = 12
+EPOCHS = 16
 SEEDS = (0, 1, 2)
 
 
