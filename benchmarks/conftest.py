@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("cells", "benchmark of the cells")
     group.addoption("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), help="their labels")
     group.addoption("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES, help="precisions")
+    group.addoption("--rows", type=int, default=None, help="only the first rows of each cell (default: all)")
     group.addoption("--rounds", type=int, default=7, help="turns of each peer (default: 7)")
     group.addoption("--peers", nargs="+", default=None, metavar="PEER", help="these only, beside fastnn automatic")
 

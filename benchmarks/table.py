@@ -86,7 +86,8 @@ def readme(content: dict[str, Any]) -> str:
         "Seconds an epoch in float32: fastnn with its default settings, every other library with its best, and how "
         "many times as long the fastest of these takes; the worst cell first. 1 to 7 are of MNIST in order, with tanh "
         "units and plain steps; A to H have ReLU, Adam and shuffled rows, of MNIST (784 inputs) or a table of random "
-        f"numbers (64 inputs). {machine(content)}, {content['datetime'][:10]}{nearness(results)}."
+        "numbers (64 inputs); I to L have two convolutions, each pooled, before dense layers, and plain steps on MNIST "
+        f"in order. {machine(content)}, {content['datetime'][:10]}{nearness(results)}."
     )
     lines = [
         *textwrap.wrap(about, 150, break_on_hyphens=False),

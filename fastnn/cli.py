@@ -273,7 +273,9 @@ def build_parser() -> Parser:
         "benchmark", benchmark_command, "Time fastnn, NumPy and what is installed of JAX, PyTorch and scikit-learn."
     )
     argument("--dtype", "precision", "float32", choices=["float32", "float64"])
-    argument("--set", "cells: plain steps, Adam, or both", "both", choices=["plain", "adam", "both"])
+    sets = ["plain", "adam", "convolution", "all"]
+    argument("--set", "cells: plain steps, Adam, convolution, or all", "all", choices=sets)
+    argument("--rows", "only the first N rows of each cell", type=int, metavar="N")
     argument("--seconds", "about how long it takes", 60.0, type=float, metavar="S")
     return parser
 
@@ -685,7 +687,7 @@ def benchmark_command(arguments: argparse.Namespace) -> int:
     """Time fastnn and its peers on this machine."""
     from fastnn import benchmark
 
-    benchmark.run(arguments.dtype, arguments.seconds, benchmark.cells_of(arguments.set))
+    benchmark.run(arguments.dtype, arguments.seconds, benchmark.cells_of(arguments.set), arguments.rows)
     return 0
 
 

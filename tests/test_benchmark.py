@@ -12,7 +12,7 @@ import pytest
 
 from fastnn import benchmark, cli
 from fastnn.benchmark import peers, timing
-from fastnn.benchmark.cells import CELLS, Cell
+from fastnn.benchmark.cells import CELLS, SETS, Cell
 from fastnn.benchmark.peers import AUTOMATIC, DENSE, PACKAGES, PEERS
 from fastnn.benchmark.timing import HANDOVER, PEAK, ROOFLINE, Contest, Summary
 from fastnn.engine import threads
@@ -20,11 +20,13 @@ from fastnn.engine import threads
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-#: What scikit-learn's perceptron cannot do.
+#: What peers cannot do.
 WITHOUT = {
-    "1": "MLPClassifier needs a hidden layer",
-    "B": "MLPClassifier has no dropout",
-    **dict.fromkeys("DEFGH", "MLPClassifier has one output for two classes"),
+    ("1", "scikit-learn"): "MLPClassifier needs a hidden layer",
+    ("B", "scikit-learn"): "MLPClassifier has no dropout",
+    **{(label, "scikit-learn"): "MLPClassifier has one output for two classes" for label in "DEFGH"},
+    **{(label, "scikit-learn"): "MLPClassifier has no convolutions" for label in "IJKL"},
+    **{(label, "NumPy"): "NumPy has no convolutions of images" for label in "IJKL"},
 }
 
 
@@ -49,6 +51,20 @@ def test_the_operations_of_a_cell():
     assert Cell("1", "", (784, 10), 3, 3).flops == 3 * 4 * 784 * 10
 
 
+def test_the_operations_of_a_cell_with_convolutions():
+    cell = Cell("I", "", (784, 500, 10), 3, 3, convolutions=((20, 5), (50, 3)))
+    # 28 x 28, 24 x 24 and pooled 12 x 12, 10 x 10 and pooled 5 x 5.
+    assert cell.products == [24**2 * 25 * 20, 10**2 * 9 * 20 * 50, 25 * 50 * 500, 500 * 10]
+    assert cell.flops == 3 * (4 * cell.products[0] + 6 * sum(cell.products[1:]))
+
+
+def test_the_first_rows_of_a_cell():
+    cell = Cell("I", "name", (784, 10), 60_000, 128)
+    assert cell.first(None) == cell.first(60_000) == cell
+    assert cell.first(5_000) == Cell("I", "name, 5,000 rows", (784, 10), 5_000, 128)
+    assert cell.first(50).batch_size == 50
+
+
 @pytest.mark.filterwarnings("default")  # what a peer warns of is its own affair
 @pytest.mark.parametrize("name", PEERS)
 @pytest.mark.parametrize("label", CELLS)
@@ -56,7 +72,7 @@ def test_all_peers_do_the_same_steps(label, name, dtype):
     pytest.importorskip(PACKAGES.get(name, "numpy"))
     contest = Contest(CELLS[label], dtype, {AUTOMATIC: PEERS[AUTOMATIC], name: PEERS[name]})
     assert contest.wrong == {}
-    assert contest.left_out == ({name: WITHOUT[label]} if name == "scikit-learn" and label in WITHOUT else {})
+    assert contest.left_out == ({name: WITHOUT[label, name]} if (label, name) in WITHOUT else {})
     contest.close()
 
 
@@ -171,15 +187,16 @@ def test_the_command_prints_a_row_a_cell(capsys, monkeypatch):
 
 
 def test_the_sets_of_the_command():
-    assert benchmark.cells_of("both") == [*benchmark.cells_of("plain"), *benchmark.cells_of("adam")]
-    assert benchmark.cells_of("both", quick=False) == list(CELLS)
+    assert benchmark.cells_of("all") == [label for name in SETS for label in benchmark.cells_of(name)]
+    assert benchmark.cells_of("all", quick=False) == list(CELLS)
     assert {CELLS[label].optimizer for label in benchmark.cells_of("adam")} == {"adam"}
 
 
 def test_a_missing_peer_is_named_with_its_remedy(capsys, monkeypatch):
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
-    benchmark.run(seconds=0.1, cells=("2",))
+    benchmark.run(seconds=0.1, cells=("2",), rows=100)
     out = capsys.readouterr().out
+    assert "   2: 20 units, 5,000 rows at once, 100 rows\n" in out
     for name, package in PACKAGES.items():
         assert f'{name} is left out: {package} is not installed (pip install "fastnn[benchmark]")' in out
     assert re.search(r"^cell .* NumPy  roofline / dense", out, re.M)

@@ -1,4 +1,4 @@
-"""The examples in the notation of formulas: scripts print what Theano prints, the notebook what is stored in it."""
+"""The examples: those in the notation of formulas print what Theano prints, the notebook what is stored in it."""
 
 import re
 import runpy
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import fastnn
 import fastnn.symbolic as theano
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -34,6 +35,19 @@ def test_a_network_prints_what_theano_does(capsys, monkeypatch):
     monkeypatch.setitem(main.__globals__, "BATCH_SIZE", 500)  # for a quick test
     main(epochs=2, dtype="float64")
     assert capsys.readouterr().out == MLP
+
+
+@pytest.mark.parametrize("name", ["lenet", "best_mnist"])
+def test_a_network_of_images_trains(name, capsys, monkeypatch, tmp_path):
+    few = [fastnn.datasets.Dataset(part.X[:150], part.y[:150]) for part in fastnn.datasets.load_mnist()]
+    monkeypatch.setattr(fastnn.datasets, "load_mnist", lambda: few)
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+    monkeypatch.setitem(main.__globals__, "EPOCHS", 2)
+    main()
+    errors = [float(error) for error in re.findall(r"test error (\d+\.\d\d) %", capsys.readouterr().out)]
+    assert len(errors) == {"lenet": 1, "best_mnist": 4}[name]
+    assert [file.name for file in tmp_path.iterdir()] == {"lenet": ["lenet.safetensors"], "best_mnist": []}[name]
 
 
 def printed(cell):

@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 
 from fastnn._config import config
-from fastnn._validation import check_number
-from fastnn.benchmark.cells import CELLS, SETS
+from fastnn._validation import check_integer, check_number
+from fastnn.benchmark.cells import CELLS, SETS, Cell
 from fastnn.benchmark.peers import AUTOMATIC, DENSE, PACKAGES, PEERS, Peer, is_installed
 from fastnn.benchmark.timing import HANDOVER, ROOFLINE, TURN, Contest, Summary
 
 #: Of each set, the cells whose epochs are short.
-QUICK_CELLS = {"plain": ("1", "2", "4", "5"), "adam": ("D", "E", "G", "H")}
+QUICK_CELLS = {"plain": ("1", "2", "4", "5"), "adam": ("D", "E", "G", "H"), "convolution": ("K",)}
 
 #: What is measured beside fastnn and its peers.
 NO_PEERS = (ROOFLINE, HANDOVER)
@@ -30,12 +30,14 @@ def ratios(results: Mapping[str, Summary]) -> tuple[float, float | None]:
 
 
 def cells_of(which: str, quick: bool = True) -> list[str]:
-    """Return the labels of a set of cells, or of "both"; the quick ones of it, or all."""
+    """Return the labels of a set of cells, or of "all" sets; the quick ones of it, or every one."""
     sets = QUICK_CELLS if quick else SETS
-    return [label for name in (sets if which == "both" else [which]) for label in sets[name]]
+    return [label for name in (sets if which == "all" else [which]) for label in sets[name]]
 
 
-def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[str] | None = None) -> None:
+def run(
+    dtype: str = "float32", seconds: float = 60.0, cells: Sequence[str] | None = None, rows: int | None = None
+) -> None:
     """Time fastnn and the peers that are installed, and print a table.
 
     Parameters
@@ -46,41 +48,44 @@ def run(dtype: str = "float32", seconds: float = 60.0, cells: Sequence[str] | No
         About how long it may take, shared by the cells, and within a cell by the peers.  Every peer has at least
         one turn, so a very short time is exceeded.
     cells : sequence of str or None, default None
-        Labels of the cells; None takes those of both sets whose epochs are short.
+        Labels of the cells; None takes those of all sets whose epochs are short.
+    rows : int or None, default None
+        Take only the first rows of each cell.
 
     Raises
     ------
-    ValueError
-        If seconds is not above 0 and finite.
+    TypeError, ValueError
+        If seconds is not above 0 and finite, or rows not a positive integer.
     """
     seconds = check_number(seconds, "seconds", 0, open_left=True)
-    cells = cells_of("both") if cells is None else cells
+    rows = None if rows is None else check_integer(rows, "rows", 1)
+    chosen = [CELLS[label].first(rows) for label in (cells_of("all") if cells is None else cells)]
     peers = {name: peer for name, peer in PEERS.items() if is_installed(name)}
     columns = [ROOFLINE, *peers]
     heads = [*columns, "roofline / dense", "best peer / fastnn", "core to core, ns"]
-    _print_head(dtype, cells, peers)
+    _print_head(dtype, chosen, peers)
     print("\ncell" + "".join(f"  {head:>8}" for head in heads), flush=True)
     start = time.perf_counter()
     notes: dict[tuple[str, str], list[str]] = {}
-    for done, label in enumerate(cells, 1):
-        deadline = start + seconds * done / len(cells)
-        contest = Contest(CELLS[label], dtype, peers)
-        contest.run(deadline, min(TURN, seconds / len(cells) / (2 * len(columns))))
+    for done, cell in enumerate(chosen, 1):
+        deadline = start + seconds * done / len(chosen)
+        contest = Contest(cell, dtype, peers)
+        contest.run(deadline, min(TURN, seconds / len(chosen) / (2 * len(columns))))
         results = contest.summaries()
         contest.close()
         figures = [f"{results[name].best:.5f}" if name in results else "-" for name in columns]
         figures += ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios(results)]
         figures.append(f"{1e9 * results[HANDOVER].best:.0f}" if HANDOVER in results else "-")
         row = "".join(f"  {figure:>{max(8, len(head))}}" for figure, head in zip(figures, heads, strict=True))
-        print(f"{label:>4}{row}", flush=True)
+        print(f"{cell.label:>4}{row}", flush=True)
         for absent in {**contest.left_out, **contest.wrong}.items():
-            notes.setdefault(absent, []).append(label)
+            notes.setdefault(absent, []).append(cell.label)
     print()
     for (name, reason), labels in notes.items():
         print(f"{name} is left out of cell {', '.join(labels)}: {reason}")
 
 
-def _print_head(dtype: str, cells: Sequence[str], peers: Mapping[str, Peer]) -> None:
+def _print_head(dtype: str, cells: Sequence[Cell], peers: Mapping[str, Peer]) -> None:
     about = config()
     print(f"fastnn {about['fastnn']} ({about['instruction set'].split()[0]}), {about['threads']} thread(s), {dtype}")
     for name in PEERS:
@@ -89,7 +94,8 @@ def _print_head(dtype: str, cells: Sequence[str], peers: Mapping[str, Peer]) -> 
     print("\nSeconds an epoch, best of several turns; roofline: the same arithmetic at the speed of a large product;")
     print("core to core: how long a cache line takes from one core to the other.")
     print(
-        "1 to 7: MNIST in order, tanh, plain steps; A to H: MNIST (784 inputs) or a table (64), shuffled, ReLU, Adam."
+        "1 to 7: MNIST in order, tanh, plain steps; A to H: MNIST (784 inputs) or a table (64), shuffled, ReLU, Adam;"
     )
-    for label in cells:
-        print(f"{label:>4}: {CELLS[label].name}")
+    print("I to L: MNIST in order, two convolutions, each pooled, plain steps.")
+    for cell in cells:
+        print(f"{cell.label:>4}: {cell.name}")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import fastnn
 from fastnn.benchmark.cells import Cell
 from fastnn.benchmark.peers import AUTOMATIC, Epoch, FitEpochs, Peer
+from fastnn.engine.rows import aligned
 from fastnn.engine.threads import handover_seconds
 
 #: Seconds to wait before a turn: the threads of OpenBLAS and OpenMP spin for a while after a call, and would
@@ -56,8 +57,11 @@ class Summary(NamedTuple):
 
 @cache
 def load_mnist(dtype: str) -> fastnn.datasets.Dataset:
-    """Return the training images in dtype, read once."""
-    return fastnn.datasets.load_mnist(dtype=dtype)[0]
+    """Return the 60,000 images of the training and the validation set in dtype, read once."""
+    train, valid, _ = fastnn.datasets.load_mnist(dtype=dtype)
+    X = aligned((len(train.X) + len(valid.X), train.X.shape[1]), train.X.dtype)
+    np.concatenate([train.X, valid.X], out=X)
+    return fastnn.datasets.Dataset(X, np.concatenate([train.y, valid.y]))
 
 
 def load_rows(cell: Cell, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
