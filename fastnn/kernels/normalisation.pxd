@@ -27,8 +27,8 @@ cdef void normalise_lanes(const Image* z, floating* Z, Py_ssize_t lanes, const f
                           const floating* variance) noexcept nogil
 
 cdef void scale_lanes(const Image* z, const floating* X_hat, Py_ssize_t lanes, const floating* scale,
-                      const floating* bias, const Image* y, floating* Y, Py_ssize_t begin,
-                      Py_ssize_t end) noexcept nogil
+                      const floating* bias, const Image* y, floating* Y, Py_ssize_t begin_row,
+                      Py_ssize_t end_row) noexcept nogil
 
 cdef void group_sums(const Image* z, const floating* dZ, const floating* X_hat, Py_ssize_t lanes, Py_ssize_t n_lanes,
                      double* sums) noexcept nogil

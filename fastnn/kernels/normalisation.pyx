@@ -8,12 +8,17 @@ time; their sums are double in both precisions, so that they are as exact for ma
 
 from cython cimport floating
 from libc.math cimport sqrt
+from libc.string cimport memset
 
 from .plan cimport Image
 
 cdef extern from "vectors.h" nogil:
     enum:
         NORMALISED_UNITS
+
+cdef enum:
+    LANE_CHANNELS = 32
+    MOST_LANES = 16
 
 #: Keeps the quotient finite if a unit is the same for all rows.
 EPSILON = 1e-5
@@ -105,35 +110,62 @@ cdef void move_statistics(const floating* mean, const floating* variance, floati
         running_variance[j] = <floating> ((1 - FRESH) * running_variance[j] + FRESH * (unbiased * variance[j]))
 
 
+# --- maps in lanes --------------------------------------------------------------------------------------------------
+# A tile of channels at a time; `place` is where it begins at a position, and loops run over its numbers, lanes and all.
+
+
+cdef inline Py_ssize_t tile_width(const Image* z, Py_ssize_t begin) noexcept nogil:
+    return min(<Py_ssize_t> LANE_CHANNELS, z.channels - begin)
+
+
+cdef void spread(const floating* values, Py_ssize_t n, Py_ssize_t lanes, floating* out) noexcept nogil:
+    # out (n, lanes): each number in all lanes
+    cdef Py_ssize_t i
+    for i in range(n * lanes):
+        out[i] = values[i // lanes]
+
+
+cdef void add_up_lanes(const double* sums, Py_ssize_t n, Py_ssize_t lanes, Py_ssize_t n_lanes,
+                       double* out) noexcept nogil:
+    # out (n,): the sums (n, lanes) over the first n_lanes
+    cdef Py_ssize_t i, lane
+    for i in range(n):
+        out[i] = 0
+        for lane in range(n_lanes):
+            out[i] += sums[i * lanes + lane]
+
+
 cdef void group_moments(const Image* z, const floating* Z, Py_ssize_t lanes, Py_ssize_t n_lanes,
                         double* moments) noexcept nogil:
     # moments (2, channels): the mean of each channel over positions and the first n_lanes images, and the sum of
     # squared differences from it
-    cdef Py_ssize_t i, x, c, lane, n_units = z.channels
-    cdef double* squares = moments + n_units
+    cdef Py_ssize_t tile, begin, width, n, i, x, j
+    cdef double[LANE_CHANNELS * MOST_LANES] sums
+    cdef double[LANE_CHANNELS * MOST_LANES] means
+    cdef double centred
     cdef const floating* here
-    cdef double sum_, centred
-    for c in range(2 * n_units):
-        moments[c] = 0
-    for i in range(z.height):
-        for x in range(z.width):
-            here = Z + i * z.row + x * n_units * lanes
-            for c in range(n_units):
-                sum_ = 0
-                for lane in range(n_lanes):
-                    sum_ += here[c * lanes + lane]
-                moments[c] += sum_
-    for c in range(n_units):
-        moments[c] /= z.height * z.width * n_lanes
-    for i in range(z.height):
-        for x in range(z.width):
-            here = Z + i * z.row + x * n_units * lanes
-            for c in range(n_units):
-                sum_ = 0
-                for lane in range(n_lanes):
-                    centred = here[c * lanes + lane] - moments[c]
-                    sum_ += centred * centred
-                squares[c] += sum_
+    for tile in range((z.channels + LANE_CHANNELS - 1) // LANE_CHANNELS):
+        begin = tile * LANE_CHANNELS
+        width = tile_width(z, begin)
+        n = width * lanes
+        memset(&sums[0], 0, sizeof(sums))
+        for i in range(z.height):
+            for x in range(z.width):
+                here = Z + i * z.row + (x * z.channels + begin) * lanes
+                for j in range(n):
+                    sums[j] += here[j]
+        add_up_lanes(&sums[0], width, lanes, n_lanes, moments + begin)
+        for j in range(width):
+            moments[begin + j] /= z.height * z.width * n_lanes
+        spread(moments + begin, width, lanes, &means[0])
+        memset(&sums[0], 0, sizeof(sums))
+        for i in range(z.height):
+            for x in range(z.width):
+                here = Z + i * z.row + (x * z.channels + begin) * lanes
+                for j in range(n):
+                    centred = here[j] - means[j]
+                    sums[j] += centred * centred
+        add_up_lanes(&sums[0], width, lanes, n_lanes, moments + z.channels + begin)
 
 
 cdef void join_moments(const double* moments, Py_ssize_t n_groups, Py_ssize_t n_units, Py_ssize_t lanes, Py_ssize_t n,
@@ -158,48 +190,61 @@ cdef void join_moments(const double* moments, Py_ssize_t n_groups, Py_ssize_t n_
 cdef void normalise_lanes(const Image* z, floating* Z, Py_ssize_t lanes, const floating* mean,
                           const floating* variance) noexcept nogil:
     # Z becomes X_hat
-    cdef Py_ssize_t i, x, c, lane
+    cdef Py_ssize_t tile, begin, width, i, x, j
+    cdef floating[LANE_CHANNELS * MOST_LANES] means
+    cdef floating[LANE_CHANNELS * MOST_LANES] factors
     cdef floating* here
-    cdef floating factor
-    for i in range(z.height):
-        for x in range(z.width):
-            for c in range(z.channels):
-                here = Z + i * z.row + (x * z.channels + c) * lanes
-                factor = <floating> (1 / sqrt(variance[c] + SMALL))
-                for lane in range(lanes):
-                    here[lane] = (here[lane] - mean[c]) * factor
+    for tile in range((z.channels + LANE_CHANNELS - 1) // LANE_CHANNELS):
+        begin = tile * LANE_CHANNELS
+        width = tile_width(z, begin)
+        spread(mean + begin, width, lanes, &means[0])
+        for j in range(width * lanes):
+            factors[j] = <floating> (1 / sqrt(variance[begin + j // lanes] + SMALL))
+        for i in range(z.height):
+            for x in range(z.width):
+                here = Z + i * z.row + (x * z.channels + begin) * lanes
+                for j in range(width * lanes):
+                    here[j] = (here[j] - means[j]) * factors[j]
 
 
 cdef void scale_lanes(const Image* z, const floating* X_hat, Py_ssize_t lanes, const floating* scale,
-                      const floating* bias, const Image* y, floating* Y, Py_ssize_t begin,
-                      Py_ssize_t end) noexcept nogil:
-    # Rows begin to end of Y = scale * X_hat + bias
-    cdef Py_ssize_t i, x, c, lane, place
-    for i in range(begin, end):
-        for x in range(z.width):
-            for c in range(z.channels):
-                place = (x * z.channels + c) * lanes
-                for lane in range(lanes):
-                    Y[i * y.row + place + lane] = scale[c] * X_hat[i * z.row + place + lane] + bias[c]
+                      const floating* bias, const Image* y, floating* Y, Py_ssize_t begin_row,
+                      Py_ssize_t end_row) noexcept nogil:
+    # These rows of Y = scale * X_hat + bias
+    cdef Py_ssize_t tile, begin, width, i, x, j, place
+    cdef floating[LANE_CHANNELS * MOST_LANES] scales
+    cdef floating[LANE_CHANNELS * MOST_LANES] biases
+    for tile in range((z.channels + LANE_CHANNELS - 1) // LANE_CHANNELS):
+        begin = tile * LANE_CHANNELS
+        width = tile_width(z, begin)
+        spread(scale + begin, width, lanes, &scales[0])
+        spread(bias + begin, width, lanes, &biases[0])
+        for i in range(begin_row, end_row):
+            for x in range(z.width):
+                place = (x * z.channels + begin) * lanes
+                for j in range(width * lanes):
+                    Y[i * y.row + place + j] = scales[j] * X_hat[i * z.row + place + j] + biases[j]
 
 
 cdef void group_sums(const Image* z, const floating* dZ, const floating* X_hat, Py_ssize_t lanes, Py_ssize_t n_lanes,
                      double* sums) noexcept nogil:
     # sums (2, channels): of dZ and of dZ * X_hat, over positions and the first n_lanes images
-    cdef Py_ssize_t i, x, c, lane, place
-    cdef double sum_, product
-    for c in range(2 * z.channels):
-        sums[c] = 0
-    for i in range(z.height):
-        for x in range(z.width):
-            for c in range(z.channels):
-                place = i * z.row + (x * z.channels + c) * lanes
-                sum_ = product = 0
-                for lane in range(n_lanes):
-                    sum_ += dZ[place + lane]
-                    product += <double> dZ[place + lane] * X_hat[place + lane]
-                sums[c] += sum_
-                sums[z.channels + c] += product
+    cdef Py_ssize_t tile, begin, width, i, x, j, place
+    cdef double[LANE_CHANNELS * MOST_LANES] totals
+    cdef double[LANE_CHANNELS * MOST_LANES] products
+    for tile in range((z.channels + LANE_CHANNELS - 1) // LANE_CHANNELS):
+        begin = tile * LANE_CHANNELS
+        width = tile_width(z, begin)
+        memset(&totals[0], 0, sizeof(totals))
+        memset(&products[0], 0, sizeof(products))
+        for i in range(z.height):
+            for x in range(z.width):
+                place = i * z.row + (x * z.channels + begin) * lanes
+                for j in range(width * lanes):
+                    totals[j] += dZ[place + j]
+                    products[j] += <double> dZ[place + j] * X_hat[place + j]
+        add_up_lanes(&totals[0], width, lanes, n_lanes, sums + begin)
+        add_up_lanes(&products[0], width, lanes, n_lanes, sums + z.channels + begin)
 
 
 cdef void join_sums(double* sums, Py_ssize_t n_groups, Py_ssize_t n_units, Py_ssize_t n, const floating* variance,
@@ -223,17 +268,23 @@ cdef void join_sums(double* sums, Py_ssize_t n_groups, Py_ssize_t n_units, Py_ss
 
 cdef void backprop_lanes(const Image* z, floating* dZ, const floating* X_hat, Py_ssize_t lanes, Py_ssize_t n_lanes,
                          const double* sums, Py_ssize_t n_groups) noexcept nogil:
-    # dZ by X_hat's scaled values becomes dZ by what was normalised, with what join_sums left; other lanes stay 0.
-    cdef Py_ssize_t i, x, c, lane, place
-    cdef floating mean, slope, factor
-    for i in range(z.height):
-        for x in range(z.width):
-            for c in range(z.channels):
-                place = i * z.row + (x * z.channels + c) * lanes
-                mean, slope = <floating> sums[c], <floating> sums[z.channels + c]
-                factor = <floating> sums[2 * n_groups * z.channels + c]
-                for lane in range(n_lanes):
-                    dZ[place + lane] = factor * (dZ[place + lane] - mean - slope * X_hat[place + lane])
+    # dZ by X_hat's scaled values becomes dZ by what was normalised, with what join_sums left; other lanes become 0.
+    cdef Py_ssize_t tile, begin, width, i, x, j, c, place
+    cdef floating[LANE_CHANNELS * MOST_LANES] means
+    cdef floating[LANE_CHANNELS * MOST_LANES] slopes
+    cdef floating[LANE_CHANNELS * MOST_LANES] factors
+    for tile in range((z.channels + LANE_CHANNELS - 1) // LANE_CHANNELS):
+        begin = tile * LANE_CHANNELS
+        width = tile_width(z, begin)
+        for j in range(width * lanes):
+            c = begin + j // lanes
+            means[j], slopes[j] = <floating> sums[c], <floating> sums[z.channels + c]
+            factors[j] = <floating> (sums[2 * n_groups * z.channels + c] if j % lanes < n_lanes else 0)
+        for i in range(z.height):
+            for x in range(z.width):
+                place = i * z.row + (x * z.channels + begin) * lanes
+                for j in range(width * lanes):
+                    dZ[place + j] = factors[j] * (dZ[place + j] - means[j] - slopes[j] * X_hat[place + j])
 
 
 def inplace_normalisation(floating[:, ::1] Z, const floating[::1] scale, const floating[::1] bias,
