@@ -4,7 +4,6 @@ import copy
 import itertools
 import json
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,14 +13,13 @@ from pairs import parametrize_pairs
 from scipy import signal, sparse
 
 import fastnn
-from fastnn import _mapped, export, reference, tuning
+from fastnn import _mapped, export, reference
 from fastnn._mapped import stay_on_disk
 from fastnn._validation import check_rows
-from fastnn.engine import local
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.layers import AveragePool2D, Conv2D, Dense, Flatten, GlobalAveragePool2D, MaxPool2D
-from fastnn.layout import NEVER, Maps, Window
+from fastnn.layout import Maps, Window
 from fastnn.plan import choose_storage
 
 LENET = [Conv2D(20, 5), MaxPool2D(2), Conv2D(50, 5), MaxPool2D(2), Dense(500), Dense(10)]
@@ -170,7 +168,7 @@ def test_the_gradient_by_the_input_is_the_adjoint_of_the_product(rng, padding):
         assert (Z * dZ).sum() == pytest.approx((W * dW).sum(), rel=1e-12)
 
 
-def test_running_statistics_are_of_rows_and_positions(rng, on_the_twin):
+def test_running_statistics_are_of_rows_and_positions(rng):
     network = fastnn.Network([Conv2D(3, 2, batch_norm=True), Dense(2)], input_shape=(4, 3))
     X, y = rng.standard_normal((6, 4, 3)), rng.integers(0, 2, 6)
     Z = reference.product(X.reshape(6, 12), network.facts()[0], network.weights[0].reshape(4, 3).copy())
@@ -412,7 +410,7 @@ def test_sparse_rows_are_for_flat_layers(rng, dtype):
             call(X)
     with pytest.raises(ValueError, match="sparse must be 'auto' or False for a network with convolution or pooling"):
         fastnn.Trainer(network, sparse=True)
-    assert choose_storage(False, "auto", takes_sparse=False) == (False, "convolution and pooling take dense rows")
+    assert choose_storage(False, "auto", must_be_dense="so") == (False, "so")
     flat = fastnn.Network([Dense(4), Dense(3)], dtype=dtype, input_shape=(4, 3, 1))
     same = fastnn.Network([12, 4, 3], dtype=dtype)
     for one in (flat, same):
@@ -430,15 +428,6 @@ def test_sparse_rows_are_for_flat_layers(rng, dtype):
 
 
 @pytest.fixture
-def on_the_twin(monkeypatch):
-    """Let the engine call the twin."""
-    monkeypatch.setattr(local, "epoch", SimpleNamespace(train=reference.train, forward=reference.forward))
-    monkeypatch.setattr(local, "layer", SimpleNamespace(rearrange=reference.rearrange))
-    for name in ("DENSE_INPUTS", "WIDE_UNITS", "UNITS_PRODUCT"):  # all weights as stored
-        monkeypatch.setattr(tuning, name, NEVER)
-
-
-@pytest.fixture
 def digits(rng):
     """Images of 6 x 5 with a bright row that tells the class."""
     y = rng.integers(0, 4, 60)
@@ -451,7 +440,7 @@ LAYERS = [Conv2D(3, 3, padding="same"), MaxPool2D(2), Conv2D(4, 2, dropout=0.1),
 
 
 @pytest.mark.parametrize("optimizer", [fastnn.SGD(0.3, 0.9), fastnn.Adam(0.05), fastnn.LBFGS()])
-def test_training(digits, on_the_twin, optimizer):
+def test_training(digits, optimizer):
     X, y = digits
     layers = LAYERS if not isinstance(optimizer, fastnn.LBFGS) else [*LAYERS[:2], Dense(4)]
     fitted = []
@@ -466,7 +455,7 @@ def test_training(digits, on_the_twin, optimizer):
         np.testing.assert_array_equal(other, fitted[0])
 
 
-def test_chunks_weights_and_checkpoints(digits, on_the_twin, tmp_path):
+def test_chunks_weights_and_checkpoints(digits, tmp_path):
     X, y = digits
 
     def network():
