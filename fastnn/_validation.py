@@ -201,7 +201,7 @@ def check_rows(
     array = np.asarray(X)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {array.dtype}")
-    _check_shape(array.shape, shape, name)
+    check_shape(array.shape, shape, name)
     array = _as_laid_out(array, None if array.dtype in STORED else dtype)
     array = array.reshape(len(array), math.prod(shape))
     _check_finite(array, dtype, name, n_threads)
@@ -214,8 +214,8 @@ def _as_laid_out(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     return array if array.flags.aligned else array.copy()
 
 
-def _check_shape(given: tuple[int, ...], shape: tuple[int, ...], name: str) -> None:
-    # Of all rows, each of this shape or flat.
+def check_shape(given: tuple[int, ...], shape: tuple[int, ...], name: str) -> None:
+    """Refuse rows, given the shape of all of them, that are neither of this shape each nor flat."""
     n_in = math.prod(shape)
     if len(shape) == 3:
         forms = [shape, *([shape[:2]] if shape[2] == 1 else []), (n_in,)]
@@ -252,7 +252,7 @@ def _check_finite(values: NDArray[Any], dtype: np.dtype[Any], name: str, n_threa
 def _check_sparse(X: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> CSRRows:
     if X.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {X.dtype}")
-    _check_shape(X.shape, shape, name)
+    check_shape(X.shape, shape, name)
     csr = copy.copy(X.tocsr())  # the check may replace the matrix's arrays; leave the caller's alone
     try:
         csr.check_format(full_check=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastnn
-from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, DivergenceError, Network, RMSprop, Trainer, schedules
+from fastnn import LBFGS, SGD, DivergenceError, Network, Trainer, schedules
 from fastnn._clock import STARTED
 from fastnn._streams import Stream, lasting_streams
 from fastnn._validation import check_integer, check_number, check_writable
@@ -30,20 +30,13 @@ from fastnn.datasets._files import read_file
 from fastnn.history import History
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.rows import UINT8_SCALE
+from fastnn.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT_MODEL = "digits.safetensors"
 
-OPTIMIZERS: dict[str, Any] = {
-    "sgd": SGD,
-    "rmsprop": RMSprop,
-    "adagrad": Adagrad,
-    "adam": Adam,
-    "adamw": AdamW,
-    "lbfgs": LBFGS,
-}
 # These suit digits; the other optimizers use their own defaults.
 SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
 EPOCHS, LBFGS_EPOCHS, BATCH_SIZE = 12, 100, 128

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,6 +265,17 @@ class LBFGS:
         check_integer(self.memory, "memory", 1)
         check_number(self.tol, "tol", 0)
         check_integer(self.max_fun, "max_fun", 1)
+
+
+# By their names for front doors.
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": SGD,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adamw": AdamW,
+    "lbfgs": LBFGS,
+}
 
 
 def step_table(optimizer: Optimizer, rates: Times, n_steps: int, l2: Times, l1: float) -> NDArray[np.float64]:

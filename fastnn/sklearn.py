@@ -1,9 +1,10 @@
 """Estimators with scikit-learn's interface (extra ``sklearn``).
 
 A front door: it translates parameters, labels and weights to a `Network` and a `Trainer`, which do the work, and the
-result to scikit-learn's terms.  Parameters, defaults and attributes have the same names and meanings.  With the same
-``random_state`` the initial parameters, the rows that early stopping sets aside and the order of the rows are the
-same too, so a fit follows scikit-learn's to rounding.
+result to scikit-learn's terms.  `SoftmaxClassifier`, `MLPClassifier` and `MLPRegressor` do the work of scikit-learn's:
+parameters, defaults and attributes have the same names and meanings.  With the same ``random_state`` the initial
+parameters, the rows that early stopping sets aside and the order of the rows are the same too, so a fit follows
+scikit-learn's to rounding.  `NetworkClassifier` and `NetworkRegressor` make estimators of all other networks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copy
 import dataclasses
 import itertools
 import math
+import numbers
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -23,11 +25,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._validation import FLOATING, check_choice, check_integer, check_number, check_threads, check_weights
+from fastnn._validation import (
+    FLOATING,
+    check_choice,
+    check_input_shape,
+    check_integer,
+    check_number,
+    check_shape,
+    check_threads,
+    check_weights,
+)
 from fastnn.callbacks import Callback, Fit
 from fastnn.history import History
+from fastnn.layers import Dense
 from fastnn.network import Network
-from fastnn.optimizers import LBFGS, SGD, Adam, Optimizer
+from fastnn.optimizers import LBFGS, OPTIMIZERS, SGD, Adam, Optimizer
 from fastnn.training import DivergenceError, Trainer
 from fastnn.training.settings import Penalty, RandomOrder, Variant
 from fastnn.training.trainer import make_trainer
@@ -53,7 +65,7 @@ except ImportError:  # before scikit-learn 1.6
         return estimator._validate_data(*args, force_all_finite=ensure_all_finite, **options)
 
 
-__all__ = ["MLPClassifier", "MLPRegressor", "SoftmaxClassifier"]
+__all__ = ["MLPClassifier", "MLPRegressor", "NetworkClassifier", "NetworkRegressor", "SoftmaxClassifier"]
 
 # scikit-learn's names that differ from ours.
 ACTIVATIONS = {"logistic": "sigmoid"}
@@ -63,6 +75,9 @@ OUT_ACTIVATIONS = {"cross_entropy": "softmax", "binary_cross_entropy": "logistic
 # learning_rate="adaptive" divides by the first, and gives up at the second.
 ADAPTIVE_DIVISOR = 5.0
 ADAPTIVE_SMALLEST = 1e-6
+
+# Parameters of some estimators that are settings of the trainer.
+SETTINGS = ("l1", "dropout", "label_smoothing", "clip_norm", "max_norm")
 
 # Rows, the network's targets, and weights or None.
 Data = tuple[Any, ...]
@@ -336,7 +351,8 @@ class _Record(Callback):
         self.learning_rate = fit.set_rate
 
     def _has_rate(self, learning_rate: str) -> bool:
-        return bool(self.estimator.solver == "sgd" and self.estimator.learning_rate == learning_rate)
+        rule = getattr(self.estimator, "learning_rate", "constant")
+        return bool(rule == learning_rate and self.estimator.solver == "sgd")
 
     def _falls_short(self, score: float) -> bool:
         # Whether the score is less than tol above the best; the parameters of the best are kept.
@@ -377,8 +393,11 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     #: Whether y may have several columns.
     _multi_output = True
 
-    #: Attributes of weights and biases, and others of the network's.
-    _arrays = ("coefs_", "intercepts_")
+    #: What X may be of without a conversion; the first is what all else becomes.
+    _dtypes: tuple[np.dtype[Any], ...] = (np.dtype(np.float64), np.dtype(np.float32))
+
+    #: Attributes of weights and biases, if there are any, and others of the network's.
+    _arrays: tuple[str, ...] = ()
     _numbers: tuple[str, ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -418,8 +437,9 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             self.__dict__.pop(name, None)
 
     @property
+    @abstractmethod
     def _stochastic(self) -> bool:
-        return bool(self.solver != "lbfgs")
+        """Whether training goes by steps, not by L-BFGS."""
 
     @property
     def _stops_early(self) -> bool:
@@ -551,39 +571,10 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _assemble(self, attributes: dict[str, Any]) -> Network:
         """Network of attributes that were set one by one."""
-        kind, (coefs, intercepts) = type(self), self._arrays
-        needed = [coefs, intercepts, *(["classes_"] if isinstance(self, ClassifierMixin) else [])]
-        given = [each for each in needed if each in attributes]
-        missing = [each for each in needed if each not in attributes]
-        if not given:
-            raise NotFittedError(
-                f"This {kind.__name__} instance is not fitted yet. Call 'fit' with appropriate arguments before using "
-                "this estimator."
-            )
-        if missing:
-            raise NotFittedError(
-                f"This {kind.__name__} instance is not fitted yet: it was given {' and '.join(given)}, but not "
-                f"{' and '.join(missing)}"
-            )
-        weights, biases = self._layers(*(getattr(kind, each).copy(attributes[each]) for each in self._arrays))
-        expected, found = _shapes([weight[0] for weight in weights]), _shapes(biases)
-        if expected != found:
-            raise ValueError(f"{intercepts} must have shape {expected}, to go with {coefs}, not {found}")
-        sizes = [len(weights[0]), *map(len, biases)]
-        network = self._network(sizes, self._loss_set(attributes, sizes[-1]), np.result_type(*weights, *biases))
-        network.weights, network.biases = weights, biases
-        for each in self._numbers:
-            if each in attributes:
-                getattr(kind, each).check(attributes[each], network)
-        return network
-
-    @abstractmethod
-    def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-        """Weights and biases of each layer, in the network's shapes."""
-
-    @abstractmethod
-    def _network(self, sizes: list[int], loss: str, dtype: Any) -> Network:
-        """Network whose parameters are still to be drawn or set."""
+        raise NotFittedError(
+            f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with appropriate arguments before "
+            "using this estimator."
+        )
 
     @abstractmethod
     def _loss_set(self, attributes: dict[str, Any], n_out: int) -> str:
@@ -599,7 +590,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         # must have n_in columns, unless that is None.  A model that was fitted with names of columns wants them.
         return (
             type(X) is np.ndarray
-            and X.dtype in FLOATING
+            and X.dtype in self._dtypes
             and X.ndim == 2
             and X.size > 0
             and X.flags.c_contiguous
@@ -618,7 +609,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             X,
             y,
             accept_sparse="csr",
-            dtype=(np.float64, np.float32),
+            dtype=self._dtypes,
             order="C",
             multi_output=self._multi_output,
             y_numeric=isinstance(self, RegressorMixin),
@@ -698,15 +689,12 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             shuffle=_plain(self.shuffle),
             seed=np.random.Generator(random_state._bit_generator),
             n_threads=self.n_threads,
-            dropout=getattr(self, "dropout", 0.0),
+            **{name: getattr(self, name) for name in SETTINGS if hasattr(self, name)},
         )
 
+    @abstractmethod
     def _make_optimizer(self) -> Optimizer | LBFGS:
-        if self.solver == "lbfgs":
-            return LBFGS(tol=self.tol, max_fun=self.max_fun)
-        if self.solver == "adam":
-            return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon, uncorrected_epsilon=True)
-        return SGD(self.learning_rate_init, self.momentum, bool(self.nesterovs_momentum and self.momentum))
+        """Optimizer that the parameters ask for."""
 
     def _train(self, trainer: Trainer, data: Data, kept: Data | None, epochs: int) -> History:
         X, targets, weights = (*data, None)[:3]
@@ -759,7 +747,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
     def _check_rows(self, X: Any) -> Any:
-        n_in, dtype = self.network_.n_in, (np.float64, np.float32)
+        n_in, dtype = self.network_.n_in, self._dtypes
         if getattr(self, "n_features_in_", n_in) == n_in and self._is_plain(X, n_in):
             return X
         X = validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", ensure_all_finite=False, reset=False)
@@ -769,13 +757,63 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _has_steps(self) -> bool:
         if not self._stochastic:
-            raise AttributeError(f"partial_fit is there for the solvers 'sgd' and 'adam' only, not for {self.solver!r}")
+            raise AttributeError("partial_fit goes by steps, and L-BFGS has none: it takes all rows at once")
         return True
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+class _OfCoefficients(_Estimator):
+    """Base of the estimators that scikit-learn has too: its solvers, and coefficients that can be set as arrays."""
+
+    _arrays = ("coefs_", "intercepts_")
+
+    @property
+    def _stochastic(self) -> bool:
+        return bool(self.solver != "lbfgs")
+
+    def _make_optimizer(self) -> Optimizer | LBFGS:
+        if self.solver == "lbfgs":
+            return LBFGS(tol=self.tol, max_fun=self.max_fun)
+        if self.solver == "adam":
+            return Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon, uncorrected_epsilon=True)
+        return SGD(self.learning_rate_init, self.momentum, bool(self.nesterovs_momentum and self.momentum))
+
+    def _assemble(self, attributes: dict[str, Any]) -> Network:
+        """Network of attributes that were set one by one."""
+        kind, (coefs, intercepts) = type(self), self._arrays
+        needed = [coefs, intercepts, *(["classes_"] if isinstance(self, ClassifierMixin) else [])]
+        given = [each for each in needed if each in attributes]
+        missing = [each for each in needed if each not in attributes]
+        if not given:
+            return super()._assemble(attributes)
+        if missing:
+            raise NotFittedError(
+                f"This {kind.__name__} instance is not fitted yet: it was given {' and '.join(given)}, but not "
+                f"{' and '.join(missing)}"
+            )
+        weights, biases = self._layers(*(getattr(kind, each).copy(attributes[each]) for each in self._arrays))
+        expected, found = _shapes([weight[0] for weight in weights]), _shapes(biases)
+        if expected != found:
+            raise ValueError(f"{intercepts} must have shape {expected}, to go with {coefs}, not {found}")
+        sizes = [len(weights[0]), *map(len, biases)]
+        network = self._network(sizes, self._loss_set(attributes, sizes[-1]), np.result_type(*weights, *biases))
+        network.weights, network.biases = weights, biases
+        for each in self._numbers:
+            if each in attributes:
+                getattr(kind, each).check(attributes[each], network)
+        return network
+
+    @abstractmethod
+    def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """Weights and biases of each layer, in the network's shapes."""
+
+    @abstractmethod
+    def _network(self, sizes: list[int], loss: str, dtype: Any) -> Network:
+        """Network whose parameters are still to be drawn or set."""
 
 
 class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
@@ -849,7 +887,7 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> Any:
-        """Train for one more epoch on the rows; for the solvers "sgd" and "adam".
+        """Train for one more epoch on the rows, by any optimizer but L-BFGS.
 
         Parameters
         ----------
@@ -913,8 +951,56 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         log_probabilities: NDArray[Any] = np.log(self.predict_proba(X))
         return log_probabilities
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = self._multi_output
+        return tags
 
-class SoftmaxClassifier(_Classifier):
+
+class _Regressor(RegressorMixin, _Estimator):  # type: ignore[misc]
+    """Losses and predictions of real numbers."""
+
+    def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
+        return y
+
+    def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
+        return (targets.shape[1] if targets.ndim == 2 else 1), LOSSES[self.loss]
+
+    def _loss_set(self, attributes: dict[str, Any], n_out: int) -> str:
+        CHECKS["loss"](self.loss, "loss")
+        return LOSSES[self.loss]
+
+    def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
+        return float(r2_score(targets, self.network_.predict(X, self.n_threads), sample_weight=weights))
+
+    @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Train for one more epoch on the rows, by any optimizer but L-BFGS.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` takes them.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Values (n,) or (n, n_outputs) for each row."""
+        X = self._check_rows(X)
+        predicted = self.network_.predict(X, self.n_threads)
+        return predicted.ravel() if predicted.shape[1] == 1 else predicted
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class SoftmaxClassifier(_OfCoefficients, _Classifier):
     """Softmax regression: multinomial logistic regression with an L2 penalty.
 
     Can replace `sklearn.linear_model.LogisticRegression`: parameters, defaults and attributes that both have are the
@@ -1080,7 +1166,7 @@ class SoftmaxClassifier(_Classifier):
         return logits.ravel() if logits.shape[1] == 1 else logits
 
 
-class _Perceptron(_Estimator):
+class _Perceptron(_OfCoefficients):
     """Hidden layers, and how scikit-learn starts and penalises them."""
 
     _numbers = ("n_layers_", "n_outputs_", "out_activation_")
@@ -1292,13 +1378,8 @@ class MLPClassifier(_Perceptron, _Classifier):
     #: Where scikit-learn's estimator keeps its classes.
     _label_binarizer = property(fset=_set_label_binarizer)
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
-        return tags
 
-
-class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
+class MLPRegressor(_Perceptron, _Regressor):
     """Multi-layer perceptron that predicts numbers.
 
     Can replace `sklearn.neural_network.MLPRegressor`: parameters, defaults and attributes that both have are the
@@ -1377,50 +1458,247 @@ class MLPRegressor(RegressorMixin, _Perceptron):  # type: ignore[misc]
     ) -> None:
         _keep(self, locals())
 
-    def _read_targets(self, y: NDArray[Any], reset: bool) -> NDArray[Any]:
-        return y
-
-    def _outputs(self, targets: NDArray[Any]) -> tuple[int, str]:
-        return (targets.shape[1] if targets.ndim == 2 else 1), LOSSES[self.loss]
-
-    def _loss_set(self, attributes: dict[str, Any], n_out: int) -> str:
-        CHECKS["loss"](self.loss, "loss")
-        return LOSSES[self.loss]
-
     def _loss_of(self, history: History) -> float:
         # scikit-learn reports the mean over the outputs, but penalises their sum.
         log_likelihood, objective = history.log_likelihood[-1], history.objective[-1]
         return -log_likelihood / self.network_.n_out + (log_likelihood - objective)
 
-    def _score(self, X: Any, targets: NDArray[Any], weights: Any = None) -> float:
-        return float(r2_score(targets, self.network_.predict(X, self.n_threads), sample_weight=weights))
 
-    @available_if(lambda self: self._has_steps())  # type: ignore[untyped-decorator]
-    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        """Train for one more epoch on the rows; for the solvers "sgd" and "adam".
+def _flat(X: Any, input_shape: Any) -> Any:
+    """Rows as they are, but images (n, height, width, channels) or (n, height, width) flat, as scikit-learn wants them.
 
-        Parameters
-        ----------
-        X, y, sample_weight
-            As `fit` takes them.
+    Raises
+    ------
+    ValueError
+        If images are not of the input shape.
+    """
+    shape = () if input_shape is None else check_input_shape(input_shape)
+    if len(shape) < 3 or np.ndim(X) == 2:
+        return X
+    images = np.asarray(X)
+    check_shape(images.shape, shape, "X")
+    return images.reshape(len(images), math.prod(shape))
 
-        Returns
-        -------
-        self
-        """
-        return self._fit(X, y, sample_weight, incremental=True)
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Values (n,) or (n, n_outputs) for each row."""
-        X = self._check_rows(X)
-        predicted = self.network_.predict(X, self.n_threads)
-        return predicted.ravel() if predicted.shape[1] == 1 else predicted
+class _Layered(_Estimator):
+    """Any hidden layers and any optimizer, and rows that may be images."""
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    # uint8 is taken as pixels, as by networks.
+    _dtypes = (*_Estimator._dtypes, np.dtype(np.uint8))
+
+    @property
+    def _stochastic(self) -> bool:
+        return not isinstance(self._make_optimizer(), LBFGS)
+
+    def _make_optimizer(self) -> Any:
+        if isinstance(self.optimizer, str):
+            return OPTIMIZERS[check_choice(self.optimizer, "optimizer", OPTIMIZERS)]()
+        return self.optimizer  # which the trainer checks
+
+    def _check_data(self, X: Any, y: Any, weights: Any, reset: bool) -> tuple[Any, NDArray[Any], Any]:
+        input_shape = self.input_shape if reset else self.network_.input_shape
+        return super()._check_data(_flat(X, input_shape), y, weights, reset)
+
+    def _check_rows(self, X: Any) -> Any:
+        return super()._check_rows(_flat(X, self.network_.input_shape))
+
+    def _start(self, n_in: int, targets: NDArray[Any], dtype: Any, random_state: np.random.RandomState) -> Network:
+        n_out, loss = self._outputs(targets)
+        hidden = self.layers if np.iterable(self.layers) else [self.layers]
+        return Network(
+            [*(Dense(_plain(each)) if isinstance(each, numbers.Integral) else each for each in hidden), Dense(n_out)],
+            self.activation,
+            np.float32 if dtype == np.uint8 else dtype,
+            np.random.Generator(random_state._bit_generator),
+            loss,
+            _plain(self.batch_norm),
+            n_in if self.input_shape is None else self.input_shape,
+        )
+
+    def _penalise(self, total_weight: float) -> tuple[float, Variant]:
+        return self.l2, Variant(observed=bool(self.callbacks))
+
+
+class NetworkClassifier(_Layered, _Classifier):
+    """Any network of fastnn that classifies, with convolution too.
+
+    Parameters
+    ----------
+    layers : sequence of layers or of int, default (100,)
+        Hidden layers: records of `fastnn.layers`; an integer stands for `Dense` with so many units.  The output layer
+        is added, as `y` requires.
+    activation : str or sequence of str, one a hidden layer with weights, default "relu"
+        Of the layers that have none of their own: see `fastnn.Network`.
+    input_shape : (height, width, channels), (height, width), int or None, default None
+        Shape of a row, for layers on images, whose channels come last; (height, width) has one channel.  X may then
+        hold images or flat rows.  None takes flat rows of any length.
+    optimizer : str, Optimizer or LBFGS, default "adam"
+        An optimizer of `fastnn.optimizers`, such as ``fastnn.SGD(0.1, momentum=0.9)``, whose learning rate may be a
+        schedule.  Or "sgd", "rmsprop", "adagrad", "adam", "adamw" or "lbfgs", for one with its defaults.
+    batch_size : int or "auto", default "auto"
+        Rows of a step; "auto" takes 200, or all if there are fewer.  L-BFGS always takes all.
+    max_iter : int, default 200
+        Epochs at most, or iterations of L-BFGS.
+    shuffle : bool, default True
+        Whether each epoch takes the rows in a new order.
+    random_state : int, numpy.random.RandomState or None, default None
+        For the initial weights, the rows set aside by early_stopping, the order of rows, and dropout.
+    tol : float, default 1e-4
+        Training stops when the loss, or the score with early_stopping, has not improved by as much for more than
+        n_iter_no_change epochs.  (L-BFGS has a tol of its own.)
+    verbose : bool, default False
+        Whether to print the loss after each epoch.
+    warm_start : bool, default False
+        Whether `fit` starts from the last solution.
+    early_stopping : bool, default False
+        Whether to watch the score on validation data, and keep the parameters with the best; not for L-BFGS.
+    validation_fraction : float, default 0.1
+        Share of the rows that early_stopping sets aside, if `fit` has no validation data.
+    n_iter_no_change : int, default 10
+        See tol.
+    class_weight : dict, list of dict, "balanced" or None, default None
+        Factor for the weights of each class's rows; with several labels a row, a dict for each label.
+    l2, l1, dropout, label_smoothing, clip_norm, max_norm
+        As in `fastnn.Trainer`: penalties and dropout are 0.0 by default, the norms None.  label_smoothing needs three
+        classes or more.
+    batch_norm : bool, default False
+        Whether to normalise the hidden layers that do not say it themselves: see `fastnn.Network`.  L-BFGS cannot.
+    callbacks : sequence of fastnn.callbacks.Callback, default ()
+        Called during a fit.  (A `Checkpoint` is written, but an estimator cannot resume from it.)
+    n_threads : int or None, default None
+        None takes the processors that the process may run on, which fits in other threads share.  The result does
+        not depend on it.
+
+    Attributes
+    ----------
+    classes_ : (n_classes,) array
+        Classes, sorted.
+    network_ : fastnn.Network
+        The model: ``network_.layers``, ``network_.weights``, ``network_.save(path)``.  Each fit makes a new one.
+    loss_ : float
+        Loss of the last epoch: the mean over its rows, each batch measured before its own step, penalties included.
+    loss_curve_ : list of float
+        Loss of each epoch.
+    best_loss_, validation_scores_, best_validation_score_, n_iter_, t_
+        As in `MLPClassifier`.
+    n_features_in_ : int
+        Number of columns; for images height times width times channels.
+    feature_names_in_ : (n_features_in_,) array
+        Their names, where X had names.
+
+    Notes
+    -----
+    Network and training are those of `fastnn.Network` and `fastnn.Trainer` with these parameters, so initial weights,
+    penalties and orders of rows differ from `MLPClassifier`.  X of uint8 is taken as pixels, each multiplied by 1/256,
+    and as float32; float32 stays as it is, and all else becomes float64.  Sparse X is for dense layers only.
+
+    `network_` and `classes_` may be set without a fit.  The model then predicts, and a fit with warm_start, or
+    partial_fit, continues from there, whatever layers says.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from fastnn import Adam
+    >>> from fastnn.layers import Conv2D, MaxPool2D
+    >>> from fastnn.sklearn import NetworkClassifier
+    >>> X, y = load_digits().images / 16, load_digits().target  # X is (1797, 8, 8)
+    >>> layers = [Conv2D(16, 3), MaxPool2D(2), 50]
+    >>> model = NetworkClassifier(layers, input_shape=(8, 8), optimizer=Adam(0.01), tol=0.01, random_state=0)
+    >>> model.fit(X[:1200], y[:1200]).score(X[1200:], y[1200:]) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        layers: Any = (100,),
+        activation: Any = "relu",
+        *,
+        input_shape: Any = None,
+        optimizer: Any = "adam",
+        batch_size: Any = "auto",
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: float = 10,
+        class_weight: Any = None,
+        l2: float = 0.0,
+        l1: float = 0.0,
+        dropout: Any = 0.0,
+        batch_norm: bool = False,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+        max_norm: float | None = None,
+        callbacks: Any = (),
+        n_threads: int | None = None,
+    ) -> None:
+        _keep(self, locals())
+
+
+class NetworkRegressor(_Layered, _Regressor):
+    """Any network of fastnn that predicts numbers, with convolution too.
+
+    Parameters
+    ----------
+    layers, activation
+        As in `NetworkClassifier`.
+    loss : {"squared_error", "absolute_error", "huber"}, default "squared_error"
+        Of the outputs: half the squared error, the absolute error, or Huber's with threshold 1; summed over several
+        outputs.
+    input_shape, optimizer, batch_size, max_iter, shuffle, random_state, tol, verbose, warm_start, early_stopping, \
+    validation_fraction, n_iter_no_change, l2, l1, dropout, batch_norm, clip_norm, max_norm, callbacks, n_threads
+        As in `NetworkClassifier`.
+
+    Attributes
+    ----------
+    validation_scores_ : list of float or None
+        R2 on the validation data, if any, after each epoch.
+    network_, loss_, loss_curve_, best_loss_, best_validation_score_, n_iter_, t_, n_features_in_, feature_names_in_
+        As in `NetworkClassifier`, whose notes apply too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnn.sklearn import NetworkRegressor
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> model = NetworkRegressor((20,), "tanh", optimizer="lbfgs", random_state=0).fit(X, X.ravel() ** 2)
+    >>> model.score(X, X.ravel() ** 2) > 0.99
+    True
+    """
+
+    def __init__(
+        self,
+        layers: Any = (100,),
+        activation: Any = "relu",
+        *,
+        loss: str = "squared_error",
+        input_shape: Any = None,
+        optimizer: Any = "adam",
+        batch_size: Any = "auto",
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: Any = False,
+        warm_start: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: float = 10,
+        l2: float = 0.0,
+        l1: float = 0.0,
+        dropout: Any = 0.0,
+        batch_norm: bool = False,
+        clip_norm: float | None = None,
+        max_norm: float | None = None,
+        callbacks: Any = (),
+        n_threads: int | None = None,
+    ) -> None:
+        _keep(self, locals())
 
 
 # Attributes that cannot be set during a fit.
-PARAMETERS = {name for kind in (SoftmaxClassifier, MLPClassifier, MLPRegressor) for name in kind._get_param_names()}
+PARAMETERS = {name for kind in __all__ for name in globals()[kind]._get_param_names()}

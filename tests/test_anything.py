@@ -28,6 +28,7 @@ import fastnn
 import fastnn.sklearn
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
 from fastnn.engine.local import Engine
+from fastnn.layers import Conv2D, Dense, MaxPool2D
 
 # DIA matrices of many diagonals.
 pytestmark = pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")
@@ -742,6 +743,15 @@ PERCEPTRONS = {
     "dropout": [0.0, 0.3],
     "batch_norm": [False, False, True],
 }
+NETWORKS = {
+    "layers": [(), (1,), [5, Dense(3, "tanh")], [Conv2D(3, (1, 2)), MaxPool2D((1, 2)), 4]],
+    "input_shape": [None, 3, (1, 3), (1, 1, 3)],
+    "optimizer": ["lbfgs", "adam", "adamw", fastnn.SGD(0.1, momentum=0.9)],
+    "l2": [0.0, 1e-2],
+    "l1": [0.0, 1e-2],
+    "dropout": [0.0, 0.3],
+    "batch_norm": [False, False, True],
+}
 ESTIMATORS = {
     fastnn.sklearn.SoftmaxClassifier: {
         "C": [0.1, np.inf],
@@ -750,6 +760,8 @@ ESTIMATORS = {
     },
     fastnn.sklearn.MLPClassifier: PERCEPTRONS | {"class_weight": [None, "balanced"]},
     fastnn.sklearn.MLPRegressor: PERCEPTRONS | {"loss": ["squared_error", "absolute_error", "huber"]},
+    fastnn.sklearn.NetworkClassifier: NETWORKS | {"class_weight": [None, "balanced"], "label_smoothing": [0.0, 0.1]},
+    fastnn.sklearn.NetworkRegressor: NETWORKS | {"loss": ["squared_error", "absolute_error", "huber"]},
 }
 
 
@@ -757,7 +769,7 @@ ESTIMATORS = {
 def estimators(draw):
     """Draw an estimator, whose parameters may not go together."""
     kind = draw(st.sampled_from(list(ESTIMATORS)))
-    known = PARAMETERS | ESTIMATORS[kind]
+    known = {name: values for name, values in PARAMETERS.items() if name in kind().get_params()} | ESTIMATORS[kind]
     names = draw(st.lists(st.sampled_from(list(known)), unique=True, max_size=8))
     return kind(**{"max_iter": 3} | {name: draw(st.sampled_from(known[name])) for name in names})
 
@@ -791,7 +803,7 @@ FAULTS = {
     "NaN to validate on": lambda X, y: ({}, (X, y), {"X_val": np.full_like(X, np.nan), "y_val": y}),
     "half of a validation": lambda X, y: ({}, (X, y), {"X_val": X}),
     "max_iter": lambda X, y: ({"max_iter": 0}, (X, y), {}),
-    "solver": lambda X, y: ({"solver": "newton"}, (X, y), {}),
+    "solver": lambda X, y: ({"solver": "newton", "optimizer": "newton"}, (X, y), {}),
     "tol": lambda X, y: ({"tol": -1.0}, (X, y), {}),
     "batch_size": lambda X, y: ({"batch_size": 2.5, "solver": "sgd"}, (X, y), {}),
     "callbacks": lambda X, y: ({"callbacks": [print]}, (X, y), {}),
@@ -842,8 +854,10 @@ def test_estimators(estimator, faults, seed, n_classes, fitted):
             event(f"not an error: {name}")
         assert raised or name in ("a callback's error", "divergence")
     if fitted:
-        names = ["coef_", "intercept_"] if hasattr(estimator, "coef_") else ["coefs_", "intercepts_"]
-        kept = [getattr(estimator, name) for name in names]
+        names = ["coef_", "intercept_", "coefs_", "intercepts_"]
+        kept = [getattr(estimator, name) for name in names if hasattr(estimator, name)] or [
+            list(estimator.network_.weights)
+        ]
         copies = copy.deepcopy(kept)
         estimator.set_params(warm_start=True).fit(X[::-1], y[::-1])
         for arrays, others in zip(kept, copies, strict=True):

@@ -32,7 +32,9 @@ import fastnn
 from fastnn.callbacks import Callback
 from fastnn.engine.local import Engine
 from fastnn.engine.threads import forks
-from fastnn.sklearn import MLPClassifier, MLPRegressor, SoftmaxClassifier
+from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, MaxPool2D
+from fastnn.optimizers import OPTIMIZERS
+from fastnn.sklearn import MLPClassifier, MLPRegressor, NetworkClassifier, NetworkRegressor, SoftmaxClassifier
 
 # Fits that are compared epoch by epoch end before they converge.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -40,7 +42,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 SKLEARN = tuple(int(number) for number in sklearn.__version__.split(".")[:2])
 
 PERCEPTRONS = [MLPClassifier, MLPRegressor]
-ESTIMATORS = [SoftmaxClassifier, *PERCEPTRONS]
+ESTIMATORS = [SoftmaxClassifier, *PERCEPTRONS]  # which scikit-learn has too
+NETWORKS = [NetworkClassifier, NetworkRegressor]
+REGRESSORS = [MLPRegressor, NetworkRegressor]
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +67,21 @@ def targets(digits):
 
 
 def kinds_of(estimator):
-    return {"SoftmaxClassifier": ["multi-class", "binary"], "MLPRegressor": ["number", "numbers"]}.get(
-        estimator.__name__, ["multi-class", "binary", "multi-label"]
-    )
+    if estimator in REGRESSORS:
+        return ["number", "numbers"]
+    return ["multi-class", "binary", *([] if estimator is SoftmaxClassifier else ["multi-label"])]
 
 
-EACH_KIND = [(estimator, kind) for estimator in ESTIMATORS for kind in kinds_of(estimator)]
+EACH_KIND = [(estimator, kind) for estimator in (*ESTIMATORS, *NETWORKS) for kind in kinds_of(estimator)]
 EACH_PERCEPTRON = [(estimator, kind) for estimator, kind in EACH_KIND if estimator in PERCEPTRONS]
+
+
+def going_by(estimator, solver, learning_rate=None):
+    """Parameters for a solver and, if it goes by steps, a learning rate."""
+    if estimator not in NETWORKS:
+        return {"solver": solver} | ({} if learning_rate is None else {"learning_rate_init": learning_rate})
+    stepping = solver != "lbfgs" and learning_rate is not None
+    return {"optimizer": OPTIMIZERS[solver](learning_rate) if stepping else solver}
 
 
 def theirs(estimator):
@@ -86,7 +98,7 @@ def with_checks(estimators):
     return pytest.mark.parametrize(names, list(checks), **mark.kwargs)
 
 
-@with_checks([estimator() for estimator in ESTIMATORS])
+@with_checks([estimator() for estimator in (*ESTIMATORS, *NETWORKS)])
 def test_passes_scikit_learns_checks(estimator, check):
     check(estimator)
 
@@ -96,6 +108,8 @@ def test_passes_scikit_learns_checks(estimator, check):
         SoftmaxClassifier(solver="adam", learning_rate_init=0.1),
         MLPRegressor(solver="lbfgs"),
         MLPClassifier((30, 20)),
+        NetworkClassifier([20, Dense(10, "tanh")], optimizer=fastnn.SGD(0.1, 0.9), l2=1e-3),
+        NetworkRegressor(optimizer="lbfgs"),
     ]
 )
 def test_passes_scikit_learns_checks_with_other_parameters(estimator, check):
@@ -313,28 +327,29 @@ def test_softmax_starts_warm(digits):
 )
 def test_float32_stays_float32(digits, targets, estimator, kind, store, solver):
     X, y = store(digits[0].astype(np.float32)), targets[kind]
-    model = estimator(solver=solver, max_iter=10, random_state=0).fit(X, y)
-    wide = estimator(solver=solver, max_iter=10, random_state=0).fit(X.astype(np.float64), y)
+    model, wide = (
+        estimator(**going_by(estimator, solver), max_iter=10, random_state=0).fit(rows, y)
+        for rows in (X, X.astype(np.float64))
+    )
     assert model.network_.dtype == np.float32
     assert wide.network_.dtype == np.float64
-    output = "predict" if estimator is MLPRegressor else "predict_proba"
+    output = "predict" if estimator in REGRESSORS else "predict_proba"
     assert getattr(model, output)(X).dtype == np.float32
     np.testing.assert_allclose(getattr(model, output)(X), getattr(wide, output)(X), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, NetworkClassifier])
 def test_neither_copies_dense_rows_nor_fills_sparse_ones(rng, estimator, solver):
     dense = rng.standard_normal((10_000, 500))  # 40 MB
     shape, n = (10_000, 5000), 50_000
     places = rng.integers(np.array([shape]).T, size=(2, n))
     text = sparse.csr_matrix((rng.random(n), places), shape)  # 400 MB if it were dense
-    options = {} if estimator is SoftmaxClassifier else {"hidden_layer_sizes": (2,)}
+    options = {SoftmaxClassifier: {}, NetworkClassifier: {"layers": (2,)}}.get(estimator, {"hidden_layer_sizes": (2,)})
     for X, bound in ((dense, 20e6), (text, 60e6)):
         y = np.arange(X.shape[0]) % 3
-        model = estimator(solver=solver, max_iter=2, n_threads=1, **options).fit(
-            X[:10], y[:10]
-        )  # what is imported late
+        model = estimator(**going_by(estimator, solver), max_iter=2, n_threads=1, **options)
+        model.fit(X[:10], y[:10])  # what is imported late
         tracemalloc.start()
         try:
             model.fit(X, y).predict(X)
@@ -471,7 +486,7 @@ def test_cross_validation_and_calibration(digits):
 @pytest.mark.parametrize(("estimator", "kind"), EACH_KIND)
 def test_copies_and_files(tmp_path, digits, targets, estimator, kind):
     X, y = digits[0], targets[kind]
-    options = {"solver": "adam", "max_iter": 3, "random_state": 0}
+    options = going_by(estimator, "adam") | {"max_iter": 3, "random_state": 0}
     model = estimator(**options).fit(X, y)
     joblib.dump(model, tmp_path / "model.joblib")
     for each in (pickle.loads(pickle.dumps(model)), joblib.load(tmp_path / "model.joblib")):
@@ -487,16 +502,16 @@ def test_copies_and_files(tmp_path, digits, targets, estimator, kind):
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-@pytest.mark.parametrize("estimator", [SoftmaxClassifier, MLPClassifier])
+@pytest.mark.parametrize("estimator", [SoftmaxClassifier, MLPClassifier, NetworkClassifier])
 def test_class_weights_are_sample_weights(digits, targets, estimator, solver):
     X, y = digits
-    options = {"solver": solver, "max_iter": 10, "random_state": 0}
+    options = going_by(estimator, solver) | {"max_iter": 10, "random_state": 0}
     balanced = len(y) / (10 * np.bincount(y))
     for class_weight, weights in (("balanced", balanced[y]), ({3: 7.0, 4: 0.0}, np.where(y == 3, 7.0, (y != 4) * 1.0))):
         ours = estimator(class_weight=class_weight, **options).fit(X, y)
         other = estimator(**options).fit(X, y, sample_weight=weights)
         np.testing.assert_allclose(ours.network_.parameters, other.network_.parameters, rtol=0, atol=1e-10)
-    if estimator is MLPClassifier:
+    if estimator is not SoftmaxClassifier:
         y = targets["multi-label"]
         class_weight = [{0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.0}, {0: 5.0, 1: 1.0}]
         weights = np.prod([np.where(y[:, j], each[1], each[0]) for j, each in enumerate(class_weight)], axis=0)
@@ -509,9 +524,9 @@ def test_class_weights_are_sample_weights(digits, targets, estimator, solver):
 def test_validation_data_of_ones_own(rng, digits, targets, estimator, kind):
     X, y = digits[0], targets[kind]
     weights = rng.uniform(0, 1, 200)
-    options = {"solver": "adam", "random_state": 0, "n_iter_no_change": 3, "learning_rate_init": 0.01}
+    options = going_by(estimator, "adam", 0.01) | {"random_state": 0, "n_iter_no_change": 3}
     validation = {"X_val": X[:200], "y_val": y[:200], "sample_weight_val": weights}
-    score = r2_score if estimator is MLPRegressor else accuracy_score
+    score = r2_score if estimator in REGRESSORS else accuracy_score
     # Without early stopping it is only looked at; with it, the best is kept.
     watched = estimator(max_iter=8, **options).fit(X[200:], y[200:], **validation)
     plain = estimator(max_iter=8, **options).fit(X[200:], y[200:])
@@ -525,14 +540,14 @@ def test_validation_data_of_ones_own(rng, digits, targets, estimator, kind):
     assert len(stopped.validation_scores_) < 100
     with pytest.raises(ValueError, match="X_val and y_val belong together, but y_val is None"):
         watched.fit(X, y, X_val=X)
-    if estimator is not MLPRegressor and kind != "multi-label":
+    if estimator not in REGRESSORS and kind != "multi-label":
         with pytest.raises(ValueError, match="classes not in"):
             watched.fit(
                 X[200:], y[200:], X_val=X[:3], y_val=np.array(["?", "!", "."] if kind == "binary" else [0, 1, 77])
             )
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, *NETWORKS])
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 def test_callbacks_are_told_and_may_stop(digits, estimator, solver):
     class Stop(Callback):
@@ -543,7 +558,7 @@ def test_callbacks_are_told_and_may_stop(digits, estimator, solver):
 
     scores = []
     X, y = digits
-    model = estimator(solver=solver, callbacks=[Stop()], random_state=0)
+    model = estimator(**going_by(estimator, solver), callbacks=[Stop()], random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(X, y, X_val=X[:50], y_val=y[:50])
@@ -714,10 +729,12 @@ def learnt(model):
 def refusals(estimator, solver, method, warm):
     found = REFUSALS | (REFUSALS_OF_FIT if method == "fit" else {})
     found |= REFUSALS_OF_STEPS if solver != "lbfgs" else {}
+    if estimator in NETWORKS and solver != "lbfgs":
+        found["divergence"] = ({"optimizer": fastnn.SGD(1e30), "max_iter": 50}, lambda X, y: (1e300 * X, y), {})
     if method == "partial_fit":  # whose one epoch goes by the optimizer that there is
         del found["callback later"]
         found |= {} if solver == "sgd" else {"divergence": found["X"]}
-    if estimator is MLPRegressor:
+    if estimator in REGRESSORS:
         return found | {"divergence": ({}, lambda X, y: (X, 1e200 * y), {})}
     found["classes"] = ({}, lambda X, y: (X, y / 7), {})
     found["class weights"] = ({"class_weight": {99: 1.0}}, None, {})
@@ -728,7 +745,7 @@ def refusals(estimator, solver, method, warm):
 
 @parametrize_pairs(
     {
-        "estimator": ESTIMATORS,
+        "estimator": [*ESTIMATORS, *NETWORKS],
         "solver, method, warm": [
             *((solver, "fit", warm) for solver in ("lbfgs", "sgd", "adam") for warm in (False, True)),
             *((solver, "partial_fit", False) for solver in ("sgd", "adam")),
@@ -738,8 +755,8 @@ def refusals(estimator, solver, method, warm):
 )
 def test_a_refused_fit_changes_nothing(estimator, solver, method, warm, known):
     X, y = datasets.load_iris(return_X_y=True)
-    options = {"solver": solver, "max_iter": 3, "learning_rate_init": 0.01, "warm_start": warm}
-    first = {"classes": [0, 1, 2]} if method == "partial_fit" and estimator is not MLPRegressor else {}
+    options = going_by(estimator, solver, 0.01) | {"max_iter": 3, "warm_start": warm}
+    first = {"classes": [0, 1, 2]} if method == "partial_fit" and estimator not in REGRESSORS else {}
     for name, (changes, change, arguments) in refusals(estimator, solver, method, warm).items():
         model = estimator(**options, random_state=np.random.RandomState(0))
         twin = estimator(**options, random_state=np.random.RandomState(0))
@@ -770,10 +787,10 @@ def test_a_refused_fit_changes_nothing(estimator, solver, method, warm, known):
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, *NETWORKS])
 def test_ctrl_c_keeps_what_has_been_learnt(digits, estimator, solver):
     X, y = digits
-    options = {"solver": solver, "random_state": 0, "warm_start": True}
+    options = going_by(estimator, solver) | {"random_state": 0, "warm_start": True}
     model, three = (estimator(max_iter=n, **options).fit(X, y) for n in (5, 5))
     with pytest.warns(UserWarning, match="Training interrupted by user"):
         model.set_params(callbacks=[Raise(3, KeyboardInterrupt)]).fit(X, y)
@@ -916,7 +933,7 @@ def test_a_path_of_solutions_is_logistic_regressions():
 @parametrize_pairs({"estimator, kind": EACH_KIND, "solver": ["lbfgs", "sgd", "adam"], "early_stopping": [False, True]})
 def test_what_was_read_of_a_fit_stays_as_it_is(digits, targets, estimator, kind, solver, early_stopping):
     X, y = digits[0], targets[kind]
-    options = {"solver": solver, "max_iter": 3, "early_stopping": early_stopping, "learning_rate_init": 0.01}
+    options = going_by(estimator, solver, 0.01) | {"max_iter": 3, "early_stopping": early_stopping}
     model = estimator(warm_start=True, **options)
     fits = [model.fit, model.set_params(C=2.0).fit if estimator is SoftmaxClassifier else model.fit]
     if solver != "lbfgs" and not early_stopping:
@@ -931,6 +948,8 @@ def test_what_was_read_of_a_fit_stays_as_it_is(digits, targets, estimator, kind,
         assert model.network_.parameters is not seen[0][0]["network_"].parameters or len(seen) == 1
     for read, digests in seen:
         assert {name: joblib.hash(value) for name, value in read.items()} == digests
+    if estimator in NETWORKS:
+        return
     # So does what is read before an attribute is assigned to; but to assign into an array changes the model.
     for name in ("coef_", "intercept_") if estimator is SoftmaxClassifier else ("coefs_", "intercepts_"):
         setattr(model, name, [0 * array for array in read[name]])
@@ -1180,6 +1199,22 @@ MISTAKES = [
     (SoftmaxClassifier, {"fit_intercept": "yes"}, "fit_intercept must be one of False, True"),
     (SoftmaxClassifier, {"fit_intercept": False, "solver": "adam"}, "fit_intercept=False needs solver='lbfgs'"),
     (MLPRegressor, {"loss": "hinge"}, "loss must be one of"),
+    (NetworkClassifier, {"layers": "conv"}, r"layers\[0\] must be a layer such as Dense\(10\), as all others, not 'c'"),
+    (NetworkClassifier, {"layers": [5, 0]}, "units must be at least 1"),
+    (NetworkClassifier, {"layers": [Conv2D(8, 3)]}, "needs images, but what comes before it gives flat rows"),
+    (
+        NetworkClassifier,
+        {"layers": [Conv2D(4, 3), MaxPool2D(7)], "input_shape": (8, 8)},
+        r"layers\[1\], .* window of 7 x 7, larger than its input of 6 x 6:\nlayer +output\n.*\nConv2D.*\(6, 6, 4\)$",
+    ),
+    (NetworkClassifier, {"optimizer": "newton"}, "optimizer must be one of 'sgd', "),
+    (NetworkClassifier, {"optimizer": fastnn.SGD}, "optimizer must be an optimizer such as fastnn.SGD()"),
+    (NetworkClassifier, {"optimizer": "lbfgs", "batch_norm": True}, "LBFGS does not train a network with batch_norm"),
+    (NetworkClassifier, {"activation": "step"}, "activation must be one of"),
+    (NetworkClassifier, {"input_shape": (8, 7)}, r"X must have shape \(n, 8, 7, 1\), .*; its shape is \(700, 64\)"),
+    (NetworkClassifier, {"input_shape": (1, 8, 8, 1)}, "input_shape must be one integer, "),
+    (NetworkClassifier, {"l2": -1}, "l2 must be at least 0"),
+    (NetworkRegressor, {"loss": "hinge"}, "loss must be one of"),
 ]
 
 
@@ -1266,3 +1301,123 @@ def test_known_classes_may_be_in_any_order(rng, labels, other):
     model.partial_fit(X, y[::-1])
     with pytest.raises(ValueError, match="classes not in"):
         model.partial_fit(X, np.array([*labels, *labels, *labels[1:], other]))
+
+
+def test_a_network_is_trained_as_by_hand(digits, targets):
+    X = digits[0].astype(np.float32).reshape(-1, 8, 8)
+    layers = [Conv2D(4, 3, activation="tanh", batch_norm=True), MaxPool2D(2), Dense(10, dropout=0.2)]
+    settings = {"l2": 0.01, "l1": 1e-4, "dropout": 0.1, "clip_norm": 1.0, "max_norm": 2.0}
+    for estimator, kind, loss, n_out, more in (
+        (NetworkClassifier, "multi-class", "cross_entropy", 10, {"label_smoothing": 0.1}),
+        (NetworkClassifier, "multi-label", "binary_cross_entropy", 3, {}),
+        (NetworkRegressor, "numbers", "squared", 2, {}),
+    ):
+        optimizer = fastnn.Adam(fastnn.schedules.Cosine(0.01, 5))
+        numbers = np.random.Generator(np.random.RandomState(3)._bit_generator)
+        network = fastnn.Network([*layers, Dense(n_out)], "relu", "float32", numbers, loss=loss, input_shape=(8, 8, 1))
+        trainer = fastnn.Trainer(network, optimizer, 64, seed=numbers, **settings, **more)
+        history = trainer.fit(X, targets[kind], epochs=5)
+        options = {"input_shape": (8, 8), "optimizer": optimizer, "batch_size": 64, "max_iter": 5, **settings, **more}
+        model = estimator(layers, **options, random_state=3).fit(X, targets[kind])
+        np.testing.assert_array_equal(model.network_.parameters, network.parameters)
+        np.testing.assert_array_equal(model.loss_curve_, np.negative(history.objective))
+        assert model.network_.layers == network.layers
+
+
+@pytest.mark.parametrize("store", [np.float32, np.float64])
+def test_images_may_have_any_form(digits, store):
+    flat, y = (16 * digits[0]).astype(np.uint8), digits[1]
+    options = {"input_shape": (8, 8, 1), "max_iter": 3, "random_state": 0}
+    layers = [Conv2D(4, 3, padding="same"), AveragePool2D(2), Conv2D(6, 2), GlobalAveragePool2D()]
+    expected = NetworkClassifier(layers, **options).fit(flat.astype(store), y)
+    assert expected.n_features_in_ == 64
+    assert expected.network_.dtype == store
+    images = flat.reshape(-1, 8, 8)
+    for X in (images, images[..., None], np.asfortranarray(images), images.tolist(), flat.tolist()):
+        X = X if isinstance(X, list) and store is np.float64 else np.asarray(X, store)
+        model = NetworkClassifier(layers, **options).fit(X, y, X_val=X[:9], y_val=y[:9])
+        np.testing.assert_array_equal(model.network_.parameters, expected.network_.parameters)
+        np.testing.assert_array_equal(model.predict_proba(X), expected.predict_proba(flat.astype(store)))
+        model.partial_fit(X, y)
+    # uint8 is pixels, as by networks: each times 1/256, which float32 holds.
+    pixels = NetworkClassifier(layers, **options).fit(images, y)
+    scaled = NetworkClassifier(layers, **options).fit(images / np.float32(256), y.tolist())
+    np.testing.assert_array_equal(pixels.network_.parameters, scaled.network_.parameters)
+    np.testing.assert_array_equal(pixels.predict_proba(images), scaled.predict_proba(images / np.float32(256)))
+    assert pixels.network_.input_scale == 1 / 256
+    for X in (images[:, :7], images[..., None, None], images[0, ..., None], 3.0):
+        for call in (pixels.predict, lambda X: clone(pixels).fit(X, y)):
+            with pytest.raises(ValueError, match=r"X must have shape \(n, 8, 8, 1\), \(n, 8, 8\) or \(n, 64\)"):
+                call(X)
+    with pytest.raises(ValueError, match="X has 63 features, but NetworkClassifier is expecting 64"):
+        pixels.predict(flat[:, 1:])
+    with pytest.raises(ValueError, match="0 sample"):
+        pixels.predict(images[:0])
+    with pytest.raises(TypeError, match="X must be dense"):
+        pixels.predict(sparse.csr_matrix(flat))
+
+
+def test_a_small_convolutional_network_learns_digits(mnist):
+    train, _, test = mnist
+    layers = [Conv2D(8, 5), MaxPool2D(4), 50]
+    options = {"optimizer": fastnn.Adam(0.005), "batch_size": 50, "max_iter": 3, "random_state": 0}
+    model = NetworkClassifier(layers, input_shape=(28, 28, 1), **options)
+    X, y = train.X[:6000].astype(np.float32), train.y[:6000]
+    images = [test.X[:2000].astype(np.float32).reshape(form) for form in ((-1, 784), (-1, 28, 28, 1))]
+    scores = [model.fit(X.reshape(-1, *each.shape[1:]), y).score(each, test.y[:2000]) for each in images]
+    assert scores[0] == scores[1] > 0.94
+    odd = NetworkRegressor(layers, input_shape=(28, 28), **options)
+    assert odd.fit(X, y % 2).score(images[1], test.y[:2000] % 2) > 0.7
+
+
+def test_a_search_over_layers_in_a_pipeline(digits):
+    X, y = digits
+    layers = [(), (20,), [Conv2D(6, 3), MaxPool2D(2)], [Conv2D(6, 3), MaxPool2D(2), Dense(20, dropout=0.1), 10]]
+    grid = {
+        "networkclassifier__layers": layers,
+        "networkclassifier__optimizer": [fastnn.Adam(0.01), fastnn.SGD(0.1, momentum=0.9)],
+    }
+    model = NetworkClassifier(input_shape=(8, 8), batch_size=50, max_iter=10, random_state=0)
+    search = GridSearchCV(make_pipeline(StandardScaler(), model), grid, cv=2).fit(X, y)
+    assert len(search.cv_results_["mean_test_score"]) == 8
+    assert search.score(X, y) > 0.95
+    best = search.best_estimator_[-1]
+    assert best.layers == search.best_params_["networkclassifier__layers"]
+    # Images go through searches too.
+    model.set_params(optimizer=fastnn.Adam(0.01))
+    images = GridSearchCV(model, {"layers": layers[2:]}, cv=2).fit(X.reshape(-1, 8, 8, 1), y)
+    assert images.score(X, y) > 0.9
+    assert images.best_estimator_.n_features_in_ == 64
+    for each in (best, pickle.loads(pickle.dumps(best))):
+        np.testing.assert_array_equal(clone(each).fit(X, y).predict(X), clone(best).fit(X, y).predict(X))
+
+
+def test_a_trained_network_becomes_an_estimator(digits):
+    X, y = digits
+    layers = [Conv2D(4, 3), MaxPool2D(2), Dense(10)]
+    network = fastnn.Network(layers, "relu", input_shape=(8, 8, 1))
+    fastnn.Trainer(network, fastnn.Adam(0.01), batch_size=50).fit(X, y, epochs=5)
+    model = NetworkClassifier(input_shape=(8, 8), warm_start=True, max_iter=3, random_state=0)
+    with pytest.raises(NotFittedError, match=r"is not fitted yet\. Call 'fit'"):
+        model.predict(X)
+    model.network_, model.classes_ = network, np.array(list("abcdefghij"))
+    check_is_fitted(model)
+    letters = model.classes_[y]
+    before = model.score(X.reshape(-1, 8, 8), letters)
+    assert before == pytest.approx(1 - network.error(X, y))
+    kept = network.parameters.copy()
+    assert model.fit(X.reshape(-1, 8, 8), letters).score(X, letters) > before
+    assert model.network_.layers == network.layers
+    np.testing.assert_array_equal(network.parameters, kept)
+
+
+def test_partial_fit_of_networks_goes_on_with_the_schedule(digits):
+    X, y = digits
+    options = {"optimizer": fastnn.SGD(fastnn.schedules.Step(0.5, 0.1)), "random_state": 0, "shuffle": False}
+    model = NetworkClassifier((9,), **options, batch_size=700)
+    for _ in range(3):
+        model.partial_fit(X, y, classes=np.arange(10))
+    whole = NetworkClassifier((9,), **options, batch_size=700, max_iter=3).fit(X, y)
+    np.testing.assert_array_equal(model.network_.parameters, whole.network_.parameters)
+    assert not hasattr(NetworkClassifier(optimizer="lbfgs"), "partial_fit")
+    assert not hasattr(NetworkRegressor(optimizer=fastnn.LBFGS()), "partial_fit")
