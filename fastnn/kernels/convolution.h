@@ -1,13 +1,14 @@
 /* The inner loops of convolution, on maps in lanes: a vector holds one number of each of LANES images.
 
-   The taps of a window, its numbers of X, are contiguous vectors in each row of the window, and the filters of a position
-   of Z are contiguous vectors.  So all three products are sums of vectors of a few places times a few columns:
+   The taps of a window, the numbers of X that it sees, are contiguous vectors in each of its rows, and the filters of a
+   position of Z are contiguous vectors.  So all three products are sums for a few vectors times a few columns:
 
-       forward    positions x filters:  a tap of X, by the weight of each filter; over the taps
-       weight     taps x filters:       a number of X, by the gradient of each filter; over the positions
-       input      positions x channels: the gradient of a filter, by its weight for each channel; over the filters
+       forward    positions x filters:  over the taps, a tap of each position times a weight of each filter
+       weight     taps x filters:       over the positions, each tap times the gradient by each filter
+       input      positions x channels: over the filters, the gradient of each position times a weight of each channel
 
-   A tile holds VECTORS_AT_ONCE x COLUMNS_AT_ONCE such sums in registers.  Which sums share a tile does not change them.
+   A tile holds VECTORS_AT_ONCE x COLUMNS_AT_ONCE such sums in registers.  Which others share its tile does not change a
+   sum.
 
    The text below is compiled once for each number type: names end in _float or _double.  */
 
@@ -23,6 +24,22 @@ typedef struct {
 } Walk;
 
 enum { FORWARD_TILE, WEIGHT_TILE, INPUT_TILE };
+
+/* How n is cut into parts of nearly the same size: the first n_larger have one more than the others.  So a loop over
+   the parts needs no division, which takes as long as dozens of products. */
+typedef struct {
+    ptrdiff_t n_parts, size, n_larger;
+} Parts;
+
+INLINE Parts cut_into_parts(ptrdiff_t n, ptrdiff_t most)
+{
+    Parts parts = {(n + most - 1) / most, 0, 0};
+    if (parts.n_parts > 0) {
+        parts.size = n / parts.n_parts;
+        parts.n_larger = n - parts.size * parts.n_parts;
+    }
+    return parts;
+}
 
 #define NUMBER float
 #define NUMBER_BYTES 4
@@ -56,6 +73,7 @@ enum { FORWARD_TILE, WEIGHT_TILE, INPUT_TILE };
 typedef struct {
     const NUMBER *a[VECTORS_AT_ONCE], *b;
     NUMBER *out[VECTORS_AT_ONCE];
+    ptrdiff_t place;  /* of the first column, from out */
     Walk walk;
     const NUMBER *bias;  /* forward: of each column, or NULL */
     NUMBER alpha, beta;  /* weight: out = alpha * sum + beta * out */
@@ -72,15 +90,16 @@ INLINE void NAME(sum_tile)(const Tile *tile, const int kind, const int vectors, 
     const ptrdiff_t b_next = kind == FORWARD_TILE ? 1 : kind == WEIGHT_TILE ? LANES : walk.b_next;
     vector sums[VECTORS_AT_ONCE * COLUMNS_AT_ONCE], x[VECTORS_AT_ONCE];
     const NUMBER *a[VECTORS_AT_ONCE], *b;
+    NUMBER *out[VECTORS_AT_ONCE];
     ptrdiff_t r, i;
     int v, c;
     UNROLLED for (v = 0; v < vectors; v++) {
         a[v] = tile->a[v];
         UNROLLED for (c = 0; c < columns; c++)
             if (kind == INPUT_TILE)
-                sums[v * columns + c] = READ(tile->out[v] + c * LANES);
+                sums[v * columns + c] = READ(tile->out[v] + tile->place + c * LANES);
             else
-                sums[v * columns + c] = zero + (kind == FORWARD_TILE && tile->bias ? tile->bias[c] : 0);
+                sums[v * columns + c] = (kind == FORWARD_TILE && tile->bias ? tile->bias[c] : 0) - zero;
     }
     for (r = 0; r < walk.n_rows; r++) {
         b = tile->b + r * walk.b_row;
@@ -91,32 +110,31 @@ INLINE void NAME(sum_tile)(const Tile *tile, const int kind, const int vectors, 
                 x[v] = read;
             }
             UNROLLED for (c = 0; c < columns; c++) {
-                if (kind == WEIGHT_TILE) {
-                    vector d = READ(b + c * b_next);
-                    UNROLLED for (v = 0; v < vectors; v++)
-                        sums[v * columns + c] += x[v] * d;
-                } else {
-                    NUMBER w = b[c * b_next];
-                    UNROLLED for (v = 0; v < vectors; v++)
-                        sums[v * columns + c] += x[v] * w;
+                vector w = b[c * b_next] - zero;
+                if (kind == WEIGHT_TILE)
+                    w = READ(b + c * b_next);
+                IN_REGISTER(w);
+                UNROLLED for (v = 0; v < vectors; v++) {
+                    sums[v * columns + c] += x[v] * w;
+                    IN_REGISTER(sums[v * columns + c]);
                 }
             }
             b += b_step;
         }
     }
+    UNROLLED for (v = 0; v < vectors; v++)
+        out[v] = tile->out[v] + tile->place;
     UNROLLED for (v = 0; v < vectors; v++) {
-        NUMBER total[4];
+        NUMBER total[COLUMNS_AT_ONCE];
         const vector *sum = sums + v * columns;
         if (kind == WEIGHT_TILE)
-            NAME(sum_lanes)(sum[0], columns > 1 ? sum[1] : zero, columns > 2 ? sum[2] : zero, columns > 3 ? sum[3] : zero,
-                            total);
-        UNROLLED for (c = 0; c < columns; c++) {
-            NUMBER *out = tile->out[v] + (kind == WEIGHT_TILE ? c : c * LANES);
+            NAME(sum_lanes)(sum[0], columns > 1 ? sum[1] : zero, columns > 2 ? sum[2] : zero,
+                            columns > 3 ? sum[3] : zero, total);
+        UNROLLED for (c = 0; c < columns; c++)
             if (kind == WEIGHT_TILE)
-                *out = tile->alpha * total[c] + (tile->beta != 0 ? tile->beta * *out : 0);
+                out[v][c] = tile->alpha * total[c] + (tile->beta != 0 ? tile->beta * out[v][c] : 0);
             else
-                AT(out) = sum[c];
-        }
+                AT(out[v] + c * LANES) = sum[c];
     }
 }
 
@@ -126,7 +144,8 @@ INLINE void NAME(sum_tile)(const Tile *tile, const int kind, const int vectors, 
     { \
         NAME(sum_tile)(tile, kind, vectors, columns); \
     }
-#define SHAPES(kind, vectors) SHAPE(kind, vectors, 1) SHAPE(kind, vectors, 2) SHAPE(kind, vectors, 3) SHAPE(kind, vectors, 4)
+#define SHAPES(kind, vectors) \
+    SHAPE(kind, vectors, 1) SHAPE(kind, vectors, 2) SHAPE(kind, vectors, 3) SHAPE(kind, vectors, 4)
 #define ENTRIES(kind, vectors) \
     {NAME(kind##_##vectors##_1), NAME(kind##_##vectors##_2), NAME(kind##_##vectors##_3), NAME(kind##_##vectors##_4)}
 #if VECTORS_AT_ONCE == 6
@@ -149,69 +168,75 @@ static void (*const NAME(tiles)[3][VECTORS_AT_ONCE][COLUMNS_AT_ONCE])(const Tile
 #undef ALL_SHAPES
 #undef TABLE
 
-/* How far position i of Z, counted row by row, is from position 0, and the first tap of its window from X's first. */
-INLINE void NAME(place_position)(const Image *x, const WindowOf *window, const Image *z, ptrdiff_t i, ptrdiff_t *x_place,
-                                 ptrdiff_t *z_place)
+/* Where positions of Z are, row by row from position i on, and where the first taps of their windows are in X. */
+INLINE void NAME(place_positions)(const Image *x, const WindowOf *window, const Image *z, ptrdiff_t i,
+                                  ptrdiff_t vectors, ptrdiff_t x_places[VECTORS_AT_ONCE],
+                                  ptrdiff_t z_places[VECTORS_AT_ONCE])
 {
-    const ptrdiff_t row = (int)i / (int)z->width, column = i - row * z->width;
-    *x_place = (row * window->down - window->top) * x->row
-               + (column * window->across - window->left) * x->channels * LANES;
-    *z_place = row * z->row + column * z->channels * LANES;
-}
-
-/* Rows begin to end of Z = the convolution of X with W (height, width, channels, filters), plus b, if it is not NULL. */
-FUNCTION void NAME(convolve)(const Image *x, const NUMBER *X, const WindowOf *window, const NUMBER *W, const NUMBER *b,
-                             const Image *z, NUMBER *Z, ptrdiff_t begin, ptrdiff_t end)
-{
-    const ptrdiff_t taps = window->width * x->channels, filters = z->channels;
-    const ptrdiff_t n = (end - begin) * z->width, n_tiles = (n + VECTORS_AT_ONCE - 1) / VECTORS_AT_ONCE;
-    const ptrdiff_t n_groups = (filters + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE;
-    ptrdiff_t t, g, i, f, x_place, z_place[VECTORS_AT_ONCE], vectors, v;
-    Tile tile = {.walk = {window->height, taps, x->row, LANES, taps * filters, filters, 1}};
-    for (t = 0; t < n_tiles; t++) {
-        i = PART(n, t, n_tiles);
-        vectors = PART(n, t + 1, n_tiles) - i;
-        for (v = 0; v < vectors; v++) {
-            NAME(place_position)(x, window, z, begin * z->width + i + v, &x_place, &z_place[v]);
-            tile.a[v] = X + x_place;
-        }
-        for (g = 0; g < n_groups; g++) {
-            f = PART(filters, g, n_groups);
-            for (v = 0; v < vectors; v++)
-                tile.out[v] = Z + z_place[v] + f * LANES;
-            tile.b = W + f;
-            tile.bias = b ? b + f : NULL;
-            NAME(tiles)[FORWARD_TILE][vectors - 1][PART(filters, g + 1, n_groups) - f - 1](&tile);
+    ptrdiff_t row = i / z->width, column = i - row * z->width, v;
+    for (v = 0; v < vectors; v++) {
+        x_places[v] = (row * window->down - window->top) * x->row
+                      + (column * window->across - window->left) * x->channels * LANES;
+        z_places[v] = row * z->row + column * z->channels * LANES;
+        if (++column == z->width) {
+            column = 0;
+            row++;
         }
     }
 }
 
-/* dW (height, width, channels, filters) = alpha * the gradient by W, of rows begin to end of Z and all lanes, + beta * dW. */
+/* Rows begin to end of Z = the convolution of X with W (height, width, channels, filters), plus b unless it is NULL. */
+FUNCTION void NAME(convolve)(const Image *x, const NUMBER *X, const WindowOf *window, const NUMBER *W, const NUMBER *b,
+                             const Image *z, NUMBER *Z, ptrdiff_t begin, ptrdiff_t end)
+{
+    const ptrdiff_t taps = window->width * x->channels, filters = z->channels;
+    const Parts tiles = cut_into_parts((end - begin) * z->width, VECTORS_AT_ONCE);
+    const Parts groups = cut_into_parts(filters, COLUMNS_AT_ONCE);
+    ptrdiff_t t, g, i = begin * z->width, f, vectors, columns, v, x_places[VECTORS_AT_ONCE], z_places[VECTORS_AT_ONCE];
+    Tile tile = {.walk = {window->height, taps, x->row, LANES, taps * filters, filters, 1}};
+    for (t = 0; t < tiles.n_parts; t++, i += vectors) {
+        vectors = tiles.size + (t < tiles.n_larger);
+        NAME(place_positions)(x, window, z, i, vectors, x_places, z_places);
+        for (v = 0; v < vectors; v++) {
+            tile.a[v] = X + x_places[v];
+            tile.out[v] = Z + z_places[v];
+        }
+        for (g = 0, f = 0; g < groups.n_parts; g++, f += columns) {
+            columns = groups.size + (g < groups.n_larger);
+            tile.place = f * LANES;
+            tile.b = W + f;
+            tile.bias = b ? b + f : NULL;
+            NAME(tiles)[FORWARD_TILE][vectors - 1][columns - 1](&tile);
+        }
+    }
+}
+
+/* dW (height, width, channels, filters) = alpha * the gradient from rows begin to end of dZ, summed over positions and
+   lanes, + beta * dW. */
 FUNCTION void NAME(convolve_backward_weight)(const Image *x, const NUMBER *X, const WindowOf *window, const NUMBER *dZ,
                                              const Image *z, ptrdiff_t begin, ptrdiff_t end, NUMBER *dW, NUMBER alpha,
                                              NUMBER beta)
 {
     const ptrdiff_t taps = window->width * x->channels, filters = z->channels;
-    const ptrdiff_t n = window->height * taps, n_tiles = (n + VECTORS_AT_ONCE - 1) / VECTORS_AT_ONCE;
-    const ptrdiff_t n_groups = (filters + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE;
+    const Parts tiles = cut_into_parts(window->height * taps, VECTORS_AT_ONCE);
+    const Parts groups = cut_into_parts(filters, COLUMNS_AT_ONCE);
     const NUMBER *first = X + (begin * window->down - window->top) * x->row - window->left * x->channels * LANES;
-    ptrdiff_t t, g, i, f, vectors, v, row;
+    ptrdiff_t t, g, i = 0, f, vectors, columns, v, row;
     Tile tile = {.walk = {end - begin, z->width, window->down * x->row, window->across * x->channels * LANES, z->row,
                           filters * LANES, LANES},
                  .alpha = alpha, .beta = beta};
-    for (t = 0; t < n_tiles; t++) {
-        i = PART(n, t, n_tiles);
-        vectors = PART(n, t + 1, n_tiles) - i;
+    for (t = 0; t < tiles.n_parts; t++, i += vectors) {
+        vectors = tiles.size + (t < tiles.n_larger);
         for (v = 0; v < vectors; v++) {
             row = (i + v) / taps;
             tile.a[v] = first + row * x->row + (i + v - row * taps) * LANES;
+            tile.out[v] = dW + (i + v) * filters;
         }
-        for (g = 0; g < n_groups; g++) {
-            f = PART(filters, g, n_groups);
-            for (v = 0; v < vectors; v++)
-                tile.out[v] = dW + (i + v) * filters + f;
+        for (g = 0, f = 0; g < groups.n_parts; g++, f += columns) {
+            columns = groups.size + (g < groups.n_larger);
+            tile.place = f;
             tile.b = dZ + begin * z->row + f * LANES;
-            NAME(tiles)[WEIGHT_TILE][vectors - 1][PART(filters, g + 1, n_groups) - f - 1](&tile);
+            NAME(tiles)[WEIGHT_TILE][vectors - 1][columns - 1](&tile);
         }
     }
 }
@@ -243,32 +268,33 @@ FUNCTION void NAME(convolve_backward_bias)(const Image *z, const NUMBER *dZ, ptr
     }
 }
 
-/* dX += the gradient by X, of rows begin to end of Z. */
+/* dX += the gradient by X, from rows begin to end of dZ.  A number of dX takes its terms tile by tile: begin and end
+   decide on their order. */
 FUNCTION void NAME(convolve_backward_input)(const Image *z, const NUMBER *dZ, ptrdiff_t begin, ptrdiff_t end,
                                             const WindowOf *window, const NUMBER *W, const Image *x, NUMBER *dX)
 {
     const ptrdiff_t channels = x->channels, filters = z->channels;
-    const ptrdiff_t n = (end - begin) * z->width, n_tiles = (n + VECTORS_AT_ONCE - 1) / VECTORS_AT_ONCE;
-    const ptrdiff_t n_groups = (channels + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE;
-    ptrdiff_t t, g, i, c, ky, kx, x_place[VECTORS_AT_ONCE], z_place, place, vectors, v;
+    const Parts tiles = cut_into_parts((end - begin) * z->width, VECTORS_AT_ONCE);
+    const Parts groups = cut_into_parts(channels, COLUMNS_AT_ONCE);
+    ptrdiff_t t, g, i = begin * z->width, c, ky, kx, vectors, columns, v;
+    ptrdiff_t x_places[VECTORS_AT_ONCE], z_places[VECTORS_AT_ONCE];
     Tile tile = {.walk = {1, filters, 0, LANES, 0, 1, filters}};
-    for (t = 0; t < n_tiles; t++) {
-        i = PART(n, t, n_tiles);
-        vectors = PART(n, t + 1, n_tiles) - i;
+    for (t = 0; t < tiles.n_parts; t++, i += vectors) {
+        vectors = tiles.size + (t < tiles.n_larger);
+        NAME(place_positions)(x, window, z, i, vectors, x_places, z_places);
         for (v = 0; v < vectors; v++) {
-            NAME(place_position)(x, window, z, begin * z->width + i + v, &x_place[v], &z_place);
-            tile.a[v] = dZ + z_place;
+            tile.a[v] = dZ + z_places[v];
+            tile.out[v] = dX + x_places[v];
         }
-        /* Positions see different pixels through the same tap of their windows. */
+        /* Through the same tap of their windows, positions see different pixels. */
+        tile.b = W;
         for (ky = 0; ky < window->height; ky++)
             for (kx = 0; kx < window->width; kx++)
-                for (g = 0; g < n_groups; g++) {
-                    c = PART(channels, g, n_groups);
-                    place = ky * x->row + (kx * channels + c) * LANES;
-                    for (v = 0; v < vectors; v++)
-                        tile.out[v] = dX + x_place[v] + place;
-                    tile.b = W + ((ky * window->width + kx) * channels + c) * filters;
-                    NAME(tiles)[INPUT_TILE][vectors - 1][PART(channels, g + 1, n_groups) - c - 1](&tile);
+                for (g = 0, c = 0; g < groups.n_parts; g++, c += columns) {
+                    columns = groups.size + (g < groups.n_larger);
+                    tile.place = ky * x->row + (kx * channels + c) * LANES;
+                    NAME(tiles)[INPUT_TILE][vectors - 1][columns - 1](&tile);
+                    tile.b += columns * filters;
                 }
     }
 }

@@ -17,111 +17,60 @@ cdef extern from "tiles.h" nogil:
     void transpose_square_float(const float* A, Py_ssize_t a_stride, float* A_out, Py_ssize_t out_stride)
     void transpose_square_double(const double* A, Py_ssize_t a_stride, double* A_out, Py_ssize_t out_stride)
 
-
-cdef inline Py_ssize_t numbers_of(const Image* image, const floating* maps) noexcept nogil:
-    # Numbers of a position.
-    return image.channels * lanes_of(sizeof(floating))
-
-
-cdef inline Py_ssize_t first_of(const Image* z, Py_ssize_t numbers, const WindowOf* window, Py_ssize_t y,
-                                Py_ssize_t x) noexcept nogil:
-    # Where the window of position (y, x) of the output begins.
-    return (y * window.down - window.top) * z.row + (x * window.across - window.left) * numbers
+cdef extern from "pooling.h" nogil:
+    void pool_max_float(const Image* z, const float* Z, const WindowOf* window, const Image* y, float* Y,
+                        uint8_t* places, Py_ssize_t begin, Py_ssize_t end)
+    void pool_max_double(const Image* z, const double* Z, const WindowOf* window, const Image* y, double* Y,
+                         uint8_t* places, Py_ssize_t begin, Py_ssize_t end)
+    void pool_max_backward_float(const Image* y, const float* dY, const uint8_t* places, const WindowOf* window,
+                                 const Image* z, float* dZ, Py_ssize_t begin, Py_ssize_t end)
+    void pool_max_backward_double(const Image* y, const double* dY, const uint8_t* places, const WindowOf* window,
+                                  const Image* z, double* dZ, Py_ssize_t begin, Py_ssize_t end)
+    void pool_mean_float(const Image* z, const float* Z, const WindowOf* window, const Image* y, float* Y,
+                         Py_ssize_t begin, Py_ssize_t end)
+    void pool_mean_double(const Image* z, const double* Z, const WindowOf* window, const Image* y, double* Y,
+                          Py_ssize_t begin, Py_ssize_t end)
+    void pool_mean_backward_float(const Image* y, const float* dY, const WindowOf* window, const Image* z, float* dZ,
+                                  Py_ssize_t begin, Py_ssize_t end)
+    void pool_mean_backward_double(const Image* y, const double* dY, const WindowOf* window, const Image* z,
+                                   double* dZ, Py_ssize_t begin, Py_ssize_t end)
 
 
 cdef void pool_max(const Image* z, const floating* Z, const WindowOf* window, const Image* y, floating* Y,
                    uint8_t* places, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     # rows begin to end of Y = the largest number of each window of Z, or NaN if it has one; places, if not NULL, of
     # Y's shape without gaps: which number of the window that is, the first of equals
-    cdef Py_ssize_t n = numbers_of(z, Z), i, j
-    for i in range(begin, end):
-        for j in range(y.width):
-            largest_of_window(Z + first_of(z, n, window, i, j), z.row, window, n, Y + i * y.row + j * n,
-                              places + (i * y.width + j) * n if places != NULL else NULL)
-
-
-cdef inline void largest_of_window(const floating* Z, Py_ssize_t row, const WindowOf* window, Py_ssize_t n, floating* Y,
-                                   uint8_t* places) noexcept nogil:
-    cdef Py_ssize_t ky, kx, c
-    cdef uint8_t place = 0
-    cdef const floating* seen
-    cdef bint larger
-    for c in range(n):
-        Y[c] = Z[c]
-        if places != NULL:
-            places[c] = 0
-    for ky in range(window.height):
-        for kx in range(window.width):
-            seen = Z + ky * row + kx * n
-            # a NaN is larger than all numbers, and the first one stays
-            if places != NULL:
-                for c in range(n):
-                    larger = (seen[c] > Y[c]) | (seen[c] != seen[c]) & (Y[c] == Y[c])
-                    Y[c] = seen[c] if larger else Y[c]
-                    places[c] = place if larger else places[c]
-            else:
-                for c in range(n):
-                    larger = (seen[c] > Y[c]) | (seen[c] != seen[c])
-                    Y[c] = seen[c] if larger else Y[c]
-            place += 1
+    if floating is float:
+        pool_max_float(z, Z, window, y, Y, places, begin, end)
+    else:
+        pool_max_double(z, Z, window, y, Y, places, begin, end)
 
 
 cdef void pool_max_backward(const Image* y, const floating* dY, const uint8_t* places, const WindowOf* window,
                             const Image* z, floating* dZ, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     # dZ += the gradient from rows begin to end of dY: each number goes to the place of its window
-    cdef Py_ssize_t n = numbers_of(z, dY), i, j, ky, kx, c
-    cdef const floating* gradient
-    cdef const uint8_t* at
-    cdef floating* out
-    cdef uint8_t place
-    for i in range(begin, end):
-        for j in range(y.width):
-            gradient, at = dY + i * y.row + j * n, places + (i * y.width + j) * n
-            place = 0
-            for ky in range(window.height):
-                for kx in range(window.width):
-                    out = dZ + first_of(z, n, window, i, j) + ky * z.row + kx * n
-                    for c in range(n):
-                        out[c] += gradient[c] if at[c] == place else <floating> 0
-                    place += 1
+    if floating is float:
+        pool_max_backward_float(y, dY, places, window, z, dZ, begin, end)
+    else:
+        pool_max_backward_double(y, dY, places, window, z, dZ, begin, end)
 
 
 cdef void pool_mean(const Image* z, const floating* Z, const WindowOf* window, const Image* y, floating* Y,
                     Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     # rows begin to end of Y = the mean of each window of Z
-    cdef Py_ssize_t n = numbers_of(z, Z), i, j, ky, kx, c
-    cdef floating share = <floating> (1.0 / (window.height * window.width))
-    cdef const floating* seen
-    cdef floating* out
-    for i in range(begin, end):
-        for j in range(y.width):
-            out = Y + i * y.row + j * n
-            for c in range(n):
-                out[c] = 0
-            for ky in range(window.height):
-                for kx in range(window.width):
-                    seen = Z + first_of(z, n, window, i, j) + ky * z.row + kx * n
-                    for c in range(n):
-                        out[c] += seen[c]
-            for c in range(n):
-                out[c] *= share
+    if floating is float:
+        pool_mean_float(z, Z, window, y, Y, begin, end)
+    else:
+        pool_mean_double(z, Z, window, y, Y, begin, end)
 
 
 cdef void pool_mean_backward(const Image* y, const floating* dY, const WindowOf* window, const Image* z, floating* dZ,
                              Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     # dZ += the gradient from rows begin to end of dY: the same for each number of a window
-    cdef Py_ssize_t n = numbers_of(z, dY), i, j, ky, kx, c
-    cdef floating share = <floating> (1.0 / (window.height * window.width))
-    cdef const floating* gradient
-    cdef floating* out
-    for i in range(begin, end):
-        for j in range(y.width):
-            gradient = dY + i * y.row + j * n
-            for ky in range(window.height):
-                for kx in range(window.width):
-                    out = dZ + first_of(z, n, window, i, j) + ky * z.row + kx * n
-                    for c in range(n):
-                        out[c] += share * gradient[c]
+    if floating is float:
+        pool_mean_backward_float(y, dY, window, z, dZ, begin, end)
+    else:
+        pool_mean_backward_double(y, dY, window, z, dZ, begin, end)
 
 
 cdef inline void transpose_square(const floating* A, Py_ssize_t a_stride, floating* A_out,

@@ -93,7 +93,7 @@
 /* Distance in bytes at which sorted entries are prefetched.  Worth 23 % in cell 1, 8 % in cell 5, sparse. */
 #define ENTRIES_AHEAD 2048
 
-/* --- convolution.pyx --------------------------------------------------------------------------------------------- */
+/* --- convolution.pyx, pooling.pyx ------------------------------------------------------------------------------- */
 
 /* A tile of sums of vectors: positions or taps, by filters or channels.  The sums, the vectors and one number or vector
    of a column fit into the registers. */
@@ -103,6 +103,8 @@
 #define VECTORS_AT_ONCE 3
 #endif
 #define COLUMNS_AT_ONCE 4
+/* Vectors of a position's channels that are pooled together. */
+#define VECTORS_POOLED 4
 
 /* --- the drivers ------------------------------------------------------------------------------------------------- */
 
