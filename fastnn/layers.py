@@ -29,6 +29,7 @@ from fastnn._validation import (
 )
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.blas import MAX_DIMENSION
+from fastnn.kernels.pooling import MOST_PLACES
 from fastnn.layout import LayerFacts, Maps, Window
 from fastnn.slots import Slot, Slots, dense_slots
 
@@ -275,6 +276,8 @@ class _Pool2D(Layer):
 
     def __post_init__(self) -> None:
         size = check_pair(self.size, "size")
+        if self._pools == "max" and math.prod(size) > MOST_PLACES:
+            raise ValueError(f"size must be a window of at most {MOST_PLACES} numbers, not {size}")
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "stride", size if self.stride is None else check_pair(self.stride, "stride"))
 
@@ -299,7 +302,7 @@ class MaxPool2D(_Pool2D):
     Parameters
     ----------
     size : int or (height, width)
-        Size of the window; a single integer is for both.
+        Size of the window, of at most 256 numbers; a single integer is for both.
     stride : int, (down, across) or None, default None
         Distance between neighbouring windows; None for their size.
 
@@ -329,7 +332,7 @@ class AveragePool2D(_Pool2D):
     Parameters
     ----------
     size, stride
-        As for `MaxPool2D`, and so are the windows.
+        As for `MaxPool2D`, and so are the windows, which may be of any size.
 
     Raises
     ------

@@ -299,11 +299,11 @@ def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
     return max(rows, tuning.FEWEST_BLOCK_ROWS)
 
 
-def image_rows(layers: Sequence[LayerFacts], dtype: str) -> int:
+def image_rows(layers: Sequence[LayerFacts], dtype: str, batch_size: int) -> int:
     """Rows of a row block in training, if the first layers are on images: whole groups."""
     lanes = lanes_of(_bytes(dtype))
     rows = tuning.IMAGE_PRODUCT // sum(layer.products for layer in layers)
-    return int(max(1, min(tuning.IMAGE_ROWS, rows) // lanes) * lanes)
+    return int(min(max(1, min(tuning.IMAGE_ROWS, rows) // lanes), -(-batch_size // lanes)) * lanes)
 
 
 class ForwardPlan(NamedTuple):
@@ -326,7 +326,8 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     size = n_parameters_of(layers)
     block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
     n_parts = min(max(tuning.FEW_SHARDS, machine.n_threads), max(1, -(-data.n_rows // block_rows)))
-    run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // max(size, layers[0].products)))
+    products = max(size, sum(layer.products for layer in layers))
+    run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // products))
     plan = forward_plan(layers, dtype, block_rows, data.n_nonzeros is not None)
     return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
 
@@ -514,7 +515,7 @@ class _Choice:
         if self.normalises:
             return self.batch_size
         if self.n_trunk:
-            return image_rows(self.layers, self.dtype)
+            return image_rows(self.layers, self.dtype, self.batch_size)
         first = self.layers[0]
         rows = forward_rows(self.layers, self.n_parameters)
         if self._is_one_sparse_block():
@@ -545,8 +546,9 @@ class _Choice:
         return self._columns_each() > tuning.TOUCHED_SHARE
 
     def _most_slices(self) -> int:
-        # Threads that can share a hidden layer.
-        return max([1, *(len(slice_bounds(layer.n_out, self.number_size)) - 1 for layer in self.layers[:-1])])
+        # Threads that can share a hidden layer behind the trunk.
+        hidden = self.layers[self.n_trunk : -1]
+        return max([1, *(len(slice_bounds(layer.n_out, self.number_size)) - 1 for layer in hidden)])
 
     def _by_units(self, touches: bool) -> bool:
         n_slices, widest = self._most_slices(), max([0, *(layer.n_out for layer in self.layers[:-1])])
@@ -703,9 +705,9 @@ class _Choice:
     def _threads(self, by_units: bool, n_shards: int) -> int:
         share = self.batch_size / self.data.n_rows if self.method.single else 1.0
         n_threads = n_threads_for(self.layers, self.data, self.machine, share, tuning.LOSS_PRODUCT)
-        parts = self._most_slices() if by_units or self.normalises else n_shards
+        parts = self._most_slices() if by_units or self.normalises or self.n_trunk else n_shards
         if self.n_trunk:
-            rows = min(self.batch_size, image_rows(self.layers, self.dtype))
+            rows = image_rows(self.layers, self.dtype, self.batch_size)
             parts = max(parts, -(-rows // lanes_of(self.number_size)))
         choice = str(n_threads)
         if self.machine.n_threads == 1:

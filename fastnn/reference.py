@@ -770,7 +770,7 @@ def backprop_product_input(dZ: Array, facts: LayerFacts, W: Array) -> Array:
     image, middle, _, window, *_ = facts.maps
     dZ = dZ.reshape(-1, *middle)
     if window is None:
-        return dZ.reshape(len(dZ), -1)
+        return dZ.reshape(len(dZ), math.prod(image))
     dX = padded(np.zeros((len(dZ), *image), dZ.dtype), window)
     for view, weight in zip(seen(dX, window), W.reshape(-1, image[2], middle[2]), strict=True):
         view += dZ @ weight.T
@@ -788,7 +788,7 @@ def pool(Z: Array, maps: Maps) -> tuple[Array, Array]:
     views = np.array(seen(Z.reshape(-1, *maps.middle), maps.pooling))
     places = views.argmax(axis=0)
     pooled = views.max(axis=0) if maps.pools == "max" else views.mean(axis=0)
-    return pooled.reshape(len(pooled), -1), places
+    return pooled.reshape(len(pooled), math.prod(maps.output)), places
 
 
 def backprop_pool(dY: Array, places: Array, maps: Maps) -> Array:

@@ -25,6 +25,7 @@ from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, Layer, MaxPool2D, fit_together, shapes_of
 from fastnn.layout import LayerFacts
 from fastnn.plan import forward_plan
 from fastnn.schedules import Constant, Cosine, Exponential, InverseScaling, LinearWarmup, OnPlateau, Schedule, Step
@@ -57,6 +58,7 @@ class Data:
     odd: tuple[str, ...] = ()
     weights: str = "none"
     y_form: str = "plain"
+    shape: tuple[int, ...] = ()  # of each row; (): flat
 
     def rows(self, folder: str) -> tuple[Any, np.ndarray]:
         """Return X as the user has it, and the numbers (n, n_in) that it stands for, float64."""
@@ -77,7 +79,7 @@ class Data:
         values = (values != 0).astype(float) if dtype.kind == "b" else values
         if self.form == "one row again and again" and self.n:
             values[:] = values[:1]
-        array = values.astype(dtype)
+        array = values.astype(dtype).reshape(self.n, *(self.shape or values.shape[1:]))
         given = _scattered(array, self, rng) if self.form in FORMATS else _laid_out(array, self.form, folder)
         pixels = dtype == np.uint8 and not isinstance(given, list)
         return given, values / 256 if pixels else values.astype(np.float64)
@@ -139,7 +141,7 @@ def _laid_out(array: np.ndarray, form: str, folder: str) -> Any:
         return np.broadcast_to(array[0], array.shape)
     elif form == "lists" and len(array):
         return array.tolist()
-    elif form == "frame" and array.dtype.isnative and array.dtype not in ("float16", "longdouble"):
+    elif form == "frame" and array.ndim == 2 and array.dtype.isnative and array.dtype not in ("float16", "longdouble"):
         return pd.DataFrame(array)
     elif form.startswith("mapped") and array.size:
         path = os.path.join(folder, f"{len(os.listdir(folder))}.bin")
@@ -212,6 +214,9 @@ TUNINGS = {
     "touched": {(tuning, "TOUCHED_SHARE"): 0},
     "along the inputs": {(tuning, "DENSE_INPUTS"): 2},
     "in panels": {(tuning, "WIDE_UNITS"): 2},
+    "shared": {(tuning, "UNITS_PRODUCT"): 1},
+    "groups": {(tuning, "IMAGE_ROWS"): 16, (tuning, "FORWARD_IMAGES"): 5, (tuning, "MAPS_BYTES"): 1},
+    "few gradients": {(tuning, "GRADIENTS_BYTES"): 5000},
     "short samples": {(tuning, "DENSITY_SAMPLE"): 3, (tuning, "LOOKED_THROUGH"): 16},
     "on the disk": {(_mapped, "PIECE_BYTES"): 100, (_mapped, "WINDOW_BYTES"): 400},
 }
@@ -219,7 +224,7 @@ TUNINGS = {
 
 @dataclass(frozen=True)
 class Net:
-    """A network that is settled by a seed."""
+    """A network that is settled by a seed; of layers on rows of a shape, if there are any."""
 
     sizes: tuple[int, ...]
     activation: tuple[str, ...]
@@ -228,14 +233,24 @@ class Net:
     dtype: str
     seed: int
     start: str = "random"
+    layers: tuple[Layer, ...] = ()
+    input_shape: tuple[int, ...] | None = None
+
+    def plain(self) -> Net:
+        """Return the network without batch normalisation and without dropout of its own."""
+        layers = [
+            replace(layer, batch_norm=None, dropout=None) if layer.has_weights else layer for layer in self.layers
+        ]
+        return replace(self, batch_norm=False, layers=tuple(layers))
 
     def make(self) -> fastnn.Network:
         """Return the network."""
-        network = fastnn.Network(self.sizes, self.activation, self.dtype, self.seed, self.loss, self.batch_norm)
+        options = (self.activation, self.dtype, self.seed, self.loss, self.batch_norm, self.input_shape)
+        network = fastnn.Network(self.layers or self.sizes, *options)
         if self.start == "random":
             rng = np.random.default_rng(self.seed)
             for weight, bias in zip(network.weights, network.biases, strict=True):
-                weight[:] = rng.standard_normal(weight.shape) / math.sqrt(len(weight))
+                weight[:] = rng.standard_normal(weight.shape) / math.sqrt(weight[..., 0].size)
                 bias[:] = 0.3 * rng.standard_normal(bias.shape)
             for scale, mean, variance in zip(network.scales, network.means, network.variances, strict=True):
                 scale[:], mean[:] = rng.random(len(scale)) + 0.5, rng.standard_normal(len(scale))
@@ -335,7 +350,8 @@ def learning_rates() -> st.SearchStrategy[Any]:
 @st.composite
 def shapes(draw: Any) -> tuple[str, int, tuple[int, ...]]:
     """Draw a kind of data, a number of rows, and the widths of a network."""
-    kind = draw(st.sampled_from(["small", "small", "small", "long", "wide", "many inputs", "text"]))
+    kinds = ["small", "small", "small", "long", "wide", "many inputs", "text", "images", "images", "images"]
+    kind = draw(st.sampled_from(kinds))
     hidden = draw(st.lists(st.integers(1, 9), max_size=4))
     n_in, n_out, n = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.integers(1, 40))
     if kind == "long":  # batches in shards
@@ -348,51 +364,93 @@ def shapes(draw: Any) -> tuple[str, int, tuple[int, ...]]:
         hidden = [draw(st.sampled_from([64, 70])), *hidden[1:]] if hidden and draw(st.booleans()) else hidden
     elif kind == "text":  # a batch touches few columns
         n_in, hidden, n = draw(st.integers(200, 600)), hidden[:2], draw(st.integers(5, 60))
+    elif kind == "images":  # in groups of as many as there are lanes
+        n = draw(st.one_of(st.sampled_from([1, 15, 16, 17, 33]), st.integers(1, 40)))
     return kind, n, (n_in, *hidden, n_out)
 
 
 @st.composite
-def datas(draw: Any, n: int, n_in: int, kind: str, forms: st.SearchStrategy[str] | None = None) -> Data:
-    """Draw rows in some form."""
+def datas(draw: Any, n: int, n_in: int, kind: str, shape: tuple[int, ...] | None) -> Data:
+    """Draw rows in some form; dense ones if they have a shape."""
     density = draw(st.sampled_from([1.0, 1.0, 0.3, 0.05] if kind != "text" else [0.003, 0.01]))
-    choices = st.one_of(st.sampled_from(LAYOUTS), st.sampled_from(FORMATS))
-    form = draw(forms or (st.sampled_from(FORMATS) if kind == "text" and draw(st.booleans()) else choices))
+    choices = st.sampled_from(LAYOUTS) if shape else st.one_of(st.sampled_from(LAYOUTS), st.sampled_from(FORMATS))
+    form = draw(st.sampled_from(FORMATS) if kind == "text" and draw(st.booleans()) else choices)
     is_sparse = form in FORMATS
     dtype = draw(st.sampled_from(SPARSE_TYPES if is_sparse else DENSE_TYPES))
     odd = tuple(draw(st.lists(st.sampled_from(ODDITIES), unique=True, max_size=4))) if is_sparse else ()
     weights = draw(st.sampled_from(["none", "none", "plain", "integers", "many zeros", "backwards"]))
     y_form = draw(st.sampled_from(["plain", "small", "unsigned", "big-endian", "strided", "lists", "read-only"]))
-    return Data(n, n_in, draw(st.integers(0, 10**6)), density, dtype, form, odd, weights, y_form)
+    given = [(), shape, *([shape[:2]] if shape[2] == 1 else [])] if shape else [()]
+    return Data(n, n_in, draw(st.integers(0, 10**6)), density, dtype, form, odd, weights, y_form,
+                draw(st.sampled_from(given)))  # fmt: skip
 
 
 @st.composite
-def nets(draw: Any, sizes: tuple[int, ...]) -> Net:
-    """Draw a network of these widths."""
+def trunks(draw: Any) -> tuple[tuple[int, ...], list[Layer]]:
+    """Draw the shape of an image, and layers on images that fit to it."""
+    shape: tuple[int, ...] = (draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 4)))
+    found: list[Layer] = []
+    shapes = [shape]
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from([Conv2D, Conv2D, Conv2D, MaxPool2D, MaxPool2D, AveragePool2D, GlobalAveragePool2D]))
+        padding = draw(st.sampled_from(["valid", "same"])) if kind is Conv2D else "valid"
+        size, stride = (
+            tuple(draw(st.integers(1, most if padding == "same" else min(most, n))) for n in shapes[-1][:2])
+            for most in (5, 3)
+        )
+        layer: Layer
+        if kind is Conv2D:
+            own = draw(st.none() | st.sampled_from(list(reference.ACTIVATIONS)))
+            normalised, dropout = (
+                draw(st.sampled_from([None, None, False, True])),
+                draw(st.sampled_from([None, None, 0.3])),
+            )
+            layer = Conv2D(draw(st.integers(1, 5)), size, stride, padding, own, normalised, dropout)
+        elif kind is GlobalAveragePool2D:
+            layer = kind()
+        else:
+            layer = kind(size, draw(st.sampled_from([None, stride])))
+        found.append(layer)
+        shapes.append(layer.output_shape(shapes[-1]))
+    return shape, found
+
+
+@st.composite
+def nets(draw: Any, sizes: tuple[int, ...], of_images: bool) -> Net:
+    """Draw a network of these widths; of images: layers on them come before it."""
+    layers: tuple[Layer, ...] = ()
+    shape = None
+    if of_images:
+        shape, trunk = draw(trunks())
+        layers = fit_together([*trunk, *map(Dense, sizes[1:])], shape)
+        sizes = math.prod(shape), *(math.prod(after) for after in shapes_of(layers, shape)[1:])
     activations = st.sampled_from(list(reference.ACTIVATIONS))
-    activation = tuple(draw(activations) for _ in sizes[1:-1])
+    hidden = [layer for layer in layers if layer.has_weights] or sizes[1:]
+    activation = tuple(draw(activations) for _ in hidden[1:])
     batch_norm = draw(st.integers(0, 3)) == 0
     loss = draw(st.sampled_from(["cross_entropy", *LOSSES]))
     start = draw(st.sampled_from(["random", "random", "own"]))
     return Net(sizes, activation, loss, batch_norm, draw(st.sampled_from(["float64", "float32"])),
-               draw(st.integers(0, 10**6)), start)  # fmt: skip
+               draw(st.integers(0, 10**6)), start, layers, shape)  # fmt: skip
 
 
 @st.composite
 def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
     """Draw a whole case."""
     kind, n, sizes = draw(shapes())
-    net = draw(nets(sizes))
+    net = draw(nets(sizes, kind == "images"))
     n_chunks = 1 if one_chunk else draw(st.sampled_from([1, 1, 1, 2, 3]))
     counts = [n, *(draw(st.integers(1, 20)) for _ in range(n_chunks - 1))]
-    data = tuple(draw(datas(count, sizes[0], kind)) for count in counts)
-    valid = draw(datas(draw(st.integers(1, 10)), sizes[0], kind)) if draw(st.booleans()) else None
+    data = tuple(draw(datas(count, net.sizes[0], kind, net.input_shape)) for count in counts)
+    n_valid = draw(st.integers(0, 10))
+    valid = draw(datas(n_valid, net.sizes[0], kind, net.input_shape)) if n_valid else None
     sizes_of_batches = [None, None, 1, 2, 7, 20, max(1, n - 1), n, n + 1] if n < 100 else [None, None, 100, 511, 600, n]
     settings = {
         "optimizer": draw(optimizers(learning_rates(), net.dtype)),
         "batch_size": draw(st.sampled_from(sizes_of_batches)),
         "shuffle": draw(st.booleans()),
         "seed": draw(st.integers(0, 1000)),
-        "sparse": draw(st.sampled_from(["auto", "auto", True, False])),
+        "sparse": draw(st.sampled_from(["auto", "auto", *([] if net.layers else [True]), False])),
         "l2": draw(st.sampled_from([0.0, 0.0, 0.01, 0.3])),
     }
     # Some ways of the engine are for plain steps.
@@ -400,7 +458,7 @@ def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
         shares = st.sampled_from([0.0, 0.2, 0.5])
         settings |= {
             "l1": draw(st.sampled_from([0.0, 0.01])),
-            "dropout": draw(st.one_of(shares, st.tuples(*[shares] * (len(sizes) - 2)).map(list))),
+            "dropout": draw(st.one_of(shares, st.tuples(*[shares] * len(net.activation)).map(list))),
             "clip_norm": draw(st.sampled_from([None, 0.1, 5.0])),
             "max_norm": draw(st.sampled_from([None, 0.5, 3.0])),
         }
@@ -409,6 +467,8 @@ def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
         if net.loss == "cross_entropy":
             settings["label_smoothing"] = draw(st.sampled_from([0.0, 0.1]))
     tunings = tuple(draw(st.lists(st.sampled_from(list(TUNINGS)), unique=True, max_size=3)))
+    if net.layers and draw(st.booleans()):
+        tunings = tuple(dict.fromkeys([*tunings, "teams", "groups"]))
     if "on the disk" in tunings and draw(st.booleans()):
         stored = st.sampled_from(["uint8", "float32", "float64"])
         data = tuple(dataclasses.replace(part, form="mapped", dtype=draw(stored), odd=()) for part in data)
@@ -506,8 +566,10 @@ class Twin:
         """
         record = Record()
         n_rows = sum(len(part.y) for part in parts) if (len(parts) == 1 and not in_chunks) or knows_rows else 0
-        shares = np.broadcast_to(self.settings.get("dropout", 0.0), len(self.network.sizes) - 2).astype(float)
-        self.shapes = self.network.facts(shares)
+        own = [layer.dropout for layer in self.network.layers if layer.has_weights][:-1]
+        shares = np.broadcast_to(self.settings.get("dropout", 0.0), len(own))
+        told = [share if layer is None else layer for share, layer in zip(shares, own, strict=True)]
+        self.shapes = self.network.facts(np.array(told, float))
         for epoch in range(epochs):
             limit = rows if epoch == epochs - 1 else math.inf
             sums, done = [], 0
@@ -552,7 +614,7 @@ class Twin:
             if not abs(space.log_likelihood[0]) < TOO_LARGE or not np.abs(self.parameters).max() < TOO_LARGE:
                 raise Diverged
             self.n_steps += 1
-        first_weight = self.parameters[: self.network.sizes[0] * self.network.sizes[1]].astype(float)
+        first_weight = self.parameters[: self.network.weights[0].size].astype(float)
         late = space.penalties[1:].sum() + weights.sum() * settings["l2"] / 2 * (first_weight**2).sum()
         return float(space.log_likelihood[0]), float(space.penalties.sum()), float(late)
 
@@ -640,15 +702,20 @@ def _numbers(optimizer: Any, a: float, t: int) -> list[float]:
 
 def outputs(network: fastnn.Network, parameters: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Last layer (n, n_out) of a network with these parameters, by the formula, with the running statistics."""
+    shapes = shapes_of(network.layers, network.input_shape)
+    # Layer by layer: none is merged with the next.
+    each = [layer.facts(shape, 0.0) for layer, shape in zip(network.layers, shapes[:-1], strict=True)]
+    layers = [facts for facts in each if facts is not None]
     A = X
-    for k, (W, b, norm) in enumerate(reference.unpack(network.facts(), parameters)):
-        Z = A @ W
+    for facts, (W, b, norm) in zip(layers, reference.unpack(layers, parameters), strict=True):
+        Z = reference.product(A, facts, W)
         if norm:
             scale, mean, variance = norm
             Z = scale * (Z - mean) / np.sqrt(variance + 1e-5)
-        A = Z + b
-        if k < len(network.activation):
-            reference.inplace_activation(reference.ACTIVATIONS[network.activation[k]], A)
+        Z = Z + b if b.size else Z
+        A = Z if facts.maps is None else reference.pool(Z, facts.maps)[0]
+        if facts.activation is not None:
+            reference.inplace_activation(reference.ACTIVATIONS[facts.activation], A)
     return A
 
 

@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import math
 import mmap
 import os
 import platform
@@ -40,6 +41,7 @@ from fastnn.kernels import epoch
 from fastnn.kernels.losses import LOSSES
 from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES
+from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, Layer, MaxPool2D
 from fastnn.layout import n_slices_of
 from fastnn.optimizers import LBFGS
 from fastnn.plan import Plan
@@ -118,6 +120,20 @@ SPARSE = {
     (600, 12, 12): (20,),
     (600, 30): (9,),
 }
+# Layers on images of 9 x 8 pixels and two channels, and the widths of the hidden layers after them: many features for
+# the output layer, few, or a layer in panels.
+IMAGE = (9, 8, 2)
+TRUNKS: dict[str, list[Layer]] = {
+    "convolution": [Conv2D(5, 3, stride=(1, 2), padding="same")],
+    "pooled": [Conv2D(6, (3, 2)), MaxPool2D(2), Conv2D(3, 2)],
+    "means": [AveragePool2D((2, 1)), Conv2D(30, 3), MaxPool2D(2, 1), GlobalAveragePool2D()],
+}
+IMAGES = {
+    ("convolution",): (20, 600),
+    ("pooled",): (33, 600),
+    ("means", 24): (40,),
+    ("means", 210): (40,),
+}
 # The network's dtype, or another; CSR with 1, 3 or 16 non-zeros a row, or more in the first quarter of rows.
 DENSE_ROWS = ("own", "uint8", "float", "mapped", "chunks")
 SPARSE_ROWS = ("1", "3", "16", "uneven", "chunks")
@@ -125,7 +141,11 @@ SPARSE_ROWS = ("1", "3", "16", "uneven", "chunks")
 
 @dataclass(frozen=True)
 class Situation:
-    """A network, its data, and how it is trained; rows is one of DENSE_ROWS or SPARSE_ROWS."""
+    """A network, its data, and how it is trained.
+
+    rows : one of DENSE_ROWS or SPARSE_ROWS
+    trunk : name of the layers on images, which come first; "": there are none
+    """
 
     sizes: tuple[int, ...]
     batch_size: int
@@ -135,12 +155,13 @@ class Situation:
     batch_norm: bool
     treatment: str
     dtype: str
+    trunk: str = ""
 
     @property
     def name(self) -> str:
         """Its name in the files."""
         words = [
-            "-".join(map(str, self.sizes)),
+            "-".join([*[self.trunk] * bool(self.trunk), *map(str, self.sizes)]),
             f"batches of {self.batch_size}",
             "sparse" if self.is_sparse else "dense",
         ]
@@ -151,22 +172,24 @@ class Situation:
 def situations() -> Iterator[Situation]:
     """All that are trained: each shape of network with each way to store rows, and the treatments in turn."""
     turns = [itertools.cycle(names) for names in (FOLDED, STEPPED, GRADIENTS)]
-    for is_sparse, shapes, all_rows in ((False, DENSE, DENSE_ROWS), (True, SPARSE, SPARSE_ROWS)):
-        for (sizes, sizes_of_batches), batch_norm in itertools.product(shapes.items(), (False, True)):
-            if batch_norm and len(sizes) == 1:
-                continue
-            for batch_size, rows, shuffle in itertools.product(sizes_of_batches, all_rows, (False, True)):
-                # Steps of touched rows are possible with only half of the treatments.
-                all_of_them = sizes[0] == 600 and rows == "1"
-                for treatment in [*FOLDED, *STEPPED] if all_of_them else [next(turn) for turn in turns]:
-                    if treatment in GRADIENTS and (shuffle or rows == "chunks"):
-                        continue
-                    if treatment.startswith("lbfgs") and batch_norm:
-                        continue
-                    for dtype in DTYPES:
-                        yield Situation(
-                            (*sizes, N_CLASSES), batch_size, is_sparse, rows, shuffle, batch_norm, treatment, dtype
-                        )
+    networks = [("", sizes, False, DENSE_ROWS, batches) for sizes, batches in DENSE.items()]
+    networks += [("", sizes, True, SPARSE_ROWS, batches) for sizes, batches in SPARSE.items()]
+    networks += [(trunk, (math.prod(IMAGE), *sizes), False, DENSE_ROWS, batches)
+                 for (trunk, *sizes), batches in IMAGES.items()]  # fmt: skip
+    for (trunk, sizes, is_sparse, all_rows, sizes_of_batches), batch_norm in itertools.product(networks, (False, True)):
+        if batch_norm and len(sizes) == 1 and not trunk:
+            continue
+        for batch_size, rows, shuffle in itertools.product(sizes_of_batches, all_rows, (False, True)):
+            # Steps of touched rows are possible with only half of the treatments.
+            all_of_them = sizes[0] == 600 and rows == "1"
+            for treatment in [*FOLDED, *STEPPED] if all_of_them else [next(turn) for turn in turns]:
+                if treatment in GRADIENTS and (shuffle or rows == "chunks"):
+                    continue
+                if treatment.startswith("lbfgs") and batch_norm:
+                    continue
+                for dtype in DTYPES:
+                    yield Situation((*sizes, N_CLASSES), batch_size, is_sparse, rows, shuffle, batch_norm, treatment,
+                                    dtype, trunk)  # fmt: skip
 
 
 @cache
@@ -209,6 +232,9 @@ def way_of(plan: Plan, X: Any, order: Any, steps: Any, dtype: Any) -> Way:
     folds = plan.batch_size <= plan.fold_rows
     if plan.touches:
         driver = "touched"
+    elif plan.trunk is not None:
+        whole = "images, normalised" if plan.normalises else "images"
+        driver = whole if plan.batch_size <= plan.block_rows else "images by blocks"
     elif plan.normalises:
         driver = "normalised"
     elif plan.driver == "units":
@@ -231,7 +257,7 @@ def features_of(targets: Any, plan: Plan, steps: Any, n_threads: int) -> set[str
     table = np.asarray(steps.table)
     names = {code: name for name, code in UPDATES.items()}, {code: name for name, code in LOSSES.items()}
     hidden = [layer.facts for layer in plan.layers[:-1]]
-    most = max([1, *(n_slices_of(shape.n_out) for shape in hidden)])
+    most = max([1, *(n_slices_of(shape.n_out) for shape in hidden if shape.maps is None)])
     found = {names[0][steps.update], names[1][targets.loss], *(shape.activation for shape in hidden)}
     found |= {f"{len(hidden)} hidden layers", f"{most} slices", f"{min(n_threads, 2)} threads"}
     given = {
@@ -308,9 +334,13 @@ def _train(situation: Situation, n_threads: int) -> tuple[str, str, str]:
     if options.get("loss", "cross_entropy") != "cross_entropy":
         y = rng.uniform(0, 1, (n, N_CLASSES))
     weights = rng.uniform(0.5, 1.5, n) if settings.pop("weighted", False) else None
-    if len(sizes) == 2:
+    layers: Any = sizes
+    if situation.trunk:
+        layers = [*TRUNKS[situation.trunk], *map(Dense, sizes[1:])]
+        options["input_shape"] = IMAGE
+    elif len(sizes) == 2:
         settings.pop("dropout", None)
-    network = Network(sizes, **options, dtype=dtype, batch_norm=situation.batch_norm, seed=2)
+    network = Network(layers, **options, dtype=dtype, batch_norm=situation.batch_norm, seed=2)
     if not settings and situation.treatment.startswith("gradient"):
         with mock.patch.object(fastnn.network, "available_threads", return_value=n_threads):
             parts = network.gradient(X, y, weights)

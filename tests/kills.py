@@ -41,6 +41,7 @@ import fastnn
 from fastnn import SGD, Adam, Network, Trainer, _mapped, cli
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, Fit, HistoryFile
 from fastnn.datasets import load_mnist
+from fastnn.layers import AveragePool2D, Conv2D, Dense, MaxPool2D
 from fastnn.optimizers import LBFGS
 from fastnn.storage import load_checkpoint, save_checkpoint
 
@@ -89,7 +90,7 @@ class Fitting:
     """A fit with a checkpoint at each chance; `run` returns what must be the same whether it was killed or not."""
 
     data: Callable[[], tuple[Any, Any]]
-    sizes: list[int]
+    sizes: list[Any]
     epochs: int = 5
     network: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -108,7 +109,7 @@ class Fitting:
         pairs = {"X": X, "y": y}
         if y is None:
             pairs = {"X": X}
-        validation = dense(50, self.sizes[0], seed=5)
+        validation = dense(50, network.n_in, seed=5)
         # Chunks as short as a batch or two.
         with mock.patch.object(fastnn.tuning, "CHUNK_SECONDS", 2e-4):
             history = trainer.fit(**pairs, epochs=self.epochs, validation=validation, resume=folder / CHECKPOINT)
@@ -209,6 +210,18 @@ TASKS: dict[str, Any] = {
     ),
     "one block": Fitting(lambda: dense(400, 30), [30, 10, 3], settings={"l2": 0.01, "max_norm": 0.5}),
     "normalised": Fitting(lambda: dense(400, 30), [30, 24, 3], network={"batch_norm": True}),
+    "images": Fitting(
+        lambda: dense(400, 60),
+        [Conv2D(5, 3), MaxPool2D(2, 1), Conv2D(4, (1, 2), padding="same"), AveragePool2D(2), Dense(3)],
+        network={"input_shape": (6, 5, 2), "dtype": "float32"},
+        settings={"optimizer": SGD(0.1, 0.9), "dropout": 0.2},
+    ),
+    "normalised images": Fitting(
+        lambda: dense(200, 30),
+        [Conv2D(5, 3, batch_norm=True), MaxPool2D(2), Dense(3)],
+        network={"input_shape": (6, 5)},
+        settings={"optimizer": Adam(0.01)},
+    ),
     "touched": Fitting(lambda: sparse(200, 800, 1), [800, 10, 3], settings={"optimizer": SGD(0.1, 0.9), "l2": 0.01}),
     "sorted": Fitting(lambda: sparse(400, 40, 10), [40, 30, 3], settings={"shuffle": False, "l1": 0.001}),
     "mapped": Fitting(mapped, [30, 10, 3]),

@@ -31,6 +31,8 @@ TESTS = [
     f"tests/test_{name}.py"
     for name in (
         "kernels",
+        "convolution",
+        "trunk",
         "bits",
         "training",
         "batch_norm",

@@ -272,6 +272,8 @@ def changes():
 @given(case=cases(max_epochs=2), steps=st.lists(changes(), min_size=1, max_size=2))
 def test_settings_may_change_between_fits(case, steps):
     case = dataclasses.replace(case, tunings=tuple(name for name in case.tunings if name != "on the disk"))
+    if case.net.layers:  # which take no sparse rows
+        steps = [{name: value for name, value in step.items() if name != "sparse"} for step in steps]
     with tempfile.TemporaryDirectory() as folder, case.tuned():
         inputs, parts = case.inputs(folder)
 
@@ -442,7 +444,7 @@ class Meddler(Callback):
         if epoch in self.rates:
             optimizer = dataclasses.replace(twin.settings["optimizer"], learning_rate=self.rates[epoch])
             twin.settings["optimizer"] = optimizer
-        n_scaled = sum((n_in + 1) * n_out for n_in, n_out in itertools.pairwise(twin.network.sizes))
+        n_scaled = sum(array.size for array in (*twin.network.weights, *twin.network.biases))
         twin.parameters[:n_scaled] *= twin.dtype.type(self.scales.get(epoch, 1))
         return epoch == self.stop
 
@@ -499,7 +501,13 @@ def spoiled(wrong, X, y, w, net, rng):
         else:
             X.indptr[rng.integers(1, n + 1)] = rng.choice([-1, 2**30])
     elif wrong in ("wide", "narrow", "deep", "flat", "empty"):
-        X = {"wide": np.hstack([X, X]), "narrow": X[:, :-1], "deep": X[None], "flat": X.ravel(), "empty": X[:0]}[wrong]
+        X = {
+            "wide": np.hstack([X, X]),
+            "narrow": X[:, :-1],
+            "deep": X[None, None, None],
+            "flat": X.ravel(),
+            "empty": X[:0],
+        }[wrong]
         y = y[:0] if wrong == "empty" else y
     elif wrong in ("text", "complex", "objects"):
         X = X.astype({"text": "U3", "complex": complex, "objects": object}[wrong])
@@ -687,7 +695,7 @@ def check_measures(network, given_, part, agreement):
 @examples(40)
 @given(case=cases(one_chunk=True, max_epochs=6), at=st.integers(1, 6))
 def test_lbfgs(case, at):
-    net = dataclasses.replace(case.net, batch_norm=False, dtype="float64")
+    net = dataclasses.replace(case.net.plain(), dtype="float64")
     plain = {name: case.settings[name] for name in ("seed", "sparse", "l2")}
     settings_ = plain | {"optimizer": fastnn.LBFGS(), "batch_size": None, "shuffle": False}
     case = dataclasses.replace(case, net=net, settings=settings_)

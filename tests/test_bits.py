@@ -5,7 +5,8 @@ import itertools
 import bits
 import pytest
 
-DRIVERS = ("one block", "one shard", "shards", "units", "units by blocks", "touched", "normalised")
+IMAGES = ("images", "images by blocks", "images, normalised")
+DRIVERS = ("one block", "one shard", "shards", "units", "units by blocks", "touched", "normalised", *IMAGES)
 STEPS = ("folded", "stepped", "gradient")
 
 # With what each driver must have been run, beside what is below; and what is not there for it.
@@ -26,6 +27,9 @@ NOT_FOR = {
     "units by blocks": {"none", "0 hidden layers", "1 slices", "2 slices", "memory-mapped"},
     "touched": NOT_TOUCHED - {"momentum", "nesterov", "relu", "dropout", "1 slices", "2 slices"},
     "normalised": {"0 hidden layers"},
+    "images": {"0 hidden layers"},
+    "images by blocks": {"0 hidden layers", "2 slices", "4 slices"},
+    "images, normalised": {"0 hidden layers"},
 }
 
 
@@ -45,7 +49,7 @@ def is_possible(way, is_sparse):
         "units": {"folded", "stepped"},
         "units by blocks": {"stepped"},
         "touched": {"stepped"},
-        "normalised": {"folded", "stepped", "gradient"},
+        **{name: {*STEPS} for name in ("normalised", "images", "images, normalised")},
     }
     if way.steps not in kinds.get(way.driver, {"stepped", "gradient"}):
         return False
@@ -55,6 +59,8 @@ def is_possible(way, is_sparse):
         return False
     if (way.driver, way.rows, way.steps) == ("normalised", "sorted once", "gradient"):  # only L-BFGS sorts for these
         return False
+    if way.driver in IMAGES:
+        return not is_sparse and way.form == "stored"
     if not is_sparse:
         return way.driver not in ("units by blocks", "touched")
     return way.driver != "touched" or way.rows == "unsorted"

@@ -10,6 +10,7 @@ from scipy import signal
 
 from fastnn import reference
 from fastnn.kernels import affine, convolution, pooling
+from fastnn.layers import AveragePool2D, MaxPool2D
 
 KERNELS = {
     name: kernel
@@ -107,30 +108,33 @@ def test_convolution_is_what_scipy_computes(dtype, assert_close, rng, size, stri
         assert_close(Z[:, :, filter, lane], found, max(4, W[..., 0].size ** 0.5))
 
 
-def test_gradients_agree_with_central_differences(rng):
-    window, positions = (3, 2, 2, 1), (3, 4)
-    X = draw_images(rng, positions, window[:2], window[2:], 2, "float64")
-    W, b = draw(rng, 3, 2, 2, 3, dtype="float64"), draw(rng, 3, dtype="float64")
-    dZ = draw(rng, *positions, 3, X.shape[-1], dtype="float64")
+@parametrize_pairs(WINDOWS | {"filters": [1, 3, 16, 20]})
+def test_gradients_agree_with_central_differences(dtype, rng, size, stride, positions, channels, filters):
+    window = (*size, *stride)
+    X = draw_images(rng, positions, size, stride, channels, dtype)
+    W, b = draw(rng, *size, channels, filters, dtype=dtype), draw(rng, filters, dtype=dtype)
+    dZ = draw(rng, *positions, filters, X.shape[-1], dtype=dtype)
 
     def objective():
         Z = np.empty_like(dZ)
-        convolution.convolution(X, W, b, window, Z, 0, 3)
-        return (Z * dZ).sum()
+        convolution.convolution(X, W, b, window, Z, 0, positions[0])
+        return (Z.astype(float) * dZ).sum()
 
     dX, dW, db = np.zeros_like(X), np.empty_like(W), np.empty_like(b)
-    convolution.backprop_convolution_input(dZ, W, window, dX, 0, 3)
-    convolution.backprop_convolution_weight(X, dZ, window, dW, 0, 3)
-    convolution.backprop_convolution_bias(dZ, db, 0, 3)
+    convolution.backprop_convolution_input(dZ, W, window, dX, 0, positions[0])
+    convolution.backprop_convolution_weight(X, dZ, window, dW, 0, positions[0])
+    convolution.backprop_convolution_bias(dZ, db, 0, positions[0])
     for array, gradient in ((X, dX), (W, dW), (b, db)):
-        for place in rng.integers(array.size, size=20):
-            old = array.flat[place]
-            array.flat[place] = old + 0.5
-            difference = objective()
-            array.flat[place] = old - 0.5
-            difference -= objective()
-            array.flat[place] = old
-            assert gradient.flat[place] == pytest.approx(difference, abs=1e-11)  # it is linear
+        # It is linear, so the step may be large; and all numbers of an array may move at once.
+        before, step = array.copy(), draw(rng, *array.shape, dtype=dtype)
+        array += step
+        difference = objective()
+        array[...] = before - step
+        difference -= objective()
+        array[...] = before
+        slope = 2 * (gradient.astype(float) * step).sum()
+        scale = dZ.size**0.5 * W[..., 0].size  # of the terms
+        assert slope == pytest.approx(difference, abs=30 * float(np.finfo(dtype).eps) * scale)
 
 
 def test_gradients_ignore_what_stood_in_the_output_where_beta_is_0(dtype):
@@ -188,6 +192,21 @@ def test_pooling(dtype, assert_close, rng, size, stride, positions, channels, pa
     assert_close(found, expected, 4)
     (found,), (expected,) = call_both("backprop_mean_pool", lambda o: (Y, window, *o, *rows), [dZ])
     assert_close(found, expected, 4)
+
+
+def test_windows_of_as_many_places_as_there_may_be(dtype, assert_close, rng):
+    Z = draw(rng, 16, 32, 2, lanes_of(dtype), dtype=dtype)
+    Y, places = np.empty((1, 17, 2, Z.shape[-1]), dtype), np.empty((1, 17, 2, Z.shape[-1]), "uint8")
+    assert pooling.MOST_PLACES == 16 * 16
+    ours, expected = call_both("max_pool", lambda o: (Z, (16, 16, 1, 1), *o, 0, 1), [Y, places])
+    assert ours[1].max() > 200
+    for found, array in zip(ours, expected, strict=True):
+        np.testing.assert_array_equal(found, array)
+    (found,), (array,) = call_both("backprop_max_pool", lambda o: (*ours, (16, 16, 1, 1), *o, 0, 1), [Z])
+    assert_close(found, array, 4)
+    MaxPool2D(16), AveragePool2D(17)
+    with pytest.raises(ValueError, match=r"size must be a window of at most 256 numbers, not \(17, 16\)"):
+        MaxPool2D((17, 16))
 
 
 def test_largest_number_of_a_window_with_nan_infinity_and_equals(dtype):

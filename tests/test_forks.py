@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
 HEAD = """
     import os, signal, threading, time
     import numpy as np, fastnn
+    from fastnn.layers import Conv2D, Dense, MaxPool2D
     from threadpoolctl import threadpool_info
 
     rng = np.random.default_rng(0)
@@ -107,13 +108,15 @@ SCRIPTS = {
                     self.child = os.fork()
 
         def train(*callbacks):
-            net = fastnn.Network([30, 100, 3])
+            net = fastnn.Network(layers, input_shape=shape)
             optimizer = fastnn.LBFGS() if by_lbfgs else fastnn.SGD(0.1, 0.9)
             trainer = fastnn.Trainer(net, optimizer, None if by_lbfgs else 50, n_threads=2, callbacks=callbacks)
             trainer.fit(X, y, epochs=4)
             return net.parameters
 
-        for by_lbfgs in (False, True):
+        images = [Conv2D(20, 3), MaxPool2D(2), Dense(3)]
+        cases = [([30, 100, 3], None, False), ([30, 100, 3], None, True), (images, (6, 5), False)]
+        for layers, shape, by_lbfgs in cases:
             plain = train()
             fork = Fork()
             signal.alarm(30)

@@ -16,16 +16,27 @@ from fastnn import plan as plan_module
 from fastnn.engine.rows import density, to_csr
 from fastnn.kernels.affine import REGISTER_BYTES
 from fastnn.kernels.rows import CACHE_LINE
-from fastnn.layout import LayerFacts, slice_bounds, sliced_row
+from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, MaxPool2D
+from fastnn.layout import LayerFacts, lanes_of, slice_bounds, sliced_row
 from fastnn.plan import Data, Machine, Method, choose_storage, facts_of, make_plan, most_few_rows, plan_forward
 
 MACHINE = Machine(n_threads=2, vector_bytes=64)
 
 
 def plan(sizes=(784, 100, 10), batch_size=128, n=50_000, dtype="float32", update="sgd", **others):
-    """Plan for a fit; others are fields of LayerFacts, Data, Method and Machine; row_nonzeros makes the rows sparse."""
+    """Plan for a fit; others are fields of LayerFacts, Data, Method and Machine; row_nonzeros makes the rows sparse.
+
+    Sizes may be layers, on rows of input_shape.
+    """
     given = {name: others.pop(name) for name in ("batch_norm", "dropout") if name in others}
-    *hidden, output = (LayerFacts(n_in, n_out, "tanh", **given) for n_in, n_out in itertools.pairwise(sizes))
+    if "input_shape" in others:
+        network = fastnn.Network(
+            sizes, input_shape=others.pop("input_shape"), batch_norm=given.get("batch_norm", False)
+        )
+        *hidden, output = network.facts(np.full(len(network.weights) - 1, given.get("dropout", 0.0)))
+        sizes = network.sizes
+    else:
+        *hidden, output = (LayerFacts(n_in, n_out, "tanh", **given) for n_in, n_out in itertools.pairwise(sizes))
     row_nonzeros = others.pop("row_nonzeros", None)
     facts = {name: others.pop(name) for name in ("ordered", "repeated") if name in others}
     data = Data(n, sizes[0], others.pop("stored", dtype), **facts)
@@ -44,6 +55,11 @@ def summary(found):
     forms = [layer.form for layer in found.layers]
     return (found.driver, forms, found.block_rows, found.n_shards, step, found.sorting)
 
+
+LENET = {
+    "sizes": [Conv2D(20, 5), MaxPool2D(2), Conv2D(50, 5), MaxPool2D(2), Dense(500), Dense(10)],
+    "input_shape": (28, 28, 1),
+}
 
 # fmt: off
 SITUATIONS = {
@@ -102,6 +118,17 @@ SITUATIONS = {
                    ("rows", ["sparse"], 128, 1, "stepped", "none")),
     "no vectors": (dict(vector_bytes=0), ("units", ["transposed", "transposed"], 128, 1, "folded", "none")),
     "dropout": (dict(dropout=0.5), ("units", ["panels", "transposed"], 128, 1, "folded", "none")),
+    "LeNet": (LENET, ("rows", ["stored", "stored", "panels", "transposed"], 128, 1, "folded", "none")),
+    "LeNet, momentum": (LENET | {"update": "momentum", "ordered": False},
+                        ("rows", ["stored", "stored", "panels", "transposed"], 128, 1, "stepped", "none")),
+    "LeNet, large batches": (LENET | {"batch_size": 5000},
+                             ("rows", ["stored", "stored", "panels", "transposed"], 512, 1, "stepped", "none")),
+    "LeNet, L-BFGS": (LENET | {"batch_size": 50_000, "update": "none"},
+                      ("rows", ["stored", "stored", "panels", "transposed"], 512, 1, "gradient", "none")),
+    "LeNet, batch normalisation": (LENET | {"batch_size": 5000, "batch_norm": True},
+                                   ("rows", ["stored", "stored", "panels", "transposed"], 5000, 1, "folded", "none")),
+    "only pooling": (dict(sizes=[AveragePool2D(4), Dense(10)], input_shape=(28, 28, 1)),
+                     ("rows", ["stored", "transposed"], 128, 1, "folded", "none")),
 }
 # fmt: on
 
@@ -126,6 +153,21 @@ def n_slices(found):
 
 TEXT = {"sizes": (10_000, 2), "batch_size": 100, "penalised": True, "alike": True}
 WIDE = {"sizes": (100, 60, 3), "update": "momentum", "repeated": True}  # 60 float64 or 128 float32: 480, 512 bytes
+
+
+def pixels(height, width):
+    # One multiply-add a pixel, and three.
+    return {"sizes": [Conv2D(1, 1), GlobalAveragePool2D(), Dense(3)], "input_shape": (height, width, 1), "n": 1000,
+            "batch_size": 1000}  # fmt: skip
+
+
+def pooled(width):
+    # Bands of two rows that are pooled to one.
+    return {"sizes": [Conv2D(1, 1), MaxPool2D(2), Dense(3)], "input_shape": (8, width, 1)}
+
+
+# Pixels of which four rows, in lanes, are the bytes of a band.
+BAND_WIDTH = tuning.MAPS_BYTES // (4 * 4 * lanes_of(4)) // 2 * 2
 
 # A constant, a case just below it, a case that reaches it, and what the plan has for both.
 THRESHOLDS = [
@@ -166,6 +208,11 @@ THRESHOLDS = [
      lambda p: p.block_rows, (94, 48)),
     ("FEWEST_BLOCK_ROWS", {"sizes": (60, 4000, 2865, 2), "batch_size": 5000},
      {"sizes": (60, 4000, 9000, 2), "batch_size": 5000}, lambda p: p.block_rows, (17, 16)),
+    ("IMAGE_ROWS", LENET | {"batch_size": 512}, LENET | {"batch_size": 513}, lambda p: len(p.row_blocks(5000)) - 1,
+     (10, 19)),
+    ("IMAGE_PRODUCT", pixels(2500, 3124), pixels(2500, 3126), lambda p: p.block_rows,
+     (256, 255 // lanes_of(4) * lanes_of(4))),
+    ("MAPS_BYTES", pooled(BAND_WIDTH + 2), pooled(BAND_WIDTH), lambda p: p.layers[0].band, (1, 2)),
     ("SMALL_RUN", {"sizes": (60, 9), "n": 1380}, {"sizes": (60, 9), "n": 1381}, lambda p: p.n_threads, (1, 2)),
 ]  # fmt: skip
 
@@ -215,6 +262,34 @@ def test_a_call_that_goes_forward_is_bounded_by_its_products():
     assert (one.plan.block_rows, one.n_parts, one.n_threads) == (1, 1, 1)
 
 
+def test_images_go_forward_in_row_blocks_that_all_work_counts_for():
+    facts = fastnn.Network(LENET["sizes"], input_shape=(28, 28, 1)).facts()
+    for n, block_rows, n_parts in ((1, 1, 1), (63, 63, 1), (64, 64, 1), (65, 64, 2), (60_000, 64, 8)):
+        found = plan_forward(facts, "float32", Data(n, 784, "uint8"), MACHINE)
+        assert (found.plan.block_rows, found.n_parts) == (block_rows, n_parts)
+    assert found.run_rows == max(8 * 64, int(tuning.FORWARD_PRODUCT // sum(layer.products for layer in facts)))
+
+
+def test_memory_is_what_the_engine_allocates(rng):
+    images = [Conv2D(5, 3, padding="same"), MaxPool2D(2), Conv2D(4, 2, activation="gelu"), Dense(70), Dense(3)]
+    for layers, shape in (((70, 30, 3), None), ((70, 64, 3), None), (images, (7, 5, 2)), (images[1:], (7, 10))):
+        for batch_norm, dtype, n_threads in ((False, "float32", 1), (True, "float64", 3)):
+            network = fastnn.Network(layers, dtype=dtype, batch_norm=batch_norm, input_shape=shape)
+            X, engine = rng.random((600, 70)).astype(dtype), network.engine(n_threads)
+            for batch_size, update in ((50, "sgd"), (600, "momentum")):
+                found = engine.plan(X, Method(batch_size, update, int(update == "momentum")))
+                engine.begin(X, found, np.zeros((found.n_slots, len(network.parameters)), dtype))
+                own = [engine.space.work, engine.space.gradients]
+                own += [engine.space.parameters, engine.space.state] if found.rearranges else []
+                assert sum(array.nbytes for array in own) == found.work_bytes
+
+
+def test_memory_for_images_is_bounded_for_large_batches_and_little_for_small_ones():
+    full, large, small = (plan(**LENET, batch_size=n).work_bytes for n in (50_000, 5000, 16))
+    assert full == large < 60e6
+    assert small < large / 4
+
+
 def test_few_rows_are_as_few_as_a_thread_takes():
     assert most_few_rows((LayerFacts(10, 2),)) == tuning.MOST_FEW_ROWS
     assert most_few_rows((LayerFacts(784, 100, "tanh"), LayerFacts(100, 10))) == tuning.SMALL_RUN // 79_510
@@ -226,7 +301,7 @@ def test_every_constant_that_plans_use_has_both_sides_tested():
     sources = inspect.getsource(plan_module) + inspect.getsource(layout)
     used = set(re.findall(r"tuning\.([A-Z_]+)", sources))
     tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "STRIP_LINES"}
-    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT", "MOST_FEW_ROWS", "LOSS_PRODUCT"}
+    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT", "FORWARD_IMAGES", "MOST_FEW_ROWS", "LOSS_PRODUCT"}
     assert used == tested
 
 
@@ -243,6 +318,22 @@ def test_the_fingerprint_knows_what_changes_bits_and_nothing_else():
     assert plan().fingerprint() == plan(n_threads=1).fingerprint() == plan(n=50_001).fingerprint()
     others = [plan(batch_size=127), plan(dtype="float64"), plan(update="adam"), plan(vector_bytes=0), plan(dropout=0.5)]
     assert len({other.fingerprint() for other in [plan(), *others]}) == 6
+
+
+def test_the_fingerprint_knows_what_changes_bits_on_images(monkeypatch):
+    def of(size=5, stride=1, padding="valid", activation="tanh", pooling=None, **others):
+        layers = [Conv2D(20, size, stride, padding, activation), pooling or MaxPool2D(2), Dense(3)]
+        return plan(layers, input_shape=(28, 28, 1), **{"batch_size": 500} | others).fingerprint()
+
+    assert of() == of(n_threads=1) == of(n=50_001)
+    changed = [of(3), of(stride=2), of(padding="same"), of(activation="relu")]
+    changed += [of(pooling=AveragePool2D(2)), of(pooling=MaxPool2D(2, 1)), of(batch_norm=True), of(dropout=0.5)]
+    changed += [of(dtype="float64"), of(batch_size=499)]
+    for constant in ("IMAGE_ROWS", "MAPS_BYTES", "GRADIENTS_BYTES"):  # row blocks, bands, parts
+        with monkeypatch.context() as patch:
+            patch.setattr(tuning, constant, 10_000 if constant == "GRADIENTS_BYTES" else 100)
+            changed.append(of())
+    assert len({of(), *changed}) == 1 + len(changed)
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
@@ -269,6 +360,22 @@ def test_reasons_say_how_many_threads_have_work():
     assert threads(batch_size=50_000, n_threads=64) == "32 of 64"
     assert threads(batch_norm=True, n_threads=8) == "2 of 8"
     assert threads(sizes=(4, 3), n=150) == threads(n_threads=1) == "1"
+    of_pixels = {"sizes": [Conv2D(20, 5), Dense(3)], "input_shape": (28, 28, 1), "n_threads": 64}
+    assert threads(**of_pixels, batch_size=lanes_of(4)) == "1 of 64"
+    assert threads(**of_pixels, batch_size=2 * lanes_of(4) + 1) == "3 of 64"
+    assert threads(**LENET, n_threads=64, batch_size=1) == "4 of 64"  # which share the dense layer
+
+
+def test_reasons_say_how_images_are_trained():
+    told = {reason.about: (reason.choice, reason.why) for reason in plan(**LENET).reasons}
+    assert told["layer 1"] == ("28 x 28 x 1, 5 x 5 convolution, 2 x 2 max pooling",
+                               f"{lanes_of(4)} images at a time, one in each lane of the vector registers; pooled at "
+                               "once, before the activation")  # fmt: skip
+    assert "threads share the images" in told["driver"][1]
+    assert "2 x 2 mean pooling" in str(plan([AveragePool2D(2), Dense(3)], input_shape=(28, 28, 1)))
+    normalised = plan(**LENET, batch_norm=True)
+    assert "pooled at once" not in str(normalised)
+    assert "batch normalisation needs whole batches" in str(normalised)
 
 
 def test_reasons_say_that_memory_bounds_the_shards():

@@ -14,6 +14,7 @@ import scipy.sparse
 import fastnn
 from fastnn import kernels
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
+from fastnn.layers import Conv2D, Dense, MaxPool2D
 from fastnn.storage import CHECKPOINT_KEY
 from fastnn.training import checkpoint
 
@@ -109,6 +110,28 @@ def test_a_learning_rate_that_a_callback_set_is_kept(data, path, monkeypatch, ki
     resumed = fit()
     path.unlink()
     np.testing.assert_array_equal(resumed, fit())
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_fit_on_images_goes_on_within_an_epoch(data, path, monkeypatch, batch_norm):
+    monkeypatch.setattr("fastnn.tuning.CHUNK_SECONDS", 1e-5)
+    monkeypatch.setattr("fastnn.tuning.SMALL_RUN", 0)
+    monkeypatch.setattr("fastnn.tuning.IMAGE_ROWS", 32)  # a batch has several row blocks
+    X, y = np.hstack([data[0], data[0]]).astype(np.float32)[:, :12].reshape(-1, 4, 3), data[1]
+
+    def fit(n_threads, *callbacks):
+        layers = [Conv2D(6, 2, dropout=0.2), MaxPool2D(2, 1), Dense(3)]
+        network = fastnn.Network(layers, dtype="float32", batch_norm=batch_norm, input_shape=(4, 3))
+        trainer = make(path, *callbacks, network=network, batch_size=90, n_threads=n_threads)
+        history = trainer.fit(X, y, epochs=3, validation=(X[:50], y[:50]), resume=path)
+        return network.parameters, history.log_likelihood, history.validation_log_likelihood
+
+    with pytest.raises(RuntimeError, match="power"):
+        fit(2, Crash(path))
+    resumed = fit(3)
+    path.unlink()
+    for found, expected in zip(resumed, fit(1), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_storage_is_part_of_what_the_bits_depend_on(data, path):

@@ -354,7 +354,7 @@ cdef void update_span(const Job* job, const Step* step, bint is_weight, Py_ssize
                       Py_ssize_t n, floating* gradient) noexcept nogil:
     # Sums the shards' gradients, in order, into the first, and moves n parameters.
     cdef Py_ssize_t size = UPDATE_CHUNK // n_shards, chunk, n_chunks = (n + size - 1) // size, end = begin + n
-    if n_chunks == 1:
+    if n_chunks <= 1:  # none: layers that only pool have no weights
         update_chunk(job, step, is_weight, n_shards, begin, end, gradient)
         return
     for chunk in prange(n_chunks, num_threads=min(<Py_ssize_t> job.n_threads, n_chunks), schedule="static"):

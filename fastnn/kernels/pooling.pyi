@@ -3,6 +3,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_PLACES: int
+
 def max_pool(
     Z: NDArray[Any],
     window: tuple[int, int, int, int],

@@ -9,6 +9,9 @@ from libc.stdint cimport uint8_t
 from .convolution cimport image_of, window_of
 from .plan cimport Image, WindowOf
 
+#: Numbers of a window of which the largest is taken, at most: its place is a byte.
+MOST_PLACES = 256
+
 cdef extern from "tiles.h" nogil:
     Py_ssize_t lanes_of(Py_ssize_t number_size)
     void transpose_square_float(const float* A, Py_ssize_t a_stride, float* A_out, Py_ssize_t out_stride)
