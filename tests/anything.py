@@ -21,6 +21,7 @@ from scipy import sparse
 import fastnn
 from fastnn import _mapped, reference, tuning
 from fastnn._mapped import MappedRows
+from fastnn.augment import Flip, Shift, motion_of
 from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import CompiledPlan
@@ -464,6 +465,9 @@ def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
         }
         if settings["l1"]:  # at 0 its gradient jumps
             net = dataclasses.replace(net, start="random")
+        if net.layers:
+            changes = st.sampled_from([Shift(1), Shift((0, 2)), Flip()])
+            settings["augment"] = draw(st.lists(changes, max_size=2, unique_by=type))
         if net.loss == "cross_entropy":
             settings["label_smoothing"] = draw(st.sampled_from([0.0, 0.1]))
     tunings = tuple(draw(st.lists(st.sampled_from(list(TUNINGS)), unique=True, max_size=3)))
@@ -598,7 +602,9 @@ class Twin:
         order = np.arange(n)
         if settings["shuffle"] and size < n:
             order = self.generator.permutation(n) if part.mapped is None else part.mapped.shuffled(self.generator)
-        key = int(self.generator.integers(2**63)) if any(shape.dropout for shape in self.shapes) else 0
+        motion = motion_of(tuple(settings.get("augment", ())), self.network.input_shape)
+        random = motion is not None or any(shape.dropout for shape in self.shapes)
+        key = int(self.generator.integers(2**63)) if random else 0
         starts = np.arange(0, n, size)
         weights = np.ones(n) if part.weights is None else part.weights[order]
         of_batches = [weights[first : first + size].sum() for first in starts]
@@ -610,7 +616,7 @@ class Twin:
         for first in starts:
             if done + min(first + size, n) > limit:
                 break
-            reference.train(Batches(X, targets, order, key), plan, steps, space, space.work, 0.0, 1)
+            reference.train(Batches(X, targets, order, key, motion=motion), plan, steps, space, space.work, 0.0, 1)
             if not abs(space.log_likelihood[0]) < TOO_LARGE or not np.abs(self.parameters).max() < TOO_LARGE:
                 raise Diverged
             self.n_steps += 1

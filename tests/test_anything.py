@@ -363,6 +363,7 @@ WRONGS = {
     "one more callback": lambda fit: fit.trainer.callbacks.append(Crash(1)),
     "dropout": lambda fit: setattr(fit.trainer, "dropout", 0.5),
     "an item of dropout": lambda fit: fit.trainer.dropout.__setitem__(slice(None, 1), [0.5]),
+    "augment": lambda fit: setattr(fit.trainer, "augment", fastnn.augment.Flip()),
     "label_smoothing": lambda fit: setattr(fit.trainer, "label_smoothing", 0.2),
     "clip_norm": lambda fit: setattr(fit.trainer, "clip_norm", 0.01),
     "max_norm": lambda fit: setattr(fit.trainer, "max_norm", 0.01),
