@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 import tempfile
@@ -22,14 +23,16 @@ import fastnn
 from fastnn import LBFGS, SGD, DivergenceError, Network, Trainer, schedules
 from fastnn._clock import STARTED
 from fastnn._streams import Stream, lasting_streams
-from fastnn._validation import check_integer, check_number, check_writable
+from fastnn._validation import check_input_shape, check_integer, check_number, check_writable
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, Fit, HistoryFile
 from fastnn.datasets import Dataset, load_mnist
 from fastnn.datasets._csv import HEADERS
 from fastnn.datasets._files import read_file
+from fastnn.datasets._mnist import image_shape
 from fastnn.history import History
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.rows import UINT8_SCALE
+from fastnn.layers import Conv2D, Dense, Layer, MaxPool2D
 from fastnn.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -40,6 +43,40 @@ DEFAULT_MODEL = "digits.safetensors"
 # These suit digits; the other optimizers use their own defaults.
 SGD_RATE, SGD_MOMENTUM = 0.1, 0.9
 EPOCHS, LBFGS_EPOCHS, BATCH_SIZE = 12, 100, 128
+HIDDEN, ACTIVATION = [256], "relu"
+
+
+class Model(NamedTuple):
+    """A convolutional network of ``--model``: its hidden layers, their activation, and a text for the help."""
+
+    layers: list[Layer]
+    activation: str
+    batch_norm: bool
+    text: str
+
+
+MODELS = {
+    # The LeNet of the Theano tutorials at deeplearning.net.
+    "lenet": Model(
+        [Conv2D(20, 5), MaxPool2D(2), Conv2D(50, 5), MaxPool2D(2), Dense(500)],
+        "tanh",
+        False,
+        "5 x 5 convolutions with 20 and 50 filters, 500 units",
+    ),
+    # LeCun et al. (1998): their input of 32 x 32 is ours of 28 x 28 with zeros around it.
+    "lenet5": Model(
+        [Conv2D(6, 5, padding="same"), MaxPool2D(2), Conv2D(16, 5), MaxPool2D(2), Dense(120), Dense(84)],
+        "tanh",
+        False,
+        "LeNet-5: 6 and 16 filters, 120 and 84 units",
+    ),
+    "small": Model(
+        [Conv2D(16, 3), Conv2D(16, 3), MaxPool2D(2), Conv2D(32, 3), Conv2D(32, 3), MaxPool2D(2), Dense(128)],
+        "relu",
+        True,
+        "batch-normalised 3 x 3 convolutions, twice 16 and twice 32 filters, 128 units",
+    ),
+}
 
 # Each makes a schedule from the first learning rate and the number of epochs; the text is for the help.
 SCHEDULES: dict[str, tuple[Callable[[float, int], schedules.Schedule], str]] = {
@@ -51,6 +88,7 @@ SCHEDULES: dict[str, tuple[Callable[[float, int], schedules.Schedule], str]] = {
     "inverse-scaling": (lambda rate, epochs: schedules.InverseScaling(rate), "by the root of the epochs"),
     "plateau": (lambda rate, epochs: schedules.OnPlateau(rate, patience=2), "a tenth after 3 epochs without a rise"),
 }
+DRAWN = "digits, confusion matrix and weights, or filters and feature maps"  # what `report` draws
 PICTURE = 16  # rows of at least this many numbers may be pixels
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
@@ -131,16 +169,25 @@ def add_model_options(argument: Callable[..., Any]) -> None:
     argument("--rows", "train on the first N rows only", type=int, metavar="N")
     argument(
         "--hidden",
-        "units of each hidden layer; no number: softmax regression",
-        [256],
+        f"units of each hidden layer; no number: softmax regression (default: {' '.join(map(str, HIDDEN))})",
         type=int,
         nargs="*",
         metavar="UNITS",
     )
+    described = "; ".join(f"{name}, {model.text}, {model.activation}" for name, model in MODELS.items())
+    argument("--model", f"a convolutional network, instead of --hidden: {described}", choices=list(MODELS))
+    argument(
+        "--input-shape",
+        "height, width and, if there are several, channels of the images of --model (default: what the IDX files say, "
+        "or a square)",
+        type=int,
+        nargs="+",
+        metavar="N",
+    )
     argument(
         "--activation",
-        f"of the hidden layers, one for all or one each: {', '.join(ACTIVATIONS)}",
-        ["relu"],
+        f"of the hidden layers, one for all or one each: {', '.join(ACTIVATIONS)} (default: {ACTIVATION}, or the "
+        "model's)",
         choices=list(ACTIVATIONS),
         nargs="+",
         metavar="NAME",
@@ -220,7 +267,10 @@ def add_run_options(argument: Callable[..., Any]) -> None:
 
 def build_parser() -> Parser:
     """Build the parser of all subcommands."""
-    parser = Parser(prog="fastnn", description="Train and use softmax regression and multi-layer perceptrons.")
+    parser = Parser(
+        prog="fastnn",
+        description="Train and use softmax regression, multi-layer perceptrons and convolutional networks.",
+    )
     parser.add_argument("--version", action="version", version=f"fastnn {fastnn.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
 
@@ -233,7 +283,9 @@ def build_parser() -> Parser:
     add_model_options(argument)
     add_step_options(argument)
     add_run_options(argument)
-    add_common_options(argument, "learning curves, digits, confusion matrix and weights", threads=True)
+    add_common_options(
+        argument, "learning curves, digits, confusion matrix and weights, or filters and feature maps", threads=True
+    )
 
     argument = command(
         "tutorial", tutorial_command, "Replay the two models of the tutorial 'Training Neural Networks with Theano'."
@@ -242,7 +294,7 @@ def build_parser() -> Parser:
 
     argument = command("evaluate", evaluate_command, "Measure a saved model on the test images.")
     argument("model", "a file that was saved by fastnn", metavar="MODEL")
-    add_common_options(argument, "digits, confusion matrix and weights")
+    add_common_options(argument, DRAWN)
 
     argument = command(
         "predict",
@@ -304,7 +356,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
 
 
 def report(network: Network, test: Dataset, folder: Path | None, examples: int = 10) -> None:
-    """Draw digits, confusion matrix and weights if there is a folder."""
+    """Draw digits, confusion matrix and weights, or filters and feature maps, if there is a folder."""
     if folder is None:
         return
     from fastnn import plotting
@@ -313,12 +365,25 @@ def report(network: Network, test: Dataset, folder: Path | None, examples: int =
     if network.classifies and assigned.size == len(test.y):  # one class or label each
         assigned = assigned.ravel()
         wrong = np.flatnonzero(assigned != test.y)
+        images = (
+            test.X.reshape(len(test.y), *network.input_shape) if network.input_shape[2:] in ((1,), (3,)) else test.X
+        )
         for name, which in (("digits.png", np.arange(min(examples, len(test.y)))), ("mistakes.png", wrong[:examples])):
             if len(which):
-                save_figure(plotting.plot_digits(test.X[which], test.y[which], assigned[which]), folder, name)
+                save_figure(plotting.plot_digits(images[which], test.y[which], assigned[which]), folder, name)
     if network.loss == "cross_entropy":
         save_figure(plotting.plot_confusion(network.confusion_matrix(test.X, test.y)), folder, "confusion.png")
-    save_figure(plotting.plot_weights(network), folder, "weights.png")
+    convolutions = [k for k, layer in enumerate(network.layers) if isinstance(layer, Conv2D)]
+    if not convolutions:
+        save_figure(plotting.plot_weights(network), folder, "weights.png")
+        return
+    save_figure(plotting.plot_filters(network, convolutions[0]), folder, "filters.png")
+    save_figure(plotting.plot_feature_maps(network, test.X[0], convolutions[0]), folder, "feature-maps.png")
+
+
+def described(network: Network) -> str:
+    """Return a network as text: on one line, or as a table if it is on images."""
+    return repr(network) if len(network.input_shape) == 1 else f"{network}\n{network.dtype} network"
 
 
 def make_optimizer(arguments: argparse.Namespace, epochs: int) -> Any:
@@ -392,6 +457,37 @@ class Training(NamedTuple):
     test: Dataset
 
 
+def make_network(arguments: argparse.Namespace, n_in: int, n_classes: int) -> Network:
+    """Return the network that the arguments of ``train`` ask for."""
+    given, options = arguments.activation, {"dtype": arguments.dtype, "seed": arguments.seed}
+    activation = None if given is None else given[0] if len(given) == 1 else given
+    if arguments.model is None:
+        if arguments.input_shape is not None:
+            raise ValueError("--input-shape is for --model: other networks take rows of any shape")
+        hidden = HIDDEN if arguments.hidden is None else arguments.hidden
+        return Network([n_in, *hidden, n_classes], activation or ACTIVATION, **options)
+    if arguments.hidden is not None:
+        raise ValueError(f"--hidden is not for --model {arguments.model}, which has its own layers")
+    model = MODELS[arguments.model]
+    shape = choose_image_shape(arguments, n_in)
+    layers = [*model.layers, Dense(n_classes)]
+    return Network(layers, activation or model.activation, batch_norm=model.batch_norm, input_shape=shape, **options)
+
+
+def choose_image_shape(arguments: argparse.Namespace, n_in: int) -> tuple[int, ...]:
+    """Return height, width and channels of images of n_in numbers."""
+    given = arguments.input_shape
+    if given is not None and len(given) == 1:
+        raise ValueError(f"--input-shape must be height, width and, if there are several, channels, not {given[0]}")
+    side = math.isqrt(n_in)
+    shape = check_input_shape(given or image_shape(arguments.data) or (side, side))
+    if math.prod(shape) == n_in:
+        return shape
+    if given is None:
+        raise ValueError(f"the images have {n_in} numbers, which are no square: --input-shape must say their shape")
+    raise ValueError(f"--input-shape {' '.join(map(str, given))} does not fit the images, which have {n_in} numbers")
+
+
 def make_training(arguments: argparse.Namespace, optimizer: Any, epochs: int, on_terminal: bool) -> Training:
     """Load the data, and make a network and a trainer for them."""
     train, valid, test = load_mnist(arguments.data, arguments.dtype)
@@ -401,12 +497,7 @@ def make_training(arguments: argparse.Namespace, optimizer: Any, epochs: int, on
     n_classes = max(int(part.y.max(initial=0)) for part in (train, valid, test)) + 1
     if n_classes > sum(len(part.y) for part in (train, valid, test)):
         raise ValueError(f"the data have fewer images than the {n_classes:,} classes that the largest label asks for")
-    network = Network(
-        [train.X.shape[1], *arguments.hidden, n_classes],
-        arguments.activation if len(arguments.activation) > 1 else arguments.activation[0],
-        arguments.dtype,
-        arguments.seed,
-    )
+    network = make_network(arguments, train.X.shape[1], n_classes)
     network.input_scale = UINT8_SCALE  # the data are pixels
     by_lbfgs = isinstance(optimizer, LBFGS)
     batch_size = (0 if by_lbfgs else BATCH_SIZE) if arguments.batch_size is None else arguments.batch_size
@@ -424,7 +515,7 @@ def make_training(arguments: argparse.Namespace, optimizer: Any, epochs: int, on
         clip_norm=arguments.clip_norm,
     )
     print(f"{n_rows:,} training, {len(valid.y):,} validation and {len(test.y):,} test images")
-    print(f"{network!r}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
+    print(f"{described(network)}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
     rows = Dataset(train.X[:n_rows], train.y[:n_rows])
     return Training(network, trainer, epochs, rows, valid if len(valid.y) else None, test)
 
@@ -541,7 +632,7 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
     scale = UINT8_SCALE if network.input_scale is None else network.input_scale
     test = test._replace(X=scaled(test.X, scale / UINT8_SCALE, network))  # the pixels come multiplied by UINT8_SCALE
     y, meaning = targets(network, test.y)
-    print(f"{network!r} on {len(y):,} test images, pixels multiplied by {fraction(scale)}")
+    print(f"{described(network)} on {len(y):,} test images, pixels multiplied by {fraction(scale)}")
     if meaning:
         print(f"target: {meaning}")
     log_likelihood = network.log_likelihood(test.X, y)
@@ -641,7 +732,7 @@ def hint(rows: NDArray[Any], scale: float, known: bool) -> str:
 def predict_command(arguments: argparse.Namespace) -> int:
     """Print a network's answer for each row of a file."""
     network = Network.load(arguments.model)
-    rows, notes = read_file(arguments.file, network.n_in, arguments.header)
+    rows, notes = read_file(arguments.file, network.input_shape, arguments.header)
     scale, why = choose_scale(arguments, network, rows)
     how = "taken as they are" if scale == 1 else f"multiplied by {fraction(scale)}"
     report_lines = [

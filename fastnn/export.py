@@ -1,14 +1,16 @@
 """Export to ONNX (extra ``onnx``), and import of scikit-learn's fitted models.
 
-An ONNX model is a graph of standard operators.  Those used here have float32 and float64 kernels in onnxruntime.
-Leaky ReLU, ELU, softplus and erf have float32 ones only, so they are composed of other operators.
+An ONNX model is a graph of standard operators, of which onnxruntime has float32 and float64 kernels.  It has leaky
+ReLU, ELU, softplus and erf in float32 only, so they are composed of other operators; and convolution and pooling by
+means, so these and other pooling are composed in float64 networks.
 https://onnx.ai/onnx/operators, https://onnxruntime.ai
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from fastnn import storage
 from fastnn._validation import FLOATING, check_path
 from fastnn._version import __version__
 from fastnn.kernels.activations import LEAKY_SLOPE
+from fastnn.layers import Shape
+from fastnn.layout import Maps, Window
 from fastnn.network import Network
 
 if TYPE_CHECKING:
@@ -50,7 +54,9 @@ class Graph:
         import onnx
 
         name = f"constant_{len(self.constants)}"
-        self.constants.append(onnx.numpy_helper.from_array(np.asarray(value, self.dtype), name))
+        is_place = isinstance(value, np.ndarray) and value.dtype == np.int64
+        array = np.asarray(value, None if is_place else self.dtype)
+        self.constants.append(onnx.numpy_helper.from_array(array, name))
         return name
 
 
@@ -119,6 +125,50 @@ ADD_ACTIVATION: dict[str, Callable[[Graph, str], str]] = {
 }
 
 
+def add_convolution(graph: Graph, images: str, maps: Maps, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Add a convolution: of images with channels first in float32, with channels last in float64.
+
+    In float64 it is a product, of all that each position's window sees.
+    """
+    window, weight, bias = maps.convolution, arrays["weight"], arrays["bias"]
+    assert window is not None
+    if graph.dtype == np.float32:
+        placed: dict[str, Any] = {"kernel_shape": window.size, "strides": window.stride, "pads": window.padding}
+        return graph.add("Conv", images, weight.transpose(3, 2, 0, 1), bias, **placed)
+    if any(window.padding):
+        above, left, below, right = window.padding
+        images = graph.add("Pad", images, places(0, above, left, 0, 0, below, right, 0))
+    seen = add_windows(graph, images, window, maps.middle, "Concat", axis=3)
+    by_columns = weight.transpose(1, 0, 2, 3).reshape(-1, len(bias))
+    return graph.add("Add", graph.add("MatMul", seen, by_columns), bias)
+
+
+def add_pooling(graph: Graph, images: str, maps: Maps) -> str:
+    """Add pooling, of images with channels first in float32, with channels last in float64."""
+    window = maps.pooling
+    assert window is not None
+    if graph.dtype == np.float32:
+        operator = {"max": "MaxPool", "mean": "AveragePool"}[maps.pools]
+        return graph.add(operator, images, kernel_shape=window.size, strides=window.stride)
+    pooled = add_windows(graph, images, window, maps.output, {"max": "Max", "mean": "Sum"}[maps.pools])
+    return pooled if maps.pools == "max" else graph.add("Div", pooled, math.prod(window.size))
+
+
+def add_windows(graph: Graph, images: str, window: Window, output: Shape, operator: str, **attributes: Any) -> str:
+    """Add an operator over the numbers of each window of images with channels last: down, and then across."""
+    for axis, size, stride, n in zip((1, 2), window.size, window.stride, output[:2], strict=True):
+        extent = (n - 1) * stride + 1
+        bounds = [(places(tap), places(tap + extent)) for tap in range(size)]
+        taps = [graph.add("Slice", images, *pair, places(axis), places(stride)) for pair in bounds]
+        images = graph.add(operator, *taps, **attributes)
+    return images
+
+
+def places(*numbers: int) -> NDArray[np.int64]:
+    """Return numbers as operators take places and distances."""
+    return np.array(numbers, np.int64)
+
+
 def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
     """Translate a network to an ONNX model, and write it to a file if a path is given.
 
@@ -131,11 +181,11 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
     Returns
     -------
     onnx.ModelProto
-        Checked.  Its input is ``"X"`` (n, n_in), of the network's dtype: multiply uint8 pixels by 1/256 first, as the
-        network itself does.  The outputs of a classifier are ``"probabilities"`` and ``"labels"`` (int64), as
-        `Network.predict_proba` and `Network.predict` return them; the output of regression is ``"values"``.  The
-        metadata has this package's version under ``"fastnn"``, the network's description under ``"network"``, and its
-        `input_scale`, if known, under ``"input_scale"``.
+        Checked.  Its input is ``"X"`` (n, n_in), or (n, height, width, channels) if the network takes images, of the
+        network's dtype: multiply uint8 pixels by 1/256 first, as the network itself does.  The outputs of a classifier
+        are ``"probabilities"`` and ``"labels"`` (int64), as `Network.predict_proba` and `Network.predict` return them;
+        the output of regression is ``"values"``.  The metadata has this package's version under ``"fastnn"``, the
+        network's description under ``"network"``, and its `input_scale`, if known, under ``"input_scale"``.
 
     Raises
     ------
@@ -151,7 +201,7 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
     Notes
     -----
     The operators are those of opset 13, of 2020.  onnxruntime runs float32 and float64 networks, with the same results
-    up to rounding.
+    up to rounding.  Convolution in float64 is slow there and takes much memory.
     """
     if not isinstance(network, Network):
         raise TypeError(f"network must be a fastnn.Network, not {type(network).__name__}")
@@ -160,8 +210,6 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
         import onnx
     except ImportError as error:
         raise ImportError('export to ONNX needs onnx: pip install "fastnn[onnx]"') from error
-    if not network.takes_sparse:
-        raise NotImplementedError("networks with convolution or pooling cannot be exported to ONNX yet")
     if network.parameters.nbytes > MAX_BYTES:
         raise ValueError(
             f"network has {network.parameters.nbytes / 1e9:.1f} GB of parameters; an ONNX file can hold about 2 GB"
@@ -171,7 +219,7 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
     logits = _add_layers(graph, network)
     outputs = _add_outputs(graph, network, logits)
     number = onnx.helper.np_dtype_to_tensor_dtype(network.dtype)
-    X = onnx.helper.make_tensor_value_info("X", number, ["n", network.n_in])
+    X = onnx.helper.make_tensor_value_info("X", number, ["n", *network.input_shape])
     model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "network", [X], outputs, graph.constants),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -190,13 +238,23 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
 
 def _add_layers(graph: Graph, network: Network) -> str:
     """Add all layers and return the name of the logits, or of the values without softmax or sigmoid."""
-    value = "X"
+    value, is_image = "X", len(network.input_shape) == 3
     network = network.without_norm()
-    for layer, arrays in zip(network.layers, network.slots.by_layer(network.parameters), strict=True):
-        if not arrays:  # Flatten, of rows that are flat already
-            continue
-        z = graph.add("Add", graph.add("MatMul", value, arrays["weight"]), arrays["bias"])
-        value = ADD_ACTIVATION[layer.activation or "identity"](graph, z)
+    tables = filter(None, network.slots.by_layer(network.parameters))  # of layers with weights
+    channels_first = is_image and graph.dtype == np.float32
+    if channels_first:
+        value = graph.add("Transpose", value, perm=[0, 3, 1, 2])
+    for facts in network.facts():
+        if facts.maps is not None:
+            value = add_convolution(graph, value, facts.maps, next(tables)) if facts.maps.convolution else value
+            value = add_pooling(graph, value, facts.maps) if facts.maps.pooling else value
+        else:
+            if is_image:
+                value = graph.add("Transpose", value, perm=[0, 2, 3, 1]) if channels_first else value
+                value, is_image = graph.add("Flatten", value), False
+            arrays = next(tables)
+            value = graph.add("Add", graph.add("MatMul", value, arrays["weight"]), arrays["bias"])
+        value = ADD_ACTIVATION[facts.activation or "identity"](graph, value)
     return value
 
 

@@ -18,6 +18,7 @@ from fastnn._validation import (
     check_choice,
     check_dtype,
     check_finite_numbers,
+    check_integer,
     check_loss,
     check_not_empty,
     check_number,
@@ -28,6 +29,7 @@ from fastnn._validation import (
     check_weights,
 )
 from fastnn.engine.local import Engine, few_rows
+from fastnn.engine.maps import forward_maps
 from fastnn.engine.rows import Rows
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
@@ -486,6 +488,32 @@ class Network:
             raise TypeError(f"a network with loss {self.loss!r} gives numbers, not probabilities: use predict")
         link = inplace_softmax if self.loss == "cross_entropy" else partial(inplace_activation, ACTIVATIONS["sigmoid"])
         return self._outputs(X, n_threads, link)
+
+    def feature_maps(self, X: ArrayLike, layer: int = 0) -> NDArray[Any]:
+        """Output (n, height, width, channels) of a layer on images.
+
+        Parameters
+        ----------
+        X : (n, height, width, channels) array
+            Images, as for `predict`.
+        layer : int, default 0
+            Its place in `layers`.
+
+        Returns
+        -------
+        (n, height, width, channels) array
+            After batch normalisation, with the running statistics, and activation.
+        """
+        shapes = shapes_of(self.layers, self.input_shape)
+        n_on_images = sum(len(shape) == 3 for shape in shapes) - 1
+        if n_on_images < 1:
+            raise TypeError("feature_maps needs a network with layers on images, such as Conv2D")
+        n_layers = check_integer(layer, "layer", 0, n_on_images - 1) + 1
+        rows, plain = self._rows(X, None), self.without_norm()
+        assert isinstance(rows, np.ndarray)
+        facts = [own.facts(shape, 0.0) for own, shape in zip(plain.layers[:n_layers], shapes, strict=False)]
+        arrays = plain.slots.by_layer(plain.parameters)[:n_layers]
+        return forward_maps([found for found in facts if found is not None], arrays, rows, self.dtype)
 
     def log_likelihood(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, n_threads: int | None = None

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_integer, check_path
 from fastnn.history import History
+from fastnn.layers import Conv2D, shapes_of
 from fastnn.network import Network
 from fastnn.storage import write_atomically
 
@@ -87,8 +88,8 @@ def plot_digits(
 
     Parameters
     ----------
-    X : (n, n_pixels) array
-        One image a row, square if possible.
+    X : (n, n_pixels) array, or (n, height, width, 1) or (n, height, width, 3)
+        One image a row, square if possible; or images, grey or of red, green and blue from 0 to 1.
     true, assigned : (n,) arrays or None
         Classes to write above each image.
     columns : int, default 5
@@ -99,8 +100,11 @@ def plot_digits(
     matplotlib.figure.Figure
     """
     images = np.asarray(X)
-    if images.ndim != 2 or not images.size:
-        raise ValueError(f"X must hold one image a row, (n, n_pixels); its shape is {images.shape}")
+    is_flat = images.ndim == 2
+    if (not is_flat and (images.ndim != 4 or images.shape[-1] not in (1, 3))) or not images.size:
+        raise ValueError(
+            f"X must hold one image a row, (n, n_pixels) or (n, height, width, channels); its shape is {images.shape}"
+        )
     labels = {}
     for name, classes in (("true", true), ("assigned", assigned)):
         if classes is not None:
@@ -111,7 +115,7 @@ def plot_digits(
     rows = -(-len(images) // columns)
     figure = new_figure(1.35 * columns, 1.65 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    shape = image_shape(images.shape[1])
+    shape = image_shape(images.shape[1]) if is_flat else images.shape[1:]
     for i, ax in enumerate(axes):
         ax.set_axis_off()
         if i < len(images):
@@ -202,12 +206,12 @@ def plot_confusion(matrix: ArrayLike) -> Figure:
 
 
 def plot_weights(network: Network, count: int = 25) -> Figure:
-    """Draw weights of the first layer as images, one for each unit: red is positive, blue negative.
+    """Draw the first weights as images, one for each unit: red is positive, blue negative.
 
     Parameters
     ----------
     network : Network
-        Its inputs are pixels.
+        Its inputs are pixels, and the first layer with weights is `Dense`; see `plot_filters` for `Conv2D`.
     count : int, default 25
         Units to draw at most, the first ones.
 
@@ -215,21 +219,91 @@ def plot_weights(network: Network, count: int = 25) -> Figure:
     -------
     matplotlib.figure.Figure
     """
+    _check_network(network)
+    first = next(k for k, layer in enumerate(network.layers) if layer.has_weights)
+    if isinstance(network.layers[first], Conv2D):
+        raise TypeError("plot_weights is for networks whose first weights are of a Dense; plot_filters is for Conv2D")
+    weight: NDArray[Any] = network.weights[0][:, : check_integer(count, "count", 1)]
+    images = [shape for shape in shapes_of(network.layers, network.input_shape)[: first + 1] if len(shape) == 3]
+    shape = images[-1] if images else (*image_shape(len(weight)), 1)
+    name = "class" if len(network.weights) == 1 else "unit"
+    return _draw_panels(np.moveaxis(weight.reshape(*shape, -1), -1, 0), name, "weight")
+
+
+def plot_filters(network: Network, layer: int = 0, count: int = 25) -> Figure:
+    """Draw filters of a convolution, each as one image a channel of its input: red is positive, blue negative.
+
+    Parameters
+    ----------
+    network : Network
+    layer : int, default 0
+        The convolution's place in `Network.layers`.
+    count : int, default 25
+        Filters to draw at most, the first ones.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    _check_network(network)
+    layer = check_integer(layer, "layer", 0, len(network.layers) - 1)
+    if not isinstance(network.layers[layer], Conv2D):
+        raise TypeError(f"layer must be a Conv2D's place in network.layers, not {layer}, of {network.layers[layer]}")
+    weight: NDArray[Any] = network.slots.by_layer(network.parameters)[layer]["weight"]
+    shown = weight[..., : check_integer(count, "count", 1)]
+    return _draw_panels(np.moveaxis(shown, -1, 0), "filter", "weight")
+
+
+def plot_feature_maps(network: Network, image: ArrayLike, layer: int = 0, count: int = 25) -> Figure:
+    """Draw what a layer on images makes of an image, one map a channel: red is positive, blue negative.
+
+    Parameters
+    ----------
+    network : Network
+    image : (height, width, channels) array
+        Of the network's `input_shape`; or (n_in,), or (height, width) if there is one channel.
+    layer : int, default 0
+        The layer's place in `Network.layers`.
+    count : int, default 25
+        Maps to draw at most, the first ones.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    _check_network(network)
+    maps = network.feature_maps(np.asarray(image)[None], layer)[0]
+    shown = maps[..., : check_integer(count, "count", 1)]
+    return _draw_panels(np.moveaxis(shown, -1, 0)[..., None], "map", "output")
+
+
+def _check_network(network: Network) -> None:
     if not isinstance(network, Network):
         raise TypeError(f"network must be a fastnn.Network, not {type(network).__name__}")
-    weight: NDArray[Any] = network.weights[0]
-    count = min(weight.shape[1], check_integer(count, "count", 1))
-    columns = min(count, 5)
-    rows = -(-count // columns)
+
+
+def _draw_panels(images: NDArray[Any], name: str, label: str) -> Figure:
+    # One panel for each of images (n, height, width, channels), with the channels side by side.
+    columns = min(len(images), 5)
+    rows = -(-len(images) // columns)
     figure = new_figure(1.2 * columns + 0.8, 1.3 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    shown = weight[:, :count]
-    limit = float(np.quantile(np.abs(shown), 0.995)) or 1.0
-    shape = image_shape(network.n_in)
+    limit = float(np.quantile(np.abs(images), 0.995)) or 1.0
     for i, ax in enumerate(axes):
         ax.set_axis_off()
-        if i < count:
-            image = ax.imshow(weight[:, i].reshape(shape), cmap="RdBu_r", vmin=-limit, vmax=limit)
-            ax.set_title(f"{'class' if len(network.layers) == 1 else 'unit'} {i}", fontsize=8)
-    figure.colorbar(image, ax=list(axes), shrink=0.6, label="weight")
+        if i < len(images):
+            image = ax.imshow(_tile(images[i]), cmap="RdBu_r", vmin=-limit, vmax=limit)
+            ax.set_title(f"{name} {i}", fontsize=8)
+    figure.colorbar(image, ax=list(axes), shrink=0.6, label=label)
     return figure
+
+
+def _tile(image: NDArray[Any]) -> NDArray[Any]:
+    # The channels of an image (height, width, channels), in rows with a pixel of nothing between them.
+    height, width, channels = image.shape
+    across = math.isqrt(channels - 1) + 1
+    down = -(-channels // across)
+    tiles = np.full((down * across, height + 1, width + 1), np.nan, image.dtype)
+    tiles[:channels, :-1, :-1] = np.moveaxis(image, -1, 0)
+    whole = tiles.reshape(down, across, height + 1, width + 1).swapaxes(1, 2).reshape(down * (height + 1), -1)
+    return whole[:-1, :-1]

@@ -19,6 +19,7 @@ from PIL import Image
 import fastnn
 from fastnn import cli
 from fastnn.datasets import _mnist
+from fastnn.layers import Conv2D, Dense, MaxPool2D
 
 USERS_DATA = Path(__file__).parent / "data" / "python2-protocol2.pkl.gz"
 FAST = ("train", "--rows", "2000", "--hidden", "8", "--epochs", "2")
@@ -268,6 +269,153 @@ def test_train_on_a_users_data(run, tmp_path):
     assert "on 5 test images" in out
 
 
+LENET = [Conv2D(20, 5), MaxPool2D(2), Conv2D(50, 5), MaxPool2D(2), Dense(500), Dense(10)]
+
+
+def test_train_lenet(run, tmp_path, rng):
+    write_two_classes(tmp_path, rng, 10, shape=(17, 20))
+    status, out, err = run("train", "--data", ".", "--model", "lenet", "--epochs", 2, "--plot", ".", "--save", "net")
+    assert (status, err) == (0, "")
+    assert "Conv2D(20, (5, 5), activation='tanh')" in out
+    assert "float32 network, 81,080 parameters" in out
+    train, _, _ = fastnn.datasets.load_mnist(tmp_path)
+    network = fastnn.Network(LENET, "tanh", "float32", input_shape=(17, 20))
+    fastnn.Trainer(network, fastnn.SGD(0.1, 0.9), 128, l2=1e-5).fit(train.X, train.y, epochs=2)
+    saved = fastnn.Network.load("net")
+    np.testing.assert_array_equal(saved.parameters, network.parameters)
+    assert saved.layers == network.layers
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures >= {"digits.png", "confusion.png", "filters.png", "feature-maps.png"}
+    assert "weights.png" not in pictures
+
+
+@pytest.mark.parametrize(("name", "n_parameters"), [("lenet", 431_080), ("lenet5", 61_706), ("small", 83_994)])
+def test_every_model(run, name, n_parameters):
+    status, out, err = run("train", "--model", name, "--explain")
+    assert (status, err) == (0, "")
+    assert f"float32 network, {n_parameters:,} parameters" in out
+    assert f"activation='{cli.MODELS[name].activation}'" in out
+    assert ("batch_norm=True" in out) == (name == "small")
+    assert name in run("train", "--help")[1]
+
+
+def test_lenet5_has_the_shapes_of_the_paper(run):
+    out = run("train", "--model", "lenet5", "--explain")[1]
+    shapes = re.findall(r"^(?:Conv|Max).* \((\d+), \d+, (\d+)\)", out, re.M)
+    assert shapes == [("28", "6"), ("14", "6"), ("10", "16"), ("5", "16")]
+
+
+def test_options_of_layers_apply_to_models(run):
+    options = "--activation relu gelu silu elu --dropout 0.1 0.2 0.3 0.4 --dtype float64"
+    status, out, _ = run("train", "--model", "lenet5", "--explain", *options.split())
+    assert status == 0
+    for name in ("relu", "gelu", "silu", "elu"):
+        assert f"activation='{name}'" in out
+    assert "float64 network" in out
+
+
+def test_an_interrupted_run_of_a_model_goes_on(run, monkeypatch, tmp_path, rng):
+    write_two_classes(tmp_path, rng, shape=(28, 28))
+    command = ("train", "--data", ".", "--model", "small", "--epochs", 3, "--dropout", 0.1)
+    run(*command, "--save", "whole")
+    original = cli.Lines.on_epoch
+
+    def interrupt(self, fit):
+        original(self, fit)
+        if len(fit.history) == 2:
+            raise KeyboardInterrupt
+
+    command = (*command, "--checkpoint", "checkpoint", "--save", "net")
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.Lines, "on_epoch", interrupt)
+        assert run(*command)[0] == 130
+    status, out, err = run(*command)
+    assert (status, err) == (0, "")
+    assert "continuing from checkpoint" in out
+    assert re.findall(r"^epoch (\d/\d)", out, re.M) == ["2/3", "3/3"]
+    np.testing.assert_array_equal(fastnn.Network.load("net").parameters, fastnn.Network.load("whole").parameters)
+
+
+def test_images_too_small_for_a_model_are_a_mistake(run, tmp_path, rng):
+    write_two_classes(tmp_path, rng, shape=(8, 20))
+    refused(run("train", "--data", ".", "--model", "lenet"), "Conv2D(50, (5, 5))", "larger than its input of 2 x 8")
+
+
+def test_what_the_files_say_of_their_shape_counts(run, tmp_path, rng):
+    write_two_classes(tmp_path, rng, shape=(20, 28))
+    status, _, err = run("train", "--data", ".", "--model", "lenet5", "--epochs", 1, "--save", "net")
+    assert (status, err) == (0, "")
+    assert fastnn.Network.load("net").input_shape == (20, 28, 1)
+    for given, shape in (((28, 20), (28, 20, 1)), ((14, 20, 2), (14, 20, 2))):
+        options = ("--model", "lenet5", "--input-shape", *given, "--epochs", 1, "--save", "net")
+        status, _, err = run("train", "--data", ".", *options)
+        assert (status, err) == (0, "")
+        assert fastnn.Network.load("net").input_shape == shape
+        status, out, err = run("evaluate", "net", "--data", ".", *(["--plot"] if shape[2] > 1 else []))
+        assert (status, err) == (0, "")
+        assert "on 40 test images, pixels multiplied by 1/256" in out
+
+
+def test_pickled_images_are_square_or_as_they_are_said_to_be(run, tmp_path, rng):
+    for n_in, options, shape in (
+        (400, (), (20, 20, 1)),
+        (28 * 20, ("--input-shape", 28, 20), (28, 20, 1)),
+        (3 * 400, ("--input-shape", 20, 20, 3), (20, 20, 3)),
+    ):
+        X, y = rng.random((4, n_in), dtype=np.float32), np.arange(4) % 2
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps(((X, y),) * 3))
+        command = ("train", "--data", "a.pkl", "--model", "lenet5", "--epochs", 1, "--save", "net")
+        status, _, err = run(*command, *options)
+        assert (status, err) == (0, "")
+        assert fastnn.Network.load("net").input_shape == shape
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(((X[:, :399], y),) * 3))
+    refused(run(*command), "the images have 399 numbers, which are no square: --input-shape must say their shape")
+    refused(
+        run(*command, "--input-shape", 20, 20), "--input-shape 20 20 does not fit the images, which have 399 numbers"
+    )
+
+
+def colour_network():
+    layers = [Conv2D(4, 3), MaxPool2D(2), Dense(3)]
+    network = fastnn.Network(layers, "tanh", "float32", input_shape=(8, 10, 3), loss="binary_cross_entropy")
+    network.input_scale = 1 / 255
+    return network
+
+
+def test_predict_with_a_convolutional_network(run, rng, tmp_path):
+    network = colour_network()
+    network.save("net")
+    X = rng.integers(0, 256, (3, 8, 10, 3)).astype(np.uint8)
+    np.save("a.npy", X)
+    np.savetxt("a.csv", X.reshape(3, -1), fmt="%d", delimiter=",")
+    (tmp_path / "a").write_bytes(struct.pack(">BBBB4I", 0, 0, 8, 4, *X.shape) + X.tobytes())
+    Image.fromarray(X[0]).save("a.png")
+    np.save("one.npy", X[0])
+    expected = network.predict_proba(X.astype("float32") / 255)
+    for name, n in (("a.npy", 3), ("a.csv", 3), ("a", 3), ("a.png", 1), ("one.npy", 1)):
+        status, out, err = run("predict", "net", name)
+        assert status == 0, err
+        assert f"{n} row" in err
+        found = [line.split("\t")[2::2] for line in out.splitlines()[1:]]
+        assert found == [[f"{p:.4f}" for p in row] for row in expected[:n]]
+    np.save("first.npy", X.transpose(0, 3, 1, 2))
+    refused(run("predict", "net", "first.npy"), "shape (3, 3, 8, 10)", "images (height, width, channels) of (8, 10, 3)")
+
+
+def test_a_saved_convolutional_network_is_evaluated(run, tmp_path, rng):
+    test = write_two_classes(tmp_path, rng, shape=(6, 7))
+    network = fastnn.Network([MaxPool2D(2), Dense(2)], input_shape=(6, 7))
+    network.save("net")
+    status, out, err = run("evaluate", "net", "--data", ".", "--plot", "plots")
+    assert (status, err) == (0, "")
+    assert "MaxPool2D((2, 2))" in out
+    assert f"error           {100 * network.error(test.X, test.y):.2f} %\n" in out
+    assert (tmp_path / "plots" / "weights.png").exists()  # no convolution
+    network = fastnn.Network([Conv2D(2, 3), Dense(2)], input_shape=(6, 6))
+    network.save("net")
+    refused(run("evaluate", "net", "--data", "."), "net has 36 inputs, and the images have 42 pixels")
+
+
 def test_more_classes_than_images_are_a_mistake(run, tmp_path):
     X = np.zeros((3, 4), "f4")
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(((X, np.array([0, 1, 10**9])),) * 3))
@@ -497,11 +645,11 @@ def test_predict_with_a_header(run, tmp_path):
     assert "first column, which has no name, is taken as an index" in err
 
 
-def write_two_classes(folder, rng, n_classes=2):
-    """Write MNIST-like files of 4 pixels whose first tells the class."""
+def write_two_classes(folder, rng, n_classes=2, shape=(2, 2)):
+    """Write MNIST-like files of 4 pixels, or others, whose first tells the class."""
     for kind, n in (("train", 60), ("t10k", 40)):
         y = np.arange(n, dtype=np.uint8) % n_classes
-        X = rng.integers(0, 256, (n, 2, 2)).astype(np.uint8)
+        X = rng.integers(0, 256, (n, *shape)).astype(np.uint8)
         X[:, 0, 0] = y * 100
         for name, array in ((f"{kind}-images-idx3-ubyte", X), (f"{kind}-labels-idx1-ubyte", y)):
             head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
@@ -614,6 +762,14 @@ def test_predict_idx(run, model):
         (("train", "--optimizer", "lbfgs", "--batch-size", "10"), ["LBFGS takes all rows at once"]),
         (("train", "--optimizer", "lbfgs", "--dropout", "0.5"), ["LBFGS takes no dropout"]),
         (("train", "--schedule", "saw"), ["--schedule", "saw"]),
+        (("train", "--model", "alexnet"), ["--model", "alexnet", "lenet5"]),
+        (("train", "--model", "lenet", "--hidden", "10"), ["--hidden is not for --model lenet"]),
+        (("train", "--input-shape", "28", "28"), ["--input-shape is for --model"]),
+        (("train", "--model", "lenet", "--input-shape", "28", "27"), ["--input-shape 28 27 does not fit", "784"]),
+        (("train", "--model", "lenet", "--input-shape", "784"), ["--input-shape must be height, width and"]),
+        (("train", "--model", "lenet", "--input-shape", "28", "0"), ["input_shape must be at least 1"]),
+        (("train", "--model", "lenet", "--input-shape", "1", "7", "8", "14"), ["input_shape must be one integer"]),
+        (("train", "--model", "lenet", "--activation", "relu", "tanh"), ["activation must be one name or a list of 3"]),
         (("train", "--activation", "relu", "tanh"), ["activation must be one name or a list of 1"]),
         (("train", "--dropout", "1"), ["dropout must be at least 0 and below 1"]),
         (("train", "--dropout", "0.1", "0.2"), ["dropout must be one number or a list of 1"]),
@@ -808,6 +964,8 @@ def test_help_names_every_command_and_option(run):
     for option in (
         "data",
         "hidden",
+        "model",
+        "input-shape",
         "activation",
         "optimizer",
         "learning-rate",

@@ -18,7 +18,7 @@ from PIL import Image
 
 import fastnn
 from fastnn.datasets import load_mnist, read_idx, read_rows
-from fastnn.datasets._mnist import EMBEDDED
+from fastnn.datasets._mnist import EMBEDDED, image_shape
 
 DATA = Path(__file__).parent / "data"
 
@@ -582,6 +582,57 @@ def test_rows_from_a_picture(tmp_path, mode, dark_on_light, scale):
     picture = picture.resize((6 * scale, 6 * scale), Image.Resampling.NEAREST).convert(mode)
     picture.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_rows(tmp_path / "a.png", 36), digit.reshape(1, -1))
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_a_picture_for_images_of_a_shape(tmp_path, rng, scale):
+    colours = rng.integers(0, 256, (4, 7, 3)).astype(np.uint8)
+    picture = Image.fromarray(colours).resize((7 * scale, 4 * scale), Image.Resampling.NEAREST)
+    picture.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_rows(tmp_path / "a.png", (4, 7, 3)), colours.reshape(1, -1))  # light or not
+    found = read_rows(tmp_path / "a.png", (4, 7, 1))
+    picture.convert("L").save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_rows(tmp_path / "grey.png", (4, 7)), found)
+    np.testing.assert_array_equal(
+        read_rows(tmp_path / "grey.png", (4, 7, 3)).reshape(4, 7, 3)[:, :, 1],
+        np.asarray(picture.convert("L"))[::scale, ::scale],
+    )
+    with pytest.raises(ValueError, match="the network's images have 2 channels"):
+        read_rows(tmp_path / "a.png", (4, 7, 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"),
+    [
+        ((5, 4, 6, 3), (4, 6, 3)),
+        ((4, 6, 3), (4, 6, 3)),
+        ((5, 72), (4, 6, 3)),
+        ((72,), (4, 6, 3)),
+        ((5, 4, 18, 1), (4, 18)),
+        ((5, 4, 18), (4, 18, 1)),
+        ((4, 18), (4, 18, 1)),
+        ((4, 18, 1), (4, 18, 1)),
+    ],
+)
+def test_arrays_of_images_of_a_shape(tmp_path, rng, given, shape):
+    array = rng.random(given)
+    np.save(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(read_rows(tmp_path / "a.npy", shape), array.reshape(-1, 72))
+    if len(given) > 2 and given != (4, 18, 1):
+        np.save(tmp_path / "a.npy", np.moveaxis(array, -1, -3))
+        with pytest.raises(ValueError, match=r"shape .*; images \(height, width, channels\) of .* were expected"):
+            read_rows(tmp_path / "a.npy", shape)
+
+
+def test_the_shape_of_images_without_reading_them(tmp_path, pixels):
+    assert image_shape() == (28, 28)
+    path = tmp_path / "train-images.idx3-ubyte"
+    path.write_bytes(idx_bytes(pixels.reshape(5, 8, 2)))
+    assert image_shape(tmp_path) == (8, 2)
+    assert image_shape(path) is None  # a pickle is a file
+    path.write_bytes(b"\0\0\x08\x03\0\0")
+    with pytest.raises(ValueError, match="is not a usable IDX file: it ends within its header"):
+        image_shape(tmp_path)
 
 
 def test_a_transparent_picture_lies_on_white(tmp_path):

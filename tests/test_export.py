@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 import fastnn
 from fastnn import export
 from fastnn.kernels.activations import ACTIVATIONS
+from fastnn.layers import AveragePool2D, Conv2D, Dense, Flatten, GlobalAveragePool2D, MaxPool2D
 
 # What the activations are, from NumPy and SciPy.
 FORMULAS = {
@@ -125,6 +126,72 @@ def test_ties(run, loss, dtype):
     network.parameters = 0
     X = np.ones((2, 2), dtype)
     np.testing.assert_array_equal(run(export.to_onnx(network), X)["labels"], network.predict(X))
+
+
+# Networks on images
+
+
+def draw_images(rng, layers, shape, dtype, **options):
+    """Return a network with biases and statistics that matter, and rows for it."""
+    network = fastnn.Network([*layers, Dense(3)], input_shape=shape, dtype=dtype, **options)
+    for kind, low in (("biases", -1), ("scales", -1), ("means", -1), ("variances", 0.5)):
+        setattr(network, kind, [rng.uniform(low, 1, array.shape) for array in getattr(network, kind)])
+    return network, rng.normal(size=(5, *shape)).astype(dtype)
+
+
+@parametrize_pairs(
+    {
+        "kernel_size": [1, (2, 3), 5],
+        "stride": [1, (2, 3)],
+        "padding": ["valid", "same"],
+        "channels": [1, 3],
+        "pool": [None, MaxPool2D(2), MaxPool2D((1, 2), 1), AveragePool2D((2, 1), (1, 3)), GlobalAveragePool2D()],
+        "batch_norm": [False, True],
+        "activation": FORMULAS,
+        "dtype": ["float32", "float64"],
+    }
+)
+def test_convolution_and_pooling(
+    run, rng, assert_close, kernel_size, stride, padding, channels, pool, batch_norm, activation, dtype
+):
+    layers = [Conv2D(5, kernel_size, stride, padding), *([pool] if pool else []), Conv2D(4, 1)]
+    network, X = draw_images(rng, layers, (9, 14, channels), dtype, activation=activation, batch_norm=batch_norm)
+    found = run(export.to_onnx(network), X)
+    assert_close(found["probabilities"], network.predict_proba(X), factor=10)
+    np.testing.assert_array_equal(found["labels"], network.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ([], (3, 2, 2)),
+        ([Flatten(), Dense(4)], (3, 2, 2)),
+        ([Conv2D(1, 1)], (1, 1, 1)),
+        ([MaxPool2D(3, 2)], (8, 7, 2)),
+        (
+            [Conv2D(3, 4, 3, "same", dropout=0.5), AveragePool2D(2, 1), Conv2D(2, 2, padding="same"), Dense(4)],
+            (11, 8, 3),
+        ),
+        (
+            [Conv2D(4, 3, padding="same", activation="gelu"), MaxPool2D(2), Conv2D(3, 3), GlobalAveragePool2D()],
+            (8, 9, 1),
+        ),
+    ],
+)
+@pytest.mark.parametrize("n_rows", [0, 1, 33])
+def test_other_networks_on_images(run, dtype, rng, assert_close, layers, shape, n_rows):
+    network, _ = draw_images(rng, layers, shape, dtype, loss="squared")
+    X = rng.normal(size=(n_rows, *shape)).astype(dtype)
+    assert_close(run(export.to_onnx(network), X)["values"], network.predict(X), factor=10)
+
+
+def test_a_file_of_a_network_on_images(onnx, tmp_path):
+    import onnxruntime
+
+    network = fastnn.Network([Conv2D(2, 3), Dense(3)], input_shape=(6, 5), dtype="float32")
+    export.to_onnx(network, tmp_path / "network.onnx")
+    (X,) = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"]).get_inputs()
+    assert (X.name, X.type, X.shape) == ("X", "tensor(float)", ["n", 6, 5, 1])
 
 
 def test_mnist(run, mnist, assert_close, dtype):

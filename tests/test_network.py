@@ -6,11 +6,12 @@ import pickle
 import numpy as np
 import pytest
 from pairs import parametrize_pairs
-from scipy import sparse, special
+from scipy import signal, sparse, special
 from sklearn.neural_network import MLPClassifier
 
 import fastnn
 from fastnn.kernels.activations import ACTIVATIONS
+from fastnn.layers import AveragePool2D, Conv2D, Dense, MaxPool2D
 
 SHAPES = {0: [7, 3], 1: [7, 5, 3], 2: [7, 5, 1, 3], 3: [7, 5, 4, 6, 3]}
 
@@ -374,3 +375,47 @@ def test_parameters_that_cannot_be_are_refused_and_change_nothing(dtype):
     np.testing.assert_array_equal(network.weights[0], np.arange(6).reshape(2, 3))
     network.parameters = 2
     np.testing.assert_array_equal(network.parameters, [2.0] * 17)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 37])
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
+def test_feature_maps(dtype, rng, assert_close, n_rows, kind):
+    layers = [
+        Conv2D(4, (3, 2), (2, 1), "same", activation="gelu", batch_norm=True),
+        AveragePool2D((2, 3), 1),
+        Conv2D(5, 2, activation="softplus"),
+        MaxPool2D(2, (1, 2)),
+        Dense(3),
+    ]
+    network = fastnn.Network(layers, dtype=dtype, input_shape=(9, 10, 3))
+    network.means, network.variances = [rng.normal(size=4)], [rng.uniform(0.5, 2, 4)]
+    network.biases = [rng.normal(size=n) for n in (4, 5, 3)]
+    X = rng.integers(0, 256, (n_rows, 9, 10, 3)).astype(np.uint8)
+    X = X if kind == "uint8" else (X / 256).astype(kind)
+    with network.read_only():
+        maps = [network.feature_maps(X, k) for k in range(4)]
+    assert [found.shape[1:] for found in maps] == [(5, 10, 4), (4, 8, 4), (3, 7, 5), (2, 3, 5)]
+    assert all(found.dtype == dtype and len(found) == n_rows for found in maps)
+    # The convolution by SciPy, the pooling by NumPy, and the rest by the network itself.
+    windows = np.lib.stride_tricks.sliding_window_view(maps[0].astype(float), (2, 3), (1, 2))
+    assert_close(maps[1], windows.mean(axis=(-2, -1)))
+    for found, image in zip(maps[2][:2], maps[1], strict=False):
+        Z = [signal.correlate(image, W, "valid")[..., 0] for W in np.moveaxis(network.weights[1], -1, 0)]
+        assert_close(found, np.logaddexp(np.moveaxis(Z, 0, -1) + network.biases[1], 0))
+    windows = np.lib.stride_tricks.sliding_window_view(maps[2], (2, 2), (1, 2))[:, :, ::2]
+    np.testing.assert_array_equal(maps[3], windows.max(axis=(-2, -1)))
+    Z = maps[3].reshape(n_rows, 30) @ network.weights[2] + network.biases[2]
+    assert_close(network.predict_proba(X), special.softmax(Z.astype(float), axis=1))
+    np.testing.assert_array_equal(network.feature_maps(X.reshape(n_rows, 270)), maps[0])
+
+
+def test_feature_maps_of_layers_without():
+    network = fastnn.Network([Conv2D(2, 3), Dense(4), Dense(2)], input_shape=(5, 5))
+    for layer in (1, 2, -1):  # Flatten, Dense
+        with pytest.raises(ValueError, match="layer must be at least 0 and at most 0"):
+            network.feature_maps(np.ones((1, 5, 5)), layer)
+    with pytest.raises(ValueError, match="X must have shape"):
+        network.feature_maps(np.ones((1, 5, 4)))
+    for network in (fastnn.Network([25, 2]), fastnn.Network([Dense(2)], input_shape=(5, 5))):
+        with pytest.raises(TypeError, match="needs a network with layers on images"):
+            network.feature_maps(np.ones((1, 25)))

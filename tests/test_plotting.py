@@ -10,6 +10,7 @@ from PIL import Image
 
 import fastnn
 from fastnn import plotting
+from fastnn.layers import Conv2D, Dense, MaxPool2D
 
 
 def written(figure, tmp_path):
@@ -54,11 +55,21 @@ def test_digits_without_classes(tmp_path):
     assert figure.axes[0].images[0].get_array().shape == (2, 3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_a_shape(tmp_path, rng, channels):
+    X = rng.random((2, 4, 9, channels))
+    figure = written(plotting.plot_digits(X), tmp_path)
+    for ax, image in zip(figure.axes, X, strict=True):
+        np.testing.assert_array_equal(np.squeeze(ax.images[0].get_array()), np.squeeze(image))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((np.ones(4),), "X must hold one image a row"),
         ((np.ones((0, 4)),), "X must hold one image a row"),
+        ((np.ones((1, 2, 4)),), "X must hold one image a row"),
+        ((np.ones((1, 2, 4, 2)),), "X must hold one image a row"),
         ((np.ones((2, 4)), [1]), r"true must have shape \(2,\)"),
         ((np.ones((2, 4)), [1, 2], [1]), r"assigned must have shape \(2,\)"),
         ((np.ones((2, 4)), None, None, 0), "columns must be at least 1"),
@@ -114,6 +125,68 @@ def test_weights_of_an_untrained_network(tmp_path):
     written(plotting.plot_weights(fastnn.Network([6, 2])), tmp_path)
     with pytest.raises(TypeError, match=r"network must be a fastnn\.Network"):
         plotting.plot_weights(np.ones(3))
+
+
+def shown_in(figure):
+    return [np.ma.filled(ax.images[0].get_array(), np.nan) for ax in figure.axes if ax.images]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_filters(tmp_path, channels):
+    network = fastnn.Network([MaxPool2D(1), Conv2D(7, (3, 2)), Dense(2)], input_shape=(5, 6, channels))
+    figure = written(plotting.plot_filters(network, 1, 6), tmp_path)
+    assert [ax.get_title() for ax in figure.axes[:6]] == [f"filter {i}" for i in range(6)]
+    across = {1: 1, 2: 2, 5: 3}[channels]
+    images = shown_in(figure)[:6]
+    for i, image in enumerate(images):
+        rows = -(-channels // across)
+        assert image.shape == (4 * rows - 1, 3 * across - 1)  # a pixel between two channels
+        for k in range(channels):
+            y, x = 4 * (k // across), 3 * (k % across)
+            np.testing.assert_array_equal(image[y : y + 3, x : x + 2], network.weights[0][:, :, k, i])
+        assert np.isnan(image).sum() == image.size - 6 * channels
+
+
+@pytest.mark.parametrize(("layer", "n_maps"), [(0, 5), (1, 5), (2, 6)])
+def test_feature_maps(tmp_path, rng, layer, n_maps):
+    layers = [Conv2D(5, 3), MaxPool2D(2), Conv2D(30, 2, padding="same", activation="relu"), Dense(2)]
+    network = fastnn.Network(layers, input_shape=(8, 9, 2))
+    image = rng.normal(size=(8, 9, 2))
+    figure = written(plotting.plot_feature_maps(network, image, layer, 6), tmp_path)
+    assert [ax.get_title() for ax in figure.axes[:n_maps]] == [f"map {i}" for i in range(n_maps)]
+    expected = network.feature_maps(image[None], layer)[0]
+    for i, shown in enumerate(shown_in(figure)[:n_maps]):
+        np.testing.assert_array_equal(shown, expected[:, :, i])
+    plotting.plot_feature_maps(network, image.ravel())
+
+
+def test_weights_behind_pooling(tmp_path):
+    network = fastnn.Network([MaxPool2D(2), Dense(4), Dense(2)], input_shape=(4, 6, 3))
+    images = shown_in(written(plotting.plot_weights(network), tmp_path))[:4]
+    for i, image in enumerate(images):
+        np.testing.assert_array_equal(image[:2, 4:7], network.weights[0].reshape(2, 3, 3, 4)[:, :, 1, i])
+
+
+def test_layers_that_cannot_be_drawn_are_refused():
+    network = fastnn.Network([Conv2D(3, 3), MaxPool2D(2), Dense(4), Dense(2)], input_shape=(8, 9, 2))
+    dense = fastnn.Network([4, 3])
+    with pytest.raises(TypeError, match="plot_filters is for Conv2D"):
+        plotting.plot_weights(network)
+    with pytest.raises(TypeError, match=r"layer must be a Conv2D's place in network\.layers, not 1, of MaxPool2D"):
+        plotting.plot_filters(network, 1)
+    with pytest.raises(ValueError, match="layer must be at least 0 and at most 4, not 5"):
+        plotting.plot_filters(network, 5)
+    with pytest.raises(ValueError, match="count must be at least 1"):
+        plotting.plot_filters(network, 0, 0)
+    with pytest.raises(ValueError, match="layer must be at least 0 and at most 1, not 2"):
+        plotting.plot_feature_maps(network, np.ones((8, 9, 2)), 2)
+    with pytest.raises(ValueError, match="X must have shape"):
+        plotting.plot_feature_maps(network, np.ones((8, 8, 2)))
+    with pytest.raises(TypeError, match="needs a network with layers on images"):
+        plotting.plot_feature_maps(dense, np.ones(4))
+    for draw in (plotting.plot_filters, plotting.plot_feature_maps):
+        with pytest.raises(TypeError, match=r"network must be a fastnn\.Network"):
+            draw([4, 3], np.ones(4))
 
 
 @pytest.mark.parametrize(("n_pixels", "shape"), [(784, (28, 28)), (6, (2, 3)), (7, (1, 7)), (1, (1, 1))])

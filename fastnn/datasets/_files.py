@@ -9,13 +9,14 @@ import struct
 import tokenize
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_choice, check_integer, check_path
+from fastnn._validation import check_choice, check_input_shape, check_path
 from fastnn.datasets._csv import HEADERS, read_csv
 from fastnn.datasets._idx import MAX_RATIO, MUCH, read_idx
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MAX_PIXELS, PNG_HEAD = 2**24, 26
 
 
-def read_rows(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> NDArray[Any]:
+def read_rows(path: str | os.PathLike[str], n_in: int | Sequence[int], header: str = "auto") -> NDArray[Any]:
     """Read rows to classify from a file of the kind that its ending says.
 
     Parameters
@@ -34,8 +35,8 @@ def read_rows(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> 
     path : path
         ``.npy``; ``.npz`` (its array X, or its only one); ``.csv``; ``.png``; any other ending, with or without
         ``.gz``, means IDX.
-    n_in : int
-        Numbers in a row.
+    n_in : int, or (height, width, channels)
+        Numbers in a row, or the shape of an image.
     header : {"auto", "yes", "no"}, default "auto"
         Whether a CSV file begins with a line of names; see Notes.
 
@@ -43,8 +44,9 @@ def read_rows(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> 
     -------
     array (n, n_in)
         The numbers in the file: uint8 from IDX files and pictures, float64 from CSV, the array's own dtype from NumPy's
-        files.  A picture becomes one row: grey from 0 to 255, scaled to the network's square, and inverted if its
-        border is light, because MNIST's digits are light on dark.
+        files.  A picture becomes one row: grey from 0 to 255, scaled to the shape or, without one, to a square, and
+        inverted if its border is light, because MNIST's digits are light on dark.  For a shape of three channels it
+        keeps its colours, and is not inverted.
 
     Raises
     ------
@@ -66,9 +68,12 @@ def read_rows(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> 
     return read_file(path, n_in, header)[0]
 
 
-def read_file(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> tuple[NDArray[Any], list[str]]:
+def read_file(
+    path: str | os.PathLike[str], n_in: int | Sequence[int], header: str = "auto"
+) -> tuple[NDArray[Any], list[str]]:
     """Read rows as `read_rows` does; also return what was assumed about the file, in words."""
-    name, n_in = check_path(path), check_integer(n_in, "n_in", 1)
+    name, shape = check_path(path), check_input_shape(n_in)
+    n_in = math.prod(shape)
     check_choice(header, "header", HEADERS)
     with open(name, "rb"):  # raises an OSError that names a missing or unreadable file
         pass
@@ -77,11 +82,16 @@ def read_file(path: str | os.PathLike[str], n_in: int, header: str = "auto") -> 
     if header != "auto" and ending != ".csv":
         raise ValueError(f"{name} is not a .csv file: it has no header")
     if ending == ".png":
-        array: NDArray[Any] = _read_picture(name, n_in)
+        array: NDArray[Any] = _read_picture(name, shape)
     elif ending == ".csv":
         array, notes = read_csv(name, n_in, header)
     else:
         array = _read_numpy(name) if ending in (".npy", ".npz") else read_idx(name)
+    forms = [shape, shape[:2]] if shape[-1] == 1 else [shape]
+    if len(shape) == 3 and array.ndim > 2 and array.shape not in forms and array.shape[1:] not in forms:
+        raise ValueError(
+            f"{name} holds an array of shape {array.shape}; images (height, width, channels) of {shape} were expected"
+        )
     rows = array.reshape(len(array), math.prod(array.shape[1:])) if array.ndim > 2 else array
     if (array.size == n_in and array.shape[-1] != n_in) or array.ndim == 1:
         rows = array.reshape(1, -1)  # a single image or a single row
@@ -152,14 +162,21 @@ def _from_archive(archive: Any) -> Any:
     return array
 
 
-def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
+def _read_picture(name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     try:
         from PIL import Image
     except ImportError as error:
         raise ImportError('reading pictures needs Pillow: pip install "fastnn[plot]"') from error
-    side = round(n_in**0.5)
-    if side * side != n_in:
-        raise ValueError(f"{name} is a picture, but the network's {n_in} inputs are not a square of pixels")
+    if len(shape) == 1:
+        side = math.isqrt(shape[0])
+        if side * side != shape[0]:
+            raise ValueError(f"{name} is a picture, but the network's {shape[0]} inputs are not a square of pixels")
+        shape = (side, side, 1)
+    high, wide, channels = shape
+    if channels not in (1, 3):
+        raise ValueError(
+            f"{name} is a picture, grey or of 3 colours, but the network's images have {channels} channels"
+        )
     with open(name, "rb") as file:
         head = file.read(PNG_HEAD)
     try:
@@ -173,10 +190,9 @@ def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
             with Image.open(name, formats=["PNG"]) as picture:
                 if picture.size != (width, height):
                     raise ValueError("it has two sizes")
-                grey = _to_grey(picture, depth)
-        pixels = np.asarray(
-            grey.resize((side, side), Image.Resampling.BOX if min(grey.size) >= side else Image.Resampling.BILINEAR)
-        )
+                flat = _flatten(picture, depth).convert("L" if channels == 1 else "RGB")
+        shrinks = flat.width >= wide and flat.height >= high
+        pixels = np.asarray(flat.resize((wide, high), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR))
     except (
         ValueError,
         SyntaxError,
@@ -191,14 +207,15 @@ def _read_picture(name: str, n_in: int) -> NDArray[np.uint8]:
         MemoryError,
     ) as error:
         raise ValueError(f"{name} is not a usable PNG file: {error}") from error
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    if np.median(border) > 127:
-        pixels = 255 - pixels
+    if channels == 1:
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        if np.median(border) > 127:
+            pixels = 255 - pixels
     return pixels.reshape(1, -1)
 
 
-def _to_grey(picture: Image.Image, depth: int) -> Image.Image:
-    """Return a picture of any PNG kind as grey from 0 to 255, on white; depth: bits of a stored value."""
+def _flatten(picture: Image.Image, depth: int) -> Image.Image:
+    """Return a picture of any PNG kind with values from 0 to 255, on white; depth: bits of a stored value."""
     from PIL import Image
 
     mode, clear = picture.mode, picture.info.get("transparency")
@@ -216,4 +233,4 @@ def _to_grey(picture: Image.Image, depth: int) -> Image.Image:
         raise ValueError("its mode is RGB of 16 bits with a transparent colour, which is not supported")
     flat = Image.new("RGBA", picture.size, "white")
     flat.alpha_composite(picture.convert("RGBA"))
-    return flat.convert("L")
+    return flat

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastnn._validation import STORED, check_choice, check_path
-from fastnn.datasets._idx import MAX_BYTES, most_bytes, open_maybe_gzip, read_idx
+from fastnn.datasets._idx import MAX_BYTES, most_bytes, open_maybe_gzip, read_idx, read_idx_shape
 from fastnn.datasets._pickle import load_arrays
 from fastnn.engine.rows import aligned
 from fastnn.kernels.rows import UINT8_SCALE
@@ -85,6 +85,13 @@ def load_mnist(
         raise ValueError(f"the training and test images in {folder} differ in size")
     train, valid, test_set = (Dataset(_scale(X, wanted), y.astype(np.int64)) for X, y in pairs)
     return train, valid, test_set
+
+
+def image_shape(path: str | os.PathLike[str] | None = None) -> tuple[int, ...] | None:
+    """Return height and width of the images that `load_mnist` reads; None if it reads a pickle, of flat rows."""
+    if path is not None and os.path.isfile(check_path(path)):
+        return None
+    return read_idx_shape(_find(EMBEDDED if path is None else Path(path), IDX_FILES["train"][0]))[1:]
 
 
 def _scale(pixels: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
