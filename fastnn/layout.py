@@ -132,7 +132,8 @@ class Slice(NamedTuple):
 class Image(NamedTuple):
     """How the maps of a group lie in lanes.
 
-    row : distance between two rows
+    row, pixel : distance between two rows, and between two positions
+    lanes : images
     origin : place of the first number, behind the zeros around the maps
     size : numbers that they take, with the zeros
     """
@@ -141,6 +142,8 @@ class Image(NamedTuple):
     width: int
     channels: int
     row: int
+    pixel: int
+    lanes: int
     origin: int
     size: int
 
@@ -368,12 +371,16 @@ def n_trunk_of(layers: Sequence[LayerFacts]) -> int:
     return sum(layer.maps is not None for layer in layers)
 
 
-def image_of(shape: tuple[int, int, int], padding: tuple[int, int, int, int], lanes: int) -> Image:
-    """How maps of a shape lie, with zeros around."""
+def image_of(
+    shape: tuple[int, int, int], padding: tuple[int, int, int, int], lanes: int, number_size: int, is_given: bool
+) -> Image:
+    """How maps of a shape lie, with zeros around; is_given: the network is given them to convolve."""
     height, width, channels = shape
     above, left, below, right = padding
-    row = (left + width + right) * channels * lanes
-    return Image(*shape, row, above * row + left * channels * lanes, (above + height + below) * row)
+    vector = lanes_of(number_size)
+    pixel = channels * lanes if lanes == vector or is_given else -(-channels // vector) * vector
+    row = (left + width + right) * pixel
+    return Image(*shape, row, pixel, lanes, above * row + left * pixel, (above + height + below) * row)
 
 
 def _middle(maps: Maps, normalises: bool) -> tuple[int, int, int]:
@@ -385,16 +392,20 @@ def _middle(maps: Maps, normalises: bool) -> tuple[int, int, int]:
     return height, width, maps.middle[2]
 
 
-def _images(layers: Sequence[LayerPlan], lanes: int) -> list[tuple[Image, Image, Image]]:
+def _images(layers: Sequence[LayerPlan], lanes: int, number_size: int) -> list[tuple[Image, Image, Image]]:
     # Of each layer in the trunk: input, maps after the convolution, and output, with the zeros that the next one wants.
     windows = [layer.facts.maps.convolution for layer in layers if layer.facts.maps is not None]
     paddings = [window.padding if window else (0, 0, 0, 0) for window in [*windows, None]]
-    found = []
+    found: list[tuple[Image, Image, Image]] = []
     for layer, before, after in zip(layers, paddings[:-1], paddings[1:], strict=False):
         maps = layer.facts.maps
         assert maps is not None
-        x, y = image_of(maps.input, before, lanes), image_of(maps.output, after, lanes)
-        middle = image_of(_middle(maps, layer.facts.batch_norm), (0, 0, 0, 0), lanes) if maps.convolution else x
+        x = image_of(maps.input, before, lanes, number_size, not found and maps.convolution is not None)
+        y = image_of(maps.output, after, lanes, number_size, False)
+        middle = x
+        if maps.convolution:
+            shape = _middle(maps, layer.facts.batch_norm)
+            middle = image_of(shape, (0, 0, 0, 0), lanes, number_size, False)
         found.append((x, middle if maps.pooling else y, y))
     return found
 
@@ -436,8 +447,9 @@ def place_trunk(
     The space of each group: its images and what each layer keeps for the backward pass.  That of each thread: rows, and
     maps that are not kept.  Sums for batch normalisation; gradients of the parts.
     """
-    lanes, n_layers = lanes_of(number_size), n_trunk_of([layer.facts for layer in layers])
-    images = _images(layers[:n_layers], lanes)
+    lanes = 1 if block_rows == 1 and not n_threads and _has_room(layers, number_size) else lanes_of(number_size)
+    n_layers = n_trunk_of([layer.facts for layer in layers])
+    images = _images(layers[:n_layers], lanes, number_size)
     placed, group_size = _place_group(layers[:n_layers], images, lanes, number_size, n_threads > 0)
     n_groups = -(-block_rows // lanes)
     groups = to_lines(begin, 4)
@@ -474,6 +486,13 @@ def place_trunk(
         delta=delta,
         end=moments + (n_parts * to_lines(size, number_size) if n_threads else 0),
     )
+
+
+def _has_room(layers: Sequence[LayerPlan], number_size: int) -> bool:
+    # Whether a vector that begins in a convolution's weight or bias ends within the parameters.
+    size = layers[-1].bias + layers[-1].facts.n_out
+    ends = [layer.bias + layer.facts.weight_shape[1] for layer in layers if layer.facts.maps is not None]
+    return size - max(ends) >= lanes_of(number_size)
 
 
 def _band_rows(layer: LayerPlan) -> int:

@@ -454,9 +454,8 @@ class Network:
         return outputs
 
     @cached_property
-    def _few_rows(self) -> FewRows | None:
-        # Layers on images have no such way.
-        return few_rows(self.facts(), self._parameters, self.loss) if self.takes_sparse else None
+    def _few_rows(self) -> FewRows:
+        return few_rows(self.facts(), self.input_shape, self._parameters, self.loss)
 
     def predict(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Most probable class (n,) of each row, the first of equals.
@@ -465,8 +464,7 @@ class Network:
         losses the outputs (n, n_out) themselves.
         """
         n_threads = check_threads(n_threads)
-        few = self._few_rows
-        predicted: NDArray[Any] | None = None if few is None else few.predict(X)
+        predicted: NDArray[Any] | None = self._few_rows.predict(X)
         if predicted is not None:
             return predicted
         if not self.classifies:
@@ -480,8 +478,7 @@ class Network:
     def predict_proba(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Probability (n, n_out) of each class for each row; with cross-entropy each row sums to 1."""
         n_threads = check_threads(n_threads)
-        few = self._few_rows
-        probabilities: NDArray[Any] | None = None if few is None else few.predict_proba(X)
+        probabilities: NDArray[Any] | None = self._few_rows.predict_proba(X)
         if probabilities is not None:
             return probabilities
         if not self.classifies:
@@ -646,14 +643,12 @@ class Predictor:
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return what `Network.predict` returns for X (n, n_in)."""
-        few = self._few_rows
-        predicted: NDArray[Any] | None = None if few is None else few.predict(X)
+        predicted: NDArray[Any] | None = self._few_rows.predict(X)
         return self.network.predict(X) if predicted is None else predicted
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return what `Network.predict_proba` returns for X (n, n_in)."""
-        few = self._few_rows
-        probabilities: NDArray[Any] | None = None if few is None else few.predict_proba(X)
+        probabilities: NDArray[Any] | None = self._few_rows.predict_proba(X)
         return self.network.predict_proba(X) if probabilities is None else probabilities
 
     def __reduce__(self) -> tuple[Any, ...]:

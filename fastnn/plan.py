@@ -325,6 +325,8 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     """Choose how rows go forward without training; see `make_plan`."""
     size = n_parameters_of(layers)
     block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
+    if n_trunk_of(layers) and data.n_rows <= few_images(dtype):
+        block_rows = 1
     n_parts = min(max(tuning.FEW_SHARDS, machine.n_threads), max(1, -(-data.n_rows // block_rows)))
     products = max(size, sum(layer.products for layer in layers))
     run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // products))
@@ -332,13 +334,20 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
 
 
-def most_few_rows(layers: tuple[LayerFacts, ...]) -> int:
+def few_images(dtype: str) -> int:
+    """Images, at most, that go forward one by one, with filters in the lanes instead."""
+    return lanes_of(_bytes(dtype)) // tuning.FEW_IMAGES
+
+
+def most_few_rows(layers: tuple[LayerFacts, ...], dtype: str) -> int:
     """Rows, at most, for which one call of `kernels.predict` does everything, on one thread; 0: none.
 
     Batch normalisation goes the ordinary way, which folds it into the weights.
     """
-    if any(layer.batch_norm or layer.maps for layer in layers):
+    if any(layer.batch_norm for layer in layers):
         return 0
+    if n_trunk_of(layers):
+        return few_images(dtype)
     return int(min(tuning.MOST_FEW_ROWS, tuning.SMALL_RUN // n_parameters_of(layers)))
 
 

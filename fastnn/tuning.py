@@ -145,3 +145,6 @@ MAPS_BYTES = 200_000
 
 # Rows of a row block in a forward pass on images.
 FORWARD_IMAGES = 64
+
+# Images go forward one by one, with filters in the lanes instead, if they are no more than a group by FEW_IMAGES.
+FEW_IMAGES = 4

@@ -291,10 +291,10 @@ def test_memory_for_images_is_bounded_for_large_batches_and_little_for_small_one
 
 
 def test_few_rows_are_as_few_as_a_thread_takes():
-    assert most_few_rows((LayerFacts(10, 2),)) == tuning.MOST_FEW_ROWS
-    assert most_few_rows((LayerFacts(784, 100, "tanh"), LayerFacts(100, 10))) == tuning.SMALL_RUN // 79_510
-    assert most_few_rows((LayerFacts(2000, 2000, "tanh"), LayerFacts(2000, 10))) == 0
-    assert most_few_rows((LayerFacts(10, 10, "tanh", batch_norm=True), LayerFacts(10, 2))) == 0
+    assert most_few_rows((LayerFacts(10, 2),), "float32") == tuning.MOST_FEW_ROWS
+    assert most_few_rows((LayerFacts(784, 100, "tanh"), LayerFacts(100, 10)), "float32") == tuning.SMALL_RUN // 79_510
+    assert most_few_rows((LayerFacts(2000, 2000, "tanh"), LayerFacts(2000, 10)), "float32") == 0
+    assert most_few_rows((LayerFacts(10, 10, "tanh", batch_norm=True), LayerFacts(10, 2)), "float32") == 0
 
 
 def test_every_constant_that_plans_use_has_both_sides_tested():

@@ -43,10 +43,14 @@ def _compiled_for_forward(layers: tuple[LayerFacts, ...], dtype: str, block_rows
     return CompiledPlan(forward_plan(layers, dtype, block_rows, sparse))
 
 
-def few_rows(layers: tuple[LayerFacts, ...], parameters: NDArray[Any], loss: str) -> FewRows:
+def few_rows(
+    layers: tuple[LayerFacts, ...], input_shape: tuple[int, ...], parameters: NDArray[Any], loss: str
+) -> FewRows:
     """Return what predicts for few rows in one call; the parameters may change in place."""
-    compiled = _compiled_for_forward(layers, NAMES[parameters.dtype], tuning.FEWEST_BLOCK_ROWS, False)
-    return FewRows(compiled, parameters, LOSSES[loss], most_few_rows(layers))
+    dtype = NAMES[parameters.dtype]
+    block_rows = 1 if layers[0].maps is not None else tuning.FEWEST_BLOCK_ROWS
+    compiled = _compiled_for_forward(layers, dtype, block_rows, False)
+    return FewRows(compiled, input_shape, parameters, LOSSES[loss], most_few_rows(layers, dtype))
 
 
 class Engine:

@@ -6,6 +6,7 @@
        forward    positions x filters:  over the taps, a tap of each position times a weight of each filter
        weight     taps x filters:       over the positions, each tap times the gradient by each filter
        input      positions x channels: over the filters, the gradient of each position times a weight of each channel
+       one        filters x positions:  forward for a single image, with filters in the lanes; the sums are the same
 
    A tile holds VECTORS_AT_ONCE x COLUMNS_AT_ONCE such sums in registers.  Which others share its tile does not change a
    sum.
@@ -21,9 +22,10 @@ typedef struct {
     ptrdiff_t n_rows, n;
     ptrdiff_t a_row, a_step;
     ptrdiff_t b_row, b_step, b_next;  /* b_next: from column to column */
+    ptrdiff_t cells, b_cell, out_next;  /* one: rows are cells of a window, so many a row; from column to column of out */
 } Walk;
 
-enum { FORWARD_TILE, WEIGHT_TILE, INPUT_TILE };
+enum { FORWARD_TILE, WEIGHT_TILE, INPUT_TILE, ONE_TILE };
 
 /* How n is cut into parts of nearly the same size: the first n_larger have one more than the others.  So a loop over
    the parts needs no division, which takes as long as dozens of products. */
@@ -85,8 +87,8 @@ INLINE void NAME(sum_tile)(const Tile *tile, const int kind, const int vectors, 
 {
     const vector zero = {0};
     const Walk walk = tile->walk;
-    const ptrdiff_t a_step = kind == WEIGHT_TILE ? walk.a_step : LANES;
-    const ptrdiff_t b_step = kind == INPUT_TILE ? 1 : walk.b_step;
+    const ptrdiff_t a_step = kind == WEIGHT_TILE || kind == ONE_TILE ? walk.a_step : LANES;
+    const ptrdiff_t b_step = kind == INPUT_TILE || kind == ONE_TILE ? 1 : walk.b_step;
     const ptrdiff_t b_next = kind == FORWARD_TILE ? 1 : kind == WEIGHT_TILE ? LANES : walk.b_next;
     vector sums[VECTORS_AT_ONCE * COLUMNS_AT_ONCE], x[VECTORS_AT_ONCE];
     const NUMBER *a[VECTORS_AT_ONCE], *b;
@@ -98,11 +100,13 @@ INLINE void NAME(sum_tile)(const Tile *tile, const int kind, const int vectors, 
         UNROLLED for (c = 0; c < columns; c++)
             if (kind == INPUT_TILE)
                 sums[v * columns + c] = READ(tile->out[v] + tile->place + c * LANES);
+            else if (kind == ONE_TILE)
+                sums[v * columns + c] = tile->bias ? READ(tile->bias + v * LANES) : zero;
             else
                 sums[v * columns + c] = (kind == FORWARD_TILE && tile->bias ? tile->bias[c] : 0) - zero;
     }
     for (r = 0; r < walk.n_rows; r++) {
-        b = tile->b + r * walk.b_row;
+        b = tile->b + (kind == ONE_TILE ? r / walk.cells * walk.b_row + r % walk.cells * walk.b_cell : r * walk.b_row);
         for (i = 0; i < walk.n; i++) {
             UNROLLED for (v = 0; v < vectors; v++) {
                 vector read = READ(a[v] + r * walk.a_row + i * a_step);
@@ -133,6 +137,8 @@ INLINE void NAME(sum_tile)(const Tile *tile, const int kind, const int vectors, 
         UNROLLED for (c = 0; c < columns; c++)
             if (kind == WEIGHT_TILE)
                 out[v][c] = tile->alpha * total[c] + (tile->beta != 0 ? tile->beta * out[v][c] : 0);
+            else if (kind == ONE_TILE)
+                AT(out[v] + c * walk.out_next) = sum[c];
             else
                 AT(out[v] + c * LANES) = sum[c];
     }
@@ -160,8 +166,9 @@ INLINE void NAME(sum_tile)(const Tile *tile, const int kind, const int vectors, 
 ALL_SHAPES(FORWARD_TILE)
 ALL_SHAPES(WEIGHT_TILE)
 ALL_SHAPES(INPUT_TILE)
-static void (*const NAME(tiles)[3][VECTORS_AT_ONCE][COLUMNS_AT_ONCE])(const Tile *) = {
-    TABLE(FORWARD_TILE), TABLE(WEIGHT_TILE), TABLE(INPUT_TILE)};
+ALL_SHAPES(ONE_TILE)
+static void (*const NAME(tiles)[4][VECTORS_AT_ONCE][COLUMNS_AT_ONCE])(const Tile *) = {
+    TABLE(FORWARD_TILE), TABLE(WEIGHT_TILE), TABLE(INPUT_TILE), TABLE(ONE_TILE)};
 #undef SHAPE
 #undef SHAPES
 #undef ENTRIES
@@ -185,6 +192,35 @@ INLINE void NAME(place_positions)(const Image *x, const WindowOf *window, const 
     }
 }
 
+/* The same as `convolve` for a single image, a few positions of a row at a time.  What fills up the last vector is read
+   behind W and b, and means nothing. */
+FUNCTION void NAME(convolve_one)(const Image *x, const NUMBER *X, const WindowOf *window, const NUMBER *W,
+                                 const NUMBER *b, const Image *z, NUMBER *Z, ptrdiff_t begin, ptrdiff_t end)
+{
+    const int is_whole = x->pixel == x->channels;  /* a row of the window lies together */
+    const ptrdiff_t filters = z->channels, n = is_whole ? window->width * x->channels : x->channels;
+    const ptrdiff_t cells = is_whole ? 1 : window->width;
+    const Parts tiles = cut_into_parts(z->width, COLUMNS_AT_ONCE);
+    const Parts groups = cut_into_parts((filters + LANES - 1) / LANES, VECTORS_AT_ONCE);
+    ptrdiff_t y, t, g, i, f, vectors, columns, v;
+    Tile tile = {.walk = {window->height * cells, n, n * filters, filters, x->row, 1, window->across * x->pixel, cells,
+                          x->pixel, z->pixel}};
+    for (y = begin; y < end; y++)
+        for (t = 0, i = 0; t < tiles.n_parts; t++, i += columns) {
+            columns = tiles.size + (t < tiles.n_larger);
+            tile.b = X + (y * window->down - window->top) * x->row + (i * window->across - window->left) * x->pixel;
+            for (g = 0, f = 0; g < groups.n_parts; g++, f += vectors * LANES) {
+                vectors = groups.size + (g < groups.n_larger);
+                for (v = 0; v < vectors; v++) {
+                    tile.a[v] = W + f + v * LANES;
+                    tile.out[v] = Z + y * z->row + i * z->pixel + f + v * LANES;
+                }
+                tile.bias = b ? b + f : NULL;
+                NAME(tiles)[ONE_TILE][vectors - 1][columns - 1](&tile);
+            }
+        }
+}
+
 /* Rows begin to end of Z = the convolution of X with W (height, width, channels, filters), plus b unless it is NULL. */
 FUNCTION void NAME(convolve)(const Image *x, const NUMBER *X, const WindowOf *window, const NUMBER *W, const NUMBER *b,
                              const Image *z, NUMBER *Z, ptrdiff_t begin, ptrdiff_t end)
@@ -194,6 +230,10 @@ FUNCTION void NAME(convolve)(const Image *x, const NUMBER *X, const WindowOf *wi
     const Parts groups = cut_into_parts(filters, COLUMNS_AT_ONCE);
     ptrdiff_t t, g, i = begin * z->width, f, vectors, columns, v, x_places[VECTORS_AT_ONCE], z_places[VECTORS_AT_ONCE];
     Tile tile = {.walk = {window->height, taps, x->row, LANES, taps * filters, filters, 1}};
+    if (x->lanes < LANES) {
+        NAME(convolve_one)(x, X, window, W, b, z, Z, begin, end);
+        return;
+    }
     for (t = 0; t < tiles.n_parts; t++, i += vectors) {
         vectors = tiles.size + (t < tiles.n_larger);
         NAME(place_positions)(x, window, z, i, vectors, x_places, z_places);

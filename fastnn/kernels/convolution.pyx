@@ -70,7 +70,7 @@ cdef void convolve_backward_input(const Image* z, const floating* dZ, Py_ssize_t
 
 cdef Image image_of(const Py_ssize_t* shape) noexcept:
     # Of maps (height, width, channels, lanes) without gaps.
-    return Image(shape[0], shape[1], shape[2], shape[1] * shape[2] * shape[3])
+    return Image(shape[0], shape[1], shape[2], shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3])
 
 
 cdef WindowOf window_of(window):

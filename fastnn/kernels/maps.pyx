@@ -51,7 +51,7 @@ cdef void forward_maps(const Layer* layer, const Group* group, const floating* X
     cdef floating* kept = <floating*> group.kept
     cdef floating* Y = kept + layer.output + layer.y_origin
     cdef floating* band
-    cdef Py_ssize_t begin = 0, end, above, width = layer.y.width * layer.y.channels * group.lanes
+    cdef Py_ssize_t begin = 0, end, above, width = layer.y.width * layer.y.pixel
     if layer.normalises:
         normalise_lanes(&layer.middle, kept + layer.x_hat, group.lanes, mean, mean + layer.units)
     clear_borders(kept + layer.output, layer.y.height, width, layer.y.row, layer.y_origin, layer.y_size)
@@ -110,7 +110,7 @@ cdef void backward_activation(const Layer* layer, const Group* group, floating* 
     for i in range(layer.y.height):
         at = i * layer.y.row
         backprop_activation(layer.activation, Y + at, slopes + at if slopes != NULL else slopes, dY + at,
-                            layer.y.width * layer.y.channels * group.lanes)
+                            layer.y.width * layer.y.pixel)
 
 
 cdef void unpool(const Layer* layer, const Group* group, const floating* dY, floating* dZ, Py_ssize_t begin,
@@ -126,7 +126,7 @@ cdef void backward_normalised(const Layer* layer, const Group* group, const floa
                               double* sums) noexcept nogil:
     # Back to the normalised maps, and the group's sums: the first half of the way.
     cdef floating* dZ = <floating*> group.kept + layer.delta
-    cdef Py_ssize_t i, width = layer.middle.width * layer.middle.channels * group.lanes
+    cdef Py_ssize_t i, width = layer.middle.width * layer.middle.pixel
     if layer.pooling.height:
         memset(dZ, 0, layer.middle.height * layer.middle.row * sizeof(floating))
         unpool(layer, group, dY, dZ, 0, layer.y.height)

@@ -21,7 +21,7 @@ cdef enum Form:
 
 cdef extern from "vectors.h" nogil:
     ctypedef struct Image:          # maps of a group of images, one a lane: number (y, x, channel, lane) is at
-        Py_ssize_t height, width, channels, row     # y * row + (x * channels + channel) * lanes + lane
+        Py_ssize_t height, width, channels, row, pixel, lanes   # y * row + x * pixel + channel * lanes + lane
     ctypedef struct WindowOf:       # size, stride, and the zeros above and left of the input
         Py_ssize_t height, width, down, across, top, left
 

@@ -74,7 +74,7 @@ cdef int read_layer(Layer* layer, int index, planned) except -1:
 
 
 cdef Image read_image(image) except *:
-    return Image(image.height, image.width, image.channels, image.row)
+    return Image(image.height, image.width, image.channels, image.row, image.pixel, image.lanes)
 
 
 cdef WindowOf read_window(window) except *:

@@ -120,7 +120,7 @@ INLINE void NAME(unpool_vectors)(const NUMBER *dY, const uint8_t *places, ptrdif
 
 /* DO(vectors) for each few channels, from c on, of each window, which is at first in z and at out in y. */
 #define FOR_EACH_WINDOW(DO) \
-    const ptrdiff_t numbers = z->channels * LANES; \
+    const ptrdiff_t numbers = z->pixel; \
     ptrdiff_t i, j, c, first, out; \
     for (i = begin; i < end; i++) \
         for (j = 0; j < y->width; j++) { \

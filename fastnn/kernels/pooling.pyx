@@ -5,6 +5,7 @@ The numbers of a position, of all channels and lanes, are neighbours, so each lo
 
 from cython cimport floating
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 from .convolution cimport image_of, window_of
 from .plan cimport Image, WindowOf
@@ -87,6 +88,11 @@ cdef void load_lanes(const floating* rows, Py_ssize_t n_rows, Py_ssize_t stride,
     cdef Py_ssize_t lanes = lanes_of(sizeof(floating)), n = x.width * x.channels, y, j, lane
     cdef const floating* row
     cdef floating* out
+    if x.lanes < lanes:
+        for y in range(x.height):
+            for j in range(x.width):
+                memcpy(X + y * x.row + j * x.pixel, rows + y * n + j * x.channels, x.channels * sizeof(floating))
+        return
     for y in range(x.height):
         row, out = rows + y * n, X + y * x.row
         j = 0
@@ -105,6 +111,11 @@ cdef void store_lanes(const Image* x, const floating* X, floating* rows, Py_ssiz
     cdef Py_ssize_t lanes = lanes_of(sizeof(floating)), n = x.width * x.channels, y, j, lane
     cdef const floating* maps
     cdef floating* row
+    if x.lanes < lanes:
+        for y in range(x.height):
+            for j in range(x.width):
+                memcpy(rows + y * n + j * x.channels, X + y * x.row + j * x.pixel, x.channels * sizeof(floating))
+        return
     for y in range(x.height):
         row, maps = rows + y * n, X + y * x.row
         j = 0

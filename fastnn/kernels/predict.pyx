@@ -28,14 +28,17 @@ cdef enum:
     HELD_PRODUCT = 200_000  # multiply-adds up to which the GIL is kept: others wait for less than for its hand-over
 
 
-cdef bint as_needed(object X, Py_ssize_t n_in, Py_ssize_t most_rows) noexcept:
-    # Whether X is an array, not of a subclass, of a stored dtype, contiguous, and has from 1 to most_rows rows.
-    if not np.PyArray_CheckExact(X) or np.PyArray_NDIM(X) != 2 or not np.PyArray_ISCARRAY_RO(X):
+cdef bint as_needed(object X, Py_ssize_t n_in, tuple input_shape, Py_ssize_t most_rows) noexcept:
+    # Whether X is an array, not of a subclass, of a stored dtype, contiguous, and has from 1 to most_rows rows, flat or
+    # of this shape.
+    if not np.PyArray_CheckExact(X) or not np.PyArray_ISCARRAY_RO(X) or np.PyArray_NDIM(X) < 2:
+        return False
+    if np.PyArray_NDIM(X) > 2 and X.shape[1:] != input_shape and (*X.shape[1:], 1) != input_shape:
         return False
     cdef int number = np.PyArray_TYPE(X)
     if number != np.NPY_FLOAT32 and number != np.NPY_FLOAT64 and number != np.NPY_UINT8:
         return False
-    return 1 <= np.PyArray_DIM(X, 0) <= most_rows and np.PyArray_DIM(X, 1) == n_in
+    return 1 <= np.PyArray_DIM(X, 0) <= most_rows and (np.PyArray_NDIM(X) > 2 or np.PyArray_DIM(X, 1) == n_in)
 
 
 cdef bint all_below(const floating* values, Py_ssize_t n, double largest) noexcept nogil:
@@ -108,21 +111,23 @@ cdef int forward(const Plan* plan, const RowStore* store, const floating* parame
 cdef class FewRows:
     """Predictions for few rows by a network's parameters, which may change in place.
 
-    plan : CompiledPlan of a forward pass;  parameters : (n_parameters,), as stored
+    plan : CompiledPlan of a forward pass;  input_shape : of a row;  parameters : (n_parameters,), as stored
     loss : code of LOSSES
     most_rows : at most; more are declined, and those that would go through BLAS
     """
 
     cdef CompiledPlan _plan
+    cdef tuple _input_shape
     cdef object _parameters     # keeps the numbers alive
     cdef const void* _numbers
     cdef int _loss, _number
     cdef Py_ssize_t _n_in, _n_out, _most_rows, _work_size
 
-    def __init__(self, CompiledPlan plan, parameters, int loss, Py_ssize_t most_rows):
+    def __init__(self, CompiledPlan plan, tuple input_shape, parameters, int loss, Py_ssize_t most_rows):
         cdef int k
-        self._plan, self._parameters, self._loss, self._most_rows = plan, parameters, loss, most_rows
-        for k in range(plan.plan.n_layers):
+        self._plan, self._input_shape, self._parameters = plan, input_shape, parameters
+        self._loss, self._most_rows = loss, most_rows
+        for k in range(plan.plan.trunk.n_layers, plan.plan.n_layers):
             most_rows = most_tiled_rows(plan.plan.layers[k].n_in, plan.plan.layers[k].n_out, parameters.itemsize)
             self._most_rows = min(self._most_rows, most_rows)
         self._number, self._numbers = np.PyArray_TYPE(parameters), np.PyArray_DATA(parameters)
@@ -144,7 +149,7 @@ cdef class FewRows:
         cdef void* Z = NULL
         cdef Py_ssize_t* chosen = NULL
         cdef bint classifies = self._loss == CROSS_ENTROPY or self._loss == BINARY_CROSS_ENTROPY
-        if not as_needed(X, self._n_in, self._most_rows) or as_probabilities and not classifies:
+        if not as_needed(X, self._n_in, self._input_shape, self._most_rows) or as_probabilities and not classifies:
             return None
         number = np.PyArray_TYPE(X)
         store.kind = FLOAT32 if number == np.NPY_FLOAT32 else FLOAT64 if number == np.NPY_FLOAT64 else UINT8

@@ -59,7 +59,7 @@ cdef void load_images(const Job* job, const Group* group, floating* own) noexcep
     cdef const Trunk* trunk = &job.plan.trunk
     cdef floating* images = <floating*> group.kept
     cdef const floating* rows = dense_rows(job.store, job.order, group.first, group.n, own, NULL)
-    clear_borders(images, trunk.input.height, trunk.input.width * trunk.input.channels * trunk.lanes, trunk.input.row,
+    clear_borders(images, trunk.input.height, trunk.input.width * trunk.input.pixel, trunk.input.row,
                   trunk.input_origin, trunk.input_size)
     load_lanes(rows, group.n, job.store.n_columns, &trunk.input, images + trunk.input_origin)
 

@@ -87,10 +87,12 @@ INLINE ptrdiff_t place_of(const Cut *cut, ptrdiff_t column)
     return column < cut->columns ? column : column / cut->columns * cut->next + column % cut->columns;
 }
 
-/* Maps of a group of images in lanes: number (y, x, channel, lane) is at y * row + (x * channels + channel) * lanes + lane
-   from the first number of position (0, 0), which may have zeros around it for the windows that see it. */
+/* Maps of a group of images in lanes: number (y, x, channel, lane) is at y * row + x * pixel + channel * lanes + lane from
+   the first number of position (0, 0), which may have zeros around it for the windows that see it.  A pixel is as many
+   whole vectors as it has channels; that of a single image (lanes 1) is filled up to whole vectors, unless it is what a
+   network is given to convolve. */
 typedef struct {
-    ptrdiff_t height, width, channels, row;
+    ptrdiff_t height, width, channels, row, pixel, lanes;
 } Image;
 
 /* Windows through which a convolution or a pooling sees its input: their size, how far one is from the next, and how far
