@@ -426,7 +426,8 @@ def _place_group(
         assert maps is not None
         band = y.height
         if maps.convolution and maps.pooling and maps.pooling.size[0] <= maps.pooling.stride[0]:
-            rows = tuning.MAPS_BYTES // (maps.pooling.stride[0] * middle.row * number_size)
+            most = tuning.MAPS_BYTES * lanes // lanes_of(number_size)
+            rows = most // (maps.pooling.stride[0] * middle.row * number_size)
             band = min(y.height, max(1, rows))
         layer = layer._replace(images=(x, middle, y), band=band, output=take(y.size), places=-1)
         if trains and maps.pooling and maps.pools == "max":
@@ -457,7 +458,7 @@ def place_trunk(
     band = to_lines(lanes * layers[0].facts.n_in, number_size)
     bands = [_band_rows(layer) * layer.images[1].row for layer in placed]
     deltas = band + to_lines(max(bands), number_size)
-    delta_size = to_lines(max(y.size for _, _, y in images), number_size)
+    delta_size = to_lines(max(y.size for _, _, y in images), number_size) if n_threads else 0
     thread_size = deltas + 2 * delta_size
     moments = threads + max(1, n_threads) * thread_size
     for k, layer in enumerate(placed):
