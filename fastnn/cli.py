@@ -24,6 +24,7 @@ from fastnn import LBFGS, SGD, DivergenceError, Network, Trainer, schedules
 from fastnn._clock import STARTED
 from fastnn._streams import Stream, lasting_streams
 from fastnn._validation import check_input_shape, check_integer, check_number, check_writable
+from fastnn.augment import Flip, Shift
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, Fit, HistoryFile
 from fastnn.datasets import Dataset, load_mnist
 from fastnn.datasets._csv import HEADERS
@@ -231,6 +232,8 @@ def add_step_options(argument: Callable[..., Any]) -> None:
     )
     argument("--label-smoothing", "share of the true class given to all", 0.0, type=float, metavar="SHARE")
     argument("--clip-norm", "greatest length of a gradient (default: any)", type=float, metavar="LENGTH")
+    argument("--shift", "move images at random by so many pixels at most, in training", 0, type=int, metavar="PIXELS")
+    argument("--flip", "exchange left and right of images at random, in training", action="store_true")
 
 
 def add_run_options(argument: Callable[..., Any]) -> None:
@@ -462,9 +465,13 @@ def make_network(arguments: argparse.Namespace, n_in: int, n_classes: int) -> Ne
     given, options = arguments.activation, {"dtype": arguments.dtype, "seed": arguments.seed}
     activation = None if given is None else given[0] if len(given) == 1 else given
     if arguments.model is None:
+        hidden, moves = HIDDEN if arguments.hidden is None else arguments.hidden, bool(make_augment(arguments))
+        if moves:
+            units = [Dense(check_integer(n, "--hidden", 1)) for n in hidden]
+            shape = choose_image_shape(arguments, n_in)
+            return Network([*units, Dense(n_classes)], activation or ACTIVATION, input_shape=shape, **options)
         if arguments.input_shape is not None:
-            raise ValueError("--input-shape is for --model: other networks take rows of any shape")
-        hidden = HIDDEN if arguments.hidden is None else arguments.hidden
+            raise ValueError("--input-shape is for --model, --shift and --flip: others take rows of any shape")
         return Network([n_in, *hidden, n_classes], activation or ACTIVATION, **options)
     if arguments.hidden is not None:
         raise ValueError(f"--hidden is not for --model {arguments.model}, which has its own layers")
@@ -472,6 +479,11 @@ def make_network(arguments: argparse.Namespace, n_in: int, n_classes: int) -> Ne
     shape = choose_image_shape(arguments, n_in)
     layers = [*model.layers, Dense(n_classes)]
     return Network(layers, activation or model.activation, batch_norm=model.batch_norm, input_shape=shape, **options)
+
+
+def make_augment(arguments: argparse.Namespace) -> list[Shift | Flip]:
+    """Return how images are moved in training."""
+    return [Shift(arguments.shift)] * (arguments.shift != 0) + [Flip()] * arguments.flip
 
 
 def choose_image_shape(arguments: argparse.Namespace, n_in: int) -> tuple[int, ...]:
@@ -513,6 +525,7 @@ def make_training(arguments: argparse.Namespace, optimizer: Any, epochs: int, on
         dropout=arguments.dropout if len(arguments.dropout) > 1 else arguments.dropout[0],
         label_smoothing=arguments.label_smoothing,
         clip_norm=arguments.clip_norm,
+        augment=make_augment(arguments),
     )
     print(f"{n_rows:,} training, {len(valid.y):,} validation and {len(test.y):,} test images")
     print(f"{described(network)}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)

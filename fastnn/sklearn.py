@@ -77,7 +77,7 @@ ADAPTIVE_DIVISOR = 5.0
 ADAPTIVE_SMALLEST = 1e-6
 
 # Parameters of some estimators that are settings of the trainer.
-SETTINGS = ("l1", "dropout", "label_smoothing", "clip_norm", "max_norm")
+SETTINGS = ("l1", "dropout", "label_smoothing", "clip_norm", "max_norm", "augment")
 
 # Rows, the network's targets, and weights or None.
 Data = tuple[Any, ...]
@@ -1542,7 +1542,7 @@ class NetworkClassifier(_Layered, _Classifier):
     shuffle : bool, default True
         Whether each epoch takes the rows in a new order.
     random_state : int, numpy.random.RandomState or None, default None
-        For the initial weights, the rows set aside by early_stopping, the order of rows, and dropout.
+        For the initial weights, the rows set aside by early_stopping, the order of rows, dropout and motions.
     tol : float, default 1e-4
         Training stops when the loss, or the score with early_stopping, has not improved by as much for more than
         n_iter_no_change epochs.  (L-BFGS has a tol of its own.)
@@ -1558,8 +1558,8 @@ class NetworkClassifier(_Layered, _Classifier):
         See tol.
     class_weight : dict, list of dict, "balanced" or None, default None
         Factor for the weights of each class's rows; with several labels a row, a dict for each label.
-    l2, l1, dropout, label_smoothing, clip_norm, max_norm
-        As in `fastnn.Trainer`: penalties and dropout are 0.0 by default, the norms None.  label_smoothing needs three
+    l2, l1, dropout, label_smoothing, clip_norm, max_norm, augment
+        As in `fastnn.Trainer`: penalties and dropout are 0.0 by default, the others None.  label_smoothing needs three
         classes or more.
     batch_norm : bool, default False
         Whether to normalise the hidden layers that do not say it themselves: see `fastnn.Network`.  L-BFGS cannot.
@@ -1633,6 +1633,7 @@ class NetworkClassifier(_Layered, _Classifier):
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
         max_norm: float | None = None,
+        augment: Any = None,
         callbacks: Any = (),
         n_threads: int | None = None,
     ) -> None:
@@ -1650,7 +1651,8 @@ class NetworkRegressor(_Layered, _Regressor):
         Of the outputs: half the squared error, the absolute error, or Huber's with threshold 1; summed over several
         outputs.
     input_shape, optimizer, batch_size, max_iter, shuffle, random_state, tol, verbose, warm_start, early_stopping, \
-    validation_fraction, n_iter_no_change, l2, l1, dropout, batch_norm, clip_norm, max_norm, callbacks, n_threads
+    validation_fraction, n_iter_no_change, l2, l1, dropout, batch_norm, clip_norm, max_norm, augment, \
+    callbacks, n_threads
         As in `NetworkClassifier`.
 
     Attributes
@@ -1694,6 +1696,7 @@ class NetworkRegressor(_Layered, _Regressor):
         batch_norm: bool = False,
         clip_norm: float | None = None,
         max_norm: float | None = None,
+        augment: Any = None,
         callbacks: Any = (),
         n_threads: int | None = None,
     ) -> None:

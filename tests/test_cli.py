@@ -215,6 +215,18 @@ def test_explain_follows_the_other_options(run, options, settings):
     assert str(trainer.plan(train.X, train.y)) in out
 
 
+def test_images_are_shifted_and_flipped(run):
+    command = ("train", "--rows", 500, "--hidden", 8, "--epochs", 1, "--save", "net", "--shift", 2, "--flip")
+    assert run(*command)[0] == 0
+    train, _, _ = fastnn.datasets.load_mnist()
+    network = fastnn.Network([Dense(8), Dense(10)], "relu", "float32", input_shape=(28, 28))
+    augment = [fastnn.augment.Shift(2), fastnn.augment.Flip()]
+    trainer = fastnn.Trainer(network, fastnn.SGD(0.1, 0.9), 128, l2=1e-5, augment=augment)
+    trainer.fit(train.X[:500], train.y[:500], epochs=1)
+    np.testing.assert_array_equal(fastnn.Network.load("net").parameters, network.parameters)
+    refused(run(*command[:-2], -1), "pixels must be at least 0")
+
+
 def test_an_interrupted_run_goes_on_with_the_same_command(run, tmp_path, monkeypatch):
     options = "--optimizer adam --dropout 0.1 --early-stopping 9 --history history.csv"
     command = ("train", "--rows", 1000, "--hidden", 8, "--epochs", 4, *options.split())
@@ -978,6 +990,8 @@ def test_help_names_every_command_and_option(run):
         "dropout",
         "label-smoothing",
         "clip-norm",
+        "shift",
+        "flip",
         "early-stopping",
         "history",
         "checkpoint",

@@ -264,9 +264,12 @@ def test_a_call_that_goes_forward_is_bounded_by_its_products():
 
 def test_images_go_forward_in_row_blocks_that_all_work_counts_for():
     facts = fastnn.Network(LENET["sizes"], input_shape=(28, 28, 1)).facts()
-    for n, block_rows, n_parts in ((1, 1, 1), (63, 63, 1), (64, 64, 1), (65, 64, 2), (60_000, 64, 8)):
+    few = lanes_of(4) // tuning.FEW_IMAGES
+    cases = ((1, 1, 1), (few, 1, few), (few + 1, few + 1, 1), (64, 64, 1), (65, 64, 2), (60_000, 64, 8))
+    for n, block_rows, n_parts in cases:
         found = plan_forward(facts, "float32", Data(n, 784, "uint8"), MACHINE)
         assert (found.plan.block_rows, found.n_parts) == (block_rows, n_parts)
+        assert found.plan.trunk.lanes == (1 if n <= few else lanes_of(4))
     assert found.run_rows == max(8 * 64, int(tuning.FORWARD_PRODUCT // sum(layer.products for layer in facts)))
 
 
@@ -297,11 +300,18 @@ def test_few_rows_are_as_few_as_a_thread_takes():
     assert most_few_rows((LayerFacts(10, 10, "tanh", batch_norm=True), LayerFacts(10, 2)), "float32") == 0
 
 
+def test_few_images_are_few_beside_a_group():
+    facts = fastnn.Network(LENET["sizes"], input_shape=(28, 28, 1)).facts()
+    for dtype, size in (("float32", 4), ("float64", 8)):
+        assert most_few_rows(facts, dtype) == lanes_of(size) // tuning.FEW_IMAGES
+    assert most_few_rows((facts[0]._replace(batch_norm=True), *facts[1:]), "float32") == 0
+
+
 def test_every_constant_that_plans_use_has_both_sides_tested():
     sources = inspect.getsource(plan_module) + inspect.getsource(layout)
     used = set(re.findall(r"tuning\.([A-Z_]+)", sources))
     tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "STRIP_LINES"}
-    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT", "FORWARD_IMAGES", "MOST_FEW_ROWS", "LOSS_PRODUCT"}
+    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT", "FORWARD_IMAGES", "FEW_IMAGES", "MOST_FEW_ROWS", "LOSS_PRODUCT"}
     assert used == tested
 
 

@@ -15,6 +15,7 @@ import fastnn
 from fastnn.engine.threads import kernel_run
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.losses import LOSSES
+from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, MaxPool2D
 
 # The last has a layer that BLAS computes, and so other bits in batches.
 SHAPES = ([3, 2], [1, 1, 1], [20, 10, 3], [130, 17, 33, 5], [300, 65, 130, 2], [257, 300, 10], [784, 8])
@@ -260,3 +261,43 @@ def test_estimators_check_single_rows_as_scikit_learn_does(rng):
         ours.predict(X[:1])
     with pytest.raises(ValueError, match="feature names"):
         ours.predict(names[["b", "a", "c", "d", "e"]][:1])
+
+
+@parametrize_pairs(
+    {
+        "filters": [1, 3, 16, 20, 33],
+        "others": [2, 6, 50],
+        "size": [1, 3, (2, 4)],
+        "stride": [1, (2, 1)],
+        "padding": ["valid", "same"],
+        "channels": [1, 3],
+        "pooling": [None, MaxPool2D(2), AveragePool2D(2, 1), MaxPool2D((1, 3))],
+        "activation": ["relu", "gelu", "tanh"],
+        "dtype": ["float32", "float64"],
+    }
+)
+def test_an_image_has_the_bits_of_its_batch(
+    rng, filters, others, size, stride, padding, channels, pooling, activation, dtype
+):
+    last = [Conv2D(others, 2, padding="same"), GlobalAveragePool2D(), Dense(5), Dense(3)]
+    layers = [Conv2D(filters, size, stride, padding), *([pooling] if pooling else []), *last]
+    network = fastnn.Network(layers, activation, dtype, input_shape=(11, 10, channels))
+    network.biases = [rng.normal(size=bias.shape) for bias in network.biases]
+    X = rng.normal(size=(37, 11, 10, channels)).astype(dtype)
+    for call in calls_of(network):
+        expected = call(X)
+        for first, n in ((0, 1), (1, 2), (3, 4), (7, 5)):
+            np.testing.assert_array_equal(call(X[first : first + n]), expected[first : first + n])
+            np.testing.assert_array_equal(call(X[first : first + n].reshape(n, -1)), expected[first : first + n])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_image_of_a_small_network_has_the_bits_of_its_batch(rng, dtype):
+    # With fewer parameters than numbers in a vector; with pooling first.
+    for layers, shape in (([Conv2D(1, 1), Dense(1)], (1, 1, 1)), ([MaxPool2D(2), Dense(3)], (5, 6, 3))):
+        network = fastnn.Network(layers, "tanh", dtype, loss="squared", input_shape=shape)
+        X = rng.normal(size=(37, *shape)).astype(dtype)
+        np.testing.assert_array_equal(network.predict(X[:1]), network.predict(X)[:1])
+        wrong = X[:1].reshape(1, 1, *X.shape[1:])
+        with pytest.raises(ValueError, match="X must have shape"):
+            network.predictor().predict(wrong)
