@@ -335,6 +335,21 @@ def check_shares(shares: float | Sequence[float], n_hidden: int, name: str) -> N
     return np.array([check_number(share, f"{name}[{i}]", 0, 1) for i, share in enumerate(shares)])
 
 
+def check_augment(value: Any, kinds: tuple[type, ...], input_shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return changes of images of this shape, at most one of each kind, from one, several or None."""
+    given = () if value is None else (value,) if isinstance(value, kinds) else value
+    changes = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(change, kinds) for change in changes):
+        raise TypeError(f"augment must be None, fastnn.augment.Shift(2), Flip() or a list of these, not {value!r}")
+    if len({type(change) for change in changes}) < len(changes):
+        raise ValueError(f"augment must have one of each kind at most, not {value!r}")
+    if changes and len(input_shape) != 3:
+        raise ValueError(
+            f"augment is for images: the network must have an input_shape such as (28, 28, 1), not {input_shape}"
+        )
+    return changes
+
+
 def check_not_empty(n_rows: int, name: str) -> None:
     """Refuse data without rows, which have no mean and no fit."""
     if n_rows == 0:

@@ -9,12 +9,13 @@ analysis", ICDAR 2003.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from fastnn._validation import check_pair
 from fastnn.kernels.rows import Motion
+
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Flip:
-    """Exchanges left and right in every second image, at random."""
-
-
-def check_augment(value: Any, input_shape: tuple[int, ...]) -> tuple[Shift | Flip, ...]:
-    """Return changes of images of this shape: at most one of each kind, from one, several or None."""
-    given = (value,) if isinstance(value, (Shift, Flip)) else () if value is None else value
-    changes = tuple(given) if isinstance(given, Iterable) else (given,)
-    if not all(isinstance(change, (Shift, Flip)) for change in changes):
-        raise TypeError(f"augment must be None, fastnn.augment.Shift(2), Flip() or a list of these, not {value!r}")
-    if len({type(change) for change in changes}) < len(changes):
-        raise ValueError(f"augment must have one of each kind at most, not {value!r}")
-    if changes and len(input_shape) != 3:
-        raise ValueError(
-            f"augment is for images: the network must have an input_shape such as (28, 28, 1), not {input_shape}"
-        )
-    return changes
+    """Exchanges left and right in half of the images, at random."""
 
 
 def motion_of(changes: tuple[Shift | Flip, ...], input_shape: tuple[int, ...]) -> Motion | None:
@@ -69,5 +55,5 @@ def motion_of(changes: tuple[Shift | Flip, ...], input_shape: tuple[int, ...]) -
     if not changes:
         return None
     height, width, channels = input_shape
-    down, across = next((check_pair(each.pixels, "pixels", 0) for each in changes if isinstance(each, Shift)), (0, 0))
+    down, across = next((cast(Pair, change.pixels) for change in changes if isinstance(change, Shift)), (0, 0))
     return Motion(height, width, channels, down, across, any(isinstance(change, Flip) for change in changes))

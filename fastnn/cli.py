@@ -483,7 +483,8 @@ def make_network(arguments: argparse.Namespace, n_in: int, n_classes: int) -> Ne
 
 def make_augment(arguments: argparse.Namespace) -> list[Shift | Flip]:
     """Return how images are moved in training."""
-    return [Shift(arguments.shift)] * (arguments.shift != 0) + [Flip()] * arguments.flip
+    shift = check_integer(arguments.shift, "--shift", 0)
+    return [Shift(shift)] * (shift > 0) + [Flip()] * arguments.flip
 
 
 def choose_image_shape(arguments: argparse.Namespace, n_in: int) -> tuple[int, ...]:

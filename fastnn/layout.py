@@ -313,7 +313,7 @@ def place_by_rows(
     trunk = None
     if n_trunk:
         delta = deltas[(len(layers) - n_trunk + 1) % 2]
-        placed[:n_trunk], trunk = place_trunk(layers, block_rows, n_threads, number_size, size, delta)
+        placed[:n_trunk], trunk = place_trunk(layers, block_rows, number_size, size, n_threads, delta)
         size = trunk.end
     return {
         "layers": tuple(placed),
@@ -435,32 +435,41 @@ def _place_group(
         if trains and layer.facts.wants_slopes:
             layer = layer._replace(keeps_slopes=True, slopes=take(y.size))
         if normalises:
-            layer = layer._replace(x_hat=take(middle.size), delta=take(middle.size))
+            layer = layer._replace(x_hat=take(middle.size))
         placed.append(layer)
-    return placed, begin
+    # Of the gradients by normalised maps, one is needed at a time.
+    delta = take(max([0, *(layer.images[1].size for layer in placed if layer.facts.batch_norm)]))
+    return [layer._replace(delta=delta) for layer in placed], begin
 
 
 def place_trunk(
-    layers: Sequence[LayerPlan], block_rows: int, n_threads: int, number_size: int, begin: int, delta: int
+    layers: Sequence[LayerPlan],
+    block_rows: int,
+    number_size: int,
+    begin: int,
+    n_threads: int = 1,
+    delta: int = 0,
+    trains: bool = True,
 ) -> tuple[list[LayerPlan], Trunk]:
-    """Lay out the space of the layers on images, from begin on; n_threads 0: for a forward pass alone, on one thread.
+    """Lay out the space of the layers on images, from begin on; delta is where the gradient by their output is.
 
     The space of each group: its images and what each layer keeps for the backward pass.  That of each thread: rows, and
-    maps that are not kept.  Sums for batch normalisation; gradients of the parts.
+    maps that are not kept.  Sums for batch normalisation; gradients of the parts.  If it only goes forward, on one
+    thread, all groups have the same space.
     """
-    lanes = 1 if block_rows == 1 and not n_threads and _has_room(layers, number_size) else lanes_of(number_size)
+    lanes = 1 if block_rows == 1 and not trains and _has_room(layers, number_size) else lanes_of(number_size)
     n_layers = n_trunk_of([layer.facts for layer in layers])
     images = _images(layers[:n_layers], lanes, number_size)
-    placed, group_size = _place_group(layers[:n_layers], images, lanes, number_size, n_threads > 0)
-    n_groups = -(-block_rows // lanes)
+    placed, group_size = _place_group(layers[:n_layers], images, lanes, number_size, trains)
+    n_groups = -(-block_rows // lanes) if trains else 1
     groups = to_lines(begin, 4)
     threads = groups + n_groups * group_size
     band = to_lines(lanes * layers[0].facts.n_in, number_size)
     bands = [_band_rows(layer) * layer.images[1].row for layer in placed]
     deltas = band + to_lines(max(bands), number_size)
-    delta_size = to_lines(max(y.size for _, _, y in images), number_size) if n_threads else 0
+    delta_size = to_lines(max(y.size for _, _, y in images), number_size) if trains else 0
     thread_size = deltas + 2 * delta_size
-    moments = threads + max(1, n_threads) * thread_size
+    moments = threads + n_threads * thread_size
     for k, layer in enumerate(placed):
         if layer.facts.batch_norm:
             units = layer.facts.weight_shape[1]
@@ -477,7 +486,7 @@ def place_trunk(
         size=size,
         input=images[0][0],
         groups=groups,
-        group_size=group_size,
+        group_size=group_size if trains else 0,
         threads=threads,
         thread_size=thread_size,
         band=band,
@@ -485,7 +494,7 @@ def place_trunk(
         delta_size=delta_size,
         gradients=moments,
         delta=delta,
-        end=moments + (n_parts * to_lines(size, number_size) if n_threads else 0),
+        end=moments + (n_parts * size if trains else 0),
     )
 
 

@@ -106,9 +106,9 @@ class Network:
 
     With `batch_norm` a hidden layer is ``activation(scale * (Z - mean) / sqrt(variance + 1e-5) + bias)``, where Z is
     the product of its input and its weights.  In training, mean and variance are those of the batch's rows, which count
-    alike whatever their weights; a batch of a single row leaves only the bias.  A filter's are those of all rows and
+    alike whatever their weights; a batch of a single number leaves only the bias.  A filter's are those of all rows and
     positions.  After each step the running statistics, which begin at 0 and 1, become 0.9 times themselves plus 0.1
-    times the batch's, with its unbiased variance; a single row does not change them.  Everything else here uses the
+    times the batch's, with its unbiased variance; a single number does not change them.  Everything else here uses the
     running statistics, except `gradient`.  Penalties, decay and max-norm apply to the weights only.  A batch goes
     forward and backward as a whole, so work space grows with its size.
 
@@ -627,7 +627,8 @@ class Predictor:
     Notes
     -----
     Up to 256 rows go forward in one call on one thread, fewer if the network is large: 25 through 784-100-10.  They
-    must be a contiguous array of uint8, float32 or float64.  All else, and networks with batch normalisation, go the
+    must be a contiguous array of uint8, float32 or float64.  Of images, half as many go one by one as
+    a vector register has numbers: 8 in float32 with AVX-512.  All else, and networks with batch normalisation, go the
     ordinary way, with the same results; `Network.without_norm` makes a network that need not.
 
     Examples

@@ -274,7 +274,7 @@ def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sp
         begin += block_rows * layer.n_out
     trunk = None
     if n_trunk:
-        planned[:n_trunk], trunk = place_trunk(planned, block_rows, 0, _bytes(dtype), begin, 0)
+        planned[:n_trunk], trunk = place_trunk(planned, block_rows, _bytes(dtype), begin, trains=False)
         begin = trunk.end
     return Plan(
         driver="rows",
@@ -291,19 +291,28 @@ def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sp
 
 def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
     """Rows of a row block in a forward pass."""
-    if layers[0].maps is not None:
-        return tuning.FORWARD_IMAGES
     few, many = tuning.BLOCK_ROWS
     rows = max(few, int(tuning.THIN_PRODUCT // (layers[0].n_in * layers[0].n_out)))
     rows = min(many, rows, int(tuning.BLOCK_PRODUCT // n_parameters))
     return max(rows, tuning.FEWEST_BLOCK_ROWS)
 
 
+def forward_images(layers: Sequence[LayerFacts], dtype: str, n_rows: int) -> int:
+    """Rows of a row block in a forward pass, if the first layers are on images: whole groups, or one image."""
+    if n_rows <= few_images(dtype):
+        return 1
+    lanes, products = lanes_of(_bytes(dtype)), tuning.FEW_SHARDS * sum(layer.products for layer in layers)
+    most = min(tuning.FORWARD_IMAGES, int(tuning.FORWARD_PRODUCT // products)) // lanes
+    return lanes * max(1, min(most, -(-n_rows // (lanes * tuning.FEW_SHARDS))))
+
+
 def image_rows(layers: Sequence[LayerFacts], dtype: str, batch_size: int) -> int:
     """Rows of a row block in training, if the first layers are on images: whole groups."""
     lanes = lanes_of(_bytes(dtype))
-    rows = tuning.IMAGE_PRODUCT // sum(layer.products for layer in layers)
-    return int(min(max(1, min(tuning.IMAGE_ROWS, rows) // lanes), -(-batch_size // lanes)) * lanes)
+    kept = layers[0].n_in + sum(layer.n_out * (1 + layer.wants_slopes) for layer in layers)
+    rows = min(tuning.IMAGE_ROWS, tuning.IMAGE_PRODUCT // sum(layer.products for layer in layers))
+    rows = min(rows, tuning.IMAGE_BYTES // (kept * _bytes(dtype)))
+    return int(min(max(1, rows // lanes), -(-batch_size // lanes)) * lanes)
 
 
 class ForwardPlan(NamedTuple):
@@ -324,9 +333,10 @@ class ForwardPlan(NamedTuple):
 def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine: Machine) -> ForwardPlan:
     """Choose how rows go forward without training; see `make_plan`."""
     size = n_parameters_of(layers)
-    block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
-    if n_trunk_of(layers) and data.n_rows <= few_images(dtype):
-        block_rows = 1
+    if n_trunk_of(layers):
+        block_rows = forward_images(layers, dtype, data.n_rows)
+    else:
+        block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
     n_parts = min(max(tuning.FEW_SHARDS, machine.n_threads), max(1, -(-data.n_rows // block_rows)))
     products = max(size, sum(layer.products for layer in layers))
     run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // products))
@@ -347,7 +357,7 @@ def most_few_rows(layers: tuple[LayerFacts, ...], dtype: str) -> int:
     if any(layer.batch_norm for layer in layers):
         return 0
     if n_trunk_of(layers):
-        return few_images(dtype)
+        return min(few_images(dtype), int(tuning.FORWARD_PRODUCT // sum(layer.products for layer in layers)))
     return int(min(tuning.MOST_FEW_ROWS, tuning.SMALL_RUN // n_parameters_of(layers)))
 
 
@@ -627,6 +637,7 @@ class _Choice:
             most = min(block_rows, tuning.MAX_BLOCK_ROWS if self.sparse else tuning.SHARD_ROWS)
         if self.batch_size <= most:
             why = "plain SGD: the products for the gradient change the weights at once"
+            why += ", but those of convolutions are summed first" if self.n_trunk else ""
             self.note("step", "without a gradient", why)
         else:
             self.note("step", "from a gradient", "it is summed over the parts of a batch")

@@ -272,6 +272,9 @@ def plot_feature_maps(network: Network, image: ArrayLike, layer: int = 0, count:
     matplotlib.figure.Figure
     """
     _check_network(network)
+    whole = network.input_shape
+    if len(whole) == 3 and np.shape(image) not in (whole, (math.prod(whole),), *([whole[:2]] if whole[2] == 1 else [])):
+        raise ValueError(f"image must have shape {whole}, or be flat; its shape is {np.shape(image)}")
     maps = network.feature_maps(np.asarray(image)[None], layer)[0]
     shown = maps[..., : check_integer(count, "count", 1)]
     return _draw_panels(np.moveaxis(shown, -1, 0)[..., None], "map", "output")

@@ -135,16 +135,18 @@ TOUCHED_SHARE = 16
 
 # --- images ---------------------------------------------------------------------------------------------------------
 
-# Rows of a row block, at most, if layers are on images: what they keep for the backward pass takes some 20 KB each.  A
-# row block has at most IMAGE_PRODUCT multiply-adds forward, for Ctrl-C waits for it.
+# Rows of a row block, at most, if layers are on images.  It has at most IMAGE_PRODUCT multiply-adds forward, since
+# Ctrl-C waits for it, and IMAGE_BYTES of what the backward pass needs: 20 KB a row in LeNet.  More rows gain nothing.
 IMAGE_ROWS = 512
 IMAGE_PRODUCT = 2e9
+IMAGE_BYTES = 250_000_000
 
-# Bytes of convolved maps that are pooled at once: they stay in the second-level cache.
+# Bytes of convolved maps that are pooled at once: they stay in the second-level cache, like the weights beside them.
 MAPS_BYTES = 200_000
 
 # Rows of a row block in a forward pass on images.
 FORWARD_IMAGES = 64
 
 # Images go forward one by one, with filters in the lanes instead, if they are no more than a group by FEW_IMAGES.
-FEW_IMAGES = 4
+# Eight take .78 of a group's time in LeNet, half in a network of 3x3 for 32 x 32 pixels.
+FEW_IMAGES = 2

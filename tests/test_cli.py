@@ -224,7 +224,7 @@ def test_images_are_shifted_and_flipped(run):
     trainer = fastnn.Trainer(network, fastnn.SGD(0.1, 0.9), 128, l2=1e-5, augment=augment)
     trainer.fit(train.X[:500], train.y[:500], epochs=1)
     np.testing.assert_array_equal(fastnn.Network.load("net").parameters, network.parameters)
-    refused(run(*command[:-2], -1), "pixels must be at least 0")
+    refused(run(*command[:-2], -1), "--shift must be at least 0")
 
 
 def test_an_interrupted_run_goes_on_with_the_same_command(run, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from pairs import parametrize_pairs
 from scipy import signal, sparse
 
 import fastnn
-from fastnn import _mapped, export, reference
+from fastnn import _mapped, reference
 from fastnn._mapped import stay_on_disk
 from fastnn._validation import check_rows
 from fastnn.kernels.activations import ACTIVATIONS
@@ -606,10 +606,3 @@ def test_descriptions_that_contradict_themselves_are_refused(tmp_path, changed, 
     safetensors.numpy.save_file({"layers.0.bias": np.ones(2, "f4")}, path, {"fastnn": json.dumps(TOLD | changed)})
     with pytest.raises(ValueError, match=rf"(?s)is not a usable fastnn network: .*({message})"):
         fastnn.Network.load(path)
-
-
-def test_onnx_is_told_not_to_be_there_yet(tmp_path):
-    with pytest.raises(NotImplementedError, match="convolution or pooling cannot be exported"):
-        export.to_onnx(fastnn.Network(LAYERS, input_shape=(6, 5)), tmp_path / "net.onnx")
-    assert not (tmp_path / "net.onnx").exists()
-    assert export.to_onnx(fastnn.Network([Dense(3)], input_shape=(6, 5))).graph.node

@@ -155,10 +155,10 @@ TEXT = {"sizes": (10_000, 2), "batch_size": 100, "penalised": True, "alike": Tru
 WIDE = {"sizes": (100, 60, 3), "update": "momentum", "repeated": True}  # 60 float64 or 128 float32: 480, 512 bytes
 
 
-def pixels(height, width):
-    # One multiply-add a pixel, and three.
-    return {"sizes": [Conv2D(1, 1), GlobalAveragePool2D(), Dense(3)], "input_shape": (height, width, 1), "n": 1000,
-            "batch_size": 1000}  # fmt: skip
+def pixels(width):
+    # 12,500 multiply-adds a position, and three.
+    layers = [Conv2D(1, (1, 2500)), GlobalAveragePool2D(), Dense(3)]
+    return {"sizes": layers, "input_shape": (5, width, 1), "n": 1000, "batch_size": 1000}
 
 
 def pooled(width):
@@ -210,7 +210,7 @@ THRESHOLDS = [
      {"sizes": (60, 4000, 9000, 2), "batch_size": 5000}, lambda p: p.block_rows, (17, 16)),
     ("IMAGE_ROWS", LENET | {"batch_size": 512}, LENET | {"batch_size": 513}, lambda p: len(p.row_blocks(5000)) - 1,
      (10, 19)),
-    ("IMAGE_PRODUCT", pixels(2500, 3124), pixels(2500, 3126), lambda p: p.block_rows,
+    ("IMAGE_PRODUCT", pixels(3123), pixels(3124), lambda p: p.block_rows,
      (256, 255 // lanes_of(4) * lanes_of(4))),
     ("MAPS_BYTES", pooled(BAND_WIDTH + 2), pooled(BAND_WIDTH), lambda p: p.layers[0].band, (1, 2)),
     ("SMALL_RUN", {"sizes": (60, 9), "n": 1380}, {"sizes": (60, 9), "n": 1381}, lambda p: p.n_threads, (1, 2)),
@@ -265,12 +265,24 @@ def test_a_call_that_goes_forward_is_bounded_by_its_products():
 def test_images_go_forward_in_row_blocks_that_all_work_counts_for():
     facts = fastnn.Network(LENET["sizes"], input_shape=(28, 28, 1)).facts()
     few = lanes_of(4) // tuning.FEW_IMAGES
-    cases = ((1, 1, 1), (few, 1, few), (few + 1, few + 1, 1), (64, 64, 1), (65, 64, 2), (60_000, 64, 8))
+    lanes = lanes_of(4)
+    most = min(tuning.FORWARD_IMAGES, int(tuning.FORWARD_PRODUCT // (8 * sum(layer.products for layer in facts))))
+    cases = [(1, 1, 1), (few, 1, few), (few + 1, lanes, 1), (4 * lanes + 1, lanes, 5), (8 * lanes, lanes, 8)]
+    cases += [(8 * lanes + 1, 2 * lanes, 5), (60_000, most // lanes * lanes, 8)]
     for n, block_rows, n_parts in cases:
         found = plan_forward(facts, "float32", Data(n, 784, "uint8"), MACHINE)
         assert (found.plan.block_rows, found.n_parts) == (block_rows, n_parts)
-        assert found.plan.trunk.lanes == (1 if n <= few else lanes_of(4))
-    assert found.run_rows == max(8 * 64, int(tuning.FORWARD_PRODUCT // sum(layer.products for layer in facts)))
+        assert found.plan.trunk.lanes == (1 if n <= few else lanes)
+    assert found.run_rows == int(tuning.FORWARD_PRODUCT // sum(layer.products for layer in facts))
+
+
+def test_memory_for_predictions_is_that_of_a_group_for_each_thread():
+    layers = [Conv2D(64, 3, padding="same"), Conv2D(64, 3, padding="same"), Dense(10)]
+    facts = fastnn.Network(layers, input_shape=(96, 96, 3)).facts()
+    found = plan_forward(facts, "float32", Data(5000, 96 * 96 * 3, "uint8"), MACHINE)
+    numbers = 96 * 96 * 3 + 2 * 98 * 98 * 64
+    assert found.plan.work_size < 1.2 * numbers * lanes_of(4) + 2 * found.plan.block_rows * 96 * 96 * 64
+    assert found.run_rows == found.n_parts * lanes_of(4)  # Ctrl-C waits for these
 
 
 def test_memory_is_what_the_engine_allocates(rng):
@@ -307,11 +319,20 @@ def test_few_images_are_few_beside_a_group():
     assert most_few_rows((facts[0]._replace(batch_norm=True), *facts[1:]), "float32") == 0
 
 
+def test_thin_layers_on_large_images_have_memory_for_few(monkeypatch):
+    thin = {"sizes": [Conv2D(4, 1), GlobalAveragePool2D(), Dense(2)], "input_shape": (1000, 1000, 1)}
+    for factor in (1, 4):
+        monkeypatch.setattr(tuning, "IMAGE_BYTES", factor * 250_000_000)
+        rows = tuning.IMAGE_BYTES // (4 * (5_000_000 + 4 + 2)) // lanes_of(4) * lanes_of(4)
+        assert plan(**thin, batch_size=500).block_rows == max(rows, lanes_of(4))
+
+
 def test_every_constant_that_plans_use_has_both_sides_tested():
     sources = inspect.getsource(plan_module) + inspect.getsource(layout)
     used = set(re.findall(r"tuning\.([A-Z_]+)", sources))
     tested = {row[0] for row in THRESHOLDS} | {"ALIGNED_FROM", "STRIP_LINES"}
-    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT", "FORWARD_IMAGES", "FEW_IMAGES", "MOST_FEW_ROWS", "LOSS_PRODUCT"}
+    tested |= {"SPARSE_DENSITY", "FORWARD_PRODUCT", "FORWARD_IMAGES", "FEW_IMAGES", "IMAGE_BYTES", "MOST_FEW_ROWS"}
+    tested |= {"LOSS_PRODUCT"}
     assert used == tested
 
 

@@ -180,7 +180,7 @@ def test_layers_that_cannot_be_drawn_are_refused():
         plotting.plot_filters(network, 0, 0)
     with pytest.raises(ValueError, match="layer must be at least 0 and at most 1, not 2"):
         plotting.plot_feature_maps(network, np.ones((8, 9, 2)), 2)
-    with pytest.raises(ValueError, match="X must have shape"):
+    with pytest.raises(ValueError, match="image must have shape"):
         plotting.plot_feature_maps(network, np.ones((8, 8, 2)))
     with pytest.raises(TypeError, match="needs a network with layers on images"):
         plotting.plot_feature_maps(dense, np.ones(4))

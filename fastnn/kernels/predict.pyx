@@ -121,12 +121,14 @@ cdef class FewRows:
     cdef object _parameters     # keeps the numbers alive
     cdef const void* _numbers
     cdef int _loss, _number
+    cdef double _products       # multiply-adds of a row
     cdef Py_ssize_t _n_in, _n_out, _most_rows, _work_size
 
     def __init__(self, CompiledPlan plan, tuple input_shape, parameters, int loss, Py_ssize_t most_rows):
         cdef int k
         self._plan, self._input_shape, self._parameters = plan, input_shape, parameters
         self._loss, self._most_rows = loss, most_rows
+        self._products = sum(layer.facts.products for layer in plan.source.layers)
         for k in range(plan.plan.trunk.n_layers, plan.plan.n_layers):
             most_rows = most_tiled_rows(plan.plan.layers[k].n_in, plan.plan.layers[k].n_out, parameters.itemsize)
             self._most_rows = min(self._most_rows, most_rows)
@@ -166,7 +168,7 @@ cdef class FewRows:
             chosen = <Py_ssize_t*> np.PyArray_DATA(found)
         else:
             Z = np.PyArray_DATA(found)
-        if store.n_rows * self._plan.plan.n_parameters <= HELD_PRODUCT:
+        if store.n_rows * self._products <= HELD_PRODUCT:
             status = self._forward(&store, Z, chosen, as_probabilities)
         else:
             with nogil:

@@ -163,6 +163,9 @@ cdef void copy_moved(const stored* image, const Movement* movement, Py_ssize_t p
             memset(out + end * c, 0, (width - end) * c * sizeof(floating))
             if not flips:
                 copy_pixels(row + (begin + across) * c, (end - begin) * c, out + begin * c)
+            elif c == 1:
+                for x in range(begin, end):
+                    out[x] = convert(row[width - 1 - x - across], out[0])
             else:
                 for x in range(begin, end):
                     copy_pixels(row + (width - 1 - x - across) * c, c, out + x * c)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_choice, check_integer, check_number, check_shares, check_threads
-from fastnn.augment import check_augment
+from fastnn._validation import check_augment, check_choice, check_integer, check_number, check_shares, check_threads
+from fastnn.augment import Flip, Shift
 from fastnn.callbacks import Callback
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.rows import draw_order
@@ -184,5 +184,5 @@ CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
     "label_smoothing": _check_smoothing,
     "clip_norm": lambda _, value: _check_length(value, "clip_norm"),
     "max_norm": lambda _, value: _check_length(value, "max_norm"),
-    "augment": lambda settings, value: check_augment(value, settings.network.input_shape),
+    "augment": lambda settings, value: check_augment(value, (Shift, Flip), settings.network.input_shape),
 }
