@@ -302,7 +302,7 @@ def forward_images(layers: Sequence[LayerFacts], dtype: str, n_rows: int) -> int
     if n_rows <= few_images(dtype):
         return 1
     lanes, products = lanes_of(_bytes(dtype)), tuning.FEW_SHARDS * sum(layer.products for layer in layers)
-    most = min(tuning.FORWARD_IMAGES, int(tuning.FORWARD_PRODUCT // products)) // lanes
+    most = min(tuning.FORWARD_IMAGES, int(tuning.IMAGE_PRODUCT // products)) // lanes
     return lanes * max(1, min(most, -(-n_rows // (lanes * tuning.FEW_SHARDS))))
 
 
@@ -338,8 +338,8 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     else:
         block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
     n_parts = min(max(tuning.FEW_SHARDS, machine.n_threads), max(1, -(-data.n_rows // block_rows)))
-    products = max(size, sum(layer.products for layer in layers))
-    run_rows = max(n_parts * block_rows, int(tuning.FORWARD_PRODUCT // products))
+    products = n_parts * block_rows * max(size, sum(layer.products for layer in layers))
+    run_rows = n_parts * block_rows * max(1, int(tuning.FORWARD_PRODUCT // products))
     plan = forward_plan(layers, dtype, block_rows, data.n_nonzeros is not None)
     return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
 

@@ -255,7 +255,8 @@ def test_storage_of_rows():
 def test_a_call_that_goes_forward_is_bounded_by_its_products():
     data = Data(10**7, 10, "float32")
     small = plan_forward((LayerFacts(10, 100, "tanh"), LayerFacts(100, 2)), "float32", data, MACHINE)
-    assert small[1:] == (8, int(tuning.FORWARD_PRODUCT) // 1302, 2)
+    rows = 8 * small.plan.block_rows
+    assert small[1:] == (8, int(tuning.FORWARD_PRODUCT // (1302 * rows)) * rows, 2)
     large = plan_forward((LayerFacts(10, 10**6, "tanh"), LayerFacts(10**6, 2)), "float32", data, MACHINE)
     assert large[1:] == (8, 8 * large.plan.block_rows, 2)
     one = plan_forward((LayerFacts(10, 2),), "float32", data._replace(n_rows=1), MACHINE)
@@ -266,14 +267,14 @@ def test_images_go_forward_in_row_blocks_that_all_work_counts_for():
     facts = fastnn.Network(LENET["sizes"], input_shape=(28, 28, 1)).facts()
     few = lanes_of(4) // tuning.FEW_IMAGES
     lanes = lanes_of(4)
-    most = min(tuning.FORWARD_IMAGES, int(tuning.FORWARD_PRODUCT // (8 * sum(layer.products for layer in facts))))
+    most = min(tuning.FORWARD_IMAGES, int(tuning.IMAGE_PRODUCT // (8 * sum(layer.products for layer in facts))))
     cases = [(1, 1, 1), (few, 1, few), (few + 1, lanes, 1), (4 * lanes + 1, lanes, 5), (8 * lanes, lanes, 8)]
     cases += [(8 * lanes + 1, 2 * lanes, 5), (60_000, most // lanes * lanes, 8)]
     for n, block_rows, n_parts in cases:
         found = plan_forward(facts, "float32", Data(n, 784, "uint8"), MACHINE)
         assert (found.plan.block_rows, found.n_parts) == (block_rows, n_parts)
         assert found.plan.trunk.lanes == (1 if n <= few else lanes)
-    assert found.run_rows == int(tuning.FORWARD_PRODUCT // sum(layer.products for layer in facts))
+    assert found.run_rows == 8 * found.plan.block_rows
 
 
 def test_memory_for_predictions_is_that_of_a_group_for_each_thread():
