@@ -1,4 +1,7 @@
-"""The maps of layers on images, for whoever looks into a network: layer by layer, without a plan and on one thread."""
+"""The maps of layers on images, for whoever looks into a network: layer by layer, without a plan and on one thread.
+
+The drivers keep maps of a group at a time, and not those that are pooled at once.  Here speed does not count.
+"""
 
 from __future__ import annotations
 
