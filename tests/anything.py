@@ -546,8 +546,10 @@ class Twin:
         self.curve: list[float] = []
 
     def _noisy(self, values: np.ndarray) -> np.ndarray:
-        jitter = 1 + self.noise * np.random.default_rng(values.size).uniform(-1, 1, values.shape)
-        return (values * jitter if self.noise else values).astype(self.dtype)
+        jitter = self.noise * np.random.default_rng(values.size).uniform(-1, 1, values.shape)
+        # Batch normalisation makes much of the smallest difference between rows, also where all are 0.
+        zeros = jitter if self.network.batch_norm else 0
+        return (values * (1 + jitter) + zeros if self.noise else values).astype(self.dtype)
 
     def forget(self) -> None:
         """Begin with a new optimizer."""
