@@ -143,6 +143,17 @@ cdef void copy_pixels(const stored* row, Py_ssize_t n, floating* out) noexcept n
             out[j] = convert(row[j], out[0])
 
 
+cdef void flip_rows(floating* image, Py_ssize_t height, Py_ssize_t width, Py_ssize_t channels) noexcept nogil:
+    # Exchanges left and right.
+    cdef Py_ssize_t y, x, k, left, right
+    for y in range(height):
+        for x in range(width // 2):
+            for k in range(channels):
+                left = (y * width + x) * channels + k
+                right = (y * width + width - 1 - x) * channels + k
+                image[left], image[right] = image[right], image[left]
+
+
 cdef void copy_moved(const stored* image, const Movement* movement, Py_ssize_t position, floating* out) noexcept nogil:
     # The image at a position of the epoch, flipped and shifted as the key says: pixel (y, x) is that at (y + down,
     # x + across) of the image, or 0 outside.
@@ -151,25 +162,23 @@ cdef void copy_moved(const stored* image, const Movement* movement, Py_ssize_t p
     cdef Py_ssize_t down = <Py_ssize_t> ((high * <uint64_t> (2 * movement.down + 1)) >> 32) - movement.down
     cdef Py_ssize_t across = <Py_ssize_t> ((low * <uint64_t> (2 * movement.across + 1)) >> 32) - movement.across
     cdef bint flips = movement.flips and mixed(hashed) >> 63
-    cdef Py_ssize_t c = movement.channels, width = movement.width, y, x
-    cdef Py_ssize_t begin = min(max(<Py_ssize_t> 0, -across), width), end = max(begin, min(width, width - across))
-    cdef const stored* row
-    for y in range(movement.height):
-        if not 0 <= y + down < movement.height:
-            memset(out, 0, width * c * sizeof(floating))
-        else:
-            row = image + (y + down) * width * c
-            memset(out, 0, begin * c * sizeof(floating))
-            memset(out + end * c, 0, (width - end) * c * sizeof(floating))
-            if not flips:
-                copy_pixels(row + (begin + across) * c, (end - begin) * c, out + begin * c)
-            elif c == 1:
-                for x in range(begin, end):
-                    out[x] = convert(row[width - 1 - x - across], out[0])
-            else:
-                for x in range(begin, end):
-                    copy_pixels(row + (width - 1 - x - across) * c, c, out + x * c)
-        out += width * c
+    cdef Py_ssize_t c = movement.channels, row = movement.width * c, n = movement.height * row
+    cdef Py_ssize_t y, begin, end, shift, margin
+    if max(down, -down) >= movement.height or max(across, -across) >= movement.width:
+        memset(out, 0, n * sizeof(floating))
+        return
+    if flips:  # afterwards
+        across = -across
+    # The rows are shifted in one piece; what came from the end of a neighbouring row is then set to 0.
+    shift, margin = down * row + across * c, max(across, -across) * c
+    begin, end = max(<Py_ssize_t> 0, -shift), min(n, n - shift)
+    memset(out, 0, begin * sizeof(floating))
+    copy_pixels(image + begin + shift, end - begin, out + begin)
+    memset(out + end, 0, (n - end) * sizeof(floating))
+    for y in range(movement.height if margin else 0):
+        memset(out + y * row + (row - margin if across > 0 else 0), 0, margin * sizeof(floating))
+    if flips:
+        flip_rows(out, movement.height, movement.width, c)
 
 
 cdef void copy_rows(const stored* values, const RowStore* store, const Py_ssize_t* order, Py_ssize_t first,
