@@ -57,7 +57,7 @@ class Trainer(Settings):
     seed : int, numpy.random.Generator or None, default 0
         For shuffling, dropout and motions of images.
     n_threads : int or None, default None
-        None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 8 are used.
+        None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 64 are used.
     sparse : bool or "auto", default "auto"
         Whether dense input is stored as sparse, so that the first layer works on the non-zeros only; "auto"
         does so if fewer than a quarter of the values are non-zero, which costs one pass over the data at the
