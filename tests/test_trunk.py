@@ -5,7 +5,7 @@ import pytest
 from pairs import parametrize_pairs
 
 import fastnn
-from fastnn import tuning
+from fastnn import reference, tuning
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, MaxPool2D
 from fastnn.plan import Method
@@ -124,3 +124,19 @@ def test_row_blocks_and_bands_change_the_rounding_only(dtype, assert_close, trun
     monkeypatch.setattr(tuning, "MAPS_BYTES", 1)
     for found, array in zip(trained(TRUNKS[trunk], dtype, 101, 2), expected, strict=True):
         assert_close(found, array, 30)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("pooling", [[], [MaxPool2D(2)]])
+def test_dropout_drops_what_the_twin_drops(monkeypatch, rng, dtype, pooling):
+    layers = [Conv2D(3, 3, padding="same", dropout=0.4), *pooling, Conv2D(5, 2, dropout=0.2), Dense(3)]
+    X, y = rng.normal(size=(37, 6, 5, 2)).astype(dtype), rng.integers(3, size=37)
+    found = []
+    for twin in (False, True):
+        if twin:
+            monkeypatch.setattr("fastnn.engine.local.epoch.train", reference.train)
+        network = fastnn.Network(layers, "relu", dtype, input_shape=(6, 5, 2))
+        fastnn.Trainer(network, fastnn.SGD(0.1), batch_size=20, seed=3).fit(X, y, epochs=2)
+        found.append(network.parameters)
+    tolerance = 1e-4 if dtype == "float32" else 1e-11
+    np.testing.assert_allclose(found[0], found[1], tolerance, tolerance)
