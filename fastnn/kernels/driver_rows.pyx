@@ -1,7 +1,7 @@
 """The driver by rows: a batch is cut into shards, a shard into row blocks.
 
 A row block goes forward and backward while it is in cache, and adds to its shard's gradient.  When all shards are done,
-their gradients are summed in order and the parameters move.  A plain step on a batch of one row block needs no
+their gradients are summed, always in the same pairs, and the parameters move.  A plain step on a batch of one row block needs no
 gradient: the products write the new parameters.  How a batch is cut depends on its size only, and a shard takes its row
 blocks in order, so neither the number of threads nor an interruption by the clock changes the bits.
 
@@ -339,20 +339,32 @@ cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noex
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
+cdef void add_up(Py_ssize_t n_shards, Py_ssize_t distance, Py_ssize_t begin, Py_ssize_t end,
+                 floating* gradients) noexcept nogil:
+    # Adds numbers begin to end of the shards' gradients, which lie at a distance, into the first: neighbours in pairs,
+    # then these sums in pairs, and so on.
+    cdef Py_ssize_t width = 1, shard, i
+    cdef const floating* other
+    cdef floating* gradient
+    while width < n_shards:
+        shard = 0
+        while shard + width < n_shards:
+            gradient, other = gradients + shard * distance, gradients + (shard + width) * distance
+            for i in range(begin, end):
+                gradient[i] += other[i]
+            shard += 2 * width
+        width *= 2
+
+
 cdef void update_chunk(const Job* job, const Step* step, bint is_weight, Py_ssize_t n_shards, Py_ssize_t begin,
                        Py_ssize_t end, floating* gradient) noexcept nogil:
-    cdef Py_ssize_t shard, i
-    cdef const floating* other
-    for shard in range(1, n_shards):
-        other = gradient + shard * job.gradient_size
-        for i in range(begin, end):
-            gradient[i] += other[i]
+    add_up(n_shards, job.gradient_size, begin, end, gradient)
     update_range(step, is_weight, <floating*> job.parameters, gradient, <floating*> job.state, begin, end)
 
 
 cdef void update_span(const Job* job, const Step* step, bint is_weight, Py_ssize_t n_shards, Py_ssize_t begin,
                       Py_ssize_t n, floating* gradient) noexcept nogil:
-    # Sums the shards' gradients, in order, into the first, and moves n parameters.
+    # Sums the shards' gradients into the first, and moves n parameters.
     cdef Py_ssize_t size = UPDATE_CHUNK // n_shards, chunk, n_chunks = (n + size - 1) // size, end = begin + n
     if n_chunks <= 1:  # none: layers that only pool have no weights
         update_chunk(job, step, is_weight, n_shards, begin, end, gradient)
