@@ -150,6 +150,8 @@ class Trainer(Settings):
             settings = {name: state[name] for name in CHECKS if name in state}
             state = settings | {"_state": TrainState(*parts), "_active": None}
         vars(self).update(state)
+        # Its memory may be read-only, such as a file that joblib maps for its processes.
+        self._state.optimizer = self._state.optimizer.copy()
 
     def fit(
         self,
