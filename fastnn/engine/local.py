@@ -206,9 +206,7 @@ class Engine:
         alike: Any = [(layer.form, layer.weight_size) for layer in plan.layers] if plan.sharing == "rows" else None
         alike = plan.fingerprint() if plan.sharing in ("shards", "units", "alone") else alike
         if len(set(map(repr, self.ranks.all_tell("the plan", alike)))) > 1:
-            raise RuntimeError(
-                "the ranks' plans differ: they need the same instruction set and the same version of fastnn"
-            )
+            raise RuntimeError("the ranks' plans differ: they need the same version of fastnn and instruction set")
 
     def _try(self, targets: Targets, steps: Steps) -> float:
         # Returns the seconds of a step on this rank, and leaves parameters and state as they were.

@@ -56,6 +56,8 @@ class Ranks:
         This rank, from 0, and how many there are.
     n_here : int
         Ranks on this machine.
+    watch : Watch
+        Ends the job if this rank waits for too long.
     """
 
     def __init__(self, comm: Any = None) -> None:
@@ -67,7 +69,7 @@ class Ranks:
             return
         self.rank, self.size = comm.rank, comm.size
         self._records = np.empty((self.size, 5), np.int64)
-        self._watch = _Watch(comm)
+        self.watch = Watch(comm)
         _abort_if_uncaught()
         names = self.all_tell("the machines", _mpi().Get_processor_name())
         self.n_here = names.count(names[self.rank])
@@ -213,17 +215,19 @@ class Ranks:
 
     @contextmanager
     def watched(self, place: str) -> Iterator[None]:
-        """Within, a wait that is too long ends the job."""
-        self._watch.begin(place)
+        """Within, where ranks exchange, a wait that is too long ends the job, and so does an exception."""
+        self.watch.begin(place)
         try:
             yield
+        except BaseException:
+            self.fail(place)
         finally:
-            self._watch.end()
+            self.watch.end()
 
-    def abort(self) -> None:
-        """End the job: an exception was raised where the others cannot be told."""
+    def fail(self, place: str) -> None:
+        """End the job, since an exception was raised where ranks exchange."""
         traceback.print_exc()
-        self._watch.abort(f"rank {self.rank} failed while others wait for it")
+        self.watch.abort(f"rank {self.rank} failed in an exchange with the others: {place}")
 
     @contextmanager
     def keeping_interrupts(self) -> Iterator[None]:
@@ -247,7 +251,7 @@ class Ranks:
         self._interrupted = True
 
 
-class _Watch:
+class Watch:
     """Ends the job if this rank waits for the others for too long: one of them may be lost, and will never come."""
 
     def __init__(self, comm: Any) -> None:
