@@ -337,14 +337,15 @@ cdef Py_ssize_t place_of(const Job* job, const Batch* batch, Py_ssize_t shard, P
     return min(max(begin_of(job.plan, batch, shard) - begin, <Py_ssize_t> 0), n)
 
 
-cdef bint ascend_together(const Job* job, const Batch* batch, Py_ssize_t shard, Py_ssize_t end,
+cdef void ascend_together(const Job* job, const Batch* batch, Py_ssize_t shard, Py_ssize_t end,
                           floating* work) noexcept nogil:
     # A row block of images: rows of one shard, or the whole shards up to end.  Threads share the groups of all in the
-    # trunk, and then the slices for one shard after the other.  False: a log-likelihood is not finite.
+    # trunk, and then the slices for one shard after the other.
     cdef Py_ssize_t done = job.position[1 + shard], begin = begin_of(job.plan, batch, shard) + done
     cdef Py_ssize_t n = min(job.plan.block_rows, begin_of(job.plan, batch, end) - begin), i, at, n_own
     cdef floating* gradients = <floating*> job.gradients
     cdef Factors factors
+    cdef bint goes_back = True
     factors.alpha, factors.first_beta, factors.weight_beta, factors.bias_beta = 1, done > 0, done > 0, done > 0
     forward_trunk(job, batch.first + begin, n, work)
     for i in range(shard, end):
@@ -352,28 +353,28 @@ cdef bint ascend_together(const Job* job, const Batch* batch, Py_ssize_t shard, 
         n_own = place_of(job, batch, i + 1, begin, n) - at
         job.log_likelihood[1 + i] += ascend_block(job, batch, batch.first + begin + at, n_own, at, work,
                                                   gradients + i * job.gradient_size, &factors)
-        if not isfinite(job.log_likelihood[1 + i]):
-            return False
-    backward_trunk(job, batch.first + begin, n, work, gradients, factors.alpha, factors.bias_beta)
+        goes_back = goes_back and isfinite(job.log_likelihood[1 + i])
+    if goes_back:
+        backward_trunk(job, batch.first + begin, n, work, gradients, factors.alpha, factors.bias_beta)
     for i in range(shard, end):
         at = place_of(job, batch, i, begin, n)
         n_own = place_of(job, batch, i + 1, begin, n) - at
-        sum_parts(job, at, n_own, work, gradients + i * job.gradient_size, factors.alpha, factors.weight_beta,
-                  factors.bias_beta)
+        if goes_back:
+            sum_parts(job, at, n_own, work, gradients + i * job.gradient_size, factors.alpha, factors.weight_beta,
+                      factors.bias_beta)
         job.position[1 + i] += n_own
-    return True
 
 
 cdef void ascend_images(const Job* job, const Batch* batch, Py_ssize_t shard, Py_ssize_t end,
                         floating* work) noexcept nogil:
     # Continues the shards of images up to end until they are finished or the time is up; for one row block at least.
-    cdef bint goes_on = True
-    while shard < end and goes_on:
+    cdef bint is_late = False
+    while shard < end and not is_late:
         if begin_of(job.plan, batch, shard) + job.position[1 + shard] == begin_of(job.plan, batch, shard + 1):
             shard += 1
         else:
-            goes_on = (ascend_together(job, batch, shard, shards_together(job, batch, shard, end), work)
-                       and now() < job.deadline)
+            ascend_together(job, batch, shard, shards_together(job, batch, shard, end), work)
+            is_late = now() >= job.deadline
 
 
 cdef void take_shards(const Job* job, const Batch* batch, Py_ssize_t* next_, int thread, int n_threads,
