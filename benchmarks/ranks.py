@@ -20,13 +20,14 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import zlib
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
@@ -41,9 +42,10 @@ from fastnn.engine.threads import handover_seconds
 LABELS = tuple("13567ACF")
 THREADS, ONE_THREAD, ONE_RANK, RANKS, DDP = "threads", "one thread", "one rank", "ranks", "DDP"
 KINDS = (THREADS, ONE_THREAD, ONE_RANK, RANKS, DDP)
-#: Seconds after which a process that has not answered is given up.
+#: Seconds after which a process that has not answered, or ended, is given up.
 PATIENCE = 60
-#: Bytes of an exchange, of all ranks together, and seconds for which it is repeated.
+GRACE = 10
+#: Bytes of an array of which ranks exchange their parts, and seconds for which it is repeated.
 EXCHANGED = (8, 64, 512, 4096, 32768, 262144, 1 << 20, 4 << 20)
 EXCHANGE_SECONDS = 0.2
 #: PyTorch reduces gradients in buckets of so many MB: one for all of a cell's.
@@ -120,7 +122,7 @@ def prepare_ddp(cell, X, y):
 
 
 def exchanges(comm):
-    """Return (collective, bytes of all ranks together, seconds) of the collectives that a step is made of."""
+    """Return (collective, bytes of an array that is cut among ranks, seconds) of what a step may exchange."""
     from mpi4py import MPI
 
     def gather(n):
@@ -128,13 +130,22 @@ def exchanges(comm):
         place = [whole, counts, MPI.BYTE]
         return lambda: comm.Allgatherv(MPI.IN_PLACE, place)
 
+    def gather_pairwise(n):
+        # The same as messages between every two ranks.
+        whole, counts = np.zeros(n * comm.size, np.uint8), [n] * comm.size
+        counts[comm.rank] = 0
+        starts = [n * rank for rank in range(comm.size)]
+        place = [whole, counts, starts, MPI.BYTE]
+        return lambda: comm.Alltoallv([whole, counts, [starts[comm.rank]] * comm.size, MPI.BYTE], place)
+
     def exchange(n):
-        counts = [n // comm.size] * comm.size
-        sent, received = ([np.zeros(n, np.uint8), counts, MPI.BYTE] for _ in range(2))
+        counts = [n] * comm.size
+        sent, received = ([np.zeros(n * comm.size, np.uint8), counts, MPI.BYTE] for _ in range(2))
         return lambda: comm.Alltoallv(sent, received)
 
     found = []
-    for (name, make), n in itertools.product((("Allgatherv", gather), ("Alltoallv", exchange)), EXCHANGED):
+    kinds = {"Allgatherv in place": gather, "Alltoallv as a gather": gather_pairwise, "Alltoallv": exchange}
+    for (name, make), n in itertools.product(kinds.items(), EXCHANGED):
         call, best, end, n_calls = make(n // comm.size), float("inf"), time.perf_counter() + EXCHANGE_SECONDS, 1
         while comm.bcast(time.perf_counter() < end or best == float("inf")):
             comm.Barrier()
@@ -154,8 +165,8 @@ def serve(connection, prepare, comm=None):
     for request, *arguments in iter(connection.recv, None):
         try:
             if request == "prepare":
-                label, dtype = arguments
-                cell, train = CELLS[label], None
+                label, dtype, n_rows = arguments
+                cell, train = CELLS[label].first(n_rows), None
                 train = prepare(cell, *load_rows(cell, dtype))
                 reply = [timed(train)[0] for _ in range(2)], checksum(train)
             elif request == "train":
@@ -197,6 +208,7 @@ def work(kind, address, rank, size, dense):
         torch.set_num_threads(1)
         torch.distributed.init_process_group("gloo", init_method=f"file://{address}.gloo", rank=rank, world_size=size)
         serve(connection, prepare_ddp)
+        torch.distributed.destroy_process_group()
         return
     n_threads = 1 if kind in (RANKS, ONE_THREAD) else size
     settings = {"n_threads": n_threads, "sparse": False if dense else "auto", **({"comm": comm} if comm else {})}
@@ -251,9 +263,13 @@ class Party:
     def close(self):
         """End the processes."""
         for connection in self._connections:
-            connection.send(None)
+            with suppress(OSError):  # of a process that is gone
+                connection.send(None)
         for process in self._processes:
-            process.wait(PATIENCE)
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.terminate()
 
 
 def started(kind, options, network, folder):
@@ -270,12 +286,12 @@ def started(kind, options, network, folder):
     return Party(kind, [network.mpiexec(shutil.which(options.mpiexec), options.ranks, command)], options.ranks, address)
 
 
-def prepared(parties, label, dtype):
-    """Prepare a cell; return the parties that can take part, and whether ranks reached the same bits as threads."""
+def prepared(parties, label, dtype, n_rows):
+    """Prepare a cell's first rows; return the parties that can take part, and whether ranks and threads share bits."""
     taking_part, reached, sums = [], {}, {}
     for party in parties:
         try:
-            replies = party.ask("prepare", label, dtype)
+            replies = party.ask("prepare", label, dtype, n_rows)
         except (LookupError, TypeError) as error:
             print(f"{party.kind} is left out of cell {label}: {error}", flush=True)
             continue
@@ -306,7 +322,7 @@ def compare(parties, options):
     found = {}
     print(f"{options.dtype}, {options.network}: seconds an epoch, and those of threads divided by them")
     for label in options.cells:
-        taking_part, same = prepared(parties, label, options.dtype)
+        taking_part, same = prepared(parties, label, options.dtype, options.rows)
         best, handover = measure(taking_part, options.rounds)
         found[label] = {"seconds": best, "same bits": same, "handover": handover}
         print(
@@ -321,9 +337,10 @@ def compare(parties, options):
 def show_exchanges(party, options):
     """Print and return how long collectives take."""
     found = party.ask("exchanges")[0]
-    print(f"{options.ranks} ranks, {options.network}: microseconds, and MB/s of all ranks' bytes")
+    print(f"{options.ranks} ranks, {options.network}: microseconds, and MB/s into a rank")
     for name, n_bytes, seconds in found:
-        print(f"{name:>10} {n_bytes:>9,} bytes {1e6 * seconds:>10.1f} {1e-6 * n_bytes / seconds:>8.0f}", flush=True)
+        rate = 1e-6 * n_bytes * (1 - 1 / options.ranks) / seconds
+        print(f"{name:>21} {n_bytes:>9,} bytes {1e6 * seconds:>10.1f} {rate:>8.0f}", flush=True)
     return found
 
 
@@ -333,6 +350,7 @@ def main():
     parser.add_argument("--cells", nargs="+", default=LABELS, choices=CELLS)
     parser.add_argument("--dtype", default="float32", choices=("float32", "float64"))
     parser.add_argument("--ranks", type=int, default=2, help="and threads of one process")
+    parser.add_argument("--rows", type=int, help="only the first of each cell")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--dense", action="store_true", help="fastnn takes rows as dense, as PyTorch does")
@@ -347,6 +365,7 @@ def main():
     if options.worker:
         work(options.worker, options.address, options.rank, options.ranks, options.dense)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or ranks would go on waiting for each other
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         network = stack.enter_context(link.Network(options.network, options.ranks, folder))
