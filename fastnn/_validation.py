@@ -12,6 +12,7 @@ import math
 import numbers
 import operator
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -449,3 +450,11 @@ def check_array(
         f"{name} must be of dtype {dtype}, and {array.dtype} could lose precision: convert it with "
         f".astype({dtype.name!r}), or pass allow_input_downcast=True to the function"
     )
+
+
+def check_comm(comm: Any, name: str = "comm") -> Any:
+    """Return an mpi4py communicator, or None."""
+    mpi = sys.modules.get("mpi4py.MPI")  # whoever has a communicator has imported it
+    if comm is not None and (mpi is None or not isinstance(comm, mpi.Intracomm) or comm == mpi.COMM_NULL):
+        raise TypeError(f"{name} must be a communicator such as mpi4py.MPI.COMM_WORLD, not {comm!r}")
+    return comm

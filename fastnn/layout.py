@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -161,6 +161,8 @@ class LayerPlan(NamedTuple):
         activation's derivative, the normalised units, their mean and variance
     cut : how output, delta and slopes are cut in the driver by units, one cut a slice: distance between two rows, units
         of a slice (but for the last), and distance between two slices
+    groups : of slices, whose units' shares of the gradient by the layer below are summed on their own, in the driver by
+        units; an output layer, whose slices are of inputs, has as many as the layer below
     shared_from : rows of a batch from which threads share its slices in the driver by rows
     images : of a layer on images, how a group's input, maps after the convolution, and output lie.  Its output, slopes,
         x_hat, delta and places are offsets in the space of a group; delta is that of its normalised maps, and all
@@ -185,6 +187,7 @@ class LayerPlan(NamedTuple):
     statistics: int = 0
     cut: tuple[int, int, int] = (0, NEVER, 0)
     shared_from: int = NEVER
+    groups: int = 1
     images: tuple[Image, ...] = ()
     band: int = 0
     places: int = 0
@@ -514,6 +517,11 @@ def _band_rows(layer: LayerPlan) -> int:
     return (layer.band - 1) * maps.pooling.stride[0] + maps.pooling.size[0]
 
 
+def n_groups_of(layer: LayerPlan) -> int:
+    """Groups of slices of a hidden layer behind another one, in the driver by units."""
+    return tuning.FEW_SLICES if len(layer.slices) >= tuning.FEW_SLICES else 1
+
+
 def place_by_units(
     layers: Sequence[LayerPlan], block_rows: int, sparse: bool, nonzeros: int, n_threads: int, number_size: int
 ) -> dict[str, Any]:
@@ -528,13 +536,14 @@ def place_by_units(
     rows_size = to_lines(most * column_work_size(n_in, nonzeros), 4) if nonzeros else 0
     if not sparse:
         rows_size = to_lines(block_rows * n_in, 4)
-    placed, begin = [], 3 * rows_size
-    for layer in layers[:-1]:
+    placed, begin, groups = [], 3 * rows_size, 1
+    for k, layer in enumerate(layers[:-1]):
+        above = n_groups_of(layers[k + 1]) if k < len(layers) - 2 else 1
         units = layer.slices[0].end
         row = to_lines(units, number_size)
         size = block_rows * row * len(layer.slices)
-        layer = layer._replace(cut=(row, units, block_rows * row), output=begin, delta=begin + size)
-        begin += 2 * size
+        layer = layer._replace(cut=(row, units, block_rows * row), output=begin, delta=begin + size, groups=groups)
+        begin, groups = begin + (1 + above) * size, above  # the gradient is summed from a part for each group above
         if layer.facts.wants_slopes:
             layer = layer._replace(keeps_slopes=True, slopes=begin)
             begin += size
@@ -543,10 +552,51 @@ def place_by_units(
     spare = begin + 2 * len(layers[-1].slices) * n_logits
     squares = spare + 2 * most * n_logits
     return {
-        "layers": (*placed, layers[-1]),
+        "layers": (*placed, layers[-1]._replace(groups=placed[-1].groups)),
         "rows_size": rows_size,
         "work_size": squares + 2 * len(layers) * max(most, tuning.FEW_SLICES),
         "spare": spare,
         "parts": begin,
         "squares": squares,
     }
+
+
+# --- ranks ----------------------------------------------------------------------------------------------------------
+
+
+def shares(n: int, n_ranks: int) -> list[int]:
+    """Return the first of n things that each rank owns, and n."""
+    return [n * k // n_ranks for k in range(n_ranks + 1)]
+
+
+def pairs_of(n: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the additions that sum n things in pairs: sum, summand, and the end of what is then in the sum."""
+    width = 1
+    while width < n:
+        for first in range(0, n - width, 2 * width):
+            yield first, first + width, min(n, first + 2 * width)
+        width *= 2
+
+
+def split_sum(bounds: Sequence[int]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """Return the partial sums of each rank, each named by its first thing, and the additions that are left.
+
+    bounds : first thing of each rank, and the number of things
+    """
+    owners = [rank for rank, (first, end) in enumerate(itertools.pairwise(bounds)) for _ in range(first, end)]
+    left, added = [], set()
+    for first, second, end in pairs_of(bounds[-1]):
+        if owners[first] == owners[end - 1]:
+            added.add(second)
+        else:
+            left.append((first, second))
+    sums = [[k for k in range(first, end) if k not in added] for first, end in itertools.pairwise(bounds)]
+    return sums, left
+
+
+def slices_of_ranks(layer: LayerPlan, n_ranks: int) -> list[int]:
+    """Return the first slice of each rank, and the number of slices: whole groups, if there are several."""
+    n_slices = len(layer.slices)
+    if layer.groups > 1:
+        return [n_slices * group // layer.groups for group in shares(layer.groups, n_ranks)]
+    return shares(n_slices, n_ranks)

@@ -30,6 +30,7 @@ from fastnn._validation import (
 )
 from fastnn.engine.local import Engine, few_rows
 from fastnn.engine.maps import forward_maps
+from fastnn.engine.ranks import ALONE, Ranks
 from fastnn.engine.rows import Rows
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
@@ -379,12 +380,14 @@ class Network:
         self._parameters[:] = state["parameters"]
         self.input_scale = state.get("input_scale")  # older pickles do not have it
 
-    def engine(self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None) -> Engine:
+    def engine(
+        self, n_threads: int | None = None, dropout: NDArray[np.float64] | None = None, ranks: Ranks = ALONE
+    ) -> Engine:
         """Return the engine that trains this network's parameters."""
         # The engine may write while the network's own array is read-only, in a fit.  Then a callback that asks for a
         # gradient gets an engine with a copy.
         parameters = self.parameters[:] if self.parameters.flags.writeable else self.parameters.copy()
-        return Engine(self.facts(dropout), parameters, n_threads or available_threads())
+        return Engine(self.facts(dropout), parameters, n_threads or available_threads(), ranks)
 
     def facts(self, dropout: NDArray[np.float64] | None = None) -> tuple[LayerFacts, ...]:
         """Return the layers' facts for a plan; dropout is the share of each hidden layer with weights."""
@@ -431,11 +434,13 @@ class Network:
         sample_weight: ArrayLike | None = None,
         names: Sequence[str] = ("X", "y"),
         n_threads: int = 1,
+        may_be_empty: bool = False,
     ) -> tuple[Rows, Targets]:
-        """Return rows, at least one, and targets in the engine's form; names are for error messages."""
+        """Return rows, at least one or perhaps none, and targets in the engine's form; names are for errors."""
         rows = self._rows(X, n_threads, names[0])
         n_rows = int(rows.shape[0])
-        check_not_empty(n_rows, names[0])
+        if not may_be_empty:
+            check_not_empty(n_rows, names[0])
         values = check_targets(y, n_rows, self.n_out, self.loss, self.dtype, names[1])
         return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows))
 
@@ -536,27 +541,49 @@ class Network:
             np.add.at(matrix, (targets.y[where], Z.argmax(axis=1)), 1)
         return matrix
 
-    def score(self, rows: Rows, targets: Targets, n_threads: int | None = None) -> tuple[float, float]:
+    def score(
+        self, rows: Rows, targets: Targets, n_threads: int | None = None, ranks: Ranks = ALONE, own_rows: bool = False
+    ) -> tuple[float, float]:
         """Return mean log-likelihood in nats and fraction misclassified, for data that `check_data` returned.
 
-        The second is the mean absolute error if the network does not classify.
+        The second is the mean absolute error if the network does not classify.  Ranks share the rows, or each has rows
+        of its own.
         """
-        log_likelihood, wrong = 0.0, 0.0
         total = float(rows.shape[0] if targets.weights is None else targets.weights.sum())
+        share = (0, 1) if own_rows else (ranks.rank, ranks.size)
+        told = ranks.all_tell("validation", (total, self._sums(rows, targets, n_threads, share)))
+        total = math.fsum(total for total, _ in told) if own_rows else total
+        log_likelihood, wrong = (math.fsum(pair[i] for _, pairs in told for pair in pairs) for i in (0, 1))
+        return log_likelihood / total, wrong / total
+
+    def _sums(
+        self, rows: Rows, targets: Targets, n_threads: int | None, share: tuple[int, int]
+    ) -> list[tuple[float, float]]:
+        # Of each unit of a share of the rows, weighted log-likelihood and number or amount of errors.
+        engine, found = self.without_norm().engine(n_threads), []
+        unit = engine.unit_rows(rows)
         # If the network has diverged, the result shows it.
         with np.errstate(over="ignore", invalid="ignore"):
-            for where, Z in self._forward(rows, n_threads):
-                weights = None if targets.weights is None else targets.weights[where]
-                here = targets._replace(y=targets.y[where], weights=weights)
-                if self.loss == "cross_entropy":
-                    missed = Z.argmax(axis=1) != here.y
-                elif self.loss == "binary_cross_entropy":
-                    missed = ((Z > 0) != (here.y > 0.5)).mean(axis=1)
-                else:
-                    missed = np.abs(Z - here.y).mean(axis=1, dtype=np.float64)
-                wrong += float(missed.sum() if weights is None else missed @ weights)
-                log_likelihood += inplace_loss(here, Z, total)
-        return log_likelihood / total, wrong / total
+            for run, logits in engine.forward(rows, share=share):
+                for begin in range(run.start, run.stop, unit):
+                    where = slice(begin, min(begin + unit, run.stop))
+                    Z = logits[begin - run.start : where.stop - run.start]
+                    weights = None if targets.weights is None else targets.weights[where]
+                    here = targets._replace(y=targets.y[where], weights=weights)
+                    missed = self._missed(Z, here)
+                    wrong = float(missed.sum() if weights is None else missed @ weights)
+                    found.append((inplace_loss(here, Z, 1.0), wrong))
+        return found
+
+    def _missed(self, Z: NDArray[Any], targets: Targets) -> NDArray[Any]:
+        # Whether a row (n,) is misclassified, or which share of its labels, or its mean absolute error.
+        if self.loss == "cross_entropy":
+            missed: NDArray[Any] = Z.argmax(axis=1) != targets.y
+        elif self.loss == "binary_cross_entropy":
+            missed = ((Z > 0) != (targets.y > 0.5)).mean(axis=1)
+        else:
+            missed = np.abs(Z - targets.y).mean(axis=1, dtype=np.float64)
+        return missed
 
     def gradient(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None

@@ -13,8 +13,9 @@ hidden units.  Neither depends on the number of threads, so neither do the bits.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -36,7 +37,10 @@ from fastnn.layout import (
     place_by_rows,
     place_by_units,
     place_trunk,
+    shares,
     slice_bounds,
+    slices_of_ranks,
+    split_sum,
     to_lines,
 )
 
@@ -91,9 +95,10 @@ def facts_of(
 ) -> Data:
     """Facts about rows that are trained on in batches, or that go forward (batch_size 0)."""
     n, n_in = X.shape
+    n = max(1, n)  # a rank without rows plans as for one
     if not isinstance(X, CSRRows):
         return Data(n, n_in, NAMES[X.dtype], None, 0, ordered, repeated, moves, why)
-    densest, most = 0, min(batch_size, tuning.MAX_BLOCK_ROWS, n)
+    densest, most = 0, min(batch_size, tuning.MAX_BLOCK_ROWS, X.shape[0])
     if most:
         densest = int(np.partition(np.diff(X.indptr), n - most)[n - most :].sum())
     return Data(n, n_in, NAMES[X.dtype], len(X.data), densest, ordered, repeated, False, why)
@@ -109,6 +114,7 @@ class Method(NamedTuple):
     alike : whether all steps have the same learning rate and penalty
     max_norm : whether the norm of the weights into a unit is limited
     single : whether each run of the kernels is over one batch
+    own_rows : whether each rank has rows of its own
     """
 
     batch_size: int
@@ -119,6 +125,7 @@ class Method(NamedTuple):
     alike: bool = False
     max_norm: bool = False
     single: bool = False
+    own_rows: bool = False
 
 
 class Machine(NamedTuple):
@@ -169,6 +176,11 @@ class Plan:
         Offsets in the work space: a second gradient, sorted non-zeros, parts of logits, squares of gradients.
     trunk : Trunk or None
         The space of the layers on images.
+    sharing : {"alone", "shards", "units", "rows"}
+        What ranks share: nothing, so that each does all of the work; the shards of a batch; slices of units; or
+        nothing, since each has rows of its own.
+    shared_seconds : float
+        What a step is expected to take if ranks share it; 0 if they need not be asked.
     n_threads, n_slots : int
         Threads at most; vectors of the optimizer's state.
     reasons : tuple of Reason
@@ -196,6 +208,8 @@ class Plan:
     parts: int = 0
     squares: int = 0
     trunk: Trunk | None = None
+    sharing: str = "alone"
+    shared_seconds: float = 0.0
     n_threads: int = 1
     update: str = "none"
     n_slots: int = 0
@@ -232,7 +246,8 @@ class Plan:
         """Digest of all that the bits depend on: neither threads nor work space."""
         chosen = [self.driver, self.dtype, self.batch_size, self.block_rows, self.n_shards]
         chosen += [self.shard_rows, self.fold_rows, self.touches, self.sorting]
-        chosen += [(layer.facts, layer.form, layer.slices, layer.shared_from, layer.band) for layer in self.layers]
+        for layer in self.layers:
+            chosen.append((layer.facts, layer.form, layer.slices, layer.shared_from, layer.band, layer.groups))
         chosen += [self.trunk and self.trunk.n_parts]
         return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
 
@@ -320,12 +335,14 @@ class ForwardPlan(NamedTuple):
 
     plan : of a row block
     n_parts : parts of the rows, each with its own work space
-    run_rows : rows of one call of the kernels
+    unit_rows : rows whose losses are summed together: some row blocks, whatever the threads
+    run_rows : rows of one call of the kernels: some units
     n_threads : at most
     """
 
     plan: Plan
     n_parts: int
+    unit_rows: int
     run_rows: int
     n_threads: int
 
@@ -338,10 +355,11 @@ def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine
     else:
         block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
     n_parts = min(max(tuning.FEW_SHARDS, machine.n_threads), max(1, -(-data.n_rows // block_rows)))
-    products = n_parts * block_rows * max(size, sum(layer.products for layer in layers))
-    run_rows = n_parts * block_rows * max(1, int(tuning.FORWARD_PRODUCT // products))
+    unit_rows = tuning.FEW_SHARDS * block_rows
+    products = unit_rows * max(size, sum(layer.products for layer in layers))
+    run_rows = unit_rows * max(-(-n_parts // tuning.FEW_SHARDS), int(tuning.FORWARD_PRODUCT // products))
     plan = forward_plan(layers, dtype, block_rows, data.n_nonzeros is not None)
-    return ForwardPlan(plan, n_parts, run_rows, n_threads_for(layers, data, machine))
+    return ForwardPlan(plan, n_parts, unit_rows, run_rows, n_threads_for(layers, data, machine))
 
 
 def few_images(dtype: str) -> int:
@@ -560,7 +578,7 @@ class _Choice:
         method = self.method
         direct = method.plain and not method.penalised and self._is_one_sparse_block()
         lazy = method.alike and method.plain and not method.max_norm and method.update in LINEAR_UPDATES
-        if not self.sparse or self.normalises or direct or not lazy:
+        if not self.sparse or self.normalises or direct or not lazy or method.own_rows:
             return False
         return self._columns_each() > tuning.TOUCHED_SHARE
 
@@ -582,6 +600,8 @@ class _Choice:
             why = "threads share the images of a batch, and the units of the layers after them"
         elif touches:
             why = "few columns of a batch are not 0: too little work to share"
+        elif self.method.own_rows:
+            why = "each rank has rows of its own"
         elif self.method.update == "none":
             why = "only a gradient is wanted: each thread sums it over rows of its own"
         elif n_slices == 1:
@@ -622,6 +642,9 @@ class _Choice:
         if touches:
             why = "weights of inputs that are 0 in a whole batch catch up when they are next needed"
             self.note("step", "only of weights in use", why)
+            return 0
+        if method.own_rows:
+            self.note("step", "from a gradient", "it is summed over the ranks")
             return 0
         if method.update != "sgd" or not method.plain:
             state, other = "the optimizer keeps a state, such as momentum", "for an l1 penalty, decay or clipping"
@@ -741,3 +764,96 @@ class _Choice:
             why = "all that may be used"
         self.note("threads", choice, why)
         return n_threads
+
+
+class Link(NamedTuple):
+    """How fast ranks exchange: seconds of a small exchange of all ranks, and bytes a second that each receives."""
+
+    latency: float
+    bandwidth: float
+
+    def seconds(self, n_exchanges: int, n_bytes: float) -> float:
+        """Return what exchanges in which each rank receives so many bytes in all will take."""
+        return n_exchanges * self.latency + n_bytes / self.bandwidth
+
+
+def share_out(plan: Plan, n_ranks: int, own_rows: bool) -> Plan:
+    """Choose what ranks may share in a plan: it does not change the bits, unless each rank has rows of its own."""
+    if own_rows:
+        sharing, why = "rows", "each has rows of its own; gradients are summed over the ranks"
+    elif plan.driver == "units" and all(layer.groups > 1 for layer in plan.layers[1:-1]):
+        sharing, what = "units", "" if len(plan.layers) == 2 else ", hidden layers' outputs and their gradients"
+        why = f"each owns slices of the hidden units; the parts of the logits{what} are exchanged"
+    elif plan.driver == "rows" and plan.n_shards > 1:
+        sharing, why = "shards", f"each owns some of the {plan.n_shards} shards of a batch; gradients are summed"
+    else:
+        sharing, why = "alone", "a batch has no parts that ranks can share: each does all of the work"
+    return _with_ranks(plan, sharing, Reason("ranks", f"{n_ranks}, {sharing}", why))
+
+
+def settle_sharing(plan: Plan, n_ranks: int, link: Link, alone: float) -> Plan:
+    """Choose whether ranks share a plan's work, by what a step is expected to take.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of `share_out`.
+    n_ranks : int
+    link : Link
+    alone : float
+        Seconds of a step on one rank, measured; of the rank's own rows, if it has such.
+    """
+    n_exchanges, n_bytes = traffic(plan, n_ranks)
+    seconds = link.seconds(n_exchanges, n_bytes)
+    network = f"exchanges take {link.latency * 1e6:,.1f} us and bring {link.bandwidth / 1e9:,.2f} GB/s"
+    if plan.sharing == "rows":
+        about = f"a step takes {_time(alone)} for own rows, and {_time(seconds)} for {_size(n_bytes)} exchanged"
+        return _with_ranks(plan, "rows", Reason("ranks", f"{n_ranks}, rows", f"{about}: {network}"))
+    shared = alone * largest_share(plan, n_ranks) + seconds
+    about = f"a step takes {_time(alone)} alone, and about {_time(shared)} shared, with {_size(n_bytes)} exchanged"
+    sharing = plan.sharing if shared < alone else "alone"
+    why = next(reason.why for reason in plan.reasons if reason.about == "ranks")
+    if sharing == "alone":
+        why = f"sharing its {plan.sharing} would take longer: each does all of the work"
+    return _with_ranks(plan, sharing, Reason("ranks", f"{n_ranks}, {sharing}", f"{why}; {about}: {network}"), shared)
+
+
+def _with_ranks(plan: Plan, sharing: str, reason: Reason, seconds: float = 0.0) -> Plan:
+    others = (other for other in plan.reasons if other.about != "ranks")
+    return replace(plan, sharing=sharing, reasons=(*others, reason), shared_seconds=seconds)
+
+
+def traffic(plan: Plan, n_ranks: int) -> tuple[int, float]:
+    """Return the exchanges of a step, and the bytes that each rank receives in them."""
+    share, size = (n_ranks - 1) / n_ranks, _bytes(plan.dtype)
+    if plan.sharing in ("shards", "rows"):
+        # Partial sums of all other ranks, each of the rank's slice, and their slices of the parameters.
+        n_sums = n_ranks if plan.sharing == "rows" else sum(map(len, split_sum(shares(plan.n_shards, n_ranks))[0]))
+        return 2, share * size * plan.n_parameters * (n_sums / n_ranks + 1)
+    if plan.sharing == "units":
+        hidden = sum(layer.cut[2] * len(layer.slices) for layer in plan.layers[:-2])
+        logits = plan.block_rows * plan.layers[-1].facts.n_out * len(plan.layers[-1].slices)
+        groups = max(1.0, tuning.FEW_SLICES / n_ranks)
+        n_blocks = -(-plan.batch_size // plan.block_rows)
+        return n_blocks * (2 * len(plan.layers) - 3), n_blocks * share * size * (logits + (1 + groups) * hidden)
+    return 0, 0.0
+
+
+def largest_share(plan: Plan, n_ranks: int) -> float:
+    """Return the largest share of a step's work that a rank has."""
+    if plan.sharing == "shards":
+        return -(-plan.n_shards // n_ranks) / plan.n_shards
+    most, total = 0, 0
+    for layer in plan.layers:
+        bounds = slices_of_ranks(layer, n_ranks)
+        sizes = [sum(own.n_rows * own.n_columns for own in layer.slices[i:j]) for i, j in itertools.pairwise(bounds)]
+        most, total = most + max(sizes), total + sum(sizes)
+    return most / total
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:,.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:,.3g} us"
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:,.3g} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:,.3g} KB"

@@ -889,12 +889,19 @@ def flat(layer: Layer) -> list[Array]:
 
 
 def train(
-    batches: Batches, plan: CompiledPlan, steps: Steps, space: Space, work: Array, seconds: float, n_threads: int
+    batches: Batches,
+    plan: CompiledPlan,
+    steps: Steps,
+    space: Space,
+    work: Array,
+    seconds: float,
+    n_threads: int,
+    exchanges: None = None,
 ) -> None:
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to go on.
 
     Each step ascends the batch's weighted mean log-likelihood minus the penalties.  See the compiled
-    ``fastnn.kernels.epoch.train`` for the arguments; how the plan does it does not matter here.
+    ``fastnn.kernels.epoch.train`` for the arguments; how the plan does it does not matter here, and there are no ranks.
     """
     shapes, batch_size = [layer.facts for layer in plan.source.layers], plan.source.batch_size
     stored = CompiledPlan(forward_plan(tuple(shapes), plan.source.dtype, 1, False))

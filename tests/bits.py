@@ -304,12 +304,12 @@ def run(situation: Situation, n_threads: int = 1, seconds: float = tuning.CHUNK_
     features: set[str] = set()
     train = epoch.train
 
-    def watch(batches: Any, compiled: Any, steps: Any, space: Any, work: Any, seconds: float, threads: int) -> None:
-        plan = compiled.source
+    def watch(batches: Any, compiled: Any, steps: Any, space: Any, *rest: Any) -> None:
+        plan, (work, _, threads, _) = compiled.source, rest
         ways.add(way_of(plan, batches.X, batches.order, steps, work.dtype))
         features.update(features_of(batches.targets, plan, steps, threads))
         features.update(["memory-mapped"] * is_mapped(batches.X))
-        train(batches, compiled, steps, space, work, seconds, threads)
+        train(batches, compiled, steps, space, *rest)
 
     with (
         mock.patch.object(epoch, "train", watch),

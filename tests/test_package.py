@@ -103,7 +103,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_in_the_documentation(page, tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    for extra in ("sklearn", "onnx"):
+    for extra in ("sklearn", "onnx", "mpi4py"):
         if extra in "".join(blocks):
             pytest.importorskip(extra)
     load_mnist = fastnn.datasets.load_mnist

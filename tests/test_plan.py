@@ -256,9 +256,9 @@ def test_a_call_that_goes_forward_is_bounded_by_its_products():
     data = Data(10**7, 10, "float32")
     small = plan_forward((LayerFacts(10, 100, "tanh"), LayerFacts(100, 2)), "float32", data, MACHINE)
     rows = 8 * small.plan.block_rows
-    assert small[1:] == (8, int(tuning.FORWARD_PRODUCT // (1302 * rows)) * rows, 2)
+    assert small[1:] == (8, rows, int(tuning.FORWARD_PRODUCT // (1302 * rows)) * rows, 2)
     large = plan_forward((LayerFacts(10, 10**6, "tanh"), LayerFacts(10**6, 2)), "float32", data, MACHINE)
-    assert large[1:] == (8, 8 * large.plan.block_rows, 2)
+    assert large[1:] == (8, 8 * large.plan.block_rows, 8 * large.plan.block_rows, 2)
     one = plan_forward((LayerFacts(10, 2),), "float32", data._replace(n_rows=1), MACHINE)
     assert (one.plan.block_rows, one.n_parts, one.n_threads) == (1, 1, 1)
 

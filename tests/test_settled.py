@@ -65,6 +65,8 @@ SETTINGS = {
     "clip_norm": 1.0,
     "max_norm": 1.0,
     "augment": None,
+    "comm": None,
+    "rows": "shared",
 }
 
 

@@ -690,6 +690,19 @@ def test_a_trainer_goes_on_from_its_pickle(data, old):
     np.testing.assert_array_equal(other.network.parameters, network.parameters)
 
 
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_trainer_goes_on_from_a_pickle_with_buffers_elsewhere(data, dtype, offset):
+    trainer = fastnn.Trainer(fastnn.Network([7, 5, 3], dtype=dtype), fastnn.Adam(0.01), 32)
+    trainer.fit(*data, epochs=2)
+    buffers = []
+    content = pickle.dumps(trainer, 5, buffer_callback=buffers.append)
+    elsewhere = [memoryview(bytes(offset) + buffer.raw())[offset:] for buffer in buffers]  # read-only
+    other = pickle.loads(content, buffers=elsewhere)
+    for each in (trainer, other):
+        each.fit(*data, epochs=2)
+    np.testing.assert_array_equal(other.network.parameters, trainer.network.parameters)
+
+
 def test_a_trainer_can_be_copied_in_a_callback(data):
     copies = []
 

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import tuning
+from fastnn.engine.exchanges import Exchanges
 from fastnn.engine.pace import Pace
+from fastnn.engine.ranks import ALONE, Ranks
 from fastnn.engine.rows import Rows, aligned, sort_blocks
 from fastnn.engine.threads import forks, kernel_run
 from fastnn.kernels import blas, epoch, layer, touched
@@ -27,7 +29,20 @@ from fastnn.kernels.predict import FewRows
 from fastnn.kernels.rows import CSRRows, Motion
 from fastnn.kernels.updates import Steps
 from fastnn.layout import LayerFacts, to_lines
-from fastnn.plan import NAMES, Machine, Method, Plan, facts_of, forward_plan, make_plan, most_few_rows, plan_forward
+from fastnn.plan import (
+    NAMES,
+    ForwardPlan,
+    Machine,
+    Method,
+    Plan,
+    facts_of,
+    forward_plan,
+    make_plan,
+    most_few_rows,
+    plan_forward,
+    settle_sharing,
+    share_out,
+)
 
 
 @cache
@@ -64,11 +79,16 @@ class Engine:
         Read by `forward` and moved by `advance`.
     n_threads : int
         The results do not depend on it.
+    ranks : Ranks
+        That train together.
     """
 
-    def __init__(self, layers: tuple[LayerFacts, ...], parameters: NDArray[Any], n_threads: int) -> None:
+    def __init__(
+        self, layers: tuple[LayerFacts, ...], parameters: NDArray[Any], n_threads: int, ranks: Ranks = ALONE
+    ) -> None:
         self.layers = layers
         self.parameters = parameters
+        self.ranks = ranks
         self._n_threads = min(n_threads, max(MOST_SHARDS, MOST_SLICES))  # more would have no work
 
     @property
@@ -81,22 +101,33 @@ class Engine:
         """Facts about the machine for a plan."""
         return Machine(1 if forks.threads_lost else self._n_threads, REGISTER_BYTES)
 
-    def forward(self, X: Rows, out: NDArray[Any] | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
+    def forward(
+        self, X: Rows, out: NDArray[Any] | None = None, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield (slice of rows, their output layer before softmax or sigmoid), run by run.
 
-        The outputs are in a buffer used again, or in out (n, n_out).
+        The outputs are in a buffer used again, or in out (n, n_out).  share (k, m): only the k-th of m shares of the
+        rows, in whole units (see `unit_rows`).
         """
         n, dtype = X.shape[0], self.parameters.dtype
-        plan, n_parts, run_rows, n_threads = plan_forward(self.layers, NAMES[dtype], facts_of(X), self.machine)
+        plan, n_parts, unit, run_rows, n_threads = self._plan_forward(X)
         compiled = _compiled_for_forward(self.layers, NAMES[dtype], plan.block_rows, isinstance(X, CSRRows))
         work = np.empty((n_parts, plan.work_size), dtype)
-        logits = np.empty((min(run_rows, n), self.layers[-1].n_out), dtype) if out is None else out
-        for first in range(0, n, run_rows):
-            begin = 0 if out is None else first
-            Z = logits[begin : begin + min(run_rows, n - first)]
+        begin, end = (min(n, -(-n // unit) * k // share[1] * unit) for k in (share[0], share[0] + 1))
+        logits = np.empty((min(run_rows, end - begin), self.layers[-1].n_out), dtype) if out is None else out
+        for first in range(begin, end, run_rows):
+            place = 0 if out is None else first
+            Z = logits[place : place + min(run_rows, end - first)]
             with kernel_run:
                 epoch.forward(X, first, compiled, self.parameters, work, Z, forks.usable_threads(n_threads))
             yield slice(first, first + len(Z)), Z
+
+    def unit_rows(self, X: Rows) -> int:
+        """Return how many rows' losses are summed together; runs of `forward` are of whole units."""
+        return self._plan_forward(X).unit_rows
+
+    def _plan_forward(self, X: Rows) -> ForwardPlan:
+        return plan_forward(self.layers, NAMES[self.parameters.dtype], facts_of(X), self.machine)
 
     def plan(
         self,
@@ -109,10 +140,21 @@ class Engine:
     ) -> Plan:
         """Plan of epochs over X; ordered, repeated, moves and why as in `fastnn.plan.Data`."""
         data = facts_of(X, method.batch_size, ordered, repeated, moves, why)
-        return make_plan(self.layers, NAMES[self.parameters.dtype], data, method, self.machine)
+        plan = make_plan(self.layers, NAMES[self.parameters.dtype], data, method, self.machine)
+        return plan if self.ranks.size == 1 else share_out(plan, self.ranks.size, method.own_rows)
 
-    def begin(self, X: Rows, plan: Plan, state: NDArray[Any] | None = None, motion: Motion | None = None) -> None:
-        """Allocate the work space for epochs over X, as planned; state is the optimizer's, motion that of images."""
+    def begin(
+        self,
+        X: Rows,
+        plan: Plan,
+        state: NDArray[Any] | None = None,
+        motion: Motion | None = None,
+        n_batches: int | None = None,
+    ) -> None:
+        """Allocate the work space for epochs over X, as planned; state is the optimizer's, motion that of images.
+
+        n_batches : of an epoch of all ranks, if each has rows of its own
+        """
         self.X, self.planned, self._motion = X, plan, motion
         self.batch_size = plan.batch_size
         self._compiled = CompiledPlan(plan)
@@ -127,7 +169,36 @@ class Engine:
             self._blocks = sort_blocks(X, bounds, self.n_threads)
         self.key = 0
         self.space = self._allocate(plan)
+        self.n_batches = n_batches if plan.sharing == "rows" and n_batches else -(-X.shape[0] // plan.batch_size)
+        self.epoch_rows = self.n_batches * plan.batch_size if plan.sharing == "rows" else int(X.shape[0])
+        self.exchanges: Exchanges | None = None
+        self._block_seconds = math.inf  # of a batch, or of a row block by units
         _warm_up(self.parameters.dtype, self.n_threads)
+
+    def share(self, targets: Targets, steps: Steps) -> Plan:
+        """Choose by a trial with these steps whether the ranks share the work; return the plan with what was chosen.
+
+        All ranks call it together, after `begin`.
+        """
+        plan, ranks = self.planned, self.ranks
+        if plan.sharing != "alone":
+            link, alone = ranks.link, max(ranks.all_tell("the trial", self._try(targets, steps)))
+            plan = settle_sharing(plan, ranks.size, link, alone)
+        self.planned, self.exchanges = plan, Exchanges(ranks, plan, self.space)
+        self.exchanges.epoch_rows = self.epoch_rows
+        return plan
+
+    def _try(self, targets: Targets, steps: Steps) -> float:
+        # Returns the seconds of a step on this rank, and leaves parameters and state as they were.
+        before = self.parameters.copy(), self.state.copy()
+        batches, rows, seconds = Batches(self.X, targets, None, self.key, self._blocks, self._motion), 0, 0.0
+        for limit in (tuning.TRIAL_SECONDS, 5 * tuning.TRIAL_SECONDS) if len(targets.y) else ():
+            self.restart(steps)
+            started = time.perf_counter()
+            self._run(batches, limit, self.n_threads)
+            rows, seconds = self.rows_done, time.perf_counter() - started
+        self.parameters[:], self.state[...] = before
+        return seconds * self.batch_size / rows if rows else 0.0
 
     def _allocate(self, plan: Plan) -> Space:
         dtype, n_shards = self.parameters.dtype, plan.n_shards
@@ -147,16 +218,23 @@ class Engine:
             touched=np.zeros(1 + 2 * self.layers[0].n_in, np.int64) if plan.touches else None,
         )
 
-    def restart(self, steps: Steps, key: int = 0) -> None:
-        """Go to the start of an epoch with these steps; key is the seed of its dropout masks and motions."""
+    def restart(self, steps: Steps, key: int = 0, totals: NDArray[np.float64] | None = None) -> None:
+        """Go to the start of an epoch with these steps; key is the seed of its dropout masks and motions.
+
+        totals : weight of each batch in all ranks, if each has rows of its own
+        """
         self.steps, self.key = steps, key
+        if self.exchanges is not None:
+            self.exchanges.totals = totals
         for counts in (self.space.position, self.space.log_likelihood, self.space.penalties, self.space.touched):
             if counts is not None:
                 counts[...] = 0
         self._rearrange(back=False)
 
     def store(self) -> None:
-        """Copy parameters and state, up to the last finished step, from the plan's forms."""
+        """Copy parameters and state, up to the last finished step, from the plan's forms; all ranks do it together."""
+        if self.exchanges is not None:
+            self.exchanges.collect()
         self._rearrange(back=True)
 
     def finish(self) -> None:
@@ -168,12 +246,12 @@ class Engine:
             touched.bring_up_to_date(self.steps, W, self.space.state, self.space.touched, n_steps)
         self.store()
 
-    def gradient(self, targets: Targets, steps: Steps) -> NDArray[Any]:
+    def gradient(self, targets: Targets, steps: Steps, totals: NDArray[np.float64] | None = None) -> NDArray[Any]:
         """Return the gradient of the mean log-likelihood over all rows, in the parameters' layout.
 
         If the steps have penalties, it is the objective's.  `log_likelihood` and `penalty` then have the values.
         """
-        self.restart(steps)
+        self.restart(steps, totals=totals)
         while self.advance(targets, None, tuning.CHUNK_SECONDS):
             pass
         found: NDArray[Any] = self.space.gradients[0, : self.planned.n_parameters]
@@ -196,32 +274,43 @@ class Engine:
         """Train for about the given seconds; return whether the epoch has more rows.
 
         Rows are taken in the given order, and targets are in that order already.  If a batch's log-likelihood is not
-        finite, its step is not taken and FloatingPointError is raised.
+        finite, its step is not taken and FloatingPointError is raised.  All ranks take the same steps.
         """
         usable, chosen = self.n_threads, self._pace.n_threads
         measures = 1 < usable >= chosen
         if measures:
             seconds = min(seconds, self._pace.run_seconds)
-            started, rows_before = time.perf_counter(), self.rows_done
-        with kernel_run:
-            epoch.train(
-                Batches(self.X, targets, order, self.key, self._blocks, self._motion),
-                self._compiled,
-                self.steps,
-                self.space,
-                self.space.work,
-                seconds,
-                min(usable, chosen),
-            )
+        if self.exchanges is not None:
+            self._agree_on_run(self.exchanges, seconds)
+        started, rows_before = time.perf_counter(), self.rows_done
+        self._run(Batches(self.X, targets, order, self.key, self._blocks, self._motion), seconds, min(usable, chosen))
+        taken = time.perf_counter() - started
         if measures:
-            self._pace.note(self.rows_done - rows_before, time.perf_counter() - started)
+            self._pace.note(self.rows_done - rows_before, taken)
+        if self.exchanges is not None:
+            self._block_seconds = taken / max(1, self._n_blocks - int(self.exchanges.n_left[0]))
         if not math.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")
-        if self.space.position[0] < len(targets.y):
+        if self.space.position[0] < self.epoch_rows:
             return True
         if self.planned.update != "none":
             self.finish()
         return False
+
+    def _agree_on_run(self, exchanges: Exchanges, seconds: float) -> None:
+        # The ranks meet, and rank 0 says how long the next run is, in batches, or row blocks by units.
+        self.ranks.meet("training", max(1, int(seconds / self._block_seconds)))
+        self._n_blocks = exchanges.n_left[0] = self.ranks.numbers[0]
+
+    def _run(self, batches: Batches, seconds: float, n_threads: int) -> None:
+        # One run of the kernels.  Where ranks agreed on its length, several: each returns after a while, for Ctrl-C.
+        exchanges, space = self.exchanges, self.space
+        while True:
+            with kernel_run:
+                epoch.train(batches, self._compiled, self.steps, space, space.work, seconds, n_threads, exchanges)
+            over = exchanges is None or exchanges.n_left[0] <= 0 or space.position[0] >= self.epoch_rows
+            if over or not math.isfinite(space.log_likelihood[0]):
+                return
 
     def progress(self) -> dict[str, NDArray[Any]]:
         """Return the progress of an epoch, beside parameters and state: arrays that may be written."""
@@ -241,7 +330,7 @@ class Engine:
     @property
     def rows_done(self) -> int:
         """Finished rows of the epoch."""
-        return int(self.space.position.sum())
+        return min(int(self.space.position.sum()), int(self.X.shape[0]))
 
     @property
     def batches_done(self) -> int:

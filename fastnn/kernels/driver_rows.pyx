@@ -1,9 +1,10 @@
 """The driver by rows: a batch is cut into shards, a shard into row blocks.
 
 A row block goes forward and backward while it is in cache, and adds to its shard's gradient.  When all shards are done,
-their gradients are summed in order and the parameters move.  A plain step on a batch of one row block needs no
-gradient: the products write the new parameters.  How a batch is cut depends on its size only, and a shard takes its row
-blocks in order, so neither the number of threads nor an interruption by the clock changes the bits.
+their gradients are summed, always in the same pairs, and the parameters move.  A plain step on a batch of one row block
+needs no gradient: the products write the new parameters.  How a batch is cut depends on its size only, and a shard
+takes its row blocks in order, so neither the number of threads nor an interruption by the clock changes the bits.
+Ranks own shards, and each moves a slice of the parameters: see fastnn/engine/exchanges.py.
 
 Layers on images come first, see trunk.pyx: a batch is then one row block, or a few if it is large, on which the
 threads work together.  So it is with batch normalisation, which couples the rows of a batch: the threads share the
@@ -13,6 +14,7 @@ slices of its layers.  Very sparse batches move only the rows of the first weigh
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, isfinite
+from libc.string cimport memset
 
 from .affine cimport affine_backward_bias
 from .layer cimport (
@@ -21,11 +23,12 @@ from .layer cimport (
 from .losses cimport loss_rows, sum_of_weights
 from .normalisation cimport backprop_normalise, move_statistics, normalise
 from .plan cimport N_SHARDS, Job, Layer, Plan, now, take
+from .ranks cimport GRADIENT, PARAMETERS, SHARDS, exchange, is_over
 from .rows cimport Cut, dense_rows, is_native, prefetch_pages, rows_ahead, whole
 from .sparse cimport ColumnStore, block_at, columns_in, sort_by_column
 from .touched cimport step_touched, touch_columns
 from .trunk cimport backward_trunk, forward_trunk
-from .updates cimport NO_UPDATE, Step, clipped, penalty, step_at, sum_of_squares, update_range
+from .updates cimport NO_UPDATE, Step, add, add_up, clipped, penalty, step_at, sum_of_squares, update_range
 
 cdef extern from "vectors.h" nogil:
     enum:
@@ -41,7 +44,14 @@ cdef struct Batch:
     Py_ssize_t n
     double total                # of its weights
     Py_ssize_t n_shards
+    Py_ssize_t begin, end       # the rank's own shards
     Step step
+
+# Gradients that a step adds up, and the parameters that it moves.
+cdef struct Sums:
+    void* gradients             # the first is the sum
+    Py_ssize_t n_shards
+    Py_ssize_t begin, end
 
 # Where a gradient goes: target = alpha * gradient + beta * target.  The first weight, the other weights, and the biases
 # and scales have a beta each.
@@ -51,6 +61,10 @@ cdef struct Factors:
 
 cdef Py_ssize_t shards_of(const Plan* plan, Py_ssize_t n_rows) noexcept nogil:
     return min(plan.n_shards, max(<Py_ssize_t> 1, n_rows // plan.shard_rows))
+
+
+cdef Py_ssize_t epoch_end(const Job* job) noexcept nogil:
+    return job.ranks.epoch_rows if job.ranks != NULL and job.ranks.own_rows else job.n_rows
 
 
 cdef int shares_of(const Layer* layer, Py_ssize_t n, int n_slices) noexcept nogil:
@@ -317,7 +331,7 @@ cdef void take_shards(const Job* job, const Batch* batch, Py_ssize_t* next_, int
     for i in range(n_threads):
         owner = (thread + i) % n_threads
         shard = take(next_ + owner)
-        while shard < batch.n_shards * (owner + 1) // n_threads:
+        while shard < batch.begin + (batch.end - batch.begin) * (owner + 1) // n_threads:
             if ascend_shard(job, batch, shard, work + thread * job.work_size):
                 return
             shard = take(next_ + owner)
@@ -326,12 +340,14 @@ cdef void take_shards(const Job* job, const Batch* batch, Py_ssize_t* next_, int
 cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noexcept nogil:
     cdef Py_ssize_t[N_SHARDS] next_shard
     cdef Py_ssize_t* next_ = &next_shard[0]
-    cdef int thread, n_threads = <int> min(<Py_ssize_t> job.n_threads, batch.n_shards)
-    if batch.n_shards == 1:
-        ascend_shard(job, batch, 0, work)
+    cdef Py_ssize_t n_own = batch.end - batch.begin
+    cdef int thread, n_threads = <int> min(<Py_ssize_t> job.n_threads, n_own)
+    if n_own <= 1:
+        if n_own == 1:
+            ascend_shard(job, batch, batch.begin, work)
         return
     for thread in range(n_threads):
-        next_[thread] = batch.n_shards * thread // n_threads
+        next_[thread] = batch.begin + n_own * thread // n_threads
     for thread in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
         take_shards(job, batch, next_, thread, n_threads, work)
 
@@ -339,27 +355,65 @@ cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noex
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
-cdef void update_chunk(const Job* job, const Step* step, bint is_weight, Py_ssize_t n_shards, Py_ssize_t begin,
-                       Py_ssize_t end, floating* gradient) noexcept nogil:
-    cdef Py_ssize_t shard, i
-    cdef const floating* other
-    for shard in range(1, n_shards):
-        other = gradient + shard * job.gradient_size
-        for i in range(begin, end):
-            gradient[i] += other[i]
-    update_range(step, is_weight, <floating*> job.parameters, gradient, <floating*> job.state, begin, end)
+cdef void update_chunk(const Job* job, const Step* step, bint is_weight, const Sums* sums, Py_ssize_t begin,
+                       Py_ssize_t end, floating* number) noexcept nogil:
+    # The last argument is for its type only.
+    cdef floating* gradients = <floating*> sums.gradients
+    cdef Py_ssize_t i
+    if job.ranks == NULL:
+        add_up(sums.n_shards, 0, sums.n_shards, job.gradient_size, begin, end, gradients)
+    elif sums.n_shards > 1:
+        for i in range(job.ranks.n_pairs):
+            add(gradients + job.ranks.pairs[2 * i], gradients + job.ranks.pairs[2 * i + 1], begin, end)
+    update_range(step, is_weight, <floating*> job.parameters, gradients, <floating*> job.state, begin, end)
 
 
-cdef void update_span(const Job* job, const Step* step, bint is_weight, Py_ssize_t n_shards, Py_ssize_t begin,
-                      Py_ssize_t n, floating* gradient) noexcept nogil:
-    # Sums the shards' gradients, in order, into the first, and moves n parameters.
-    cdef Py_ssize_t size = UPDATE_CHUNK // n_shards, chunk, n_chunks = (n + size - 1) // size, end = begin + n
-    if n_chunks <= 1:  # none: layers that only pool have no weights
-        update_chunk(job, step, is_weight, n_shards, begin, end, gradient)
+cdef void update_span(const Job* job, const Step* step, bint is_weight, const Sums* sums, Py_ssize_t begin,
+                      Py_ssize_t n, floating* number) noexcept nogil:
+    # Sums the shards' gradients into the first, and moves n parameters, or those of them that the rank moves.
+    cdef Py_ssize_t end = min(begin + n, sums.end), size = UPDATE_CHUNK // sums.n_shards, chunk, n_chunks
+    begin = max(begin, sums.begin)
+    if end <= begin:  # layers that only pool have no weights
+        return
+    n_chunks = (end - begin + size - 1) // size
+    if n_chunks == 1:
+        update_chunk(job, step, is_weight, sums, begin, end, number)
         return
     for chunk in prange(n_chunks, num_threads=min(<Py_ssize_t> job.n_threads, n_chunks), schedule="static"):
-        update_chunk(job, step, is_weight, n_shards, begin + chunk * size, min(end, begin + (chunk + 1) * size),
-                     gradient)
+        update_chunk(job, step, is_weight, sums, begin + chunk * size, min(end, begin + (chunk + 1) * size), number)
+
+
+cdef void add_up_own(const Job* job, const Batch* batch, floating* gradients) noexcept nogil:
+    # Adds up the rank's own shards, as far as no others come between.
+    cdef Py_ssize_t n = job.plan.n_parameters, size = UPDATE_CHUNK // batch.n_shards, chunk
+    cdef Py_ssize_t n_chunks = (n + size - 1) // size
+    for chunk in prange(n_chunks, num_threads=min(<Py_ssize_t> job.n_threads, n_chunks), schedule="static"):
+        add_up(batch.n_shards, batch.begin, batch.end, job.gradient_size, chunk * size, min(n, (chunk + 1) * size),
+               gradients)
+
+
+cdef Sums sums_of(const Job* job, const Batch* batch, floating* gradients) noexcept nogil:
+    # What `take_step` adds up: the shards' gradients, or what all ranks sent of the parameters that this one moves.
+    cdef Sums sums
+    if job.ranks == NULL:
+        sums.gradients, sums.begin, sums.end = gradients, 0, job.plan.n_parameters
+    else:
+        sums.gradients = <floating*> job.ranks.received - job.ranks.begin
+        sums.begin, sums.end = job.ranks.begin, job.ranks.end
+    sums.n_shards = batch.n_shards if job.ranks == NULL else job.ranks.n_pairs + 1
+    return sums
+
+
+cdef void clip(const Job* job, Step* step, Sums* sums, floating* gradient) noexcept nogil:
+    # Sums the gradients, and has the step shorten the sum.
+    step.update = NO_UPDATE
+    update_span(job, step, False, sums, 0, job.plan.n_parameters, gradient)
+    if job.ranks != NULL:
+        exchange(job, GRADIENT, 0)
+        sums.gradients = gradient
+    sums.n_shards = 1
+    step.update = job.steps.update
+    step.scale = clipped(sum_of_squares(gradient, job.plan.n_parameters), job.steps.clip_norm)
 
 
 cdef void take_step(const Job* job, Batch* batch, floating* gradient) noexcept nogil:
@@ -367,24 +421,22 @@ cdef void take_step(const Job* job, Batch* batch, floating* gradient) noexcept n
     cdef const Plan* plan = job.plan
     cdef const Layer* layer
     cdef Step* step = &batch.step
-    cdef Py_ssize_t n_shards = batch.n_shards
+    cdef Sums sums = sums_of(job, batch, gradient)
     cdef int k
     if job.steps.clip_norm > 0:
-        step.update = NO_UPDATE  # the gradients are only summed
-        update_span(job, step, False, n_shards, 0, plan.n_parameters, gradient)
-        n_shards = 1
-        step.update = job.steps.update
-        step.scale = clipped(sum_of_squares(gradient, plan.n_parameters), job.steps.clip_norm)
+        clip(job, step, &sums, gradient)
     for k in range(plan.n_layers):
         layer = &plan.layers[k]
         if k == 0 and plan.touches:
             step_touched(step, <floating*> job.parameters, <floating*> job.state, gradient, layer.n_in, layer.n_out,
                          job.touched, batch.first // plan.batch_size)
         else:
-            update_span(job, step, True, n_shards, layer.weight, layer.weight_size, gradient)
-        update_span(job, step, False, n_shards, layer.bias, layer.units, gradient)
+            update_span(job, step, True, &sums, layer.weight, layer.weight_size, gradient)
+        update_span(job, step, False, &sums, layer.bias, layer.units, gradient)
         if layer.normalises:
-            update_span(job, step, False, n_shards, layer.norm, layer.units, gradient)
+            update_span(job, step, False, &sums, layer.norm, layer.units, gradient)
+    if job.ranks != NULL:
+        exchange(job, GRADIENT if step.update == NO_UPDATE else PARAMETERS, 0)
 
 
 cdef void add_penalties(const Job* job, const Batch* batch, const floating* number) noexcept nogil:
@@ -428,20 +480,38 @@ cdef bint take_folded_step(const Job* job, Batch* batch, floating* work) noexcep
     return isfinite(log_likelihood)
 
 
+cdef double exchange_shards(const Job* job, const Batch* batch, double own_sum, floating* gradients) noexcept nogil:
+    # Sends the rank's shards to the others; returns the log-likelihood of all shards.
+    cdef double sum_ = 0
+    cdef Py_ssize_t i
+    if job.ranks.own_rows:
+        job.log_likelihood[1] = own_sum
+        if batch.n == 0:
+            memset(gradients, 0, job.plan.n_parameters * sizeof(floating))
+    add_up_own(job, batch, gradients)
+    exchange(job, SHARDS, batch.n_shards)
+    for i in range(job.ranks.n_log_likelihoods):
+        sum_ += job.ranks.log_likelihoods[i]
+    return sum_
+
+
 cdef bint take_summed_step(const Job* job, Batch* batch, floating* work) noexcept nogil:
     # One step from the sum of the shards' gradients; False: the time was up first, or it diverged.
     cdef Py_ssize_t shard, n_done = 0
+    cdef Py_ssize_t n_own = batch.n * batch.end // batch.n_shards - batch.n * batch.begin // batch.n_shards
     cdef double sum_ = 0
     if job.plan.touches:
         touch_columns(job, &batch.step, batch.first, batch.n, <floating*> job.gradients)
     ascend_shards(job, batch, work)
-    for shard in range(batch.n_shards):
+    for shard in range(batch.begin, batch.end):
         n_done += job.position[1 + shard]
         sum_ += job.log_likelihood[1 + shard]
+    if n_done < n_own and (isfinite(sum_) or job.ranks != NULL):
+        return False
+    if job.ranks != NULL:
+        sum_ = exchange_shards(job, batch, sum_, <floating*> job.gradients)
     if not isfinite(sum_):
         job.log_likelihood[0] = -INFINITY
-        return False
-    if n_done < batch.n:
         return False
     if job.steps.penalised:
         add_penalties(job, batch, work)
@@ -453,22 +523,37 @@ cdef bint take_summed_step(const Job* job, Batch* batch, floating* work) noexcep
     return True
 
 
+cdef Batch open_batch(const Job* job, Py_ssize_t first) noexcept nogil:
+    cdef Batch batch
+    cdef Py_ssize_t index = first // job.plan.batch_size
+    cdef bint has_ranks = job.ranks != NULL and not job.ranks.own_rows
+    batch.first = first
+    batch.n = max(<Py_ssize_t> 0, min(job.plan.batch_size, job.n_rows - first))
+    batch.n_shards = shards_of(job.plan, batch.n)
+    batch.begin, batch.end = 0, batch.n_shards
+    if has_ranks:
+        batch.begin = batch.n_shards * job.ranks.rank // job.ranks.n_ranks
+        batch.end = batch.n_shards * (job.ranks.rank + 1) // job.ranks.n_ranks
+    if job.ranks != NULL and job.ranks.totals != NULL:
+        batch.total = job.ranks.totals[index]
+    else:
+        batch.total = sum_of_weights(job.targets, first, batch.n)
+    batch.step = step_at(job.steps, index)
+    return batch
+
+
 cdef void train_by_rows(const Job* job, floating* work) noexcept nogil:
     cdef Batch batch
     cdef bint done
-    while job.position[0] < job.n_rows:
-        batch.first = job.position[0]
-        batch.n = min(job.plan.batch_size, job.n_rows - batch.first)
-        batch.n_shards = shards_of(job.plan, batch.n)
-        batch.total = sum_of_weights(job.targets, batch.first, batch.n)
-        batch.step = step_at(job.steps, batch.first // job.plan.batch_size)
-        if batch.n <= job.plan.fold_rows:
+    while job.position[0] < epoch_end(job):
+        batch = open_batch(job, job.position[0])
+        if 0 < batch.n <= job.plan.fold_rows:
             done = take_folded_step(job, &batch, work)
         else:
             done = take_summed_step(job, &batch, work)
         if not done:
             return
         after_step(job, &batch, work)
-        job.position[0] += batch.n
-        if now() >= job.deadline:
+        job.position[0] += job.plan.batch_size if job.ranks != NULL and job.ranks.own_rows else batch.n
+        if is_over(job):
             return

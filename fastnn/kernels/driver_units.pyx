@@ -7,24 +7,27 @@ With one hidden layer a step needs a single barrier.  A member of the team compu
 logits.  After the barrier each member sums these parts and finds the gradient of the logits for itself; from then on it
 touches only its own columns of the first weight and its own rows of the second.  Deeper networks need one more barrier
 a layer in each direction.  The slices depend on the layers' widths only, and their parts are summed in order, so the
-number of threads does not change the bits.  Each slice's outputs and gradients are a cut of their own in the work
-space: in common rows, a processor that reads ahead takes cache lines from the one that writes them.
+number of threads does not change the bits.  Where ranks share the work, each owns consecutive slices, and its team
+these; what others need of them is exchanged at the barriers.  Each slice's outputs and gradients are a cut of their own
+in the work space: in common rows, a processor that reads ahead takes cache lines from the one that writes them.
 """
 
 from cython cimport floating
 from cython.parallel cimport parallel
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t
+from libc.string cimport memcpy
 
 from .affine cimport affine_backward_bias
 from .layer cimport (
-    Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice,
-    merges_slices, takes_any_order)
+    Inputs, activate_units, backprop_units, first_of_group, group_backward_input, layer_backward_input,
+    layer_backward_weight, layer_forward, limit_slice, merges_slices, takes_any_order)
 from .losses cimport loss_rows, sum_of_weights
-from .plan cimport N_SLICES, Job, Layer, Plan, Slice, now
+from .plan cimport N_SLICES, Job, Layer, Plan, Slice
+from .ranks cimport DELTAS, LOGITS, OUTPUTS, SQUARES, Exchange, exchange, is_over
 from .rows cimport LINE_BYTES, Cut, RowsAhead, dense_rows, prefetch_pages, rows_ahead, whole
 from .sparse cimport ColumnStore, block_at, column_work_size, columns_in, sort_by_column
-from .updates cimport Step, clipped, penalty, step_at, sum_of_squares, update_range
+from .updates cimport Step, add, add_up, clipped, penalty, step_at, sum_of_squares, update_range
 
 cdef extern from *:
     """
@@ -50,6 +53,8 @@ cdef extern from *:
 cdef struct Member:
     int index
     int n_members
+    int rank                # that the team belongs to
+    int n_ranks
     Py_ssize_t dZ           # (block_rows, n_classes), its gradient of the logits
     Py_ssize_t spare        # the same size again
 
@@ -72,17 +77,32 @@ cdef struct RowBlock:
 
 cdef inline int own_begin(const Member* member, const Layer* layer) noexcept nogil:
     # The member's first slice of a layer.
-    return layer.n_slices * member.index // member.n_members
+    return share_begin(member, layer, member.index)
 
 
 cdef inline int own_end(const Member* member, const Layer* layer) noexcept nogil:
-    return layer.n_slices * (member.index + 1) // member.n_members
+    return share_begin(member, layer, member.index + 1)
+
+
+cdef inline int share_begin(const Member* member, const Layer* layer, int index) noexcept nogil:
+    # The first slice of the team's member with this index.
+    cdef int begin = rank_begin(member, layer, member.rank), end = rank_begin(member, layer, member.rank + 1)
+    return begin + (end - begin) * index // member.n_members
+
+
+cdef inline int rank_begin(const Member* member, const Layer* layer, int rank) noexcept nogil:
+    # The first slice of a rank, whose slices are whole groups if the layer has several.
+    if layer.n_groups > 1:
+        return first_of_group(layer, layer.n_groups * rank // member.n_ranks)
+    return layer.n_slices * rank // member.n_ranks
 
 
 cdef Member member_of(const Job* job, int index, int n_members) noexcept nogil:
     cdef Member member
     cdef Py_ssize_t n_logits = job.plan.block_rows * job.plan.layers[job.plan.n_layers - 1].n_out
-    member.index, member.n_members = index, n_members
+    member.index, member.n_members, member.rank, member.n_ranks = index, n_members, 0, 1
+    if job.ranks != NULL:
+        member.rank, member.n_ranks = job.ranks.rank, job.ranks.n_ranks
     member.dZ = job.plan.spare + 2 * index * n_logits
     member.spare = member.dZ + n_logits
     return member
@@ -92,6 +112,15 @@ cdef inline Py_ssize_t in_lines(const Slice* own, Py_ssize_t number_size) noexce
     # A slice's units and the rest of their last cache line, which may be computed: nobody reads it.
     cdef Py_ssize_t line = LINE_BYTES // number_size
     return (own.end - own.begin + line - 1) // line * line
+
+
+cdef inline void meet(const Job* job, const Member* member, Exchange what, Py_ssize_t index) noexcept nogil:
+    # Waits until what all members, of all ranks, have computed is there.
+    fastnn_barrier()
+    if job.ranks != NULL:
+        if member.index == 0:
+            exchange(job, what, index)
+        fastnn_barrier()
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -215,7 +244,7 @@ cdef void forward_own(const Job* job, const Member* member, const RowBlock* bloc
     for k in range(job.plan.n_layers - 1):
         layer = &job.plan.layers[k]
         if k > 0:
-            fastnn_barrier()
+            meet(job, member, OUTPUTS, k - 1)
         forward_layer(job, member, layer, &rows, work)
         rows = outputs_of(layer, &rows, work)
     for s in range(own_begin(member, output), own_end(member, output)):
@@ -243,19 +272,64 @@ cdef double logits_backward(const Job* job, const Member* member, const RowBlock
     return loss_rows(job.targets, block.at, dZ, block.n, output.n_out, block.total)
 
 
-cdef void backward_input(const Job* job, const Member* member, const Layer* layer, const Layer* below,
-                         const floating* dZ, const Cut* z, Py_ssize_t n, floating* work) noexcept nogil:
-    # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), then back through the activation of the layer below, for the
-    # member's own units of that layer
+cdef void backward_groups(const Job* job, const Member* member, const Layer* layer, const Layer* below,
+                          const floating* dZ, const Cut* z, Py_ssize_t n, floating* work) noexcept nogil:
+    # The same for a layer with several groups of slices: each has a part of dY (n_groups, n, n_in), and the parts are
+    # summed in pairs, so that ranks can compute what their units add.  Then dY is what all add to the own units.
+    cdef Py_ssize_t size = below.n_slices * below.cut.next
+    cdef floating* dY = work + below.delta
+    cdef int first = 0, last = layer.n_groups, s = own_begin(member, below), end = own_end(member, below), next_, group
+    if job.ranks != NULL:  # for the units of all ranks
+        first = layer.n_groups * member.rank // member.n_ranks
+        last = layer.n_groups * (member.rank + 1) // member.n_ranks
+        s = below.n_slices * member.index // member.n_members
+        end = below.n_slices * (member.index + 1) // member.n_members
+    while s < end:
+        next_ = end if merges_slices(layer) else s + 1
+        for group in range(first, last):
+            group_backward_input(layer, group, dZ, z, <const floating*> job.parameters, below.slices[s].begin,
+                                 below.slices[next_ - 1].end, dY + group * size + s * below.cut.next, &below.cut, n)
+        add_up(layer.n_groups, first, last, size, s * below.cut.next, next_ * below.cut.next, dY)
+        s = next_
+    if job.ranks != NULL:
+        meet(job, member, DELTAS, below.index)
+        take_received(job, own_begin(member, below) * below.cut.next, own_end(member, below) * below.cut.next,
+                      rank_begin(member, below, member.rank) * below.cut.next, dY)
+
+
+cdef void take_received(const Job* job, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t received_from,
+                        floating* dY) noexcept nogil:
+    # dY = the sum of what all ranks sent of numbers begin to end; what came begins with another number.
+    cdef floating* received = <floating*> job.ranks.received - received_from
+    cdef Py_ssize_t i
+    for i in range(job.ranks.n_pairs):
+        add(received + job.ranks.pairs[2 * i], received + job.ranks.pairs[2 * i + 1], begin, end)
+    if begin < end:
+        memcpy(dY + begin, received + begin, (end - begin) * sizeof(floating))
+
+
+cdef void backward_slices(const Job* job, const Member* member, const Layer* layer, const Layer* below,
+                          const floating* dZ, const Cut* z, Py_ssize_t n, floating* work) noexcept nogil:
+    # dY (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), for the member's own units of the layer below
     cdef int s = own_begin(member, below), last = own_end(member, below), next_
-    cdef Py_ssize_t place, n_units
     while s < last:
         next_ = last if merges_slices(layer) else s + 1
         layer_backward_input(layer, dZ, z, <const floating*> job.parameters, below.slices[s].begin,
                              below.slices[next_ - 1].end, work + below.delta + s * below.cut.next, &below.cut, n,
                              work + member.spare)
         s = next_
-    for s in range(own_begin(member, below), last):
+
+
+cdef void backward_input(const Job* job, const Member* member, const Layer* layer, const Layer* below,
+                         const floating* dZ, const Cut* z, Py_ssize_t n, floating* work) noexcept nogil:
+    # dZ of the member's own units of the layer below: back through a layer, and the activation below it.
+    cdef Py_ssize_t place, n_units
+    cdef int s
+    if layer.n_groups > 1 and not layer.by_inputs:
+        backward_groups(job, member, layer, below, dZ, z, n, work)
+    else:
+        backward_slices(job, member, layer, below, dZ, z, n, work)
+    for s in range(own_begin(member, below), own_end(member, below)):
         place, n_units = s * below.cut.next, in_lines(&below.slices[s], sizeof(floating))
         backprop_units(below, work + below.output + place, work + below.slopes + place if below.keeps_slopes else NULL,
                        work + below.delta + place, below.cut.stride, n, n_units, n_units == below.cut.stride)
@@ -350,7 +424,7 @@ cdef double clipped_scale(const Job* job, const Member* member, const floating* 
             bias = bias_of(layer, s)
             own[2 * s] = <floating> squares_of(&layer.slices[s], gradient)
             own[2 * s + 1] = <floating> squares_of(&bias, gradient)
-    fastnn_barrier()
+    meet(job, member, SQUARES, 0)
     for k in range(job.plan.n_layers):
         for s in range(2 * job.plan.layers[k].n_slices):
             total += squares[2 * job.plan.most_slices * k + s]
@@ -477,9 +551,9 @@ cdef void train_as_member(const Job* job, bint* stop, int index, int n_members, 
         forward_own(job, &member, &block, work)
         prepare_next(job, &member, &block, work)
         if index == n_members - 1:  # the owner of the output layer's first slice has the bias to do
-            stop[block.parity] = block.at + block.n >= job.n_rows or now() >= job.deadline
+            stop[block.parity] = is_over(job) or block.at + block.n >= job.n_rows
         prefetch_later(job, &member, &block)
-        fastnn_barrier()
+        meet(job, &member, LOGITS, block.parity)
         log_likelihood = logits_backward(job, &member, &block, work)  # each for itself: it is little work
         if not finish_block(job, &member, &block, log_likelihood, target, work) or stop[block.parity]:
             return

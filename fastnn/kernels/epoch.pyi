@@ -37,6 +37,7 @@ def train(
     work: NDArray[Any],
     seconds: float,
     n_threads: int,
+    exchanges: Any = None,
 ) -> None: ...
 def forward(
     X: NDArray[Any] | CSRRows,

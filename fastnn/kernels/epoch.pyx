@@ -9,10 +9,11 @@ from cython.parallel cimport prange
 from cython cimport floating
 from libc.stdint cimport int64_t
 
-from .driver_rows cimport forward_shard, train_by_rows
+from .driver_rows cimport epoch_end, forward_shard, train_by_rows
 from .driver_units cimport train_by_units
 from .losses cimport TargetStore, open_targets
-from .plan cimport CompiledPlan, Job, now
+from .plan cimport CompiledPlan, Job, Ranks, now
+from .ranks cimport open_ranks
 from .rows cimport RowStore, open_rows
 from .sparse cimport BlockStore, open_blocks
 from .updates cimport StepStore, open_steps
@@ -128,7 +129,8 @@ cdef void open_space(Job* job, space, const floating[:, ::1] work) except *:
         job.touched = &touched[0]
 
 
-def train(batches, CompiledPlan plan, steps, space, floating[:, ::1] work, double seconds, int n_threads):
+def train(batches, CompiledPlan plan, steps, space, floating[:, ::1] work, double seconds, int n_threads,
+          exchanges=None):
     """Train on batch after batch of one epoch, until it ends, diverges or the time is up; call again to continue.
 
     Each step is one of gradient ascent on the batch's weighted mean log-likelihood minus the penalties.
@@ -136,12 +138,16 @@ def train(batches, CompiledPlan plan, steps, space, floating[:, ::1] work, doubl
     batches : Batches;  steps : Steps;  space : Space
     work : space.work
     seconds : time after which to return
+    exchanges : fastnn.engine.exchanges.Exchanges, or None if there are no other ranks.  The run ends after its n_left
+        batches, or row blocks by units, which are counted down; by rows, it returns within a batch too when the time
+        is up.
     """
     cdef RowStore store = open_rows(batches.X, batches.motion, batches.key)
     cdef TargetStore targets = open_targets(batches.targets)
     cdef StepStore step_store = open_steps(steps, space.parameters.shape[0])
     cdef BlockStore blocks
     cdef const Py_ssize_t[::1] order
+    cdef Ranks ranks
     cdef Job job
     job.plan, job.store, job.targets, job.steps = &plan.plan, &store, &targets, &step_store
     job.n_rows, job.key, job.n_threads = batches.targets.y.shape[0], batches.key, n_threads
@@ -153,7 +159,8 @@ def train(batches, CompiledPlan plan, steps, space, floating[:, ::1] work, doubl
         blocks = open_blocks(batches.blocks, store.n_columns)
         job.blocks = &blocks
     open_space(&job, space, work)
-    if job.position[0] < job.n_rows:
+    open_ranks(&job, &ranks, exchanges)
+    if job.position[0] < epoch_end(&job):
         with nogil:
             run(&job, seconds, &work[0, 0])
 
@@ -168,7 +175,7 @@ def forward(X, Py_ssize_t first, CompiledPlan plan, const floating[::1] paramete
     cdef Job job
     cdef Py_ssize_t part, n_parts = work.shape[0], block_rows = plan.plan.block_rows
     job.plan, job.store, job.order, job.key = &plan.plan, &store, NULL, 0
-    job.parameters, job.n_rows, job.n_threads = <void*> &parameters[0], logits_out.shape[0], 1
+    job.parameters, job.n_rows, job.n_threads, job.ranks = <void*> &parameters[0], logits_out.shape[0], 1, NULL
     if job.n_rows == 0:
         return
     with nogil:

@@ -19,6 +19,11 @@ cdef struct Inputs:
     int n_columns
 
 
+cdef inline int first_of_group(const Layer* layer, int group) noexcept nogil:
+    # The first slice of a group.
+    return layer.n_slices * group // layer.n_groups
+
+
 cdef inline bint merges_slices(const Layer* layer) noexcept nogil:
     # Whether one product may take several slices: in this form they do not change each other's sums.
     return layer.form == PANELS
@@ -48,6 +53,10 @@ cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, i
 cdef void layer_backward_input(const Layer* layer, const floating* dZ, const Cut* z, const floating* parameters,
                                Py_ssize_t begin, Py_ssize_t end, floating* dX, const Cut* x, Py_ssize_t n,
                                floating* spare) noexcept nogil
+
+cdef void group_backward_input(const Layer* layer, int group, const floating* dZ, const Cut* z,
+                               const floating* parameters, Py_ssize_t begin, Py_ssize_t end, floating* dX, const Cut* x,
+                               Py_ssize_t n) noexcept nogil
 
 cdef void activate_units(const Layer* layer, floating* Z, floating* slopes, Py_ssize_t stride, Py_ssize_t first,
                          Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, bint is_whole, uint64_t key) noexcept nogil

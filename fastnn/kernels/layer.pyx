@@ -102,6 +102,17 @@ cdef void layer_backward_input(const Layer* layer, const floating* dZ, const Cut
                               layer.n_out)
 
 
+cdef void group_backward_input(const Layer* layer, int group, const floating* dZ, const Cut* z,
+                               const floating* parameters, Py_ssize_t begin, Py_ssize_t end, floating* dX, const Cut* x,
+                               Py_ssize_t n) noexcept nogil:
+    # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in) for a group's units only, of a layer in panels, whose slices are
+    # each a cut of dZ; begin, end and dX as above
+    cdef int s = first_of_group(layer, group), last = first_of_group(layer, group + 1)
+    cdef Py_ssize_t[N_SLICES + 1] bounds
+    panels_backward_input(dZ + s * z.next, z, parameters + layer.slices[s].weight, layer.n_in,
+                          slice_bounds(layer, s, last, bounds), last - s, begin, end - begin, dX, x, n)
+
+
 cdef void activate_units(const Layer* layer, floating* Z, floating* slopes, Py_ssize_t stride, Py_ssize_t first,
                          Py_ssize_t n, Py_ssize_t begin, Py_ssize_t end, bint is_whole, uint64_t key) noexcept nogil:
     # Y = activation(Z), then dropout, for units begin to end of n rows from position first on.  slopes, unless NULL,

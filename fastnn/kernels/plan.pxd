@@ -46,6 +46,7 @@ cdef struct Layer:
     int activation
     double dropout
     int n_slices
+    int n_groups                # of slices, whose gradients by the layer below are summed on their own; 1: all together
     Slice[N_SLICES] slices
     Py_ssize_t units            # numbers of the bias: n_out, or filters
     Py_ssize_t positions        # of a unit in each row: 1, if the layer is dense
@@ -77,6 +78,20 @@ cdef class CompiledPlan:
     cdef Plan plan
     cdef readonly object source     # the fastnn.plan.Plan
 
+# What a driver needs to know of the other ranks: see ranks.pyx.
+cdef struct Ranks:
+    int rank, n_ranks
+    bint own_rows               # each rank has rows of its own, and a part of each batch; else all have the same rows
+    Py_ssize_t epoch_rows       # with own rows: end of the epoch, which may be behind the last row
+    const double* totals        # with own rows: weights of each batch in all ranks
+    Py_ssize_t begin, end       # parameters that this rank moves in the driver by rows
+    void* received              # gradients by these, from all ranks
+    const int64_t* pairs        # which of them are still to be added up, in this order: offsets of sum and summand
+    Py_ssize_t n_pairs
+    const double* log_likelihoods   # of the shards of all ranks
+    Py_ssize_t n_log_likelihoods
+    void* exchanges             # a fastnn.engine.exchanges.Exchanges
+
 # A driver's task: train on the rows of an epoch, batch after batch, from position[0] until the rows end, a
 # log-likelihood is not finite or the time is up.
 cdef struct Job:
@@ -98,6 +113,8 @@ cdef struct Job:
     int64_t* touched
     double deadline
     int n_threads
+    Py_ssize_t* n_left              # batches, or row blocks by units, until the run ends; NULL: it ends by the clock
+    Ranks* ranks                    # that share the work; NULL: none
 
 
 cdef extern from *:

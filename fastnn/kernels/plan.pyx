@@ -59,7 +59,7 @@ cdef int read_layer(Layer* layer, int index, planned) except -1:
     layer.output, layer.delta, layer.slopes = planned.output, planned.delta, planned.slopes
     layer.x_hat, layer.statistics = planned.x_hat, planned.statistics
     layer.cut.stride, layer.cut.columns, layer.cut.next = planned.cut
-    layer.n_slices = len(planned.slices)
+    layer.n_slices, layer.n_groups = len(planned.slices), planned.groups
     for s in range(layer.n_slices):
         layer.slices[s].begin, layer.slices[s].end, layer.slices[s].weight = planned.slices[s][:3]
         layer.slices[s].stride, layer.slices[s].n_rows, layer.slices[s].n_columns = planned.slices[s][3:]

@@ -31,6 +31,9 @@ cdef struct Step:
 
 cdef StepStore open_steps(object steps, Py_ssize_t state_size) except *
 cdef Step step_at(const StepStore* steps, Py_ssize_t batch) noexcept nogil
+cdef void add(floating* sum_, const floating* other, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
+cdef void add_up(Py_ssize_t n_shards, Py_ssize_t first, Py_ssize_t last, Py_ssize_t distance, Py_ssize_t begin,
+                 Py_ssize_t end, floating* gradients) noexcept nogil
 cdef double dot(const floating* a, const floating* b, Py_ssize_t n) noexcept nogil
 cdef double sum_of_squares(const floating* values, Py_ssize_t n) noexcept nogil
 cdef double penalty(const Step* step, const floating* weights, Py_ssize_t n) noexcept nogil

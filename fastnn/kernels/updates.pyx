@@ -97,6 +97,26 @@ cdef double sum_of_squares(const floating* values, Py_ssize_t n) noexcept nogil:
     return dot(values, values, n)
 
 
+cdef void add(floating* sum_, const floating* other, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(begin, end):
+        sum_[i] += other[i]
+
+
+cdef void add_up(Py_ssize_t n_shards, Py_ssize_t first, Py_ssize_t last, Py_ssize_t distance, Py_ssize_t begin,
+                 Py_ssize_t end, floating* gradients) noexcept nogil:
+    # Adds up numbers begin to end of the shards' gradients, or of other parts, which lie at a distance: neighbours in
+    # pairs, then these sums in pairs, and so on; of all pairs, those that lie within shards first to last.
+    cdef Py_ssize_t width = 1, shard
+    while width < n_shards:
+        shard = 0
+        while shard + width < n_shards:
+            if first <= shard and min(shard + 2 * width, n_shards) <= last:
+                add(gradients + shard * distance, gradients + (shard + width) * distance, begin, end)
+            shard += 2 * width
+        width *= 2
+
+
 cdef double penalty(const Step* step, const floating* weights, Py_ssize_t n) noexcept nogil:
     # What the penalties subtract from the objective for these weights.
     cdef double total = step.l2 / 2 * sum_of_squares(weights, n) if step.l2 != 0 else 0.0

@@ -18,6 +18,7 @@ from fastnn._validation import check_choice, check_integer, check_number
 from fastnn._version import __version__
 from fastnn.callbacks import Callback, Fit
 from fastnn.engine.local import Engine
+from fastnn.engine.ranks import ranks_of
 from fastnn.engine.rows import Rows
 from fastnn.history import History
 from fastnn.kernels import _cpu
@@ -75,25 +76,42 @@ def _digest_arguments(source: Source) -> dict[str, str | None]:
     return found
 
 
+def settings_of(settings: Settings) -> dict[str, Any]:
+    """Return the settings that the bits of a fit depend on."""
+    return {
+        "network": repr(settings.network),
+        "optimizer": repr(settings.optimizer),
+        "batch_size": settings.batch_size,
+        "l2": settings.l2,
+        "shuffle": settings.shuffle,
+        "l1": settings.l1,
+        "dropout": settings.dropout.tolist(),
+        "label_smoothing": settings.label_smoothing,
+        "clip_norm": settings.clip_norm,
+        "max_norm": settings.max_norm,
+        "augment": repr(settings.augment),
+    }
+
+
 def fingerprint(settings: Settings, source: Source) -> Fingerprint:
-    """Return all that the bits of a fit depend on: settings, data, and what decides the rounding."""
+    """Return all that the bits of a fit depend on: settings, data, and what decides the rounding.
+
+    If each rank has rows of its own, all ranks call it together.
+    """
+    data: dict[str, Any] = _digest_arguments(source)
+    of_ranks = {}
+    if settings.rows == "own":
+        ranks = ranks_of(settings.comm)
+        told = ranks.all_tell("the fingerprint", data)
+        data, of_ranks = {name: [one[name] for one in told] for name in data}, {"ranks": ranks.size}
     return {
         "settings": {
-            "network": repr(settings.network),
-            "optimizer": repr(settings.optimizer),
-            "batch_size": settings.batch_size,
-            "l2": settings.l2,
-            "shuffle": settings.shuffle,
-            "l1": settings.l1,
-            "dropout": settings.dropout.tolist(),
-            "label_smoothing": settings.label_smoothing,
-            "clip_norm": settings.clip_norm,
-            "max_norm": settings.max_norm,
-            "augment": repr(settings.augment),
-            "rows": None if source.rows is None else int(source.rows.shape[0]),
+            **settings_of(settings),
+            **of_ranks,
+            "rows": source.n_rows,
             "order of rows": source.order,
         },
-        "data": _digest_arguments(source),
+        "data": data,
         "rounding": {
             "fastnn": __version__,
             "instruction set": kernels.INSTRUCTION_SET,
@@ -235,7 +253,7 @@ def check_progress(engine: Engine, progress: Tensors, n_rows: int) -> None:
         if progress[name].shape != array.shape or progress[name].dtype != array.dtype:
             raise ValueError(f"{name} is {progress[name].dtype} {progress[name].shape}")
     position = int(progress["position"][0])
-    if not 0 <= position < n_rows or position % engine.batch_size:
+    if not 0 <= position < max(n_rows, engine.epoch_rows) or position % engine.batch_size:
         raise ValueError(f"row {position} of {n_rows} does not begin a batch")
     if not np.isfinite(progress["log_likelihood"]).all():
         raise ValueError("its log-likelihood is not finite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -12,15 +13,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._mapped import MappedRows, stay_on_disk
+from fastnn._validation import check_not_empty
 from fastnn.augment import motion_of
 from fastnn.engine.local import Engine
+from fastnn.engine.ranks import Ranks, ranks_of
 from fastnn.engine.rows import Rows, as_stored, density
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.rows import CSRRows
-from fastnn.optimizers import LBFGS
+from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.optimizers import LBFGS, Optimizer, step_table
 from fastnn.plan import Method, Plan, choose_storage
 from fastnn.schedules import Schedule
-from fastnn.training.settings import Settings, check_together, penalty_of
+from fastnn.training.settings import Settings, check_together, penalty_of, threads_of
 from fastnn.training.state import TrainState
 
 T = TypeVar("T")
@@ -51,6 +55,8 @@ class Source:
     ----------
     rows, targets
         To train on; None for chunks, which are not known beforehand.
+    n_rows : int or None
+        To train on, in all ranks.
     validation
         Rows and targets to measure on after each epoch, or None.
     storage : dict of str
@@ -63,6 +69,7 @@ class Source:
 
     rows: Rows | None = None
     targets: Targets | None = None
+    n_rows: int | None = None
     validation: tuple[Rows, Targets] | None = None
     storage: dict[str, str] = field(default_factory=dict)
     order: str = "by row"
@@ -78,7 +85,7 @@ class Data:
     chunks : callable
         Returns an iterator over the chunks.
     n_rows : int
-        Of all chunks; 0 if not known.
+        Of all chunks, in all ranks; 0 if not known.
     validation : (Rows, Targets) or None
         To measure on after each epoch.
     source : Source
@@ -113,7 +120,8 @@ class Prepared:
         """Return what the network's `check_data` does of X, y and sample_weight; names are for error messages."""
         network = settings.network
         key = "checked", names, network.input_shape, network.takes_sparse, network.n_out, network.loss, network.dtype
-        return self._once(key, lambda: network.check_data(*data, names, settings.n_threads))
+        may_be_empty = settings.rows == "own"
+        return self._once(key, lambda: network.check_data(*data, names, threads_of(settings), may_be_empty))
 
     def store(self, settings: Settings, rows: Rows, X: Any, name: str) -> tuple[Rows, str]:
         """Return rows, checked from X, stored as dense or sparse, and why so."""
@@ -157,19 +165,31 @@ def read_data(
     if y is None:
         if sample_weight is not None or isinstance(X, np.ndarray) or not isinstance(X, Iterable):
             raise TypeError("y is needed, unless X is an iterable of pairs (X, y)")
+        if settings.rows == "own":
+            raise ValueError("rows='own' takes arrays, which may be memory-mapped, and no chunks")
         return _read_chunks(settings, state, X, validation, source)
     rows, targets = prepared.check_data(settings, (X, y, sample_weight), ("X", "y"))
-    n_rows = len(targets.y)
+    n_rows = _rows_of_all(settings, len(targets.y))
     check_at_once(settings, n_rows)
     if state is not None:
         state.begin(settings.optimizer, settings.network)
     stored, why = prepared.store(settings, rows, X, "X")
-    chunk = _make_chunk(settings, state, stored, targets, X, why, returns=True)
+    chunk = _make_chunk(settings, state, stored, targets, X, why, n_rows)
     source.rows, source.targets, source.storage["X"] = rows, targets, _storage(chunk.rows)
+    source.n_rows = n_rows
     source.plan = chunk.plan
     if chunk.mapped is not None:
         source.order = "by pieces of a mapped file"
     return Data(lambda: iter([chunk]), n_rows, validation, source, chunk, _are_pixels(rows, X))
+
+
+def _rows_of_all(settings: Settings, n_rows: int) -> int:
+    # Rows of all ranks together.
+    if settings.rows == "shared":
+        return n_rows
+    total = sum(ranks_of(settings.comm).all_tell("rows", n_rows))
+    check_not_empty(total, "X of all ranks together")
+    return total
 
 
 def check_at_once(settings: Settings, n_rows: int) -> None:
@@ -209,10 +229,10 @@ def _read_chunks(
             if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
                 raise TypeError(f"chunks must be pairs (X, y) or triples (X, y, sample_weight), not {type(part)}")
             X, y, weights = (*part, None)[:3]
-            rows, targets = settings.network.check_data(X, y, weights, n_threads=settings.n_threads)
+            rows, targets = settings.network.check_data(X, y, weights, n_threads=threads_of(settings))
             data.are_pixels = _are_pixels(rows, X)
             stored, why = _store(settings, rows, X)
-            yield _make_chunk(settings, state, stored, targets, X, why, returns=False)
+            yield _make_chunk(settings, state, stored, targets, X, why, None)
         if empty:
             raise ValueError("X gave no chunks: it must be possible to go through it again in each epoch")
 
@@ -221,26 +241,59 @@ def _read_chunks(
 
 
 def _make_chunk(
-    settings: Settings, state: TrainState | None, rows: Rows, targets: Targets, X: Any, why: str, returns: bool
+    settings: Settings, state: TrainState | None, rows: Rows, targets: Targets, X: Any, why: str, n_rows: int | None
 ) -> Chunk:
-    # rows: checked from X, and stored so for the reason why; returns: later epochs train on the same chunk.
-    targets = targets._replace(smoothing=settings.label_smoothing)
-    n_rows = len(targets.y)
+    # rows: checked from X, and stored so for the reason why; n_rows: of all ranks; None: later epochs train on other
+    # chunks.
+    targets, ranks = targets._replace(smoothing=settings.label_smoothing), ranks_of(settings.comm)
+    returns, n_own = n_rows is not None, len(targets.y)
+    n_rows = n_rows or n_own
     batch_size = min(settings.batch_size or n_rows, n_rows)
+    n_batches = -(-n_rows // batch_size)
+    if settings.rows == "own":
+        batch_size = max(1, -(-n_own // n_batches))  # in proportion
     mapped = MappedRows(rows, batch_size) if stay_on_disk(rows, X) else None
-    engine = settings.network.engine(settings.n_threads, settings.dropout if settings.dropout.any() else None)
+    dropout = settings.dropout if settings.dropout.any() else None
+    engine = settings.network.engine(threads_of(settings), dropout, ranks)
     ordered = not settings.shuffle or batch_size == n_rows
     motion = motion_of(settings.augment, settings.network.input_shape)
     plan = engine.plan(rows, _method(settings, batch_size), ordered, returns, motion is not None, why)
-    if state is not None:
-        engine.begin(rows, plan, state.optimizer, motion)
+    if state is not None or ranks.size > 1:
+        optimizer_state = _empty_state(settings) if state is None else state.optimizer
+        engine.begin(rows, plan, optimizer_state, motion, n_batches)
+    if ranks.size > 1:
+        plan = engine.share(targets, _trial_steps(settings, n_batches))
+        _warn_of(ranks, plan, state)
     return Chunk(rows, targets, engine, plan, mapped)
+
+
+def _empty_state(settings: Settings) -> NDArray[Any]:
+    optimizer, parameters = settings.optimizer, settings.network.parameters
+    n_slots = optimizer.n_slots if isinstance(optimizer, Optimizer) else 0
+    return np.zeros((n_slots, parameters.size), parameters.dtype)
+
+
+def _trial_steps(settings: Settings, n_batches: int) -> Steps:
+    # Steps that take as long as those of the fit.
+    optimizer = settings.optimizer
+    if isinstance(optimizer, LBFGS):
+        return Steps(UPDATES["none"], np.zeros((1, 3)))
+    rates = np.full(n_batches, 1e-6)
+    table = step_table(optimizer, rates, 0, penalty_of(settings).l2(np.ones(n_batches)), settings.l1)
+    return Steps(UPDATES[optimizer.update], table, settings.clip_norm or 0.0, settings.max_norm or 0.0)
+
+
+def _warn_of(ranks: Ranks, plan: Plan, state: TrainState | None) -> None:
+    if state is not None and plan.sharing == "alone" and ranks.rank == 0:
+        why = next(reason.why for reason in plan.reasons if reason.about == "ranks")
+        warnings.warn(f"{ranks.size} ranks will not make this fit faster: {why}", RuntimeWarning, stacklevel=2)
 
 
 def _method(settings: Settings, batch_size: int) -> Method:
     optimizer, l2 = settings.optimizer, penalty_of(settings).constant
+    own_rows = settings.rows == "own"
     if isinstance(optimizer, LBFGS):
-        return Method(batch_size)
+        return Method(batch_size, own_rows=own_rows)
     return Method(
         batch_size,
         optimizer.update,
@@ -249,6 +302,7 @@ def _method(settings: Settings, batch_size: int) -> Method:
         penalised=l2 != 0,
         alike=not isinstance(optimizer.learning_rate, Schedule) and l2 is not None,
         max_norm=bool(settings.max_norm),
+        own_rows=own_rows,
     )
 
 
@@ -257,11 +311,25 @@ def _store(settings: Settings, rows: Rows, X: Any) -> tuple[Rows, str]:
     on_disk, must_be_dense = stay_on_disk(rows, X), _must_be_dense(settings)
     if must_be_dense is not None and isinstance(rows, CSRRows):
         raise TypeError("X must be dense, such as X.toarray(), if its images are moved by augment")
-    share = None
-    if settings.sparse == "auto" and must_be_dense is None and not on_disk and not isinstance(rows, CSRRows):
+    share, is_sparse = None, isinstance(rows, CSRRows)
+    is_open = settings.sparse == "auto" and must_be_dense is None and not on_disk
+    if is_open and not isinstance(rows, CSRRows) and rows.shape[0]:
         share = density(rows)
-    sparse, why = choose_storage(isinstance(rows, CSRRows), settings.sparse, on_disk, share, must_be_dense)
-    return as_stored(rows, settings.network.dtype, sparse, settings.n_threads), why
+    if settings.rows == "own":
+        is_sparse, on_disk, share = _of_all(ranks_of(settings.comm), rows.shape[0], is_sparse, on_disk, share)
+    sparse, why = choose_storage(is_sparse, settings.sparse, on_disk, share, must_be_dense)
+    return as_stored(rows, settings.network.dtype, sparse, threads_of(settings)), why
+
+
+def _of_all(
+    ranks: Ranks, n_rows: int, is_sparse: bool, on_disk: bool, share: float | None
+) -> tuple[bool, bool, float | None]:
+    # The same of the rows of all ranks, so that all store them in the same way.
+    told = ranks.all_tell("storage", (n_rows, is_sparse, on_disk, share))
+    known = [(n, share) for n, _, _, share in told if share is not None]
+    total = sum(n for n, _ in known)
+    mean = sum(n * share for n, share in known) / total if total else None
+    return any(one[1] for one in told), any(one[2] for one in told), mean
 
 
 def _must_be_dense(settings: Settings) -> str | None:

@@ -19,7 +19,7 @@ from fastnn.schedules import Schedule, rates_of
 from fastnn.training.active import ActiveFit, DivergenceError
 from fastnn.training.checkpoint import EPOCH, Snapshot, Tensors, check_progress
 from fastnn.training.data import Chunk
-from fastnn.training.settings import penalty_of
+from fastnn.training.settings import penalty_of, threads_of
 
 # Parameters no larger than this cannot overflow in any network of sensible depth and width.
 HARMLESS_PARAMETER = 1e4
@@ -114,7 +114,9 @@ def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensor
         weights = None if targets.weights is None else targets.weights[order]
         targets = targets._replace(y=targets.y[order], weights=weights)
     key = int(state.generator.integers(2**63)) if settings.dropout.any() or settings.augment else 0
-    engine.restart(_make_steps(active, epoch, targets, engine.batch_size), key)
+    weights, n_rows = _batch_weights(active, engine, targets), active.data.n_rows or len(targets.y)
+    totals = weights if settings.rows == "own" else None
+    engine.restart(_make_steps(active, epoch, weights, n_rows), _own_seed(active, key), totals)
     if progress is not None:
         check_progress(engine, progress, len(targets.y))
         engine.go_on(progress)
@@ -123,39 +125,55 @@ def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensor
     except NotFiniteError:
         active.set_parameters(epoch.parameters)
         state.optimizer[...], state.n_steps = epoch.state, epoch.n_steps
-        batch = min(engine.batches_done, (len(targets.y) - 1) // engine.batch_size) + 1
+        batch = min(engine.batches_done, engine.n_batches - 1) + 1
         raise DivergenceError(len(active.fit.history) + 1, epoch.batches + batch, active.fit.history) from None
     except BaseException:  # Ctrl-C, or a callback's exception
         engine.finish()
         state.n_steps += engine.batches_done
         raise
     state.n_steps += engine.batches_done
-    epoch.rows += len(targets.y)
+    epoch.rows += n_rows
     epoch.batches += engine.batches_done
-    epoch.weight += len(targets.y) if targets.weights is None else float(targets.weights.sum())
+    epoch.weight += active.weight_of(chunk)
     epoch.log_likelihood += engine.log_likelihood
     epoch.penalty += _sum_penalties(active, chunk)
 
 
+def _own_seed(active: ActiveFit, seed: int) -> int:
+    # If each rank has rows of its own, they are not shuffled or dropped alike.
+    if active.settings.rows == "shared" or active.ranks.size == 1:
+        return seed
+    return int(np.random.SeedSequence([seed, active.ranks.rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
 def _draw_order(active: ActiveFit, chunk: Chunk) -> NDArray[np.intp] | None:
     n, generator = len(chunk.targets.y), active.state.generator
-    if not active.settings.shuffle or chunk.engine.batch_size >= n:
+    if not active.settings.shuffle or chunk.engine.n_batches == 1:
         return None
+    if active.settings.rows == "own":  # all ranks draw as much from the generator
+        generator = np.random.default_rng(_own_seed(active, int(generator.integers(2**63))))
     return active.order.draw(generator, n) if chunk.mapped is None else chunk.mapped.shuffled(generator)
 
 
-def _make_steps(active: ActiveFit, epoch: Epoch, targets: Targets, batch_size: int) -> Steps:
-    # The numbers of each step on the next chunk, which has these targets.
+def _batch_weights(active: ActiveFit, engine: Engine, targets: Targets) -> NDArray[np.float64]:
+    # The sum of the row weights of each batch, in all ranks.
+    n, batch_size = len(targets.y), engine.batch_size
+    begins = np.minimum(np.arange(engine.n_batches + 1) * batch_size, n)
+    if targets.weights is None:
+        weights = np.diff(begins).astype(np.float64)
+    else:
+        weights = np.zeros(engine.n_batches)
+        here = -(-n // batch_size)
+        weights[:here] = np.add.reduceat(targets.weights, begins[:here]) if n else 0
+    return active.ranks.sum("weights", weights) if active.settings.rows == "own" else weights
+
+
+def _make_steps(active: ActiveFit, epoch: Epoch, weights: NDArray[np.float64], n: int) -> Steps:
+    # The numbers of each step on the next chunk of n rows, whose batches have these weights.
     settings, state = active.settings, active.state
     optimizer = settings.optimizer
     assert isinstance(optimizer, Optimizer)
-    n = len(targets.y)
-    n_steps = -(-n // batch_size)
-    if targets.weights is None:
-        weights = np.full(n_steps, float(batch_size))
-        weights[-1] = n - (n_steps - 1) * batch_size
-    else:
-        weights = np.add.reduceat(targets.weights, np.arange(0, n, batch_size))
+    n_steps = len(weights)
     rate = optimizer.learning_rate if epoch.learning_rate is None else epoch.learning_rate
     if isinstance(rate, Schedule):
         # They count in epochs.  In the first epoch over chunks n_rows is 0: the share that is done is not known.
@@ -176,10 +194,17 @@ def _take_steps(
         reach(engine.rows_done)
         while _advance(active, chunk, targets, order):
             reach(engine.rows_done)
-            active.fit.note(rows_done=epoch.rows + engine.rows_done)
+            active.fit.note(rows_done=epoch.rows + _rows_done(active, engine))
             if active.observed:
                 engine.store()
             active.call_on_chunk()
+
+
+def _rows_done(active: ActiveFit, engine: Engine) -> int:
+    # Rows of the chunk that are done, in all ranks.
+    if active.settings.rows == "own":
+        return active.data.n_rows * engine.batches_done // engine.n_batches
+    return engine.rows_done
 
 
 def _advance(active: ActiveFit, chunk: Chunk, targets: Targets, order: NDArray[np.intp] | None) -> bool:
@@ -200,7 +225,7 @@ def _check_finite(active: ActiveFit, chunk: Chunk) -> None:
     if largest <= HARMLESS_PARAMETER:
         return
     if not np.isfinite(largest) or not np.isfinite(
-        network.score(chunk.rows, chunk.targets, active.settings.n_threads)[0]
+        network.score(chunk.rows, chunk.targets, threads_of(active.settings))[0]
     ):
         raise FloatingPointError("the last step left the finite numbers")
 
@@ -211,7 +236,7 @@ def _sum_penalties(active: ActiveFit, chunk: Chunk) -> float:
         # The engine leaves out the first weight, since its rows are moved late; l2 is the same in all batches then.
         l2, W = penalty_of(active.settings).constant, active.settings.network.weights[0]
         assert l2 is not None
-        total = len(chunk.targets.y) if chunk.targets.weights is None else float(chunk.targets.weights.sum())
+        total = active.weight_of(chunk)
         with np.errstate(over="ignore"):  # on the way to divergence
             penalty += total * l2 / 2 * float(np.square(W, dtype=np.float64).sum())
     return penalty

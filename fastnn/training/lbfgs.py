@@ -63,8 +63,8 @@ class Maximisation:
         self.active, self.optimizer = active, active.settings.optimizer
         self.engine, self.targets = active.data.whole.engine, active.data.whole.targets
         self.parameters = self.engine.parameters  # the network's, and not read-only
-        weights = self.targets.weights
-        self._total = float(len(self.targets.y) if weights is None else weights.sum())
+        self._total = active.weight_of(active.data.whole)
+        self._totals = np.array([self._total]) if active.settings.rows == "own" else None
         l2 = penalty_of(active.settings).l2(np.array([self._total]))[0]
         self._steps = Steps(UPDATES["none"], np.array([[l2, 0.0, 0.0]]))
         self._n_threads = self.engine.n_threads
@@ -150,7 +150,7 @@ class Maximisation:
         # Returns the gradient of the objective at the network's parameters.
         self.n_evaluations += 1
         try:
-            gradient = self.engine.gradient(self.targets, self._steps)
+            gradient = self.engine.gradient(self.targets, self._steps, self._totals)
         except FloatingPointError:
             history = self.active.fit.history
             raise DivergenceError(len(history) + 1, 1, history) from None

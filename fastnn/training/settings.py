@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_augment, check_choice, check_integer, check_number, check_shares, check_threads
+from fastnn._validation import (
+    check_augment,
+    check_choice,
+    check_comm,
+    check_integer,
+    check_number,
+    check_shares,
+    check_threads,
+)
 from fastnn.augment import Flip, Shift
 from fastnn.callbacks import Callback
+from fastnn.engine.ranks import ranks_of
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.rows import draw_order
 from fastnn.network import Network
@@ -84,9 +93,12 @@ class Settings:
     label_smoothing: float
     clip_norm: float | None
     max_norm: float | None
-    augment: Any = ()  # older pickles do not have it
+    augment: Any = ()  # older pickles do not have it, nor those that follow
+    comm: Any = None
+    rows: str = "shared"
 
     _variant = Variant()
+    _counts_threads = False  # whether n_threads is the processors' number
 
     def __setattr__(self, name: str, value: Any) -> None:
         check = CHECKS.get(name)
@@ -100,6 +112,12 @@ class Settings:
         super().__setattr__(name, value)
 
 
+def threads_of(settings: Settings) -> int:
+    """Return the threads of a fit: the processors of the machine are divided among its ranks."""
+    n_threads = int(settings.n_threads)
+    return max(1, n_threads // ranks_of(settings.comm).n_here) if settings._counts_threads else n_threads
+
+
 def penalty_of(settings: Settings) -> Penalty:
     """Return the penalty on squared weights."""
     return settings._variant.penalty or Penalty(settings.l2)
@@ -108,6 +126,10 @@ def penalty_of(settings: Settings) -> Penalty:
 def check_together(settings: Settings) -> None:
     """Raise an error if settings do not go together."""
     _check_callbacks(settings, settings.callbacks)  # the list may have been changed
+    if settings.rows == "own" and settings.comm is None:
+        raise ValueError("rows='own' is for the ranks of an MPI job: give comm too")
+    if settings.rows == "own" and settings.network.batch_norm:
+        raise ValueError("rows='own' is not for a network with batch normalisation, which couples the rows of a batch")
     if settings.augment and settings.sparse is True:
         raise ValueError("sparse must be 'auto' or False with augment, which moves images, not True")
     if not isinstance(settings.optimizer, LBFGS):
@@ -139,6 +161,11 @@ def _check_callbacks(settings: Settings, value: Any) -> list[Callback]:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must be fastnn.callbacks.Callback objects, not {callback!r}")
     return callbacks
+
+
+def _check_threads(settings: Settings, value: Any) -> int:
+    settings._counts_threads = value is None
+    return check_threads(value) or available_threads()
 
 
 def _check_sparse(settings: Settings, value: Any) -> bool | str:
@@ -176,7 +203,7 @@ CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
     "batch_size": lambda _, value: None if value is None else check_integer(value, "batch_size", 1),
     "l2": lambda _, value: check_number(value, "l2", 0),
     "shuffle": lambda _, value: check_choice(value, "shuffle", [False, True]),
-    "n_threads": lambda _, value: check_threads(value) or available_threads(),
+    "n_threads": _check_threads,
     "sparse": _check_sparse,
     "callbacks": _check_callbacks,
     "l1": lambda _, value: check_number(value, "l1", 0),
@@ -185,4 +212,6 @@ CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
     "clip_norm": lambda _, value: _check_length(value, "clip_norm"),
     "max_norm": lambda _, value: _check_length(value, "max_norm"),
     "augment": lambda settings, value: check_augment(value, (Shift, Flip), settings.network.input_shape),
+    "comm": lambda _, value: check_comm(value),
+    "rows": lambda _, value: check_choice(value, "rows", ["shared", "own"]),
 }

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastnn._validation import check_choice, check_integer, check_path, check_seed
 from fastnn.augment import Flip, Shift
 from fastnn.callbacks import Callback, Fit, ProgressBar
+from fastnn.engine.ranks import ranks_of
 from fastnn.engine.threads import sharers
 from fastnn.history import History
 from fastnn.kernels.rows import UINT8_SCALE
@@ -26,6 +27,7 @@ from fastnn.training.checkpoint import Snapshot
 from fastnn.training.data import Data, read_data
 from fastnn.training.epochs import train_epochs
 from fastnn.training.in_use import in_use
+from fastnn.training.joint import compare_calls, own_position, start_together
 from fastnn.training.lbfgs import maximise
 from fastnn.training.settings import CHECKS, Settings, Variant, check_together
 from fastnn.training.state import TrainState
@@ -116,6 +118,8 @@ class Trainer(Settings):
         clip_norm: float | None = None,
         max_norm: float | None = None,
         augment: Shift | Flip | Sequence[Shift | Flip] | None = None,
+        comm: Any = None,
+        rows: str = "shared",
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -131,6 +135,8 @@ class Trainer(Settings):
         self.clip_norm = clip_norm
         self.max_norm = max_norm
         self.augment = augment
+        self.comm = comm
+        self.rows = rows
         parameters = network.parameters
         self._state = TrainState(check_seed(seed), np.empty((0, parameters.size), parameters.dtype))
         self._active: ActiveFit | None = None
@@ -144,6 +150,8 @@ class Trainer(Settings):
             settings = {name: state[name] for name in CHECKS if name in state}
             state = settings | {"_state": TrainState(*parts), "_active": None}
         vars(self).update(state)
+        # Its memory may be read-only, such as a file that joblib maps for its processes.
+        self._state.optimizer = self._state.optimizer.copy()
 
     def fit(
         self,
@@ -210,18 +218,32 @@ class Trainer(Settings):
         that order too, but it differs from the order of the same rows in memory; and ``sparse="auto"`` leaves such
         rows dense, since a copy may not fit into memory.
         """
-        epochs = check_integer(epochs, "epochs", 0)
-        check_choice(progress, "progress", [None, False, True])
-        check_choice(resume_exactly, "resume_exactly", [False, True])
-        path = None if resume is None else check_path(resume, "resume")
-        with in_use.reserve(trainer=self, network=self.network), sharers:
-            check_together(self)
-            data = read_data(self, self._state, X, y, sample_weight, validation)
-            active = self._begin(data, epochs, ProgressBar(progress))
-            snapshot = None
-            if path is not None and os.path.exists(path):
-                snapshot = checkpoint.read(path, active.fingerprint, resume_exactly, self, self._state, data)
-            return self._carry_out(active, snapshot)
+        ranks = ranks_of(self.comm)
+        with ranks.keeping_interrupts(), ranks.together():
+            epochs = check_integer(epochs, "epochs", 0)
+            check_choice(progress, "progress", [None, False, True])
+            check_choice(resume_exactly, "resume_exactly", [False, True])
+            path = None if resume is None else check_path(resume, "resume")
+            with in_use.reserve(trainer=self, network=self.network), sharers:
+                check_together(self)
+                calls = {"epochs": epochs, "resume": path is not None, "validation": validation is not None}
+                compare_calls(ranks, self, self._state, {**calls, "y": y is not None})
+                data = read_data(self, self._state, X, y, sample_weight, validation)
+                active = self._begin(data, epochs, ProgressBar(progress))
+                start_together(active, path is not None)
+                snapshot = None if path is None else self._read(active, path, resume_exactly)
+                return self._carry_out(active, snapshot)
+
+    def _read(self, active: ActiveFit, path: str, exactly: bool) -> Snapshot | None:
+        # The checkpoint, if there is one; the file belongs to rank 0.
+        def read() -> Snapshot | None:
+            if not os.path.exists(path):
+                return None
+            return checkpoint.read(path, active.fingerprint, exactly, self, self._state, active.data)
+
+        snapshot = active.ranks.first_tells("the checkpoint", read)
+        own_position(active, snapshot)
+        return snapshot
 
     def _begin(self, data: Data, epochs: int, bar: Callback) -> ActiveFit:
         fit = Fit(self, epochs, data.n_rows, data.validation is not None)
@@ -261,8 +283,10 @@ class Trainer(Settings):
         RuntimeError
             If the trainer or the network is in a fit.
         """
-        with in_use.reserve(trainer=self, network=self.network):
+        ranks = ranks_of(self.comm)
+        with ranks.together(), in_use.reserve(trainer=self, network=self.network):
             check_together(self)
+            compare_calls(ranks, self, self._state, {"y": y is not None})
             return next(read_data(self, None, X, y, sample_weight, None).chunks()).plan
 
     def save_checkpoint(self, path: str | os.PathLike[str], fit: Fit) -> None:
@@ -291,20 +315,22 @@ def _train(active: ActiveFit, snapshot: Snapshot | None) -> None:
     started: list[Callback] = []
     before: NDArray[Any] | None = network.parameters.copy()
     try:
-        for callback in active.callbacks:
-            callback.on_start(fit)
-            started.append(callback)
-        if snapshot is not None:
-            checkpoint.restore(snapshot, active.settings, active.state, fit)
-        before = None
-        if isinstance(active.settings.optimizer, LBFGS):
-            maximise(active, snapshot)
-        else:
-            train_epochs(active, snapshot)
+        with active.ranks.together():
+            for callback in active.callbacks:
+                callback.on_start(fit)
+                started.append(callback)
+            if snapshot is not None:
+                checkpoint.restore(snapshot, active.settings, active.state, fit)
+            before = None
+            if isinstance(active.settings.optimizer, LBFGS):
+                maximise(active, snapshot)
+            else:
+                train_epochs(active, snapshot)
     except KeyboardInterrupt:
         fit.history.interrupt()
     finally:
         with ExitStack() as ends:  # each is called, even if another one raises an error
+            ends.push(active.leave)  # last
             if before is not None:  # training has not begun
                 ends.callback(active.set_parameters, before)
             for callback in reversed(started):

@@ -1,0 +1,307 @@
+"""What the ranks of a fit exchange within its steps, by one plan; the kernels call it.
+
+*By rows*: ranks own consecutive shards of each batch.  Gradients are added up in pairs of neighbours, then these sums
+in pairs.  Each rank adds up what its own shards allow, sends the others their slices of the sums, finishes the sum of
+its slice, moves its slice of the parameters, and gathers the others'.  So all ranks have the same parameters, and the
+same as one process.  *By units*: ranks own consecutive slices of the units of each layer, and their parameters.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnn.engine.ranks import Ranks
+from fastnn.kernels.epoch import Space
+from fastnn.kernels.ranks import EXCHANGES
+from fastnn.layout import LayerPlan, shares, slices_of_ranks, split_sum, to_lines
+from fastnn.plan import Plan
+
+Array = NDArray[Any]
+
+
+class Gather:
+    """Gathers parts of an array from the ranks that own them, in place.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    array : (n,) array
+    parts : list of lists of slices, one a rank
+        What each rank owns.
+    """
+
+    def __init__(self, ranks: Ranks, array: Array, parts: Sequence[Sequence[slice]]) -> None:
+        self._comm = ranks.comm
+        counts = [sum(part.stop - part.start for part in own) for own in parts]
+        if all(len(own) <= 1 for own in parts):
+            starts = [own[0].start if own else 0 for own in parts]
+            self._arguments = ranks.in_place, [array, (counts, starts)]
+            self._own, self._others = [], []
+            return
+        buffer = np.empty(sum(counts), array.dtype)
+        self._arguments = ranks.in_place, [buffer, (counts, np.cumsum([0, *counts[:-1]]).tolist())]
+        sizes = [part.stop - part.start for own in parts for part in own]
+        pieces = iter(np.split(buffer, np.cumsum(sizes)[:-1]))
+        pairs = [[(array[part], next(pieces)) for part in own] for own in parts]
+        self._own = pairs[ranks.rank]
+        self._others = [pair for rank, own in enumerate(pairs) if rank != ranks.rank for pair in own]
+
+    def __call__(self) -> None:
+        """Gather."""
+        for part, piece in self._own:
+            piece[:] = part
+        self._comm.Allgatherv(*self._arguments)
+        for part, piece in self._others:
+            part[:] = piece
+
+
+class Sums:
+    """Sends each rank its slice of the gradients of some shards, or of other parts, and their log-likelihoods.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    gradients : (n_shards, size) array
+        Of shards, or of one rank's own rows in the first row.
+    log_likelihoods : (n_shards,) array, or (0,) if there are none
+    shard_bounds : list of int
+        First shard of each rank, and the number of shards.
+    slice_bounds : list of int
+        First number of the slice of each rank, and the end; all at cache lines.
+    own_rows : bool
+        Whether each rank has a single sum, in its first row.
+
+    Attributes
+    ----------
+    received : (n,) array
+        What came, rank by rank; received_bytes are its bytes.
+    pairs : (n, 2) int64 array
+        The additions that are left, by offsets in it; the sum ends at its beginning.
+    log_likelihoods : (n_shards,) array
+        Of the shards of all ranks.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        gradients: Array,
+        log_likelihoods: NDArray[np.float64],
+        shard_bounds: Sequence[int],
+        slice_bounds: Sequence[int],
+        own_rows: bool,
+    ) -> None:
+        sums, left = split_sum(shard_bounds)
+        widths = np.diff(slice_bounds)
+        per_double = 8 // gradients.itemsize
+        tails = [per_double * (end - first) for first, end in itertools.pairwise(shard_bounds)]
+        if not log_likelihoods.size:
+            tails = [0] * ranks.size
+        own, own_width = sums[ranks.rank], int(widths[ranks.rank])
+        first, end = (0, 1) if own_rows else shard_bounds[ranks.rank : ranks.rank + 2]
+        sent = [len(own) * int(width) + tails[ranks.rank] for width in widths]
+        came = [len(heads) * own_width + tail for heads, tail in zip(sums, tails, strict=True)]
+        message, self.received = np.empty(sum(sent), gradients.dtype), np.empty(sum(came), gradients.dtype)
+        self.received_bytes = self.received.view(np.uint8)
+        self._pieces = list(
+            self._pack(gradients, log_likelihoods[first:end], [0] if own_rows else own, slice_bounds, message)
+        )
+        self.log_likelihoods = np.empty(shard_bounds[-1] if log_likelihoods.size else 0)
+        offsets: dict[int, int] = {}
+        self._told, begin = [], 0
+        for rank, heads in enumerate(sums):
+            offsets |= {head: begin + k * own_width for k, head in enumerate(heads)}
+            begin += came[rank]
+            told = self.received[begin - tails[rank] : begin].view(np.float64)
+            if tails[rank]:
+                self._told.append((self.log_likelihoods[shard_bounds[rank] : shard_bounds[rank + 1]], told))
+        self.pairs = np.array([(offsets[a], offsets[b]) for a, b in left], np.int64).reshape(-1, 2)
+        self._comm = ranks.comm
+        self._arguments = [message, (sent, _starts(sent))], [self.received, (came, _starts(came))]
+
+    @staticmethod
+    def _pack(
+        gradients: Array, log_likelihoods: Array, rows: Sequence[int], slice_bounds: Sequence[int], message: Array
+    ) -> Iterator[tuple[Array, Array]]:
+        begin = 0
+        for first, end in itertools.pairwise(slice_bounds):
+            for row in rows:
+                yield message[begin : begin + end - first], gradients[row, first:end]
+                begin += end - first
+            size = log_likelihoods.nbytes // message.itemsize
+            yield message[begin : begin + size].view(np.float64), log_likelihoods
+            begin += size
+
+    def __call__(self) -> None:
+        """Exchange."""
+        for piece, part in self._pieces:
+            piece[:] = part
+        self._comm.Alltoallv(*self._arguments)
+        for part, piece in self._told:
+            part[:] = piece
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    return [0, *itertools.accumulate(counts[:-1])]
+
+
+class Exchanges:
+    """The exchanges of one fit.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    plan : Plan
+    space : Space
+        Whose arrays are exchanged.
+
+    Attributes
+    ----------
+    n_left : (1,) intp array
+        Batches, or row blocks by units, until a run ends; the kernels count it down.
+    shares : bool
+        Whether the ranks share the work; otherwise each does all of it, and nothing is exchanged.
+    own_rows : bool
+        Whether each rank has rows of its own.
+    epoch_rows : int
+        With own rows: where an epoch ends here, which may be behind the last row.
+    totals : (n_batches,) array or None
+        With own rows: weight of each batch in all ranks.
+    own_slice : slice
+        Parameters that this rank moves, by rows.
+    received, received_bytes, pairs, log_likelihoods
+        Of the last exchange of shards: see `Sums`.
+    """
+
+    def __init__(self, ranks: Ranks, plan: Plan, space: Space) -> None:
+        self._ranks, self._plan, self._space = ranks, plan, space
+        self.rank, self.n_ranks = ranks.rank, ranks.size
+        self.n_left = np.zeros(1, np.intp)
+        self.shares, self.own_rows = plan.sharing in ("shards", "units", "rows"), plan.sharing == "rows"
+        self.epoch_rows = 0
+        self.totals: NDArray[np.float64] | None = None
+        self.own_slice = slice(0, 0)
+        self._sums: dict[int, Sums] = {}
+        self._deltas: dict[int, Sums] = {}
+        self._made: dict[tuple[str, int], Callable[[], None]] = {}
+        self._collected: list[Gather] = []
+        if not self.shares:
+            return
+        if plan.sharing == "units":
+            self._prepare_units()
+        else:
+            self._prepare_rows()
+
+    def exchange(self, what: int, index: int) -> None:
+        """Make one exchange; for the kernels."""
+        name = EXCHANGES[what]
+        try:
+            with self._ranks.watched(name):
+                if name == "shards":
+                    self._take(self._sums_of(index))
+                elif name == "deltas":
+                    self._take(self._deltas[index])
+                else:
+                    self._made[name, index]()
+        except BaseException:
+            self._ranks.abort()
+
+    def collect(self) -> None:
+        """Gather what only its owner has up to date, for a whole copy on each rank."""
+        for gather in self._collected:
+            with self._ranks.watched("parameters"):
+                gather()
+
+    # By rows.
+
+    def _prepare_rows(self) -> None:
+        ranks, space, n_ranks = self._ranks, self._space, self.n_ranks
+        size, itemsize = space.gradients.shape[1], space.gradients.itemsize
+        width = to_lines(-(-size // n_ranks), itemsize)
+        self._bounds = [min(size, rank * width) for rank in range(n_ranks + 1)]
+        self.own_slice = slice(*self._bounds[self.rank : self.rank + 2])
+        # The vector of parameters ends before that of gradients, which is of whole lines.
+        bounds = [min(space.parameters.size, bound) for bound in self._bounds]
+        parts = [[slice(*pair)] for pair in itertools.pairwise(bounds)]
+        self._made["parameters", 0] = Gather(ranks, space.parameters, parts)
+        gather = Gather(ranks, space.gradients[0], [[slice(*pair)] for pair in itertools.pairwise(self._bounds)])
+        self._made["gradient", 0] = lambda: self._gather_gradient(gather)
+        self._collected = [Gather(ranks, slot, parts) for slot in space.state]
+
+    def _gather_gradient(self, gather: Gather) -> None:
+        own = self.own_slice
+        self._space.gradients[0, own] = self.received[: own.stop - own.start]
+        gather()
+
+    def _sums_of(self, n_shards: int) -> Sums:
+        n = self.n_ranks if self.own_rows else n_shards
+        if n not in self._sums:
+            space = self._space
+            arrays = space.gradients, space.log_likelihood[1:]
+            self._sums[n] = Sums(self._ranks, *arrays, shares(n, self.n_ranks), self._bounds, self.own_rows)
+        return self._sums[n]
+
+    def _take(self, sums: Sums) -> None:
+        sums()
+        self.received, self.received_bytes, self.pairs = sums.received, sums.received_bytes, sums.pairs
+        self.log_likelihoods = sums.log_likelihoods
+
+    # By units.
+
+    def _prepare_units(self) -> None:
+        ranks, plan, space = self._ranks, self._plan, self._space
+        work, output = space.work.reshape(-1), plan.layers[-1]
+        n_logits, n_parts = plan.block_rows * output.facts.n_out, len(output.slices)
+        owned = [slices_of_ranks(layer, self.n_ranks) for layer in plan.layers]
+        for k, (layer, own) in enumerate(zip(plan.layers[:-1], owned, strict=False)):
+            each = layer.cut[2]
+            parts = [[slice(layer.output + i * each, layer.output + j * each)] for i, j in itertools.pairwise(own)]
+            self._made["outputs", k] = Gather(ranks, work, parts)
+            above = plan.layers[k + 1]
+            if above.groups > 1 and not above.by_inputs:
+                size = each * len(layer.slices)
+                deltas = work[layer.delta : layer.delta + above.groups * size].reshape(above.groups, size)
+                bounds = shares(above.groups, self.n_ranks), [each * i for i in own]
+                self._deltas[k] = Sums(ranks, deltas, np.empty(0), *bounds, own_rows=False)
+        for parity in (0, 1):
+            begin = plan.parts + parity * n_parts * n_logits
+            parts = [[slice(begin + i * n_logits, begin + j * n_logits)] for i, j in itertools.pairwise(owned[-1])]
+            self._made["logits", parity] = Gather(ranks, work, parts)
+        most, squares = plan.most_slices, space.work.reshape(-1)
+        found: list[list[slice]] = [
+            [
+                slice(plan.squares + 2 * (most * k + own[r]), plan.squares + 2 * (most * k + own[r + 1]))
+                for k, own in enumerate(owned)
+            ]
+            for r in range(self.n_ranks)
+        ]
+        self._made["squares", 0] = Gather(ranks, squares, found)
+        parameters = [_parameters_of(plan.layers, owned, rank) for rank in range(self.n_ranks)]
+        vectors = (space.parameters, *space.state)
+        penalties = [
+            [slice(most * k + own[r], most * k + own[r + 1]) for k, own in enumerate(owned)]
+            for r in range(self.n_ranks)
+        ]
+        self._collected = [Gather(ranks, vector, parameters) for vector in vectors]
+        self._collected.append(Gather(ranks, space.penalties.reshape(-1), penalties))
+
+
+def _parameters_of(layers: Sequence[LayerPlan], owned: Sequence[Sequence[int]], rank: int) -> list[slice]:
+    # The parameters of the rank's slices of all layers.
+    found = []
+    for layer, bounds in zip(layers, owned, strict=True):
+        for own in layer.slices[bounds[rank] : bounds[rank + 1]]:
+            rows = [
+                slice(own.weight + i * own.stride, own.weight + i * own.stride + own.n_columns)
+                for i in range(own.n_rows)
+            ]
+            found += [slice(rows[0].start, rows[-1].stop)] if own.stride == own.n_columns else rows
+            if not layer.by_inputs:
+                found.append(slice(layer.bias + own.begin, layer.bias + own.end))
+        if layer.by_inputs and bounds[rank] == 0 < bounds[rank + 1]:  # the first slice's owner moves the bias
+            found.append(slice(layer.bias, layer.bias + layer.facts.n_out))
+    return found

@@ -1,0 +1,1 @@
+EXCHANGES: dict[int, str]
