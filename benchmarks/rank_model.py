@@ -3,8 +3,8 @@
     python benchmarks/rank_model.py                                    # measures steps on one rank; a minute
     python benchmarks/rank_model.py --cells 3 7 --ranks 2 16 1000 --links "mine=5us:3GB/s"
 
-A step on R ranks takes the largest share that a rank has of its work, and its exchanges, as `fastnn.plan` counts them: a
-latency each, here ceil(log2 R) times the link's, and the time in which a rank's bytes come in.  Links are told by
+A step on R ranks takes the largest share that a rank has of its work, and its exchanges, as `fastnn.plan` counts them:
+a latency each, here ceil(log2 R) times the link's, and the time in which a rank's bytes come in.  Links are told by
 latency and bandwidth, which ``ranks.py --exchanges`` measures.  Nothing is taken to overlap with the products, and each
 rank has processors of its own.
 """
