@@ -91,6 +91,9 @@ class Trainer(Settings):
         ranks.  With "own", each rank gives `fit` rows of its own, possibly none: a batch takes rows of each in
         proportion, and the same seed, data and number of ranks give the same bits.  "own" takes no chunks and no
         network with batch normalisation.
+    sync_every : int or None, default None
+        With a number k, each rank steps alone, on its part of each batch, and parameters and the optimizer's state are
+        averaged every k steps: another algorithm, with other results, that exchanges less [4]_.
 
     Notes
     -----
@@ -111,6 +114,7 @@ class Trainer(Settings):
     .. [2] C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens, Z. Wojna, "Rethinking the Inception architecture for computer
        vision" (2015).
     .. [3] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
+    .. [4] T. Lin, S. U. Stich, K. K. Patel, M. Jaggi, "Don't use large mini-batches, use local SGD", ICLR 2020.
 
     Examples
     --------
@@ -142,6 +146,7 @@ class Trainer(Settings):
         augment: Shift | Flip | Sequence[Shift | Flip] | None = None,
         comm: Any = None,
         rows: str = "shared",
+        sync_every: int | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -159,6 +164,7 @@ class Trainer(Settings):
         self.augment = augment
         self.comm = comm
         self.rows = rows
+        self.sync_every = sync_every
         parameters = network.parameters
         self._state = TrainState(check_seed(seed), np.empty((0, parameters.size), parameters.dtype))
         self._active: ActiveFit | None = None
