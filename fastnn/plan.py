@@ -114,7 +114,8 @@ class Method(NamedTuple):
     alike : whether all steps have the same learning rate and penalty
     max_norm : whether the norm of the weights into a unit is limited
     single : whether each run of the kernels is over one batch
-    own_rows : whether each rank has rows of its own
+    own_rows : whether each rank has rows of its own, and gradients are summed over the ranks
+    sync_every : steps after which the ranks' parameters are averaged; 0: never
     """
 
     batch_size: int
@@ -126,6 +127,7 @@ class Method(NamedTuple):
     max_norm: bool = False
     single: bool = False
     own_rows: bool = False
+    sync_every: int = 0
 
 
 class Machine(NamedTuple):
@@ -176,9 +178,9 @@ class Plan:
         Offsets in the work space: a second gradient, sorted non-zeros, parts of logits, squares of gradients.
     trunk : Trunk or None
         The space of the layers on images.
-    sharing : {"alone", "shards", "units", "rows"}
-        What ranks share: nothing, so that each does all of the work; the shards of a batch; slices of units; or
-        nothing, since each has rows of its own.
+    sharing : {"alone", "shards", "units", "rows", "averages"}
+        What ranks share: nothing, so that each does all of the work; the shards of a batch; slices of units; the
+        gradients of rows of their own; or averages of parameters.
     shared_seconds : float
         What a step is expected to take if ranks share it; 0 if they need not be asked.
     n_threads, n_slots : int
@@ -578,7 +580,7 @@ class _Choice:
         method = self.method
         direct = method.plain and not method.penalised and self._is_one_sparse_block()
         lazy = method.alike and method.plain and not method.max_norm and method.update in LINEAR_UPDATES
-        if not self.sparse or self.normalises or direct or not lazy or method.own_rows:
+        if not self.sparse or self.normalises or direct or not lazy or method.own_rows or method.sync_every:
             return False
         return self._columns_each() > tuning.TOUCHED_SHARE
 
@@ -777,9 +779,11 @@ class Link(NamedTuple):
         return n_exchanges * self.latency + n_bytes / self.bandwidth
 
 
-def share_out(plan: Plan, n_ranks: int, own_rows: bool) -> Plan:
+def share_out(plan: Plan, n_ranks: int, method: Method) -> Plan:
     """Choose what ranks may share in a plan: it does not change the bits, unless each rank has rows of its own."""
-    if own_rows:
+    if method.sync_every:
+        sharing, why = "averages", f"each trains alone; after every {method.sync_every:,} steps they are averaged"
+    elif method.own_rows:
         sharing, why = "rows", "each has rows of its own; gradients are summed over the ranks"
     elif plan.driver == "units" and all(layer.groups > 1 for layer in plan.layers[1:-1]):
         sharing, what = "units", "" if len(plan.layers) == 2 else ", hidden layers' outputs and their gradients"

@@ -67,6 +67,7 @@ SETTINGS = {
     "augment": None,
     "comm": None,
     "rows": "shared",
+    "sync_every": None,
 }
 
 

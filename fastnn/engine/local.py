@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import tuning
+from fastnn.engine.averages import Averages
 from fastnn.engine.exchanges import Exchanges
 from fastnn.engine.pace import Pace
 from fastnn.engine.ranks import ALONE, Ranks
@@ -141,7 +142,7 @@ class Engine:
         """Plan of epochs over X; ordered, repeated, moves and why as in `fastnn.plan.Data`."""
         data = facts_of(X, method.batch_size, ordered, repeated, moves, why)
         plan = make_plan(self.layers, NAMES[self.parameters.dtype], data, method, self.machine)
-        return plan if self.ranks.size == 1 else share_out(plan, self.ranks.size, method.own_rows)
+        return plan if self.ranks.size == 1 else share_out(plan, self.ranks.size, method)
 
     def begin(
         self,
@@ -149,11 +150,11 @@ class Engine:
         plan: Plan,
         state: NDArray[Any] | None = None,
         motion: Motion | None = None,
-        n_batches: int | None = None,
+        n_batches: int = 0,
     ) -> None:
         """Allocate the work space for epochs over X, as planned; state is the optimizer's, motion that of images.
 
-        n_batches : of an epoch of all ranks, if each has rows of its own
+        n_batches : of an epoch of all ranks, if each has rows of its own, or trains alone
         """
         self.X, self.planned, self._motion = X, plan, motion
         self.batch_size = plan.batch_size
@@ -169,24 +170,45 @@ class Engine:
             self._blocks = sort_blocks(X, bounds, self.n_threads)
         self.key = 0
         self.space = self._allocate(plan)
-        self.n_batches = n_batches if plan.sharing == "rows" and n_batches else -(-X.shape[0] // plan.batch_size)
-        self.epoch_rows = self.n_batches * plan.batch_size if plan.sharing == "rows" else int(X.shape[0])
+        # Ranks with rows of their own take as many steps; where an epoch ends may be behind the last row.
+        differs = plan.sharing in ("rows", "averages")
+        self.n_batches = n_batches if differs else -(-X.shape[0] // plan.batch_size)
+        self.epoch_rows = self.n_batches * plan.batch_size if differs else int(X.shape[0])
+        self._averages: Averages | None = None
+        self._n_taken = self._n_blocks = 0
         self.exchanges: Exchanges | None = None
         self._block_seconds = math.inf  # of a batch, or of a row block by units
         _warm_up(self.parameters.dtype, self.n_threads)
 
-    def share(self, targets: Targets, steps: Steps) -> Plan:
+    def share(self, targets: Targets, steps: Steps, sync_every: int = 0, share: float = 0.0) -> Plan:
         """Choose by a trial with these steps whether the ranks share the work; return the plan with what was chosen.
 
         All ranks call it together, after `begin`.
+
+        sync_every : steps after which the ranks are averaged, if they train alone in between
+        share : of all rows that this rank then trains on
         """
         plan, ranks = self.planned, self.ranks
-        if plan.sharing != "alone":
+        self._compare_plans()
+        if plan.sharing == "averages":
+            vectors = (self.parameters, *self.state)
+            self._averages, self._sync_every = Averages(ranks, self.space, vectors, share), sync_every
+        elif plan.sharing != "alone":
             link, alone = ranks.link, max(ranks.all_tell("the trial", self._try(targets, steps)))
             plan = settle_sharing(plan, ranks.size, link, alone)
         self.planned, self.exchanges = plan, Exchanges(ranks, plan, self.space)
         self.exchanges.epoch_rows = self.epoch_rows
         return plan
+
+    def _compare_plans(self) -> None:
+        # What ranks exchange must lie in memory alike.
+        plan = self.planned
+        alike: Any = [(layer.form, layer.weight_size) for layer in plan.layers] if plan.sharing == "rows" else None
+        alike = plan.fingerprint() if plan.sharing in ("shards", "units", "alone") else alike
+        if len(set(map(repr, self.ranks.all_tell("the plan", alike)))) > 1:
+            raise RuntimeError(
+                "the ranks' plans differ: they need the same instruction set and the same version of fastnn"
+            )
 
     def _try(self, targets: Targets, steps: Steps) -> float:
         # Returns the seconds of a step on this rank, and leaves parameters and state as they were.
@@ -230,6 +252,9 @@ class Engine:
             if counts is not None:
                 counts[...] = 0
         self._rearrange(back=False)
+        self._n_taken = 0
+        if self._averages is not None:
+            self._averages.restart()
 
     def store(self) -> None:
         """Copy parameters and state, up to the last finished step, from the plan's forms; all ranks do it together."""
@@ -283,15 +308,20 @@ class Engine:
         if self.exchanges is not None:
             self._agree_on_run(self.exchanges, seconds)
         started, rows_before = time.perf_counter(), self.rows_done
-        self._run(Batches(self.X, targets, order, self.key, self._blocks, self._motion), seconds, min(usable, chosen))
+        batches, n_threads = Batches(self.X, targets, order, self.key, self._blocks, self._motion), min(usable, chosen)
+        if self._averages is None:
+            self._run(batches, seconds, n_threads)
+            self._n_blocks -= 0 if self.exchanges is None else int(self.exchanges.n_left[0])
+        else:
+            self._run_rounds(self._averages, batches, seconds, n_threads)
         taken = time.perf_counter() - started
         if measures:
             self._pace.note(self.rows_done - rows_before, taken)
         if self.exchanges is not None:
-            self._block_seconds = taken / max(1, self._n_blocks - int(self.exchanges.n_left[0]))
+            self._block_seconds = taken / max(1, self._n_blocks)
         if not math.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")
-        if self.space.position[0] < self.epoch_rows:
+        if self._position < self.epoch_rows:
             return True
         if self.planned.update != "none":
             self.finish()
@@ -300,23 +330,47 @@ class Engine:
     def _agree_on_run(self, exchanges: Exchanges, seconds: float) -> None:
         # The ranks meet, and rank 0 says how long the next run is, in batches, or row blocks by units.
         self.ranks.meet("training", max(1, int(seconds / self._block_seconds)))
-        self._n_blocks = exchanges.n_left[0] = self.ranks.numbers[0]
+        self._n_blocks = int(self.ranks.numbers[0])  # then those that were taken
+        exchanges.n_left[0] = self._n_blocks
 
     def _run(self, batches: Batches, seconds: float, n_threads: int) -> None:
         # One run of the kernels.  Where ranks agreed on its length, several: each returns after a while, for Ctrl-C.
         exchanges, space = self.exchanges, self.space
+        end = len(batches.targets.y) if self._averages is not None else self.epoch_rows
         while True:
             with kernel_run:
                 epoch.train(batches, self._compiled, self.steps, space, space.work, seconds, n_threads, exchanges)
-            over = exchanges is None or exchanges.n_left[0] <= 0 or space.position[0] >= self.epoch_rows
+            over = exchanges is None or exchanges.n_left[0] <= 0 or space.position[0] >= end
             if over or not math.isfinite(space.log_likelihood[0]):
                 return
+
+    def _run_rounds(self, averages: Averages, batches: Batches, seconds: float, n_threads: int) -> None:
+        # Runs until the ranks have taken so many steps as they agreed on, and to the next average.
+        n_steps = int(self._n_blocks)
+        while n_steps > 0 and self._n_taken < self.n_batches:
+            n = min(self._sync_every, self.n_batches - self._n_taken)
+            assert self.exchanges is not None
+            self.exchanges.n_left[0] = n
+            self._run(batches, seconds, n_threads)
+            self._n_taken, n_steps = self._n_taken + n, n_steps - n
+            averages.add_up()
+            if not math.isfinite(self.space.log_likelihood[0]):
+                break
+            self._rearrange(back=True)
+            averages.average()
+            self._rearrange(back=False)
+        self._n_blocks -= n_steps
+
+    @property
+    def _position(self) -> int:
+        # The first row of the current batch.
+        return int(self.space.position[0]) if self._averages is None else self._n_taken * self.batch_size
 
     def progress(self) -> dict[str, NDArray[Any]]:
         """Return the progress of an epoch, beside parameters and state: arrays that may be written."""
         space = self.space
         found: dict[str, NDArray[Any]] = {
-            "position": space.position[:1],
+            "position": np.array([self._position]),
             "log_likelihood": space.log_likelihood[:1],
             "penalties": space.penalties,
         }
@@ -326,6 +380,11 @@ class Engine:
         """Continue from what `progress` returned."""
         for name, array in self.progress().items():
             array[...] = progress[name]
+        position = int(progress["position"][0])
+        self._n_taken = position // self.batch_size
+        self.space.position[0] = position
+        if self._averages is not None:
+            self._averages.restart()
 
     @property
     def rows_done(self) -> int:
@@ -335,7 +394,7 @@ class Engine:
     @property
     def batches_done(self) -> int:
         """Finished batches of the epoch."""
-        return -(-int(self.space.position[0]) // self.batch_size)
+        return -(-self._position // self.batch_size)
 
     @property
     def log_likelihood(self) -> float:

@@ -27,7 +27,7 @@ from fastnn.network import Network
 from fastnn.optimizers import LBFGS
 from fastnn.storage import load_checkpoint, save_checkpoint
 from fastnn.training.data import Data, Source
-from fastnn.training.settings import Settings
+from fastnn.training.settings import Settings, trains_apart
 from fastnn.training.state import TrainState
 
 # Bytes added to a digest at a time, for Ctrl-C.
@@ -99,11 +99,13 @@ def fingerprint(settings: Settings, source: Source) -> Fingerprint:
     If each rank has rows of its own, all ranks call it together.
     """
     data: dict[str, Any] = _digest_arguments(source)
-    of_ranks = {}
+    of_ranks: dict[str, Any] = {}
+    if trains_apart(settings):
+        of_ranks = {"ranks": ranks_of(settings.comm).size, "sync_every": settings.sync_every}
     if settings.rows == "own":
         ranks = ranks_of(settings.comm)
         told = ranks.all_tell("the fingerprint", data)
-        data, of_ranks = {name: [one[name] for one in told] for name in data}, {"ranks": ranks.size}
+        data = {name: [one[name] for one in told] for name in data}
     return {
         "settings": {
             **settings_of(settings),

@@ -24,7 +24,7 @@ from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.optimizers import LBFGS, Optimizer, step_table
 from fastnn.plan import Method, Plan, choose_storage
 from fastnn.schedules import Schedule
-from fastnn.training.settings import Settings, check_together, penalty_of, threads_of
+from fastnn.training.settings import Settings, check_together, penalty_of, sums_over_ranks, threads_of
 from fastnn.training.state import TrainState
 
 T = TypeVar("T")
@@ -252,17 +252,20 @@ def _make_chunk(
     n_batches = -(-n_rows // batch_size)
     if settings.rows == "own":
         batch_size = max(1, -(-n_own // n_batches))  # in proportion
+    elif settings.sync_every is not None:
+        batch_size = max(1, -(-(n_own // ranks.size) // n_batches))
     mapped = MappedRows(rows, batch_size) if stay_on_disk(rows, X) else None
     dropout = settings.dropout if settings.dropout.any() else None
     engine = settings.network.engine(threads_of(settings), dropout, ranks)
-    ordered = not settings.shuffle or batch_size == n_rows
+    ordered = settings.sync_every is None and (not settings.shuffle or batch_size == n_rows)
     motion = motion_of(settings.augment, settings.network.input_shape)
     plan = engine.plan(rows, _method(settings, batch_size), ordered, returns, motion is not None, why)
     if state is not None or ranks.size > 1:
         optimizer_state = _empty_state(settings) if state is None else state.optimizer
         engine.begin(rows, plan, optimizer_state, motion, n_batches)
     if ranks.size > 1:
-        plan = engine.share(targets, _trial_steps(settings, n_batches))
+        share = n_own / n_rows if settings.rows == "own" else 1 / ranks.size
+        plan = engine.share(targets, _trial_steps(settings, n_batches), settings.sync_every or 0, share)
         _warn_of(ranks, plan, state)
     return Chunk(rows, targets, engine, plan, mapped)
 
@@ -291,7 +294,7 @@ def _warn_of(ranks: Ranks, plan: Plan, state: TrainState | None) -> None:
 
 def _method(settings: Settings, batch_size: int) -> Method:
     optimizer, l2 = settings.optimizer, penalty_of(settings).constant
-    own_rows = settings.rows == "own"
+    own_rows = sums_over_ranks(settings)
     if isinstance(optimizer, LBFGS):
         return Method(batch_size, own_rows=own_rows)
     return Method(
@@ -303,6 +306,7 @@ def _method(settings: Settings, batch_size: int) -> Method:
         alike=not isinstance(optimizer.learning_rate, Schedule) and l2 is not None,
         max_norm=bool(settings.max_norm),
         own_rows=own_rows,
+        sync_every=settings.sync_every or 0,
     )
 
 

@@ -14,12 +14,13 @@ from fastnn import tuning
 from fastnn.engine.local import Engine
 from fastnn.kernels.losses import Targets
 from fastnn.kernels.updates import UPDATES, Steps
+from fastnn.layout import shares
 from fastnn.optimizers import Optimizer, step_table
 from fastnn.schedules import Schedule, rates_of
 from fastnn.training.active import ActiveFit, DivergenceError
 from fastnn.training.checkpoint import EPOCH, Snapshot, Tensors, check_progress
 from fastnn.training.data import Chunk
-from fastnn.training.settings import penalty_of, threads_of
+from fastnn.training.settings import penalty_of, sums_over_ranks, threads_of, trains_apart
 
 # Parameters no larger than this cannot overflow in any network of sensible depth and width.
 HARMLESS_PARAMETER = 1e4
@@ -115,7 +116,7 @@ def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensor
         targets = targets._replace(y=targets.y[order], weights=weights)
     key = int(state.generator.integers(2**63)) if settings.dropout.any() or settings.augment else 0
     weights, n_rows = _batch_weights(active, engine, targets), active.data.n_rows or len(targets.y)
-    totals = weights if settings.rows == "own" else None
+    totals = weights if sums_over_ranks(settings) else None
     engine.restart(_make_steps(active, epoch, weights, n_rows), _own_seed(active, key), totals)
     if progress is not None:
         check_progress(engine, progress, len(targets.y))
@@ -140,19 +141,23 @@ def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensor
 
 
 def _own_seed(active: ActiveFit, seed: int) -> int:
-    # If each rank has rows of its own, they are not shuffled or dropped alike.
-    if active.settings.rows == "shared" or active.ranks.size == 1:
+    # If ranks train on different rows, they are not shuffled or dropped alike.
+    if not trains_apart(active.settings) or active.ranks.size == 1:
         return seed
     return int(np.random.SeedSequence([seed, active.ranks.rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _draw_order(active: ActiveFit, chunk: Chunk) -> NDArray[np.intp] | None:
-    n, generator = len(chunk.targets.y), active.state.generator
-    if not active.settings.shuffle or chunk.engine.n_batches == 1:
-        return None
-    if active.settings.rows == "own":  # all ranks draw as much from the generator
-        generator = np.random.default_rng(_own_seed(active, int(generator.integers(2**63))))
-    return active.order.draw(generator, n) if chunk.mapped is None else chunk.mapped.shuffled(generator)
+    settings, n, generator = active.settings, len(chunk.targets.y), active.state.generator
+    order = None
+    if settings.shuffle and chunk.engine.n_batches > 1:
+        if settings.rows == "own":  # all ranks draw as much from the generator
+            generator = np.random.default_rng(_own_seed(active, int(generator.integers(2**63))))
+        order = active.order.draw(generator, n) if chunk.mapped is None else chunk.mapped.shuffled(generator)
+    if settings.sync_every is None or settings.rows == "own":
+        return order
+    begin, end = shares(n, active.ranks.size)[active.ranks.rank :][:2]
+    return (np.arange(n) if order is None else order)[begin:end]
 
 
 def _batch_weights(active: ActiveFit, engine: Engine, targets: Targets) -> NDArray[np.float64]:
@@ -165,7 +170,7 @@ def _batch_weights(active: ActiveFit, engine: Engine, targets: Targets) -> NDArr
         weights = np.zeros(engine.n_batches)
         here = -(-n // batch_size)
         weights[:here] = np.add.reduceat(targets.weights, begins[:here]) if n else 0
-    return active.ranks.sum("weights", weights) if active.settings.rows == "own" else weights
+    return active.ranks.sum("weights", weights) if sums_over_ranks(active.settings) else weights
 
 
 def _make_steps(active: ActiveFit, epoch: Epoch, weights: NDArray[np.float64], n: int) -> Steps:
@@ -202,7 +207,7 @@ def _take_steps(
 
 def _rows_done(active: ActiveFit, engine: Engine) -> int:
     # Rows of the chunk that are done, in all ranks.
-    if active.settings.rows == "own":
+    if trains_apart(active.settings):
         return active.data.n_rows * engine.batches_done // engine.n_batches
     return engine.rows_done
 

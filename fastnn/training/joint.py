@@ -14,7 +14,7 @@ from fastnn.kernels.rows import CSRRows
 from fastnn.training.active import ActiveFit
 from fastnn.training.checkpoint import Snapshot, digest, settings_of
 from fastnn.training.data import Source
-from fastnn.training.settings import Settings
+from fastnn.training.settings import Settings, trains_apart
 from fastnn.training.state import TrainState
 
 # Rows and targets whose digest is compared between ranks, about.
@@ -29,6 +29,7 @@ def compare_calls(ranks: Ranks, settings: Settings, state: TrainState, arguments
         **{name: repr(value) for name, value in arguments.items()},
         **{name: repr(value) for name, value in settings_of(settings).items()},
         "rows": repr(settings.rows),
+        "sync_every": repr(settings.sync_every),
         "seed": type(state.generator.bit_generator).__name__,
         "fastnn": __version__,
         "instruction set": kernels.INSTRUCTION_SET,
@@ -80,8 +81,8 @@ def start_together(active: ActiveFit, resumes: bool) -> None:
 
 
 def own_position(active: ActiveFit, snapshot: Snapshot | None) -> None:
-    """Change rank 0's position within an epoch into that of this rank, if each has rows of its own."""
-    if active.settings.rows == "shared" or active.data.whole is None:
+    """Change rank 0's position within an epoch into that of this rank, if they train on different rows."""
+    if not trains_apart(active.settings) or active.data.whole is None:
         return
     batch_size = active.data.whole.engine.batch_size
     first = active.ranks.first_tells("the batch size", lambda: batch_size)

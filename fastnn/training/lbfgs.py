@@ -22,7 +22,7 @@ from fastnn.optimizers import LBFGS
 from fastnn.training.active import ActiveFit, DivergenceError
 from fastnn.training.checkpoint import Snapshot, Tensors
 from fastnn.training.line_search import Point, search
-from fastnn.training.settings import penalty_of
+from fastnn.training.settings import penalty_of, sums_over_ranks
 
 # Evaluations of a line search at most.
 MOST_EVALUATIONS = 50
@@ -64,7 +64,7 @@ class Maximisation:
         self.engine, self.targets = active.data.whole.engine, active.data.whole.targets
         self.parameters = self.engine.parameters  # the network's, and not read-only
         self._total = active.weight_of(active.data.whole)
-        self._totals = np.array([self._total]) if active.settings.rows == "own" else None
+        self._totals = np.array([self._total]) if sums_over_ranks(active.settings) else None
         l2 = penalty_of(active.settings).l2(np.array([self._total]))[0]
         self._steps = Steps(UPDATES["none"], np.array([[l2, 0.0, 0.0]]))
         self._n_threads = self.engine.n_threads

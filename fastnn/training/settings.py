@@ -96,6 +96,7 @@ class Settings:
     augment: Any = ()  # older pickles do not have it, nor those that follow
     comm: Any = None
     rows: str = "shared"
+    sync_every: int | None = None
 
     _variant = Variant()
     _counts_threads = False  # whether n_threads is the processors' number
@@ -118,6 +119,16 @@ def threads_of(settings: Settings) -> int:
     return max(1, n_threads // ranks_of(settings.comm).n_here) if settings._counts_threads else n_threads
 
 
+def sums_over_ranks(settings: Settings) -> bool:
+    """Return whether each rank has rows of its own, and gradients are summed over the ranks."""
+    return settings.rows == "own" and settings.sync_every is None
+
+
+def trains_apart(settings: Settings) -> bool:
+    """Return whether each rank trains on rows that others do not."""
+    return settings.rows == "own" or settings.sync_every is not None
+
+
 def penalty_of(settings: Settings) -> Penalty:
     """Return the penalty on squared weights."""
     return settings._variant.penalty or Penalty(settings.l2)
@@ -128,12 +139,16 @@ def check_together(settings: Settings) -> None:
     _check_callbacks(settings, settings.callbacks)  # the list may have been changed
     if settings.rows == "own" and settings.comm is None:
         raise ValueError("rows='own' is for the ranks of an MPI job: give comm too")
-    if settings.rows == "own" and settings.network.batch_norm:
+    if settings.sync_every is not None and settings.comm is None:
+        raise ValueError("sync_every is for the ranks of an MPI job: give comm too")
+    if settings.rows == "own" and settings.network.batch_norm and settings.sync_every is None:
         raise ValueError("rows='own' is not for a network with batch normalisation, which couples the rows of a batch")
     if settings.augment and settings.sparse is True:
         raise ValueError("sparse must be 'auto' or False with augment, which moves images, not True")
     if not isinstance(settings.optimizer, LBFGS):
         return
+    if settings.sync_every is not None:
+        raise ValueError("LBFGS takes no sync_every: each of its steps is on all rows")
     if settings.dropout.any() or settings.l1 or settings.clip_norm or settings.max_norm or settings.augment:
         raise ValueError("LBFGS takes no dropout, l1, clip_norm, max_norm or augment")
     if settings.network.batch_norm:
@@ -214,4 +229,5 @@ CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
     "augment": lambda settings, value: check_augment(value, (Shift, Flip), settings.network.input_shape),
     "comm": lambda _, value: check_comm(value),
     "rows": lambda _, value: check_choice(value, "rows", ["shared", "own"]),
+    "sync_every": lambda _, value: None if value is None else check_integer(value, "sync_every", 1),
 }

@@ -120,6 +120,7 @@ class Trainer(Settings):
         augment: Shift | Flip | Sequence[Shift | Flip] | None = None,
         comm: Any = None,
         rows: str = "shared",
+        sync_every: int | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -137,6 +138,7 @@ class Trainer(Settings):
         self.augment = augment
         self.comm = comm
         self.rows = rows
+        self.sync_every = sync_every
         parameters = network.parameters
         self._state = TrainState(check_seed(seed), np.empty((0, parameters.size), parameters.dtype))
         self._active: ActiveFit | None = None
