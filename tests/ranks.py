@@ -56,23 +56,34 @@ WIDTHS = (100,), (200,), (512,), (1000,), (2000,), (100, 100), (300, 60), (512, 
 
 
 class Outcome(NamedTuple):
-    """Digests of parameters with the optimizer's state, and of the history; the numbers themselves where few."""
+    """Digests of parameters with the optimizer's state, and of the history; the numbers themselves, where few.
+
+    Attributes
+    ----------
+    messages : tuple of str
+        Of errors that were expected.
+    shared : tuple of str
+        What ranks shared.
+    """
 
     parameters: str
     history: str
     values: tuple[float, ...] = ()
+    messages: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Case:
-    """A fit or several, whose outcome does not depend on the ranks: by bits, to rounding, or at least among them.
+    """Fits, and how much what comes of them is alike.
 
     Attributes
     ----------
     run : callable
         Takes a communicator, or None for one process, the number of ranks, and which of some ways that change no bits.
-    alike : {"bits", "rounding", "ranks"}
+    alike : {"bits", "rounding", "ranks", "agree"}
+        To the bit for any number of ranks; to rounding, and a second time to the bit; only a second time; only on all
+        ranks.
     factor : float
         How many times the usual rounding.
     """
@@ -158,6 +169,7 @@ def outcome(trainer: Trainer, histories: Sequence[Any], watch: Watch, keeps: boo
         digest(network.parameters, state.optimizer),
         digest(*told, np.frombuffer(content.encode(), np.uint8)),
         (*network.parameters.tolist(), *numbers) if keeps else (),
+        (),
         tuple(sorted(watch.shared)),
     )
 
@@ -235,7 +247,10 @@ def shared_cases() -> Iterator[Case]:
     yield Case("one row", shared((30, 12), 1, n_validation=1))
     yield Case("two rows", shared((30, 250), 2, 1, n_validation=2))
     yield Case("a large network that is measured on", shared((30, 250), 600, n_validation=9000, weighted=True))
-    yield Case("seed None", shared((30, 250), 600, 100, seed=None, dropout=0.2), "ranks")
+    yield Case("seed None", shared((30, 250), 600, 100, seed=None, dropout=0.2), "agree")
+    averages = {"sync_every": 3, "n_validation": 700, "dropout": 0.1}
+    yield Case("averages of shared rows", shared((30, 12), 2100, 200, **averages), "ranks")
+    yield Case("averages of shared sparse rows", shared((900, 12), 500, 40, "0.002", **averages), "ranks")
     yield Case("measured", shared((30, 12), 2100, 900, measures=True))
     yield Case("measured, wide", shared((30, 1000, 1000), 300, 100, measures=True))
     yield Case("a schedule over fits", shared((30, 12), 2100, 600, epochs=(2, 2), optimizer=Adam(Cosine(0.1, 4))))
@@ -272,7 +287,7 @@ def bits_cases(every: int) -> Iterator[Case]:
         def run(comm: Any, n_ranks: int, way: int) -> Outcome:
             with Watch(way) as watch:
                 found = bits.run(situation, watch.n_threads, tuning.CHUNK_SECONDS, comm)
-            return Outcome(found.parameters, found.history + found.predictions, (), tuple(sorted(watch.shared)))
+            return Outcome(found.parameters, found.history + found.predictions, shared=tuple(sorted(watch.shared)))
 
         return run
 
@@ -311,6 +326,7 @@ def own(
     kinds: Sequence[str] = ("dense",),
     dtype: str = "float64",
     weighted: bool = False,
+    sync_every: int | None = None,
     network: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Callable[[Any, int, int], Outcome]:
@@ -335,7 +351,7 @@ def own(
         with Watch(way) as watch:
             options = {"optimizer": SGD(0.1), "shuffle": False, "n_threads": watch.n_threads, "seed": 3}
             options |= {"batch_size": None if whole else portions.batch_size}
-            joint = {} if comm is None else {"comm": comm, "rows": "own"}
+            joint = {} if comm is None else {"comm": comm, "rows": "own", "sync_every": sync_every}
             trainer = Trainer(net, **options | joint | settings)
             fits = [trainer.fit(X, y[here], epochs, **given) for epochs in (2, 1)]
         return outcome(trainer, fits, watch, keeps=True)
@@ -373,9 +389,46 @@ def own_cases() -> Iterator[Case]:
         yield Case(f"own, convolution, augment, {dtype}",
                    own([*layers[:-1], Dense(5), layers[-1]], **images, **moved), "ranks")  # fmt: skip
         yield Case(f"own, shuffled, {dtype}", own((12, 8), shuffle=True, dropout=0.2, **fits), "ranks")
+        for name, optimizer in list(OPTIMIZERS.items())[:3]:  # an average of linear steps is a step by the average
+            averages = {"optimizer": optimizer, "l2": 0.01, "sync_every": 1, **fits}
+            yield Case(f"averages, {name}, {dtype}", own((12, 8), whole=True, **averages), "rounding")
+        averages = {"optimizer": Adam(), "dropout": 0.1, "shuffle": True, "sync_every": 2, **fits}
+        yield Case(f"averages, batches, {dtype}", own((12, 8), 3, **averages), "ranks")
     yield Case("own, three kinds", own((12, 8), kinds=["uint8", "dense", "sparse"]), "ranks")
     yield Case("own, large parameters", own((12, 8), optimizer=SGD(1e6)), "ranks")
+    yield Case("refused", _refused, "ranks")
     yield Case("own, seed None", own((12, 8), shuffle=True, seed=None), "agree")
+
+
+def _refused(comm: Any, n_ranks: int, way: int) -> Outcome:
+    # Errors that are the same on all ranks, though some have their cause on one.
+    X, y, last = rows(20, 6, "dense", "float64"), targets(20, "cross_entropy"), comm.rank == comm.size - 1
+    broken = X.copy()
+    broken[3, 4] = np.nan
+    norm, plain = ({"batch_norm": batch_norm} for batch_norm in (True, False))
+    attempts: list[tuple[dict[str, Any], dict[str, Any], Any, Any]] = [
+        (norm, {"rows": "own"}, X, y),
+        (plain, {"rows": "own"}, [(X, y)], None),
+        (plain, {"rows": "own"}, X[:0], y[:0]),
+        (plain, {"rows": "own"}, broken if last else X, y),
+        (plain, {"rows": "own", "optimizer": LBFGS(), "batch_size": 5}, X, y),
+        (plain, {}, X + last, y),
+        (plain, {}, X, y[::-1] if last else y),
+        (plain, {}, broken if last else X, y),
+        (plain, {"batch_size": 5 + last}, X, y),
+        (plain, {"optimizer": Adam() if last else SGD(0.1)}, X, y),
+    ]
+    messages = []
+    for options, settings, given, wanted in attempts:
+        net = Network([6, 5, N_CLASSES], seed=0, **options)
+        before = net.parameters.copy()
+        try:
+            Trainer(net, comm=comm, **settings).fit(given, wanted, 1)
+            messages.append("trained")
+        except (TypeError, ValueError) as error:
+            changed = "" if np.array_equal(net.parameters, before) else ", but trained"
+            messages.append(f"{type(error).__name__}: {error}{changed}")
+    return Outcome("", "", (), tuple(messages))
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -395,14 +448,12 @@ def run(chosen: Sequence[Case]) -> None:
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
-    warnings.simplefilter("ignore")  # ranks that are of no use
     for i, case in enumerate(chosen):
         try:
-            found = case.run(comm, comm.size, i % 4)
-            # With own rows, nothing but a second time has the same bits; the seed None has not even these.
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                found = case.run(comm, comm.size, i % 4)
             again = found if case.alike in ("bits", "agree") else case.run(comm, comm.size, (i + 1) % 4)
-            if "seed None" in case.name:
-                again = found
         except BaseException:
             print(f"rank {comm.rank}, {case.name}:", file=sys.stderr)
             traceback.print_exc()
@@ -410,9 +461,10 @@ def run(chosen: Sequence[Case]) -> None:
             comm.Abort(1)
             raise
         all_found = comm.allgather((found, again))
-        agree = len({one[:3] for pair in all_found for one in pair}) == 1
+        agree = len({one[:4] for pair in all_found for one in pair}) == 1
         if comm.rank == 0:
-            print(json.dumps({"name": case.name, "agree": agree, **found._asdict()}), flush=True)
+            told = sorted({str(warning.message) for warning in caught})
+            print(json.dumps({"name": case.name, "agree": agree, "warnings": told, **found._asdict()}), flush=True)
 
 
 def launch(n_ranks: int, arguments: Sequence[str], launcher: Sequence[str] = ("mpiexec",)) -> dict[str, Any]:

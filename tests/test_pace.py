@@ -61,7 +61,7 @@ def test_an_engine_follows_it(monkeypatch, rng):
         pytest.skip("without OpenMP there is one thread")
     clock, runs, slow = SimpleNamespace(now=0.0), [], 2
 
-    def train(batches, plan, steps, space, work, seconds, n_threads):
+    def train(batches, plan, steps, space, work, seconds, n_threads, exchanges):
         runs.append(n_threads)
         clock.now += seconds
         space.position[0] += 1 if n_threads == slow else 100
