@@ -17,9 +17,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,9 +35,9 @@ import scipy.sparse
 from bits import digest
 
 import fastnn
-from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, tuning
+from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, _mapped, tuning
 from fastnn.augment import Flip, Shift
-from fastnn.callbacks import Callback, EarlyStopping
+from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
 from fastnn.engine.ranks import Ranks
 from fastnn.layers import Conv2D, Dense, MaxPool2D
 from fastnn.plan import Link
@@ -101,12 +103,15 @@ class Watch:
     """Notes what ranks share, while it is entered, and has them share whatever they can.
 
     way : 1 and 3 with two threads a rank; 2 and 3 with a pause after each row block
+    measures : they share only what is then faster
+    pauses : after each batch
     """
 
-    def __init__(self, way: int = 0, measures: bool = False) -> None:
+    def __init__(self, way: int = 0, measures: bool = False, pauses: bool = False) -> None:
         self.shared: set[str] = set()
         self.n_threads = 1 + way % 2
         share = fastnn.engine.local.Engine.share
+        seconds = 1e-6 if pauses else 3e-4 if way > 1 else tuning.CHUNK_SECONDS
 
         def watched(*given: Any) -> Any:
             plan = share(*given)
@@ -116,7 +121,9 @@ class Watch:
         self._patches = [
             mock.patch.object(fastnn.engine.local.Engine, "share", watched),
             mock.patch.object(tuning, "SMALL_RUN", 0),  # or one thread does it
-            mock.patch.object(tuning, "CHUNK_SECONDS", 3e-4 if way > 1 else tuning.CHUNK_SECONDS),
+            mock.patch.object(_mapped, "PIECE_BYTES", 1 << 10),
+            mock.patch.object(_mapped, "WINDOW_BYTES", 1 << 12),
+            mock.patch.object(tuning, "CHUNK_SECONDS", seconds),
         ]
         if not measures:
             self._patches.append(mock.patch.object(Ranks, "link", Link(0.0, float("inf"))))
@@ -132,6 +139,13 @@ class Watch:
             patch.stop()
 
 
+def mapped(X: Any) -> Any:
+    """The same rows on the disk."""
+    with tempfile.TemporaryFile() as file:
+        X.tofile(file)
+        return np.memmap(file, X.dtype, "c", shape=X.shape)
+
+
 def rows(n: int, n_in: int, kind: str, dtype: str) -> Any:
     """Rows (n, n_in): "dense", "uint8", "mapped", or the share of numbers in a sparse matrix that are not 0."""
     rng = np.random.default_rng([n, n_in])
@@ -140,11 +154,7 @@ def rows(n: int, n_in: int, kind: str, dtype: str) -> Any:
     if kind not in ("dense", "mapped"):
         return scipy.sparse.random(n, n_in, float(kind), "csr", dtype, rng, rng.standard_normal)
     X = rng.standard_normal((n, n_in)).astype(dtype)
-    if kind == "mapped":
-        with tempfile.TemporaryFile() as file:
-            X.tofile(file)
-            return np.memmap(file, X.dtype, "c", shape=X.shape)
-    return X
+    return mapped(X) if kind == "mapped" else X
 
 
 def targets(n: int, loss: str) -> Any:
@@ -174,6 +184,53 @@ def outcome(trainer: Trainer, histories: Sequence[Any], watch: Watch, keeps: boo
     )
 
 
+class StopError(Exception):
+    """Ends a fit."""
+
+
+class Stop(Callback):
+    """Ends a fit when it is called for the third time; checkpoints have been written before."""
+
+    def on_start(self, fit: Any) -> None:
+        self._n_calls = 0
+
+    def on_chunk(self, fit: Any) -> None:
+        self._n_calls += 1
+        if self._n_calls == 3:
+            raise StopError
+
+
+def make_network(sizes: Sequence[Any], dtype: str, options: dict[str, Any] | None) -> Network:
+    """Network of these sizes or layers."""
+    layers = [*sizes, N_CLASSES] if isinstance(sizes[0], int) else list(sizes)
+    return Network(layers, **{"activation": "tanh", "seed": 2, "dtype": dtype, **(options or {})})
+
+
+def carry_out(
+    make: Callable[..., Trainer], fit: Callable[..., Any], epochs: Sequence[int], comm: Any, resumed: str
+) -> tuple[Trainer, list[Any]]:
+    """Fit for so many epochs, one fit after the other; or stop the fit, and resume it in another trainer."""
+    if comm is None or not resumed:
+        trainer = make(comm)
+        return trainer, [fit(trainer, k) for k in epochs]
+    folder = comm.bcast(tempfile.mkdtemp() if comm.rank == 0 else None)
+    path = os.path.join(folder, "checkpoint")
+    if resumed != "by more" or comm.rank == 0:
+        try:
+            fit(make(None if resumed == "by more" else comm, callbacks=[Checkpoint(path, 0), Stop()]), *epochs)
+        except StopError:
+            pass
+        else:
+            raise AssertionError("the fit was not stopped")
+    comm.Barrier()
+    trainer = make(None if resumed == "by one" else comm)
+    histories = [fit(trainer, *epochs, resume=path)]
+    comm.Barrier()
+    if comm.rank == 0:
+        shutil.rmtree(folder)
+    return trainer, histories
+
+
 def shared(
     sizes: Sequence[Any],
     n: int,
@@ -184,14 +241,17 @@ def shared(
     n_validation: int = 0,
     weighted: bool = False,
     measures: bool = False,
+    resumed: str = "",
     network: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Callable[[Any, int, int], Outcome]:
-    """Return the run of a case with rows in common: fits of so many epochs, one after the other."""
+    """Return the run of a case with rows in common: fits of so many epochs, one after the other.
+
+    resumed : whether the fit is stopped, and resumed "by all", "by one" of the ranks or "by more" than had begun
+    """
 
     def run(comm: Any, n_ranks: int, way: int) -> Outcome:
-        options = {"activation": "tanh", "seed": 2, "dtype": dtype, **(network or {})}
-        net = Network([*sizes, N_CLASSES] if isinstance(sizes[0], int) else list(sizes), **options)
+        net = make_network(sizes, dtype, network)
         X, y = rows(n, net.sizes[0], kind, dtype), targets(n, net.loss)
         rng = np.random.default_rng(1)
         weights = rng.uniform(0, 2, n) if weighted else None
@@ -201,11 +261,18 @@ def shared(
             validation += [rng.uniform(0, 2, n_validation)] if weighted else []
         if kind == "uint8" and net.input_shape is not None and len(net.input_shape) == 3:
             X = X.reshape(n, *net.input_shape)
-        with Watch(way, measures) as watch:
+        with Watch(way, measures, bool(resumed)) as watch:
             given = {"optimizer": SGD(0.1), "seed": 3, "sparse": kind[0].isdigit(), "n_threads": watch.n_threads}
-            trainer = Trainer(net, batch_size=batch_size, comm=comm, **given | settings)
-            fits = [trainer.fit(X, y, k, validation=validation, sample_weight=weights) for k in epochs]
-        return outcome(trainer, fits, watch)
+
+            def make(comm: Any, **more: Any) -> Trainer:
+                net = make_network(sizes, dtype, network)
+                return Trainer(net, batch_size=batch_size, comm=comm, **given | settings | more)
+
+            def fit(trainer: Trainer, epochs: int, **more: Any) -> Any:
+                return trainer.fit(X, y, epochs, validation=validation, sample_weight=weights, **more)
+
+            trainer, histories = carry_out(make, fit, epochs, comm, resumed)
+        return outcome(trainer, histories, watch)
 
     return run
 
@@ -251,6 +318,12 @@ def shared_cases() -> Iterator[Case]:
     averages = {"sync_every": 3, "n_validation": 700, "dropout": 0.1}
     yield Case("averages of shared rows", shared((30, 12), 2100, 200, **averages), "ranks")
     yield Case("averages of shared sparse rows", shared((900, 12), 500, 40, "0.002", **averages), "ranks")
+    for resumed in ("by all", "by one", "by more"):
+        fits = {"epochs": (3,), "n_validation": 500, "dropout": 0.1, "optimizer": Adam(), "resumed": resumed}
+        yield Case(f"shards, resumed {resumed}", shared((30, 12), 2100, 600, **fits))
+        yield Case(f"units, resumed {resumed}", shared((30, 250), 500, 50, **fits))
+        fits = {"epochs": (20,), "optimizer": LBFGS(), "resumed": resumed}
+        yield Case(f"L-BFGS, resumed {resumed}", shared((30, 12), 2100, **fits))
     yield Case("measured", shared((30, 12), 2100, 900, measures=True))
     yield Case("measured, wide", shared((30, 1000, 1000), 300, 100, measures=True))
     yield Case("a schedule over fits", shared((30, 12), 2100, 600, epochs=(2, 2), optimizer=Adam(Cosine(0.1, 4))))
@@ -327,14 +400,14 @@ def own(
     dtype: str = "float64",
     weighted: bool = False,
     sync_every: int | None = None,
+    resumed: str = "",
     network: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Callable[[Any, int, int], Outcome]:
     """Return the run of a case in which each rank has own rows: of these kinds, in turn."""
 
     def run(comm: Any, n_ranks: int, way: int) -> Outcome:
-        net = Network([*sizes, N_CLASSES] if isinstance(sizes[0], int) else list(sizes),
-                      **{"activation": "tanh", "seed": 2, "dtype": dtype, **(network or {})})  # fmt: skip
+        net = make_network(sizes, dtype, network)
         portions = Portions(n_ranks, scale)
         rank = None if comm is None else comm.rank
         here, n = portions.of(rank), len(portions.owner)
@@ -345,16 +418,23 @@ def own(
         kind = kinds[(rank or 0) % len(kinds)]
         X = pixels[here] if kind == "uint8" else (pixels[here] / 256).astype(dtype)
         X = scipy.sparse.csr_matrix(X) if kind == "sparse" else X
+        X = mapped(X) if kind == "mapped" and len(X) else X
         given: dict[str, Any] = {"sample_weight": weights[here]} if weighted else {}
         measured = here % 3 > 0
         given["validation"] = [part[measured] for part in (X, y[here], weights[here])][: 2 + weighted]
-        with Watch(way) as watch:
+        with Watch(way, pauses=bool(resumed)) as watch:
             options = {"optimizer": SGD(0.1), "shuffle": False, "n_threads": watch.n_threads, "seed": 3}
             options |= {"batch_size": None if whole else portions.batch_size}
             joint = {} if comm is None else {"comm": comm, "rows": "own", "sync_every": sync_every}
-            trainer = Trainer(net, **options | joint | settings)
-            fits = [trainer.fit(X, y[here], epochs, **given) for epochs in (2, 1)]
-        return outcome(trainer, fits, watch, keeps=True)
+
+            def make(_: Any, **more: Any) -> Trainer:
+                return Trainer(make_network(sizes, dtype, network), **options | joint | settings | more)
+
+            def fit(trainer: Trainer, epochs: int, **more: Any) -> Any:
+                return trainer.fit(X, y[here], epochs, **given, **more)
+
+            trainer, histories = carry_out(make, fit, (3,) if resumed else (2, 1), comm, resumed)
+        return outcome(trainer, histories, watch, keeps=True)
 
     return run
 
@@ -394,6 +474,11 @@ def own_cases() -> Iterator[Case]:
             yield Case(f"averages, {name}, {dtype}", own((12, 8), whole=True, **averages), "rounding")
         averages = {"optimizer": Adam(), "dropout": 0.1, "shuffle": True, "sync_every": 2, **fits}
         yield Case(f"averages, batches, {dtype}", own((12, 8), 3, **averages), "ranks")
+        for kinds in (["mapped"], ["dense", "mapped"]):
+            name = " and ".join(kinds)
+            yield Case(f"own, {name}, {dtype}", own((12, 8), 100, kinds=kinds, **fits), "rounding")
+            yield Case(f"own, {name}, shuffled, {dtype}", own((12, 8), 100, kinds=kinds, shuffle=True, **fits), "ranks")
+        yield Case(f"own, resumed, {dtype}", own((12, 8), 100, optimizer=Adam(), resumed="by all", **fits), "rounding")
     yield Case("own, three kinds", own((12, 8), kinds=["uint8", "dense", "sparse"]), "ranks")
     yield Case("own, large parameters", own((12, 8), optimizer=SGD(1e6)), "ranks")
     yield Case("refused", _refused, "ranks")
@@ -458,6 +543,7 @@ def run(chosen: Sequence[Case]) -> None:
             print(f"rank {comm.rank}, {case.name}:", file=sys.stderr)
             traceback.print_exc()
             sys.stderr.flush()
+            time.sleep(0.2)  # what was printed just before may be lost otherwise
             comm.Abort(1)
             raise
         all_found = comm.allgather((found, again))
