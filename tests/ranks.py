@@ -290,8 +290,8 @@ def shared_cases() -> Iterator[Case]:
     for (name, optimizer), dtype in itertools.product(OPTIMIZERS.items(), bits.DTYPES):
         fits = {"dtype": dtype, "epochs": (2, 1), "weighted": True, "n_validation": 3000, "optimizer": optimizer}
         yield Case(f"shards, {name}, {dtype}", shared((30, 12), 2100, 900, **fits))
-        yield Case(f"units, {name}, {dtype}", shared((30, 250), 130, 60, **fits, clip_norm=0.1))
-        yield Case(f"deep units, {name}, {dtype}", shared((30, 220, 230), 70, 30, **fits))
+        yield Case(f"units, {name}, {dtype}", shared((30, 250), 130, 60, **fits, clip_norm=0.1, l2=0.01))
+        yield Case(f"deep units, {name}, {dtype}", shared((30, 220, 230), 70, 30, **fits, l1=0.01))
     for dtype in bits.DTYPES:
         fits = {"dtype": dtype, "epochs": (4, 3), "n_validation": 3000, "optimizer": LBFGS()}
         yield Case(f"shards, L-BFGS, {dtype}", shared((30, 12), 2100, **fits))
