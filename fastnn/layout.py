@@ -290,7 +290,7 @@ def place_by_rows(
     slopes; normalised units and their statistics; non-zeros by column; the trunk's space.
     """
     placed, n_trunk = list(layers), n_trunk_of([layer.facts for layer in layers])
-    widest = max(layer.facts.n_out for layer in layers[max(0, n_trunk - 1) :])
+    widest = max(layer.facts.n_out for layer in layers[n_trunk:])
     begin = rows_size = 0 if sparse else block_rows * layers[n_trunk].facts.n_in
     for k, layer in enumerate(layers[n_trunk:], n_trunk):
         placed[k] = layer._replace(output=begin)
@@ -315,7 +315,8 @@ def place_by_rows(
     size = begin + (column_work_size(layers[0].facts.n_in, nonzeros) if nonzeros else 0)
     trunk = None
     if n_trunk:
-        delta = deltas[(len(layers) - n_trunk + 1) % 2]
+        delta = size  # of all rows: the layers after the trunk take one shard after the other
+        size += block_rows * layers[n_trunk].facts.n_in
         placed[:n_trunk], trunk = place_trunk(layers, block_rows, number_size, size, n_threads, delta)
         size = trunk.end
     return {

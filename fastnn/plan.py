@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,8 +242,8 @@ class Plan:
 
     @property
     def n_work(self) -> int:
-        """Work spaces: one for each thread that takes shards."""
-        return min(self.n_shards, self.n_threads)
+        """Work spaces: one for each thread that takes shards, which those of images go through one by one."""
+        return 1 if self.trunk is not None else min(self.n_shards, self.n_threads)
 
     def fingerprint(self) -> str:
         """Digest of all that the bits depend on: neither threads nor work space."""
@@ -257,14 +258,20 @@ class Plan:
         """Shards of a batch of n_rows in the driver by rows."""
         return min(self.n_shards, max(1, n_rows // self.shard_rows))
 
+    def shard_bounds(self, n_rows: int) -> list[int]:
+        """First row of each shard of a batch of n_rows, and n_rows; images are cut in whole groups."""
+        lanes = 1 if self.trunk is None else self.trunk.lanes
+        n_shards, n_groups = self.shards_of(n_rows), -(-n_rows // lanes)
+        return [min(n_rows, lanes * (n_groups * i // n_shards)) for i in range(n_shards + 1)]
+
     def row_blocks(self, n_rows: int) -> list[int]:
         """First row of each row block of all batches, and the number of rows."""
         begins: list[int] = []
         for first in range(0, n_rows, self.batch_size):
             n = min(self.batch_size, n_rows - first)
-            n_shards = 1 if n <= self.fold_rows else self.shards_of(n)
-            for i in range(n_shards):
-                begins += range(first + n * i // n_shards, first + n * (i + 1) // n_shards, self.block_rows)
+            bounds = [0, n] if n <= self.fold_rows else self.shard_bounds(n)
+            for begin, end in pairwise(bounds):
+                begins += range(first + begin, first + end, self.block_rows)
         return [*begins, n_rows]
 
     def __str__(self) -> str:
@@ -482,6 +489,7 @@ class _Choice:
         self.normalises = any(layer.batch_norm for layer in layers)
         self.n_trunk = n_trunk_of(layers)
         self.n_parameters = n_parameters_of(layers)
+        self.shard_rows = self._shard_rows()
         self.lacks_room = False  # for more shards
         self.shards = self._shards()
         self.reasons: list[Reason] = []
@@ -489,15 +497,27 @@ class _Choice:
     def note(self, about: str, choice: str, why: str) -> None:
         self.reasons.append(Reason(about, choice, why))
 
+    def _shard_rows(self) -> int:
+        # Rows of a shard, at least.
+        if not self.n_trunk:
+            return tuning.SHARD_ROWS
+        products = max(tuning.IMAGE_SHARD_PRODUCT, tuning.IMAGE_SHARD_PRODUCTS * self.n_parameters)
+        return max(tuning.SHARD_IMAGES, int(-(-products // sum(layer.products for layer in self.layers))))
+
     def _shards(self) -> int:
         # Shards of a batch in the driver by rows.
-        n = 0 if self.n_trunk else self.batch_size // tuning.SHARD_ROWS
+        n = self.batch_size // self.shard_rows
+        room = tuning.GRADIENTS_BYTES // (self.number_size * self.n_parameters)
+        if self.n_trunk:
+            most = min(n, tuning.FEW_SHARDS)
+            n = 1 << max(0, min(most, room).bit_length() - 1)  # a power of two: ranks share them evenly
+            self.lacks_room = 2 * n <= most
+            return n
         if n < tuning.FEW_SHARDS:
             return max(1, n)
         n = tuning.FEW_SHARDS
         products = products_of(self.layers, self.data) * self.batch_size // self.data.n_rows
         most = min(MOST_SHARDS, products // (tuning.SHARD_PRODUCTS * self.n_parameters))
-        room = tuning.GRADIENTS_BYTES // (self.number_size * self.n_parameters)
         while 2 * n <= min(most, room):
             n *= 2
         self.lacks_room = room < 2 * n <= most
@@ -527,7 +547,7 @@ class _Choice:
             batch_size=self.batch_size,
             block_rows=block_rows,
             n_shards=n_shards,
-            shard_rows=tuning.SHARD_ROWS,
+            shard_rows=self.shard_rows,
             fold_rows=fold_rows,
             touches=touches,
             sorting=sorting,
@@ -628,7 +648,8 @@ class _Choice:
         shards = f" in {n_shards} shards" if n_shards > 1 else ""
         in_blocks = block_rows < self.batch_size // n_shards
         blocks = f", {block_rows:,} at a time" if in_blocks else ""
-        whys = ["each shard has a gradient of its own, so that threads can share them"] if n_shards > 1 else []
+        sharers = "ranks" if self.n_trunk else "threads"
+        whys = [f"each shard has a gradient of its own, so that {sharers} can share them"] if n_shards > 1 else []
         if n_shards > 1 and self.lacks_room:
             whys.append(f"twice as many would take more than {tuning.GRADIENTS_BYTES / 1e6:,.0f} MB")
         whys += [f"activations of {block_rows:,} rows stay in the cache"] if in_blocks else []
@@ -655,7 +676,7 @@ class _Choice:
         if self.normalises:
             most = NEVER
         elif self.n_trunk:
-            most = block_rows
+            most = block_rows if self.shards == 1 else 0
         elif by_units:
             most = block_rows if block_rows == self.batch_size else 0
         else:

@@ -79,6 +79,14 @@ FEW_SHARDS = 8
 SHARD_PRODUCTS = 1024
 GRADIENTS_BYTES = 250_000_000
 
+# Rows of a shard of images, at least.  It has at least IMAGE_SHARD_PRODUCT multiply-adds forward, and
+# IMAGE_SHARD_PRODUCTS for each number of its gradient.  Two shards take 4 % less time than one in cells I and L, four
+# 15 % less in cell J; on one thread, 1.3 % longer in I, and as long in J and L, to 2 %.  In cell K, where threads would
+# wait for each other more often in a short step, two would take 3 % longer.
+SHARD_IMAGES = 64
+IMAGE_SHARD_PRODUCT = 5e7
+IMAGE_SHARD_PRODUCTS = 256
+
 # Rows of a row block, at most, unless the batch is normalised.
 MAX_BLOCK_ROWS = 2 * SHARD_ROWS
 

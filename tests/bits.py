@@ -234,7 +234,7 @@ def way_of(plan: Plan, X: Any, order: Any, steps: Any, dtype: Any) -> Way:
         driver = "touched"
     elif plan.trunk is not None:
         whole = "images, normalised" if plan.normalises else "images"
-        driver = whole if plan.batch_size <= plan.block_rows else "images by blocks"
+        driver = whole if plan.n_shards == 1 else "images in shards"
     elif plan.normalises:
         driver = "normalised"
     elif plan.driver == "units":
@@ -315,6 +315,7 @@ def run(situation: Situation, n_threads: int = 1, seconds: float = tuning.CHUNK_
     with (
         mock.patch.object(epoch, "train", watch),
         mock.patch.object(tuning, "SMALL_RUN", 0),  # or one thread does it
+        mock.patch.multiple(tuning, SHARD_IMAGES=300, IMAGE_SHARD_PRODUCT=0, IMAGE_SHARD_PRODUCTS=0, IMAGE_ROWS=256),
         mock.patch.object(tuning, "CHUNK_SECONDS", seconds),
         mock.patch.object(_mapped, "PIECE_BYTES", 1 << 10),
         mock.patch.object(_mapped, "WINDOW_BYTES", 1 << 12),

@@ -5,7 +5,7 @@ import itertools
 import bits
 import pytest
 
-IMAGES = ("images", "images by blocks", "images, normalised")
+IMAGES = ("images", "images in shards", "images, normalised")
 DRIVERS = ("one block", "one shard", "shards", "units", "units by blocks", "touched", "normalised", *IMAGES)
 STEPS = ("folded", "stepped", "gradient")
 
@@ -28,7 +28,7 @@ NOT_FOR = {
     "touched": NOT_TOUCHED - {"momentum", "nesterov", "relu", "dropout", "1 slices", "2 slices"},
     "normalised": {"0 hidden layers"},
     "images": {"0 hidden layers"},
-    "images by blocks": {"0 hidden layers", "2 slices", "4 slices"},
+    "images in shards": {"0 hidden layers", "2 slices", "4 slices"},
     "images, normalised": {"0 hidden layers"},
 }
 

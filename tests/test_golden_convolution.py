@@ -122,12 +122,20 @@ def lenet_data(mnist, case):
 
 
 @parametrize_pairs(
-    {"case, stored": [("plain", "float64"), ("plain", "uint8"), ("with_noise", "float64")], "n_threads": [1, 2, 3]}
+    {
+        "case, stored": [("plain", "float64"), ("plain", "uint8"), ("with_noise", "float64")],
+        "n_threads": [1, 2, 3],
+        "n_shards": [1, 2, 4],
+    }
 )
-def test_lenet(mnist, case, stored, n_threads):
+def test_lenet(mnist, case, stored, n_threads, n_shards, monkeypatch):
+    monkeypatch.setattr("fastnn.tuning.SHARD_IMAGES", LENET["batch"] // n_shards)
+    monkeypatch.setattr("fastnn.tuning.IMAGE_SHARD_PRODUCTS", 0)
+    monkeypatch.setattr("fastnn.tuning.IMAGE_SHARD_PRODUCT", 0)
     (X, y), (_, _, test), expected = lenet_data(mnist, case), mnist, LENET["cases"][case]
     X = (X * 256).astype(np.uint8) if stored == "uint8" else X
     trainer = begin_lenet(batch_size=LENET["batch"], n_threads=n_threads)
+    assert trainer.plan(X, y).n_shards == n_shards
     history = trainer.fit(X, y, epochs=1)
     assert history.log_likelihood == pytest.approx([np.mean(expected["log_likelihood"])], rel=1e-9)
     network, tested = trainer.network, slice(LENET["n_test"])

@@ -118,13 +118,15 @@ SITUATIONS = {
                    ("rows", ["sparse"], 128, 1, "stepped", "none")),
     "no vectors": (dict(vector_bytes=0), ("units", ["transposed", "transposed"], 128, 1, "folded", "none")),
     "dropout": (dict(dropout=0.5), ("units", ["panels", "transposed"], 128, 1, "folded", "none")),
-    "LeNet": (LENET, ("rows", ["stored", "stored", "panels", "transposed"], 128, 1, "folded", "none")),
+    "LeNet": (LENET, ("rows", ["stored", "stored", "panels", "transposed"], 128, 2, "stepped", "none")),
+    "LeNet, few rows": (LENET | {"batch_size": 100},
+                        ("rows", ["stored", "stored", "panels", "transposed"], 112, 1, "folded", "none")),
     "LeNet, momentum": (LENET | {"update": "momentum", "ordered": False},
-                        ("rows", ["stored", "stored", "panels", "transposed"], 128, 1, "stepped", "none")),
+                        ("rows", ["stored", "stored", "panels", "transposed"], 128, 2, "stepped", "none")),
     "LeNet, large batches": (LENET | {"batch_size": 5000},
-                             ("rows", ["stored", "stored", "panels", "transposed"], 512, 1, "stepped", "none")),
+                             ("rows", ["stored", "stored", "panels", "transposed"], 512, 8, "stepped", "none")),
     "LeNet, L-BFGS": (LENET | {"batch_size": 50_000, "update": "none"},
-                      ("rows", ["stored", "stored", "panels", "transposed"], 512, 1, "gradient", "none")),
+                      ("rows", ["stored", "stored", "panels", "transposed"], 512, 8, "gradient", "none")),
     "LeNet, batch normalisation": (LENET | {"batch_size": 5000, "batch_norm": True},
                                    ("rows", ["stored", "stored", "panels", "transposed"], 5000, 1, "folded", "none")),
     "only pooling": (dict(sizes=[AveragePool2D(4), Dense(10)], input_shape=(28, 28, 1)),
@@ -164,6 +166,18 @@ def pixels(width):
 def pooled(width):
     # Bands of two rows that are pooled to one.
     return {"sizes": [Conv2D(1, 1), MaxPool2D(2), Dense(3)], "input_shape": (8, width, 1)}
+
+
+def one_filter(width):
+    # 500 multiply-adds a column of pixels, and two.
+    layers = [Conv2D(1, 1), GlobalAveragePool2D(), Dense(2)]
+    return {"sizes": layers, "input_shape": (500, width, 1), "batch_size": 200}
+
+
+def many_units(width):
+    # 7,200 multiply-adds a column of pixels, and 200,000; 220,082 parameters.
+    layers = [Conv2D(8, 3, padding="same"), GlobalAveragePool2D(), Dense(20_000), Dense(2)]
+    return {"sizes": layers, "input_shape": (100, width, 1), "batch_size": 200}
 
 
 # Pixels of which four rows, in lanes, are the bytes of a band.
@@ -208,8 +222,11 @@ THRESHOLDS = [
      lambda p: p.block_rows, (94, 48)),
     ("FEWEST_BLOCK_ROWS", {"sizes": (60, 4000, 2865, 2), "batch_size": 5000},
      {"sizes": (60, 4000, 9000, 2), "batch_size": 5000}, lambda p: p.block_rows, (17, 16)),
-    ("IMAGE_ROWS", LENET | {"batch_size": 512}, LENET | {"batch_size": 513}, lambda p: len(p.row_blocks(5000)) - 1,
-     (10, 19)),
+    ("IMAGE_ROWS", LENET | {"batch_size": 496}, LENET | {"batch_size": 528}, lambda p: p.block_rows, (496, 512)),
+    ("SHARD_IMAGES", LENET | {"batch_size": 127}, LENET | {"batch_size": 128}, lambda p: (p.n_shards, p.fold_rows),
+     ((1, 128), (2, 0))),
+    ("IMAGE_SHARD_PRODUCT", one_filter(999), one_filter(1000), lambda p: p.n_shards, (1, 2)),
+    ("IMAGE_SHARD_PRODUCTS", many_units(50), many_units(51), lambda p: p.n_shards, (1, 2)),
     ("IMAGE_PRODUCT", pixels(3123), pixels(3124), lambda p: p.block_rows,
      (256, 255 // lanes_of(4) * lanes_of(4))),
     ("MAPS_BYTES", pooled(BAND_WIDTH + 2), pooled(BAND_WIDTH), lambda p: p.layers[0].band, (1, 2)),

@@ -116,7 +116,10 @@ def test_a_learning_rate_that_a_callback_set_is_kept(data, path, monkeypatch, ki
 def test_a_fit_on_images_goes_on_within_an_epoch(data, path, monkeypatch, batch_norm):
     monkeypatch.setattr("fastnn.tuning.CHUNK_SECONDS", 1e-5)
     monkeypatch.setattr("fastnn.tuning.SMALL_RUN", 0)
-    monkeypatch.setattr("fastnn.tuning.IMAGE_ROWS", 32)  # a batch has several row blocks
+    monkeypatch.setattr("fastnn.tuning.IMAGE_ROWS", 16)  # a batch has several row blocks
+    monkeypatch.setattr("fastnn.tuning.SHARD_IMAGES", 40)  # and, if it is not normalised, two shards
+    monkeypatch.setattr("fastnn.tuning.IMAGE_SHARD_PRODUCT", 0)
+    monkeypatch.setattr("fastnn.tuning.IMAGE_SHARD_PRODUCTS", 0)
     X, y = np.hstack([data[0], data[0]]).astype(np.float32)[:, :12].reshape(-1, 4, 3), data[1]
 
     def fit(n_threads, *callbacks):

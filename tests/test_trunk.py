@@ -87,6 +87,20 @@ def test_gradients_of_deep_networks(rng, layers):
     assert_slopes(network, rng.standard_normal((19, 11, 10, 2)), rng.integers(0, 3, 19), rng)
 
 
+def cut(monkeypatch, shard_rows, block_rows):
+    """Have shards of so many images, at least, and row blocks of so many, at most."""
+    constants = {"SHARD_IMAGES": shard_rows, "IMAGE_SHARD_PRODUCT": 0, "IMAGE_SHARD_PRODUCTS": 0}
+    for name, value in (constants | {"IMAGE_ROWS": block_rows}).items():
+        monkeypatch.setattr(tuning, name, value)
+
+
+@pytest.mark.parametrize("block_rows", [16, 48])
+def test_gradients_of_shards(rng, monkeypatch, block_rows):
+    cut(monkeypatch, 24, block_rows)
+    network = fastnn.Network([Conv2D(4, 3), MaxPool2D(2), Conv2D(3, 2), Dense(9), Dense(3)], input_shape=(7, 6, 2))
+    assert_slopes(network, rng.standard_normal((101, 7, 6, 2)), rng.integers(0, 3, 101), rng)
+
+
 TRUNKS = {
     "plain": [Conv2D(5, 3), MaxPool2D(2), Conv2D(7, (2, 3), padding="same")],
     "normalised": [Conv2D(5, 3, batch_norm=True), MaxPool2D(2, 1), Conv2D(6, 2, 2, "same", batch_norm=True)],
@@ -105,16 +119,27 @@ def trained(layers, dtype, batch_size, n_threads, n=101):
     return [np.array(array) for array in (*found, network.predict_proba(X, n_threads=n_threads))]
 
 
-@pytest.mark.parametrize("batch_size", [1, 15, 33, 101])
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_the_bits_do_not_depend_on_threads(dtype, trunk, batch_size, monkeypatch):
+# One shard in several row blocks, several shards in one, several of several.
+@parametrize_pairs(
+    {"trunk": list(TRUNKS), "batch_size": [1, 15, 33, 101], "rows": [(200, 48), (16, 48), (40, 16)]},
+)
+def test_the_bits_do_not_depend_on_threads_and_clock(dtype, trunk, batch_size, rows, monkeypatch):
     monkeypatch.setattr(tuning, "SMALL_RUN", 0)
     monkeypatch.setattr(tuning, "UNITS_PRODUCT", 1)  # threads share the dense layers, too
-    monkeypatch.setattr(tuning, "IMAGE_ROWS", 48)
+    cut(monkeypatch, *rows)
     expected = trained(TRUNKS[trunk], dtype, batch_size, 1)
-    for n_threads in (2, 3, 5):
+    for n_threads, seconds in ((2, 0.05), (3, 0), (5, 0.05), (1, 0)):
+        monkeypatch.setattr(tuning, "CHUNK_SECONDS", seconds)  # 0: each run of the kernels ends after a row block
         for found, array in zip(trained(TRUNKS[trunk], dtype, batch_size, n_threads), expected, strict=True):
             np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize("trunk", ["plain", "dropped"])
+def test_shards_change_the_rounding_only(dtype, assert_close, trunk, monkeypatch):
+    expected = trained(TRUNKS[trunk], dtype, 101, 1)
+    cut(monkeypatch, 16, 48)  # four shards, two of them in a row block
+    for found, array in zip(trained(TRUNKS[trunk], dtype, 101, 2), expected, strict=True):
+        assert_close(found, array, 30)
 
 
 @pytest.mark.parametrize("trunk", ["plain", "dropped"])

@@ -9,7 +9,8 @@ same as one process.  *By units*: ranks own consecutive slices of the units of e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,12 @@ from fastnn.layout import LayerPlan, shares, slices_of_ranks, split_sum, to_line
 from fastnn.plan import Plan
 
 Array = NDArray[Any]
+
+CODES = {name: code for code, name in EXCHANGES.items()}
+
+# Bytes of a rank's part from which each rank sends its own to each other: with MPICH in shared memory that takes less
+# time than an allgather, a third of it at 2 MB.
+LARGE_PART = 1 << 14
 
 
 class Gather:
@@ -36,26 +43,32 @@ class Gather:
     """
 
     def __init__(self, ranks: Ranks, array: Array, parts: Sequence[Sequence[slice]]) -> None:
-        self._comm = ranks.comm
         counts = [sum(part.stop - part.start for part in own) for own in parts]
-        if all(len(own) <= 1 for own in parts):
-            starts = [own[0].start if own else 0 for own in parts]
-            self._arguments = ranks.in_place, [array, (counts, starts)]
-            self._own, self._others = [], []
+        starts = [own[0].start if own else 0 for own in parts]
+        self._own: list[tuple[Array, Array]] = []
+        self._others: list[tuple[Array, Array]] = []
+        if any(len(own) > 1 for own in parts):
+            buffer, starts = np.empty(sum(counts), array.dtype), _starts(counts)
+            sizes = [part.stop - part.start for own in parts for part in own]
+            pieces = iter(np.split(buffer, np.cumsum(sizes)[:-1]))
+            pairs = [[(array[part], next(pieces)) for part in own] for own in parts]
+            self._own = pairs[ranks.rank]
+            self._others = [pair for rank, own in enumerate(pairs) if rank != ranks.rank for pair in own]
+            array = buffer
+        if array.itemsize * max(counts) < LARGE_PART:
+            self._gather = partial(ranks.comm.Allgatherv, ranks.in_place, [array, (counts, starts)])
             return
-        buffer = np.empty(sum(counts), array.dtype)
-        self._arguments = ranks.in_place, [buffer, (counts, np.cumsum([0, *counts[:-1]]).tolist())]
-        sizes = [part.stop - part.start for own in parts for part in own]
-        pieces = iter(np.split(buffer, np.cumsum(sizes)[:-1]))
-        pairs = [[(array[part], next(pieces)) for part in own] for own in parts]
-        self._own = pairs[ranks.rank]
-        self._others = [pair for rank, own in enumerate(pairs) if rank != ranks.rank for pair in own]
+        # MPICH sends large parts in small pieces, one after the other, unless each rank sends its own to each other.
+        me, others = ranks.rank, [rank != ranks.rank for rank in range(ranks.size)]
+        sent = [counts[me] * other for other in others], [starts[me]] * ranks.size
+        came = [count * other for count, other in zip(counts, others, strict=True)], starts
+        self._gather = partial(ranks.comm.Alltoallv, [array, sent], [array, came])
 
     def __call__(self) -> None:
         """Gather."""
         for part, piece in self._own:
             piece[:] = part
-        self._comm.Allgatherv(*self._arguments)
+        self._gather()
         for part, piece in self._others:
             part[:] = piece
 
@@ -96,51 +109,42 @@ class Sums:
         own_rows: bool,
     ) -> None:
         sums, left = split_sum(shard_bounds)
-        widths = np.diff(slice_bounds)
-        per_double = 8 // gradients.itemsize
-        tails = [per_double * (end - first) for first, end in itertools.pairwise(shard_bounds)]
+        me, widths = ranks.rank, np.diff(slice_bounds).tolist()
+        tails = [8 // gradients.itemsize * (end - first) for first, end in itertools.pairwise(shard_bounds)]
         if not log_likelihoods.size:
             tails = [0] * ranks.size
-        own, own_width = sums[ranks.rank], int(widths[ranks.rank])
-        first, end = (0, 1) if own_rows else shard_bounds[ranks.rank : ranks.rank + 2]
-        sent = [len(own) * int(width) + tails[ranks.rank] for width in widths]
-        came = [len(heads) * own_width + tail for heads, tail in zip(sums, tails, strict=True)]
-        message, self.received = np.empty(sum(sent), gradients.dtype), np.empty(sum(came), gradients.dtype)
+        came = [len(heads) * widths[me] + tail for heads, tail in zip(sums, tails, strict=True)]
+        self.received = np.empty(sum(came), gradients.dtype)
         self.received_bytes = self.received.view(np.uint8)
-        self._pieces = list(
-            self._pack(gradients, log_likelihoods[first:end], [0] if own_rows else own, slice_bounds, message)
-        )
         self.log_likelihoods = np.empty(shard_bounds[-1] if log_likelihoods.size else 0)
         offsets: dict[int, int] = {}
-        self._told, begin = [], 0
-        for rank, heads in enumerate(sums):
-            offsets |= {head: begin + k * own_width for k, head in enumerate(heads)}
-            begin += came[rank]
-            told = self.received[begin - tails[rank] : begin].view(np.float64)
+        self._told = []
+        for rank, (heads, begin) in enumerate(zip(sums, _starts(came), strict=True)):
+            offsets |= {head: begin + k * widths[me] for k, head in enumerate(heads)}
             if tails[rank]:
+                told = self.received[begin + came[rank] - tails[rank] : begin + came[rank]].view(np.float64)
                 self._told.append((self.log_likelihoods[shard_bounds[rank] : shard_bounds[rank + 1]], told))
         self.pairs = np.array([(offsets[a], offsets[b]) for a, b in left], np.int64).reshape(-1, 2)
-        self._comm = ranks.comm
-        self._arguments = [message, (sent, _starts(sent))], [self.received, (came, _starts(came))]
-
-    @staticmethod
-    def _pack(
-        gradients: Array, log_likelihoods: Array, rows: Sequence[int], slice_bounds: Sequence[int], message: Array
-    ) -> Iterator[tuple[Array, Array]]:
-        begin = 0
-        for first, end in itertools.pairwise(slice_bounds):
-            for row in rows:
-                yield message[begin : begin + end - first], gradients[row, first:end]
-                begin += end - first
-            size = log_likelihoods.nbytes // message.itemsize
-            yield message[begin : begin + size].view(np.float64), log_likelihoods
-            begin += size
+        begins, sent = _starts(came), [len(sums[me]) * width + tails[me] for width in widths]
+        sent[me] = came[me] = 0  # the own slice needs no message: it goes to its place at once
+        message = np.empty(sum(sent), gradients.dtype)
+        first, end = (0, 1) if own_rows else shard_bounds[me : me + 2]
+        self._pieces: list[tuple[Array, Array]] = []
+        for rank, (begin, bounds) in enumerate(zip(_starts(sent), itertools.pairwise(slice_bounds), strict=True)):
+            place = self.received[begins[me] :] if rank == me else message[begin:]
+            for row in [0] if own_rows else sums[me]:
+                self._pieces.append((place[: widths[rank]], gradients[row, slice(*bounds)]))
+                place = place[widths[rank] :]
+            self._pieces.append((place[: tails[me]].view(np.float64), log_likelihoods[first:end]))
+        self._exchange = partial(
+            ranks.comm.Alltoallv, [message, (sent, _starts(sent))], [self.received, (came, begins)]
+        )
 
     def __call__(self) -> None:
         """Exchange."""
         for piece, part in self._pieces:
             piece[:] = part
-        self._comm.Alltoallv(*self._arguments)
+        self._exchange()
         for part, piece in self._told:
             part[:] = piece
 
@@ -178,7 +182,7 @@ class Exchanges:
     """
 
     def __init__(self, ranks: Ranks, plan: Plan, space: Space) -> None:
-        self._ranks, self._plan, self._space = ranks, plan, space
+        self._ranks, self._plan, self._space, self._watch = ranks, plan, space, ranks.watch
         self.rank, self.n_ranks = ranks.rank, ranks.size
         self.n_left = np.zeros(1, np.intp)
         self.shares, self.own_rows = plan.sharing in ("shards", "units", "rows"), plan.sharing == "rows"
@@ -186,8 +190,7 @@ class Exchanges:
         self.totals: NDArray[np.float64] | None = None
         self.own_slice = slice(0, 0)
         self._sums: dict[int, Sums] = {}
-        self._deltas: dict[int, Sums] = {}
-        self._made: dict[tuple[str, int], Callable[[], None]] = {}
+        self._made: dict[tuple[int, int], Callable[[], None]] = {}
         self._collected: list[Gather] = []
         if not self.shares:
             return
@@ -198,17 +201,16 @@ class Exchanges:
 
     def exchange(self, what: int, index: int) -> None:
         """Make one exchange; for the kernels."""
-        name = EXCHANGES[what]
+        # Not `watched`, which would take as long as a small exchange itself.
+        self._watch.begin(EXCHANGES[what])
         try:
-            with self._ranks.watched(name):
-                if name == "shards":
-                    self._take(self._sums_of(index))
-                elif name == "deltas":
-                    self._take(self._deltas[index])
-                else:
-                    self._made[name, index]()
+            if what == CODES["shards"]:
+                self._take(self._sums_of(index))
+            else:
+                self._made[what, index]()
         except BaseException:
-            self._ranks.abort()
+            self._ranks.fail(EXCHANGES[what])
+        self._watch.end()
 
     def collect(self) -> None:
         """Gather what only its owner has up to date, for a whole copy on each rank."""
@@ -227,9 +229,9 @@ class Exchanges:
         # The vector of parameters ends before that of gradients, which is of whole lines.
         bounds = [min(space.parameters.size, bound) for bound in self._bounds]
         parts = [[slice(*pair)] for pair in itertools.pairwise(bounds)]
-        self._made["parameters", 0] = Gather(ranks, space.parameters, parts)
+        self._made[CODES["parameters"], 0] = Gather(ranks, space.parameters, parts)
         gather = Gather(ranks, space.gradients[0], [[slice(*pair)] for pair in itertools.pairwise(self._bounds)])
-        self._made["gradient", 0] = lambda: self._gather_gradient(gather)
+        self._made[CODES["gradient"], 0] = lambda: self._gather_gradient(gather)
         self._collected = [Gather(ranks, slot, parts) for slot in space.state]
 
     def _gather_gradient(self, gather: Gather) -> None:
@@ -260,17 +262,18 @@ class Exchanges:
         for k, (layer, own) in enumerate(zip(plan.layers[:-1], owned, strict=False)):
             each = layer.cut[2]
             parts = [[slice(layer.output + i * each, layer.output + j * each)] for i, j in itertools.pairwise(own)]
-            self._made["outputs", k] = Gather(ranks, work, parts)
+            self._made[CODES["outputs"], k] = Gather(ranks, work, parts)
             above = plan.layers[k + 1]
             if above.groups > 1 and not above.by_inputs:
                 size = each * len(layer.slices)
                 deltas = work[layer.delta : layer.delta + above.groups * size].reshape(above.groups, size)
                 bounds = shares(above.groups, self.n_ranks), [each * i for i in own]
-                self._deltas[k] = Sums(ranks, deltas, np.empty(0), *bounds, own_rows=False)
+                sums = Sums(ranks, deltas, np.empty(0), *bounds, own_rows=False)
+                self._made[CODES["deltas"], k] = partial(self._take, sums)
         for parity in (0, 1):
             begin = plan.parts + parity * n_parts * n_logits
             parts = [[slice(begin + i * n_logits, begin + j * n_logits)] for i, j in itertools.pairwise(owned[-1])]
-            self._made["logits", parity] = Gather(ranks, work, parts)
+            self._made[CODES["logits"], parity] = Gather(ranks, work, parts)
         most, squares = plan.most_slices, space.work.reshape(-1)
         found: list[list[slice]] = [
             [
@@ -279,7 +282,7 @@ class Exchanges:
             ]
             for r in range(self.n_ranks)
         ]
-        self._made["squares", 0] = Gather(ranks, squares, found)
+        self._made[CODES["squares"], 0] = Gather(ranks, squares, found)
         parameters = [_parameters_of(plan.layers, owned, rank) for rank in range(self.n_ranks)]
         vectors = (space.parameters, *space.state)
         penalties = [

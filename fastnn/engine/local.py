@@ -5,6 +5,7 @@ All modules above (network, trainer, front doors) train and predict through it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -180,19 +181,24 @@ class Engine:
         self._block_seconds = math.inf  # of a batch, or of a row block by units
         _warm_up(self.parameters.dtype, self.n_threads)
 
-    def share(self, targets: Targets, steps: Steps, sync_every: int = 0, share: float = 0.0) -> Plan:
+    def share(
+        self, targets: Targets, steps: Steps, sync_every: int = 0, share: float = 0.0, before: Plan | None = None
+    ) -> Plan:
         """Choose by a trial with these steps whether the ranks share the work; return the plan with what was chosen.
 
         All ranks call it together, after `begin`.
 
         sync_every : steps after which the ranks are averaged, if they train alone in between
         share : of all rows that this rank then trains on
+        before : the plan of rows like these, with what was chosen; then no trial is needed
         """
         plan, ranks = self.planned, self.ranks
         self._compare_plans()
         if plan.sharing == "averages":
             vectors = (self.parameters, *self.state)
             self._averages, self._sync_every = Averages(ranks, self.space, vectors, share), sync_every
+        elif before is not None:
+            plan = dataclasses.replace(plan, sharing=before.sharing, reasons=before.reasons)
         elif plan.sharing != "alone":
             link, alone = ranks.link, max(ranks.all_tell("the trial", self._try(targets, steps)))
             plan = settle_sharing(plan, ranks.size, link, alone)
@@ -206,9 +212,7 @@ class Engine:
         alike: Any = [(layer.form, layer.weight_size) for layer in plan.layers] if plan.sharing == "rows" else None
         alike = plan.fingerprint() if plan.sharing in ("shards", "units", "alone") else alike
         if len(set(map(repr, self.ranks.all_tell("the plan", alike)))) > 1:
-            raise RuntimeError(
-                "the ranks' plans differ: they need the same instruction set and the same version of fastnn"
-            )
+            raise RuntimeError("the ranks' plans differ: they need the same version of fastnn and instruction set")
 
     def _try(self, targets: Targets, steps: Steps) -> float:
         # Returns the seconds of a step on this rank, and leaves parameters and state as they were.

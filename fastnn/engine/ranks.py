@@ -56,6 +56,8 @@ class Ranks:
         This rank, from 0, and how many there are.
     n_here : int
         Ranks on this machine.
+    watch : Watch
+        Ends the job if this rank waits for too long.
     """
 
     def __init__(self, comm: Any = None) -> None:
@@ -67,7 +69,7 @@ class Ranks:
             return
         self.rank, self.size = comm.rank, comm.size
         self._records = np.empty((self.size, 5), np.int64)
-        self._watch = _Watch(comm)
+        self.watch = Watch(comm)
         _abort_if_uncaught()
         names = self.all_tell("the machines", _mpi().Get_processor_name())
         self.n_here = names.count(names[self.rank])
@@ -193,18 +195,23 @@ class Ranks:
     @cached_property
     def link(self) -> Link:
         """How fast the ranks exchange; measured once, by all ranks together."""
-        tiny, large = (np.zeros(self.size * n, np.uint8) for n in (8, -(-LINK_BYTES // self.size)))
-        latency = min(self._time_gather(tiny) for _ in range(LINK_ROUNDS))
-        seconds = min(self._time_gather(large) for _ in range(LINK_ROUNDS // 4))
+        tiny, large = (np.zeros(self.size * n, np.uint8) for n in (64, -(-LINK_BYTES // self.size)))
+        latency, seconds = self._time_gather(tiny, LINK_ROUNDS), self._time_gather(large, LINK_ROUNDS // 4)
         received = large.size * (self.size - 1) / self.size
         return self.first_tells("the link", lambda: Link(latency, received / max(seconds - latency, 1e-9)))
 
-    def _time_gather(self, array: NDArray[Any]) -> float:
+    def _time_gather(self, array: NDArray[Any], rounds: int) -> float:
+        # Each rank sends its part to each other, as when parts are large.
+        part, others = array.size // self.size, [rank != self.rank for rank in range(self.size)]
+        sent = [part * other for other in others], [part * self.rank] * self.size
+        came = sent[0], [part * rank for rank in range(self.size)]
         with self.watched("the link"):
-            self.comm.Barrier()
-            started = time.perf_counter()
-            self.comm.Allgather(self.in_place, array)
-            return time.perf_counter() - started
+            times = []
+            for _ in range(rounds):
+                started = time.perf_counter()
+                self.comm.Alltoallv([array, sent], [array, came])
+                times.append(time.perf_counter() - started)
+        return sorted(times)[rounds // 2]
 
     @property
     def in_place(self) -> Any:
@@ -213,17 +220,19 @@ class Ranks:
 
     @contextmanager
     def watched(self, place: str) -> Iterator[None]:
-        """Within, a wait that is too long ends the job."""
-        self._watch.begin(place)
+        """Within, where ranks exchange, a wait that is too long ends the job, and so does an exception."""
+        self.watch.begin(place)
         try:
             yield
+        except BaseException:
+            self.fail(place)
         finally:
-            self._watch.end()
+            self.watch.end()
 
-    def abort(self) -> None:
-        """End the job: an exception was raised where the others cannot be told."""
+    def fail(self, place: str) -> None:
+        """End the job, since an exception was raised where ranks exchange."""
         traceback.print_exc()
-        self._watch.abort(f"rank {self.rank} failed while others wait for it")
+        self.watch.abort(f"rank {self.rank} failed in an exchange with the others: {place}")
 
     @contextmanager
     def keeping_interrupts(self) -> Iterator[None]:
@@ -247,7 +256,7 @@ class Ranks:
         self._interrupted = True
 
 
-class _Watch:
+class Watch:
     """Ends the job if this rank waits for the others for too long: one of them may be lost, and will never come."""
 
     def __init__(self, comm: Any) -> None:

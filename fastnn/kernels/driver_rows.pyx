@@ -6,9 +6,10 @@ needs no gradient: the products write the new parameters.  How a batch is cut de
 takes its row blocks in order, so neither the number of threads nor an interruption by the clock changes the bits.
 Ranks own shards, and each moves a slice of the parameters: see fastnn/engine/exchanges.py.
 
-Layers on images come first, see trunk.pyx: a batch is then one row block, or a few if it is large, on which the
-threads work together.  So it is with batch normalisation, which couples the rows of a batch: the threads share the
-slices of its layers.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
+Layers on images come first, see trunk.pyx: threads then share the images of a row block, which are rows of a shard, or
+several shards if threads had too few images otherwise, and the slices of the layers behind them, shard by shard.  With
+batch normalisation, which couples the rows of a batch, it is one shard and one row block: the threads share the slices
+of its layers.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
 """
 
 from cython cimport floating
@@ -27,7 +28,7 @@ from .ranks cimport GRADIENT, PARAMETERS, SHARDS, exchange, is_over
 from .rows cimport Cut, dense_rows, is_native, prefetch_pages, rows_ahead, whole
 from .sparse cimport ColumnStore, block_at, columns_in, sort_by_column
 from .touched cimport step_touched, touch_columns
-from .trunk cimport backward_trunk, forward_trunk
+from .trunk cimport backward_trunk, forward_trunk, sum_parts
 from .updates cimport NO_UPDATE, Step, add, add_up, clipped, penalty, step_at, sum_of_squares, update_range
 
 cdef extern from "vectors.h" nogil:
@@ -37,6 +38,7 @@ cdef extern from "vectors.h" nogil:
 
 cdef enum:
     FEATURES_SHARE = 64     # numbers of a row of the trunk's output, whose gradient a thread takes at a time
+    SHARED_GROUPS = 4       # of images for each thread, at least, in the trunk at a time, if shards are small
 
 # A batch, and the step that follows it.
 cdef struct Batch:
@@ -67,6 +69,12 @@ cdef Py_ssize_t epoch_end(const Job* job) noexcept nogil:
     return job.ranks.epoch_rows if job.ranks != NULL and job.ranks.own_rows else job.n_rows
 
 
+cdef Py_ssize_t begin_of(const Plan* plan, const Batch* batch, Py_ssize_t shard) noexcept nogil:
+    # The first row of a shard in its batch.  Images are cut in whole groups.
+    cdef Py_ssize_t lanes = max(plan.trunk.lanes, <Py_ssize_t> 1), n_groups = (batch.n + lanes - 1) // lanes
+    return min(batch.n, lanes * (n_groups * shard // batch.n_shards))
+
+
 cdef int shares_of(const Layer* layer, Py_ssize_t n, int n_slices) noexcept nogil:
     # Shares of a layer's product on n rows, each for a thread: n_slices, of the layer or of the one below, or 1.
     return n_slices if n >= layer.shared_from else 1
@@ -92,16 +100,18 @@ cdef Inputs part_of(const Job* job, const Layer* layer, const Inputs* rows, Py_s
     return part
 
 
-cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work) noexcept nogil:
-    # The input of the first layer behind the trunk, if there is one: n rows from position first on.
+cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, Py_ssize_t place,
+                       floating* work) noexcept nogil:
+    # The input of the first layer behind the trunk, if there is one: n rows from position first on, which the trunk has
+    # left at row place of its output.
     cdef Inputs rows
     cdef bint in_any_order = takes_any_order(&job.plan.layers[0])
     rows.first, rows.n, rows.cut, rows.order, rows.X = first, n, whole(job.store.n_columns), NULL, NULL
     rows.store, rows.store_order, rows.columns, rows.n_columns = job.store, job.order, NULL, 0
     rows.ahead = rows_ahead(job.store, NULL, 0, 0)
     if job.plan.trunk.n_layers:
-        forward_trunk(job, first, n, work)
-        rows.X, rows.cut = work, whole(job.plan.layers[job.plan.trunk.n_layers].n_in)
+        rows.cut = whole(job.plan.layers[job.plan.trunk.n_layers].n_in)
+        rows.X = work + place * rows.cut.stride
     elif not job.plan.is_sparse:
         rows.X = dense_rows(job.store, job.order, first, n, work, &rows.order if in_any_order else NULL)
     return rows
@@ -151,11 +161,11 @@ cdef void forward_layer(const Job* job, const Layer* layer, const Inputs* rows, 
         forward_slices(job, layer, rows, s, s + 1, Z, work)
 
 
-cdef Inputs forward_block(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work,
+cdef Inputs forward_block(const Job* job, Py_ssize_t first, Py_ssize_t n, Py_ssize_t place, floating* work,
                           floating* logits) noexcept nogil:
     # Leaves hidden layers' outputs in the work space, the output layer's in logits; returns the input of the first
     # layer behind the trunk.
-    cdef Inputs given = first_rows(job, first, n, work), rows = given
+    cdef Inputs given = first_rows(job, first, n, place, work), rows = given
     cdef const Layer* layer
     cdef floating* Z
     cdef int k
@@ -170,9 +180,12 @@ cdef Inputs forward_block(const Job* job, Py_ssize_t first, Py_ssize_t n, floati
 cdef void forward_shard(const Job* job, Py_ssize_t first, Py_ssize_t begin, Py_ssize_t step, floating* work,
                         floating* logits) noexcept nogil:
     # The row blocks that begin at rows first + begin, first + begin + step, ...; logits begins with row first.
-    cdef Py_ssize_t at = begin, n_out = job.plan.layers[job.plan.n_layers - 1].n_out
+    cdef Py_ssize_t at = begin, n, n_out = job.plan.layers[job.plan.n_layers - 1].n_out
     while at < job.n_rows:
-        forward_block(job, first + at, min(job.plan.block_rows, job.n_rows - at), work, logits + at * n_out)
+        n = min(job.plan.block_rows, job.n_rows - at)
+        if job.plan.trunk.n_layers:
+            forward_trunk(job, first + at, n, work)
+        forward_block(job, first + at, n, 0, work, logits + at * n_out)
         at += step
 
 
@@ -238,12 +251,12 @@ cdef void backward_input(const Job* job, const Layer* layer, const Layer* below,
                              factors)
 
 
-cdef void backward_features(const Job* job, const Layer* layer, Py_ssize_t n, const floating* dZ,
+cdef void backward_features(const Job* job, const Layer* layer, Py_ssize_t n, Py_ssize_t place, const floating* dZ,
                             floating* work) noexcept nogil:
-    # The gradient by the trunk's output, n rows.
+    # The gradient by the trunk's output, n rows from row place on.
     cdef const floating* parameters = <const floating*> job.parameters
-    cdef floating* dX = work + job.plan.trunk.delta
     cdef Py_ssize_t n_in = layer.n_in
+    cdef floating* dX = work + job.plan.trunk.delta + place * n_in
     cdef Cut x = whole(n_in), z = whole(layer.n_out)
     cdef Py_ssize_t i, n_shares = (n_in + FEATURES_SHARE - 1) // FEATURES_SHARE
     if not shares_input_gradient(layer) or shares_of(layer, n, 2) == 1:
@@ -266,15 +279,15 @@ cdef void find_columns(const Job* job, Inputs* rows, ColumnStore* columns, float
     rows.columns, rows.n_columns = columns, 1
 
 
-cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, Py_ssize_t n, floating* work,
-                         floating* target, const Factors* factors) noexcept nogil:
-    # Forward and backward on n rows of a batch: target = alpha * gradient of the batch's mean log-likelihood + beta *
-    # target, by factors; target may be the parameters themselves.  Returns the sum of the rows' log-likelihoods; if it
-    # is not finite, target is unchanged.
+cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, Py_ssize_t n, Py_ssize_t place,
+                         floating* work, floating* target, const Factors* factors) noexcept nogil:
+    # Forward and backward on n rows of a batch, but for the trunk, which has them from row place on: target = alpha *
+    # gradient of the batch's mean log-likelihood + beta * target, by factors; target may be the parameters themselves.
+    # Returns the sum of the rows' log-likelihoods; if it is not finite, target is unchanged.
     cdef const Layer* layers = job.plan.layers
     cdef int k = job.plan.n_layers - 1
     cdef floating* dZ = work + layers[k].output
-    cdef Inputs given = forward_block(job, first, n, work, dZ), rows
+    cdef Inputs given = forward_block(job, first, n, place, work, dZ), rows
     cdef ColumnStore columns
     cdef double log_likelihood = loss_rows(job.targets, first, dZ, n, layers[k].n_out, batch.total)
     if not isfinite(log_likelihood):
@@ -287,13 +300,11 @@ cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, P
             # The backward pass uses the old weights, so it precedes their update.
             backward_input(job, &layers[k], &layers[k - 1], n, dZ, work, target, factors)
         elif k > 0:
-            backward_features(job, &layers[k], n, dZ, work)
+            backward_features(job, &layers[k], n, place, dZ, work)
         backward_weight(job, &layers[k], &rows, dZ, target, factors)
         if not layers[k].normalises:
             affine_backward_bias(dZ, layers[k].n_out, target + layers[k].bias, n, layers[k].n_out,
                                  <floating> factors.alpha, <floating> factors.bias_beta)
-    if job.plan.trunk.n_layers:
-        backward_trunk(job, first, n, work, target, factors.alpha, factors.weight_beta, factors.bias_beta)
     return log_likelihood
 
 
@@ -303,8 +314,8 @@ cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, P
 cdef bint ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, floating* work) noexcept nogil:
     # Continues one shard of a batch until it is finished or the time is up, but for one row block at least: otherwise a
     # thread that always gets its processor too late would make no progress.  Returns whether the time is up.
-    cdef Py_ssize_t begin = batch.n * shard // batch.n_shards
-    cdef Py_ssize_t n_rows = batch.n * (shard + 1) // batch.n_shards - begin
+    cdef Py_ssize_t begin = begin_of(job.plan, batch, shard)
+    cdef Py_ssize_t n_rows = begin_of(job.plan, batch, shard + 1) - begin
     cdef Py_ssize_t n, at = job.position[1 + shard]
     cdef floating* gradient = <floating*> job.gradients + shard * job.gradient_size
     cdef Factors factors
@@ -314,12 +325,70 @@ cdef bint ascend_shard(const Job* job, const Batch* batch, Py_ssize_t shard, flo
         n = min(job.plan.block_rows, n_rows - at)
         factors.alpha, factors.weight_beta, factors.bias_beta = 1, at > 0, at > 0
         factors.first_beta = 1 if job.plan.touches else factors.weight_beta  # `touch_columns` has cleared it
-        sum_ += ascend_block(job, batch, batch.first + begin + at, n, work, gradient, &factors)
+        sum_ += ascend_block(job, batch, batch.first + begin + at, n, 0, work, gradient, &factors)
         at += n
         is_late = now() >= job.deadline
     # Written once, since other threads write to the same cache line.
     job.position[1 + shard], job.log_likelihood[1 + shard] = at, sum_
     return is_late
+
+
+cdef Py_ssize_t shards_together(const Job* job, const Batch* batch, Py_ssize_t shard, Py_ssize_t end) noexcept nogil:
+    # The end of the shards that go through the trunk together from this one on: several, up to end, if threads had
+    # too few groups otherwise, and if they fit into a row block, each group with a gradient of its own.
+    cdef const Plan* plan = job.plan
+    cdef Py_ssize_t begin = begin_of(plan, batch, shard), few = SHARED_GROUPS * job.n_threads * plan.trunk.lanes
+    cdef Py_ssize_t most = min(plan.block_rows, plan.trunk.n_parts * plan.trunk.lanes), next_ = shard + 1
+    while (next_ < end and begin_of(plan, batch, next_) - begin < few
+           and begin_of(plan, batch, next_ + 1) - begin <= most):
+        next_ += 1
+    return next_
+
+
+cdef Py_ssize_t place_of(const Job* job, const Batch* batch, Py_ssize_t shard, Py_ssize_t begin,
+                         Py_ssize_t n) noexcept nogil:
+    # Where a shard begins among n rows of its batch, from begin on.
+    return min(max(begin_of(job.plan, batch, shard) - begin, <Py_ssize_t> 0), n)
+
+
+cdef void ascend_together(const Job* job, const Batch* batch, Py_ssize_t shard, Py_ssize_t end,
+                          floating* work) noexcept nogil:
+    # A row block of images: rows of one shard, or the whole shards up to end.  Threads share the groups of all in the
+    # trunk, and then the slices for one shard after the other.
+    cdef Py_ssize_t done = job.position[1 + shard], begin = begin_of(job.plan, batch, shard) + done
+    cdef Py_ssize_t n = min(job.plan.block_rows, begin_of(job.plan, batch, end) - begin), i, at, n_own
+    cdef floating* gradients = <floating*> job.gradients
+    cdef Factors factors
+    cdef bint goes_back = True
+    factors.alpha, factors.first_beta, factors.weight_beta, factors.bias_beta = 1, done > 0, done > 0, done > 0
+    forward_trunk(job, batch.first + begin, n, work)
+    for i in range(shard, end):
+        at = place_of(job, batch, i, begin, n)
+        n_own = place_of(job, batch, i + 1, begin, n) - at
+        job.log_likelihood[1 + i] += ascend_block(job, batch, batch.first + begin + at, n_own, at, work,
+                                                  gradients + i * job.gradient_size, &factors)
+        goes_back = goes_back and isfinite(job.log_likelihood[1 + i])
+    if goes_back:
+        backward_trunk(job, batch.first + begin, n, work, gradients, factors.alpha, factors.bias_beta)
+    for i in range(shard, end):
+        at = place_of(job, batch, i, begin, n)
+        n_own = place_of(job, batch, i + 1, begin, n) - at
+        if goes_back:
+            sum_parts(job, at, n_own, work, gradients + i * job.gradient_size, factors.alpha, factors.weight_beta,
+                      factors.bias_beta)
+        job.position[1 + i] += n_own
+
+
+cdef void ascend_images(const Job* job, const Batch* batch, Py_ssize_t shard, Py_ssize_t end,
+                        floating* work) noexcept nogil:
+    # Continues the shards of images up to end until they are finished or the time is up; for one row block at least.
+    cdef bint is_late = False
+    while shard < end and not is_late:
+        if begin_of(job.plan, batch, shard) + job.position[1 + shard] == begin_of(job.plan, batch, shard + 1):
+            shard += 1
+        else:
+            ascend_together(job, batch, shard, shards_together(job, batch, shard, end), work)
+            is_late = now() >= job.deadline
 
 
 cdef void take_shards(const Job* job, const Batch* batch, Py_ssize_t* next_, int thread, int n_threads,
@@ -342,6 +411,9 @@ cdef void ascend_shards(const Job* job, const Batch* batch, floating* work) noex
     cdef Py_ssize_t* next_ = &next_shard[0]
     cdef Py_ssize_t n_own = batch.end - batch.begin
     cdef int thread, n_threads = <int> min(<Py_ssize_t> job.n_threads, n_own)
+    if job.plan.trunk.n_layers:
+        ascend_images(job, batch, batch.begin, batch.end, work)
+        return
     if n_own <= 1:
         if n_own == 1:
             ascend_shard(job, batch, batch.begin, work)
@@ -469,13 +541,19 @@ cdef void after_step(const Job* job, const Batch* batch, floating* work) noexcep
 
 cdef bint take_folded_step(const Job* job, Batch* batch, floating* work) noexcept nogil:
     # W += rate * (gradient - l2 * W), written by the products of a batch of one row block; False: it diverged.
+    cdef floating* parameters = <floating*> job.parameters
     cdef Factors factors
     cdef double log_likelihood, rate = batch.step.hyperparameters[0]
     if job.steps.penalised:
         add_penalties(job, batch, work)
     factors.alpha, factors.bias_beta = rate, 1
     factors.first_beta = factors.weight_beta = 1 - rate * batch.step.l2
-    log_likelihood = ascend_block(job, batch, batch.first, batch.n, work, <floating*> job.parameters, &factors)
+    if job.plan.trunk.n_layers:
+        forward_trunk(job, batch.first, batch.n, work)
+    log_likelihood = ascend_block(job, batch, batch.first, batch.n, 0, work, parameters, &factors)
+    if job.plan.trunk.n_layers and isfinite(log_likelihood):
+        backward_trunk(job, batch.first, batch.n, work, parameters, factors.alpha, factors.bias_beta)
+        sum_parts(job, 0, batch.n, work, parameters, factors.alpha, factors.weight_beta, factors.bias_beta)
     job.log_likelihood[0] += log_likelihood
     return isfinite(log_likelihood)
 
@@ -498,7 +576,7 @@ cdef double exchange_shards(const Job* job, const Batch* batch, double own_sum, 
 cdef bint take_summed_step(const Job* job, Batch* batch, floating* work) noexcept nogil:
     # One step from the sum of the shards' gradients; False: the time was up first, or it diverged.
     cdef Py_ssize_t shard, n_done = 0
-    cdef Py_ssize_t n_own = batch.n * batch.end // batch.n_shards - batch.n * batch.begin // batch.n_shards
+    cdef Py_ssize_t n_own = begin_of(job.plan, batch, batch.end) - begin_of(job.plan, batch, batch.begin)
     cdef double sum_ = 0
     if job.plan.touches:
         touch_columns(job, &batch.step, batch.first, batch.n, <floating*> job.gradients)

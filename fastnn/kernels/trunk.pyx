@@ -2,7 +2,7 @@
 
 The rows of a row block go through it in groups, one image a lane, and threads take parts of the groups.  A group goes
 through all layers while its maps are in the cache; at a layer with batch normalisation it waits for the others' sums.
-Each part has a gradient of its own, and the parts are summed in order, so threads do not change the bits.
+Each part has a gradient of its own, and the parts of a shard are summed in order, so threads do not change the bits.
 """
 
 from cython cimport floating
@@ -177,8 +177,9 @@ cdef void forward_trunk(const Job* job, Py_ssize_t first, Py_ssize_t n, floating
 
 
 cdef void backward_trunk(const Job* job, Py_ssize_t first, Py_ssize_t n, floating* work, floating* target, double alpha,
-                         double weight_beta, double bias_beta) noexcept nogil:
-    # target = alpha * gradient + beta * target for the trunk's parameters, given that by its output, n rows.
+                         double bias_beta) noexcept nogil:
+    # The parts' gradients by the trunk's parameters, given that by its output, n rows; but for those of normalised
+    # layers' scales and biases: target = alpha * gradient + beta * target.
     cdef Way way = way_of(job, first, n, True, work)
     cdef const Layer* layer
     cdef const floating* scale
@@ -193,31 +194,40 @@ cdef void backward_trunk(const Job* job, Py_ssize_t first, Py_ssize_t n, floatin
                       <floating> alpha, <floating> bias_beta)
             way.k, way.goes_on = k, True
             go(&way, work)
+
+
+cdef void sum_parts(const Job* job, Py_ssize_t place, Py_ssize_t n, floating* work, floating* target, double alpha,
+                    double weight_beta, double bias_beta) noexcept nogil:
+    # target = alpha * the sum of the parts' gradients + beta * target, for n rows from place on, among those that went
+    # backward.  If place is not 0, each group is a part.
+    cdef Way way = way_of(job, place, n, True, work)
+    cdef const floating* parts = work + job.plan.trunk.gradients + place // job.plan.trunk.lanes * job.plan.trunk.size
+    cdef const Layer* layer
+    cdef int k
     for k in range(job.plan.trunk.n_layers):
         layer = &job.plan.layers[k]
-        add_up(&way, layer.weight, layer.weight_size, work, target, alpha, weight_beta)
+        add_up(&way, layer.weight, layer.weight_size, parts, target, alpha, weight_beta)
         if not layer.normalises:
-            add_up(&way, layer.bias, layer.units, work, target, alpha, bias_beta)
+            add_up(&way, layer.bias, layer.units, parts, target, alpha, bias_beta)
 
 
-cdef void add_up(const Way* way, Py_ssize_t begin, Py_ssize_t n, const floating* work, floating* target, double alpha,
+cdef void add_up(const Way* way, Py_ssize_t begin, Py_ssize_t n, const floating* parts, floating* target, double alpha,
                  double beta) noexcept nogil:
     # n numbers of target = alpha * the sum of the parts' gradients + beta * target
     cdef Py_ssize_t size = UPDATE_CHUNK // way.n_parts, chunk, n_chunks = (n + size - 1) // size
     if n_chunks <= 1:
-        add_chunk(way, begin, begin + n, work, target, alpha, beta)
+        add_chunk(way, begin, begin + n, parts, target, alpha, beta)
         return
     for chunk in prange(n_chunks, num_threads=min(<Py_ssize_t> way.job.n_threads, n_chunks), schedule="static"):
-        add_chunk(way, begin + chunk * size, begin + min(n, (chunk + 1) * size), work, target, alpha, beta)
+        add_chunk(way, begin + chunk * size, begin + min(n, (chunk + 1) * size), parts, target, alpha, beta)
 
 
-cdef void add_chunk(const Way* way, Py_ssize_t begin, Py_ssize_t end, const floating* work, floating* target,
+cdef void add_chunk(const Way* way, Py_ssize_t begin, Py_ssize_t end, const floating* parts, floating* target,
                     double alpha, double beta) noexcept nogil:
-    cdef const floating* gradients = work + way.job.plan.trunk.gradients
     cdef Py_ssize_t i, part
     cdef floating sum_
     for i in range(begin, end):
-        sum_ = gradients[i]
+        sum_ = parts[i]
         for part in range(1, way.n_parts):
-            sum_ += gradients[part * way.job.plan.trunk.size + i]
+            sum_ += parts[part * way.job.plan.trunk.size + i]
         target[i] = <floating> alpha * sum_ + (<floating> beta * target[i] if beta != 0 else <floating> 0.0)

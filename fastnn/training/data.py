@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -169,12 +169,12 @@ def read_data(
             raise ValueError("rows='own' takes arrays, which may be memory-mapped, and no chunks")
         return _read_chunks(settings, state, X, validation, source)
     rows, targets = prepared.check_data(settings, (X, y, sample_weight), ("X", "y"))
-    n_rows = _rows_of_all(settings, len(targets.y))
+    n_rows = _rows_of_all(settings, len(targets.y), "X")
     check_at_once(settings, n_rows)
     if state is not None:
         state.begin(settings.optimizer, settings.network)
     stored, why = prepared.store(settings, rows, X, "X")
-    chunk = _make_chunk(settings, state, stored, targets, X, why, n_rows)
+    chunk = _make_chunk(settings, state, stored, targets, X, why, n_rows, {})
     source.rows, source.targets, source.storage["X"] = rows, targets, _storage(chunk.rows)
     source.n_rows = n_rows
     source.plan = chunk.plan
@@ -183,12 +183,12 @@ def read_data(
     return Data(lambda: iter([chunk]), n_rows, validation, source, chunk, _are_pixels(settings, rows, X))
 
 
-def _rows_of_all(settings: Settings, n_rows: int) -> int:
+def _rows_of_all(settings: Settings, n_rows: int, name: str) -> int:
     # Rows of all ranks together.
     if settings.rows == "shared":
         return n_rows
     total = sum(ranks_of(settings.comm).all_tell("rows", n_rows))
-    check_not_empty(total, "X of all ranks together")
+    check_not_empty(total, f"{name} of all ranks together")
     return total
 
 
@@ -203,6 +203,7 @@ def _read_validation(settings: Settings, given: Any, source: Source, prepared: P
         raise TypeError(f"validation must be a pair (X, y), not {type(given).__name__}")
     X, y, weights = (*given, None)[:3]
     rows, targets = prepared.check_data(settings, (X, y, weights), ("validation[0]", "validation[1]"))
+    _rows_of_all(settings, len(targets.y), "validation[0]")
     source.validation = rows, targets
     stored, _ = prepared.store(settings, rows, X, "validation")
     source.storage["validation"] = _storage(stored)
@@ -221,6 +222,7 @@ def _read_chunks(
     if state is not None:
         state.begin(settings.optimizer, settings.network)
     source.storage["X"] = f"as sparse={settings.sparse!r} takes it"
+    known: dict[str, Plan] = {}
 
     def chunks() -> Iterator[Chunk]:
         empty = True
@@ -232,7 +234,9 @@ def _read_chunks(
             rows, targets = settings.network.check_data(X, y, weights, n_threads=threads_of(settings))
             data.are_pixels = _are_pixels(settings, rows, X)
             stored, why = _store(settings, rows, X)
-            yield _make_chunk(settings, state, stored, targets, X, why, None)
+            chunk = _make_chunk(settings, state, stored, targets, X, why, None, known)
+            known[chunk.plan.fingerprint()] = chunk.plan
+            yield chunk
         if empty:
             raise ValueError("X gave no chunks: it must be possible to go through it again in each epoch")
 
@@ -241,10 +245,17 @@ def _read_chunks(
 
 
 def _make_chunk(
-    settings: Settings, state: TrainState | None, rows: Rows, targets: Targets, X: Any, why: str, n_rows: int | None
+    settings: Settings,
+    state: TrainState | None,
+    rows: Rows,
+    targets: Targets,
+    X: Any,
+    why: str,
+    n_rows: int | None,
+    known: Mapping[str, Plan],
 ) -> Chunk:
     # rows: checked from X, and stored so for the reason why; n_rows: of all ranks; None: later epochs train on other
-    # chunks.
+    # chunks; known: plans of chunks before, with what ranks share, by fingerprint.
     targets, ranks = targets._replace(smoothing=settings.label_smoothing), ranks_of(settings.comm)
     returns, n_own = n_rows is not None, len(targets.y)
     n_rows = n_rows or n_own
@@ -265,8 +276,10 @@ def _make_chunk(
         engine.begin(rows, plan, optimizer_state, motion, n_batches)
     if ranks.size > 1:
         share = n_own / n_rows if settings.rows == "own" else 1 / ranks.size
-        plan = engine.share(targets, _trial_steps(settings, n_batches), settings.sync_every or 0, share)
-        _warn_of(ranks, plan, state)
+        steps, before = _trial_steps(settings, n_batches), known.get(plan.fingerprint())
+        plan = engine.share(targets, steps, settings.sync_every or 0, share, before)
+        if before is None and state is not None:
+            _warn_of(ranks, plan)
     return Chunk(rows, targets, engine, plan, mapped)
 
 
@@ -286,8 +299,8 @@ def _trial_steps(settings: Settings, n_batches: int) -> Steps:
     return Steps(UPDATES[optimizer.update], table, settings.clip_norm or 0.0, settings.max_norm or 0.0)
 
 
-def _warn_of(ranks: Ranks, plan: Plan, state: TrainState | None) -> None:
-    if state is not None and plan.sharing == "alone" and ranks.rank == 0:
+def _warn_of(ranks: Ranks, plan: Plan) -> None:
+    if plan.sharing == "alone" and ranks.rank == 0:
         why = next(reason.why for reason in plan.reasons if reason.about == "ranks")
         warnings.warn(f"{ranks.size} ranks will not make this fit faster: {why}", RuntimeWarning, stacklevel=2)
 
