@@ -1,4 +1,4 @@
-"""Ranks of an MPI job, by the cases of `ranks.py`; and what they exchange, without MPI."""
+"""Ranks of an MPI job, by the cases of `rank_cases.py`; and what they exchange, without MPI."""
 
 import importlib.util
 import itertools
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import ranks
+import rank_cases
 
 import fastnn
 from fastnn.engine.exchanges import Gather, Sums
@@ -36,9 +36,9 @@ def jobs():
 
     def start(n_ranks):
         with ThreadPoolExecutor(1) as pool:
-            told = pool.submit(ranks.launch, n_ranks, JOBS[n_ranks])
+            told = pool.submit(rank_cases.launch, n_ranks, JOBS[n_ranks])
             every, patterns = int(JOBS[n_ranks][1]), JOBS[n_ranks][2:]
-            chosen = ranks.cases(patterns, every)
+            chosen = rank_cases.cases(patterns, every)
             alone = {case.name: case.run(None, n_ranks, 0) for case in chosen if case.alike in ("bits", "rounding")}
             return chosen, told.result(), alone
 
@@ -54,7 +54,7 @@ def jobs():
 @pytest.mark.parametrize("n_ranks", JOBS)
 def test_ranks_and_one_process_come_to_the_same(jobs, n_ranks):
     chosen, told, alone = jobs[n_ranks]
-    found = {case.name: ranks.differences(case, n_ranks, told[case.name], alone.get(case.name)) for case in chosen}
+    found = {case.name: rank_cases.differences(case, n_ranks, told[case.name], alone.get(case.name)) for case in chosen}
     assert {name: differences for name, differences in found.items() if differences} == {}
 
 
@@ -350,6 +350,6 @@ def test_ranks_share_if_that_is_faster(sizes):
 
 
 def test_the_cases_have_names_of_their_own():
-    names = [case.name for case in ranks.cases(every=50)]
+    names = [case.name for case in rank_cases.cases(every=50)]
     assert len(set(names)) == len(names)
-    assert {case.alike for case in ranks.cases(every=50)} == {"bits", "rounding", "ranks", "agree"}
+    assert {case.alike for case in rank_cases.cases(every=50)} == {"bits", "rounding", "ranks", "agree"}

@@ -1,7 +1,7 @@
 """Ranks of an MPI job against one process: the same bits if they share the rows, the same to rounding if each has own.
 
-    mpiexec -n 3 python tests/ranks.py run [--every 10] [--part 0/4] [PATTERN ...]
-    python tests/ranks.py compare --ranks 1 2 3 4 8 [--launcher "mpiexec --oversubscribe"] [the same]
+    mpiexec -n 3 python tests/rank_cases.py run [--every 10] [--part 0/4] [PATTERN ...]
+    python tests/rank_cases.py compare --ranks 1 2 3 4 8 [--launcher "mpiexec --oversubscribe"] [the same]
 
 The first trains the cases whose names match one of the patterns, and rank 0 prints a line of JSON for each: digests of
 what came of it, and whether all ranks have the same.  The second starts such jobs, trains the same cases in its own
