@@ -38,9 +38,7 @@ import fastnn
 from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, _mapped, tuning
 from fastnn.augment import Flip, Shift
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
-from fastnn.engine.ranks import Ranks
 from fastnn.layers import Conv2D, Dense, MaxPool2D
-from fastnn.plan import Link
 from fastnn.schedules import Cosine, OnPlateau
 
 N_CLASSES = 4
@@ -126,7 +124,7 @@ class Watch:
             mock.patch.object(tuning, "CHUNK_SECONDS", seconds),
         ]
         if not measures:
-            self._patches.append(mock.patch.object(Ranks, "link", Link(0.0, float("inf"))))
+            self._patches.append(mock.patch.object(fastnn.engine.local, "settle_sharing", lambda plan, *_: plan))
             self._patches.append(mock.patch.object(tuning, "TRIAL_SECONDS", 1e-5))
 
     def __enter__(self) -> Watch:
@@ -481,6 +479,7 @@ def own_cases() -> Iterator[Case]:
         yield Case(f"own, resumed, {dtype}", own((12, 8), 100, optimizer=Adam(), resumed="by all", **fits), "rounding")
     yield Case("own, three kinds", own((12, 8), kinds=["uint8", "dense", "sparse"]), "ranks")
     yield Case("own, large parameters", own((12, 8), optimizer=SGD(1e6)), "ranks")
+    yield Case("planned", _planned, "ranks")
     yield Case("refused", _refused, "ranks")
     yield Case("own, seed None", own((12, 8), shuffle=True, seed=None), "agree")
 
@@ -516,6 +515,22 @@ def _refused(comm: Any, n_ranks: int, way: int) -> Outcome:
     return Outcome("", "", (), tuple(messages))
 
 
+def _planned(comm: Any, n_ranks: int, way: int) -> Outcome:
+    # Plans, after which the networks are as before.
+    sharing, digests = [], []
+    for sizes, batch_size, own_rows in (((30, 12), 900, False), ((30, 250), 60, False), ((30, 12), 900, True)):
+        net = make_network(sizes, "float32", None)
+        options = {"rows": "own" if own_rows else "shared", "n_threads": 1, "batch_size": batch_size}
+        n = 0 if own_rows and comm.rank == 0 else 2000
+        with Watch():
+            trainer = Trainer(net, comm=comm, **options)
+            sharing.append(trainer.plan(rows(n, 30, "dense", "float32"), targets(n, net.loss)).sharing)
+        digests.append(digest(net.parameters, trainer._state.optimizer))
+        if digests[-1] != digest(make_network(sizes, "float32", None).parameters, trainer._state.optimizer):
+            sharing[-1] += ", but trained"
+    return Outcome("".join(digests), "", (), tuple(sharing))
+
+
 # --- running --------------------------------------------------------------------------------------------------------
 
 
@@ -538,7 +553,7 @@ def run(chosen: Sequence[Case]) -> None:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 found = case.run(comm, comm.size, i % 4)
-            again = found if case.alike in ("bits", "agree") else case.run(comm, comm.size, (i + 1) % 4)
+                again = found if case.alike in ("bits", "agree") else case.run(comm, comm.size, (i + 1) % 4)
         except BaseException:
             print(f"rank {comm.rank}, {case.name}:", file=sys.stderr)
             traceback.print_exc()

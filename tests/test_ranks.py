@@ -14,7 +14,10 @@ import pytest
 import rank_cases
 
 import fastnn
+from fastnn.engine import exchanges, local
 from fastnn.engine.exchanges import Gather, Sums
+from fastnn.kernels.losses import LOSSES, Targets
+from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.layout import pairs_of, shares, slices_of_ranks, split_sum
 from fastnn.plan import Data, Link, Machine, Method, largest_share, make_plan, settle_sharing, share_out, traffic
 
@@ -95,6 +98,12 @@ def test_all_ranks_refuse_what_one_does(jobs):
     for message, start in zip(messages, starts, strict=True):
         assert message.startswith(start)
         assert "but trained" not in message
+
+
+@needs_mpi
+def test_plans_say_what_ranks_share(jobs):
+    _, told, _ = jobs[2]
+    assert told["planned"]["messages"] == ["shards", "units", "rows"]
 
 
 # --- without MPI ----------------------------------------------------------------------------------------------------
@@ -200,8 +209,10 @@ def on_ranks(n_ranks, run):
         return list(pool.map(begin, range(n_ranks)))
 
 
+@pytest.mark.parametrize("large", [1, 1 << 14])
 @pytest.mark.parametrize("n_ranks", [2, 3, 5])
-def test_parts_are_gathered(n_ranks):
+def test_parts_are_gathered(n_ranks, large, monkeypatch):
+    monkeypatch.setattr(exchanges, "LARGE_PART", large)
     rng = np.random.default_rng(n_ranks)
     cuts = [0, *np.sort(rng.integers(0, 40, 3 * n_ranks - 1)).tolist(), 40]
     pieces = [slice(*pair) for pair in itertools.pairwise(cuts)]
@@ -259,6 +270,26 @@ def test_gradients_are_summed_in_one_order(n_ranks, n_shards, own_rows, dtype):
         return sums.received[: end - begin].copy()
 
     np.testing.assert_array_equal(np.concatenate(on_ranks(n_ranks, run)), expected[0])
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("sizes", [(30, 12, 4), (30, 250, 4), (70, 30, 4)])
+def test_a_trial_is_on_the_rows(sizes, ordered, monkeypatch, rng):
+    def aligned(shape, dtype, zeros=True):
+        found = make(shape, dtype)
+        found[...] = 0 if zeros else np.nan
+        return found
+
+    make = local.aligned
+    monkeypatch.setattr(local, "aligned", aligned)
+    network = fastnn.Network(sizes, dtype="float32", seed=0)
+    before = network.parameters.copy()
+    engine = network.engine(1)
+    X, y = rng.standard_normal((500, sizes[0])).astype("float32"), rng.integers(0, 4, 500)
+    engine.begin(X, engine.plan(X, Method(60, "sgd"), ordered))
+    seconds = engine._try(Targets(LOSSES["cross_entropy"], y), Steps(UPDATES["sgd"], np.full((9, 4), 1e-6)))
+    assert 0 < seconds < 10
+    np.testing.assert_array_equal(network.parameters, before)
 
 
 # --- the plan -------------------------------------------------------------------------------------------------------
