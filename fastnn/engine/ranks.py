@@ -20,7 +20,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -329,18 +329,21 @@ def _abort_if_uncaught() -> None:
     sys.excepthook = hook
 
 
-_kept: dict[str, Any] = {}
+@cache
+def _key() -> int:
+    # Of the attribute of a communicator that holds its ranks.
+    key: int = _mpi().Comm.Create_keyval()
+    return key
 
 
 def ranks_of(comm: Any) -> Ranks:
     """Return the ranks of a communicator; the same object each time."""
     if comm is None or comm.size == 1:
         return ALONE
-    key = _kept.setdefault("key", _mpi().Comm.Create_keyval())
-    found: Ranks | None = comm.Get_attr(key)
+    found: Ranks | None = comm.Get_attr(_key())
     if found is None:
         found = Ranks(comm)
-        comm.Set_attr(key, found)
+        comm.Set_attr(_key(), found)
     return found
 
 
