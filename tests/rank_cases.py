@@ -1,7 +1,7 @@
 """Ranks of an MPI job against one process: the same bits if they share the rows, the same to rounding if each has own.
 
     mpiexec -n 3 python tests/rank_cases.py run [--every 10] [--part 0/4] [PATTERN ...]
-    python tests/rank_cases.py compare --ranks 1 2 3 4 8 [--launcher "mpiexec --oversubscribe"] [the same]
+    python tests/rank_cases.py compare --ranks 1 2 3 4 8 [--launcher mpiexec] [the same]
 
 The first trains the cases whose names match one of the patterns, and rank 0 prints a line of JSON for each: digests of
 what came of it, and whether all ranks have the same.  The second starts such jobs, trains the same cases in its own
@@ -335,6 +335,7 @@ def shared_cases() -> Iterator[Case]:
         images = {"dtype": dtype, "network": {"input_shape": (9, 8, 2)}, "n_validation": 300, "optimizer": Adam()}
         for kind in ("dense", "uint8"):
             yield Case(f"convolution, {kind}, {dtype}", shared(convolution, 200, 80, kind, **images))
+        yield Case(f"convolution, shards, {dtype}", shared(convolution, 1300, 600, "uint8", **images))
         moved = {"augment": [Shift(2), Flip()], "dropout": 0.1}
         yield Case(f"convolution, augment, {dtype}", shared(convolution, 200, 80, "uint8", **images, **moved))
         norm = {"network": {"batch_norm": True}, "dtype": dtype, "n_validation": 300, "optimizer": Adam()}
@@ -568,10 +569,19 @@ def run(chosen: Sequence[Case]) -> None:
             print(json.dumps({"name": case.name, "agree": agree, "warnings": told, **found._asdict()}), flush=True)
 
 
+# Open MPI starts as many ranks as there are processors, and none for root, unless it is told otherwise.
+ENVIRONMENT = {
+    "FASTNN_RANK_TIMEOUT": "60",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
+
+
 def launch(n_ranks: int, arguments: Sequence[str], launcher: Sequence[str] = ("mpiexec",)) -> dict[str, Any]:
     """Return what n ranks print when they are run with these arguments, by case."""
     command = [*launcher, "-n", str(n_ranks), sys.executable, __file__, "run", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"FASTNN_RANK_TIMEOUT": "60"})
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ENVIRONMENT)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}: status {done.returncode}\n{done.stderr[-4000:]}")
     found = [json.loads(line) for line in done.stdout.splitlines()]
