@@ -298,17 +298,18 @@ def digest(*arrays: Any) -> str:
     return content.hexdigest()[:16]
 
 
-def run(situation: Situation, n_threads: int = 1, seconds: float = tuning.CHUNK_SECONDS) -> Result:
+def run(situation: Situation, n_threads: int = 1, seconds: float = tuning.CHUNK_SECONDS, comm: Any = None) -> Result:
     """Train for two epochs, and hash what comes of it; seconds is how long the kernels run at a time."""
     ways: set[Way] = set()
     features: set[str] = set()
     train = epoch.train
 
     def watch(batches: Any, compiled: Any, steps: Any, space: Any, *rest: Any) -> None:
-        plan, (work, _, threads, _) = compiled.source, rest
+        plan, (work, _, threads, exchanges) = compiled.source, rest
         ways.add(way_of(plan, batches.X, batches.order, steps, work.dtype))
         features.update(features_of(batches.targets, plan, steps, threads))
         features.update(["memory-mapped"] * is_mapped(batches.X))
+        features.add(f"sharing {plan.sharing if exchanges is not None and exchanges.shares else 'nothing'}")
         train(batches, compiled, steps, space, *rest)
 
     with (
@@ -319,11 +320,11 @@ def run(situation: Situation, n_threads: int = 1, seconds: float = tuning.CHUNK_
         mock.patch.object(_mapped, "PIECE_BYTES", 1 << 10),
         mock.patch.object(_mapped, "WINDOW_BYTES", 1 << 12),
     ):
-        parameters, history, predictions = _train(situation, n_threads)
+        parameters, history, predictions = _train(situation, n_threads, comm)
     return Result(parameters, history, predictions, frozenset(ways), frozenset(features))
 
 
-def _train(situation: Situation, n_threads: int) -> tuple[str, str, str]:
+def _train(situation: Situation, n_threads: int, comm: Any) -> tuple[str, str, str]:
     options, settings = (dict(part) for part in TREATMENTS[situation.treatment])
     sizes, batch_size, dtype = situation.sizes, situation.batch_size, situation.dtype
     whole = situation.treatment in GRADIENTS
@@ -353,6 +354,7 @@ def _train(situation: Situation, n_threads: int) -> tuple[str, str, str]:
         n_threads=n_threads,
         sparse=situation.is_sparse,
         seed=3,
+        comm=comm,
         **settings,
     )
     if situation.rows == "chunks":

@@ -61,7 +61,7 @@ def test_an_engine_follows_it(monkeypatch, rng):
         pytest.skip("without OpenMP there is one thread")
     clock, runs, slow = SimpleNamespace(now=0.0), [], 2
 
-    def train(batches, plan, steps, space, work, seconds, n_threads):
+    def train(batches, plan, steps, space, work, seconds, n_threads, exchanges):
         runs.append(n_threads)
         clock.now += seconds
         space.position[0] += 1 if n_threads == slow else 100
@@ -77,3 +77,10 @@ def test_an_engine_follows_it(monkeypatch, rng):
         for _ in range(200):
             assert engine.advance(Targets(LOSSES["cross_entropy"], y), None, 0.05)
         assert runs[-20:].count(slow) <= 4
+
+
+def test_a_rank_without_rows_measures_nothing():
+    pace = Pace(4)
+    for _ in range(10):
+        pace.note(0, 1.0)
+    assert pace.n_threads == 4

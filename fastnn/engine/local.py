@@ -217,7 +217,9 @@ class Engine:
     def _try(self, targets: Targets, steps: Steps) -> float:
         # Returns the seconds of a step on this rank, and leaves parameters and state as they were.
         before = self.parameters.copy(), self.state.copy()
-        batches, rows, seconds = Batches(self.X, targets, None, self.key, self._blocks, self._motion), 0, 0.0
+        # Rows in order are read where they are, though the plan may expect to find them gathered.
+        order = np.arange(len(targets.y)) if self.planned.gathers else None
+        batches, rows, seconds = Batches(self.X, targets, order, self.key, self._blocks, self._motion), 0, 0.0
         for limit in (tuning.TRIAL_SECONDS, 5 * tuning.TRIAL_SECONDS) if len(targets.y) else ():
             self.restart(steps)
             started = time.perf_counter()

@@ -45,6 +45,8 @@ class Pace:
 
     def note(self, rows: int, seconds: float) -> None:
         """Note that the last run, with n_threads, finished so many rows in so many seconds."""
+        if rows == 0:  # a rank that has none, or none left, only waits for the others
+            return
         is_cold, self._is_cold = self._is_cold, False
         if is_cold and seconds < tuning.COLD_SECONDS:
             return

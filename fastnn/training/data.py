@@ -180,7 +180,7 @@ def read_data(
     source.plan = chunk.plan
     if chunk.mapped is not None:
         source.order = "by pieces of a mapped file"
-    return Data(lambda: iter([chunk]), n_rows, validation, source, chunk, _are_pixels(rows, X))
+    return Data(lambda: iter([chunk]), n_rows, validation, source, chunk, _are_pixels(settings, rows, X))
 
 
 def _rows_of_all(settings: Settings, n_rows: int, name: str) -> int:
@@ -232,7 +232,7 @@ def _read_chunks(
                 raise TypeError(f"chunks must be pairs (X, y) or triples (X, y, sample_weight), not {type(part)}")
             X, y, weights = (*part, None)[:3]
             rows, targets = settings.network.check_data(X, y, weights, n_threads=threads_of(settings))
-            data.are_pixels = _are_pixels(rows, X)
+            data.are_pixels = _are_pixels(settings, rows, X)
             stored, why = _store(settings, rows, X)
             chunk = _make_chunk(settings, state, stored, targets, X, why, None, known)
             known[chunk.plan.fingerprint()] = chunk.plan
@@ -355,9 +355,12 @@ def _must_be_dense(settings: Settings) -> str | None:
     return "images that are moved are read as dense rows" if settings.augment else None
 
 
-def _are_pixels(rows: Rows, X: Any) -> bool:
-    # Sparse rows have been scaled already.
-    return bool((X if isinstance(rows, CSRRows) else rows).dtype == np.uint8)
+def _are_pixels(settings: Settings, rows: Rows, X: Any) -> bool:
+    # Sparse rows have been scaled already.  Where each rank has own rows, they may be those of one rank only.
+    found = bool((X if isinstance(rows, CSRRows) else rows).dtype == np.uint8)
+    if settings.rows == "shared":
+        return found
+    return any(ranks_of(settings.comm).all_tell("pixels", found and rows.shape[0] > 0))
 
 
 def _storage(rows: Rows) -> str:

@@ -225,12 +225,13 @@ def _advance(active: ActiveFit, chunk: Chunk, targets: Targets, order: NDArray[n
 
 def _check_finite(active: ActiveFit, chunk: Chunk) -> None:
     # The engine checks log-likelihoods before each step; this checks the network after the last step.
-    network = active.settings.network
+    settings, network = active.settings, active.settings.network
     largest = max(float(network.parameters.max()), -float(network.parameters.min()))  # NaN propagates
     if largest <= HARMLESS_PARAMETER:
         return
+    data = chunk.rows, chunk.targets, threads_of(settings)
     if not np.isfinite(largest) or not np.isfinite(
-        network.score(chunk.rows, chunk.targets, threads_of(active.settings))[0]
+        network.score(*data, active.ranks, settings.rows == "own")[0]  # a rank's own rows may be none
     ):
         raise FloatingPointError("the last step left the finite numbers")
 
