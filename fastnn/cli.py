@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -828,16 +829,18 @@ def join(arguments: Sequence[str]) -> Ranks:
 
 
 @contextlib.contextmanager
-def holding_interrupts() -> Iterator[None]:
-    """Within, Ctrl-C waits for the end: a rank that leaves while others join these would leave them waiting."""
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
+def holding_interrupts() -> Iterator[list[int]]:
+    """Within, Ctrl-C is only noted: a rank that leaves while others join these would leave them waiting."""
+    noted: list[int] = []
+    before, main = signal.getsignal(signal.SIGINT), threading.current_thread() is threading.main_thread()
+    if not main or before is not signal.default_int_handler:
+        yield noted
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
     try:
-        yield
+        yield noted
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def run(arguments: Sequence[str], streams: tuple[Stream, Stream]) -> int:
@@ -846,10 +849,12 @@ def run(arguments: Sequence[str], streams: tuple[Stream, Stream]) -> int:
     ranks, name = ALONE, "fastnn"
     try:
         with contextlib.ExitStack() as stack:
-            with holding_interrupts():
+            with holding_interrupts() as noted:
                 ranks = join(arguments)
-                stack.enter_context(ranks.keeping_interrupts())
+            stack.enter_context(ranks.keeping_interrupts())
             stack.enter_context(ranks.together())
+            for number in noted:
+                signal.raise_signal(number)
             parsed = build_parser().parse_args(arguments, argparse.Namespace(ranks=ranks))
             name = f"fastnn {parsed.command}"
             status: int = parsed.run(parsed)

@@ -453,6 +453,14 @@ def test_ctrl_c_keeps_what_was_learnt(start, tmp_path):
     fastnn.Network.load(tmp_path / cli.DEFAULT_MODEL)
 
 
+def test_ctrl_c_waits_until_the_ranks_have_joined():
+    with cli.holding_interrupts() as noted:
+        signal.raise_signal(signal.SIGINT)
+    assert noted == [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 @pytest.mark.parametrize("missing", ["mpi4py", "mpi4py.MPI"])
 def test_without_mpi4py_a_line_says_what_to_install(monkeypatch, capsys, missing):
     monkeypatch.setitem(sys.modules, missing, None)
