@@ -9,9 +9,11 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -30,11 +32,13 @@ from fastnn.datasets import Dataset, load_mnist
 from fastnn.datasets._csv import HEADERS
 from fastnn.datasets._files import read_file
 from fastnn.datasets._mnist import image_shape
+from fastnn.engine.ranks import ALONE, Ranks, ranks_of
 from fastnn.history import History
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.rows import UINT8_SCALE
 from fastnn.layers import Conv2D, Dense, Layer, MaxPool2D
 from fastnn.optimizers import OPTIMIZERS
+from fastnn.training.settings import threads_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,6 +94,7 @@ SCHEDULES: dict[str, tuple[Callable[[float, int], schedules.Schedule], str]] = {
     "plateau": (lambda rate, epochs: schedules.OnPlateau(rate, patience=2), "a tenth after 3 epochs without a rise"),
 }
 DRAWN = "digits, confusion matrix and weights, or filters and feature maps"  # what `report` draws
+DISTRIBUTED = "--distributed"
 PICTURE = 16  # rows of at least this many numbers may be pixels
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
@@ -117,8 +122,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong and exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        """Raise ValueError, which says what is wrong."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
 
 
 class Lines(Callback):
@@ -262,6 +267,11 @@ def add_run_options(argument: Callable[..., Any]) -> None:
         "refuse a checkpoint if the fit would round differently here, with another processor or BLAS for example",
         True,
         action=argparse.BooleanOptionalAction,
+    )
+    argument(
+        DISTRIBUTED,
+        "train on all ranks of an MPI job, with the same result: mpiexec -n 4 fastnn train --distributed",
+        action="store_true",
     )
     argument(
         "--explain", "print how the training would be carried out, and why, and train nothing", action="store_true"
@@ -527,9 +537,13 @@ def make_training(arguments: argparse.Namespace, optimizer: Any, epochs: int, on
         label_smoothing=arguments.label_smoothing,
         clip_norm=arguments.clip_norm,
         augment=make_augment(arguments),
+        comm=arguments.ranks.comm,
     )
     print(f"{n_rows:,} training, {len(valid.y):,} validation and {len(test.y):,} test images")
-    print(f"{described(network)}, {network.parameters.size:,} parameters, {trainer.n_threads} thread(s)", flush=True)
+    workers = f"{threads_of(trainer)} thread(s)"
+    if arguments.distributed:
+        workers = f"{plural(arguments.ranks.size, 'rank')}, {workers} each"
+    print(f"{described(network)}, {network.parameters.size:,} parameters, {workers}", flush=True)
     rows = Dataset(train.X[:n_rows], train.y[:n_rows])
     return Training(network, trainer, epochs, rows, valid if len(valid.y) else None, test)
 
@@ -540,18 +554,21 @@ def carry_out(arguments: argparse.Namespace, training: Training, on_terminal: bo
     if checkpoint is not None and os.path.exists(checkpoint):
         print(f"continuing from {checkpoint}", flush=True)
     try:
-        history = training.trainer.fit(
-            *training.train,
-            training.epochs,
-            training.validation,
-            progress=on_terminal,
-            resume=checkpoint,
-            resume_exactly=arguments.resume_exactly,
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"fastnn train: warning: {message}", file=sys.stderr)
+            history = training.trainer.fit(
+                *training.train,
+                training.epochs,
+                training.validation,
+                progress=on_terminal,
+                resume=checkpoint,
+                resume_exactly=arguments.resume_exactly,
+            )
     except DivergenceError as error:
         if len(error.history) == 0:
             raise
-        print(f"fastnn train: error: {error}", file=sys.stderr)
+        if arguments.ranks.rank == 0:
+            print(f"fastnn train: error: {error}", file=sys.stderr)
         return error.history, 2
     if not history.interrupted:
         return history, 0
@@ -562,22 +579,29 @@ def carry_out(arguments: argparse.Namespace, training: Training, on_terminal: bo
 
 
 def train_command(arguments: argparse.Namespace) -> int:
-    """Train, report and save; or explain how it would be done."""
+    """Train, report and save; or explain how it would be done.  Files belong to the first rank."""
+    ranks: Ranks = arguments.ranks
     save_path = free_name(DEFAULT_MODEL) if arguments.save is None else arguments.save
-    check_places(arguments, save_path)
+    if ranks.rank == 0:
+        check_places(arguments, save_path)
     standard = LBFGS_EPOCHS if arguments.optimizer == "lbfgs" else EPOCHS
     epochs = check_integer(standard if arguments.epochs is None else arguments.epochs, "epochs", 0)
     optimizer = make_optimizer(arguments, epochs)
-    folder = None if arguments.explain else plot_folder(arguments)
+    folder = plot_folder(arguments) if ranks.rank == 0 and not arguments.explain else None
     on_terminal = sys.stderr.isatty()
     training = make_training(arguments, optimizer, epochs, on_terminal)
-    network, test = training.network, training.test
     if arguments.explain:
         plan = training.trainer.plan(*training.train)
         print(f"\n{plan}\n\nfingerprint {plan.fingerprint()}; nothing was trained")
         return 0
     history, status = carry_out(arguments, training, on_terminal)
-    save_path, saved = save_somewhere(network, save_path)
+    return ranks.first_tells("the results", lambda: conclude(training, history, save_path, folder) or status)
+
+
+def conclude(training: Training, history: History, save_path: str, folder: Path | None) -> int:
+    """Save and report what was learnt; return the status."""
+    network, test = training.network, training.test
+    save_path, status = save_somewhere(network, save_path)
     elapsed = time.perf_counter() - STARTED
     wrong = network.error(test.X, test.y)
     print(
@@ -591,7 +615,7 @@ def train_command(arguments: argparse.Namespace) -> int:
         save_figure(plotting.plot_history(history), folder, "learning-curves.png")
     report(network, test, folder)
     print(f"next: fastnn evaluate {save_path}")
-    return status or saved
+    return status
 
 
 def tutorial_command(arguments: argparse.Namespace) -> int:
@@ -789,27 +813,63 @@ def benchmark_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run(arguments: Sequence[str] | None, streams: tuple[Stream, Stream]) -> int:
-    """Run the command line and return its exit status."""
-    output, _ = streams
-    parsed = build_parser().parse_args(arguments)
+def join(arguments: Sequence[str]) -> Ranks:
+    """Return the ranks of the MPI job, if the arguments ask for them by an option that may be abbreviated."""
+    if not any(len(each) > len("--d") and DISTRIBUTED.startswith(each) for each in arguments):
+        return ALONE
     try:
-        status: int = parsed.run(parsed)
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI library
+        raise ImportError(f'{DISTRIBUTED} needs mpi4py and MPI: pip install "fastnn[mpi]"') from error
+    ranks = ranks_of(MPI.COMM_WORLD)
+    if ranks.rank > 0:
+        sys.stdout = Stream(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    return ranks
+
+
+@contextlib.contextmanager
+def holding_interrupts() -> Iterator[None]:
+    """Within, Ctrl-C waits for the end: a rank that leaves while others join these would leave them waiting."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def run(arguments: Sequence[str], streams: tuple[Stream, Stream]) -> int:
+    """Run the command line and return its exit status, the same on all ranks."""
+    output, _ = streams
+    ranks, name = ALONE, "fastnn"
+    try:
+        with contextlib.ExitStack() as stack:
+            with holding_interrupts():
+                ranks = join(arguments)
+                stack.enter_context(ranks.keeping_interrupts())
+            stack.enter_context(ranks.together())
+            parsed = build_parser().parse_args(arguments, argparse.Namespace(ranks=ranks))
+            name = f"fastnn {parsed.command}"
+            status: int = parsed.run(parsed)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if ranks.rank == 0:
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, TypeError, OSError, ImportError, ArithmeticError, MemoryError) as error:
         text = str(error)
         if isinstance(error, OSError) and isinstance(error.filename, str):
             text = f"{error.filename}: {error.strerror}"
         message = " ".join(text.split()) or type(error).__name__
-        print(f"fastnn {parsed.command}: error: {message}", file=sys.stderr)
+        if ranks.rank == 0:
+            print(f"{name}: error: {message}", file=sys.stderr)
         return 2
     output.flush()
     if output.error is not None and not isinstance(output.error, BrokenPipeError):  # its reader has seen enough
         kind, lost = ("warning", 0) if parsed.command == "train" else ("error", 2)  # training has a model to show
         reason = getattr(output.error, "strerror", None) or output.error
-        print(f"fastnn {parsed.command}: {kind}: the output cannot be written: {reason}", file=sys.stderr)
+        print(f"{name}: {kind}: the output cannot be written: {reason}", file=sys.stderr)
         return status or lost
     return status
 
@@ -817,4 +877,4 @@ def run(arguments: Sequence[str] | None, streams: tuple[Stream, Stream]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; closed or full output ends no training."""
     with lasting_streams() as streams:
-        return run(arguments, streams)
+        return run(sys.argv[1:] if arguments is None else arguments, streams)

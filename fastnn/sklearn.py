@@ -15,6 +15,7 @@ import itertools
 import math
 import numbers
 import os
+import pickle
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastnn._validation import (
     FLOATING,
     check_choice,
+    check_comm,
     check_input_shape,
     check_integer,
     check_number,
@@ -36,6 +38,7 @@ from fastnn._validation import (
     check_weights,
 )
 from fastnn.callbacks import Callback, Fit
+from fastnn.engine.ranks import Ranks, ranks_of
 from fastnn.history import History
 from fastnn.layers import Dense
 from fastnn.network import Network
@@ -178,10 +181,14 @@ NO_NUMBERS = np.random.default_rng(0)
 
 
 @contextmanager
-def _seeded(seed: Any) -> Iterator[np.random.RandomState]:
-    """Random numbers of a fit, as `sklearn.utils.check_random_state` gives them."""
+def _seeded(seed: Any, ranks: Ranks) -> Iterator[np.random.RandomState]:
+    """Random numbers of a fit, as `sklearn.utils.check_random_state` gives them on rank 0."""
     if not isinstance(seed, (int, np.integer)):
-        yield check_random_state(seed)
+        random_state = np.random.RandomState() if seed is None and ranks.rank > 0 else check_random_state(seed)
+        bits = random_state._bit_generator
+        if ranks.size > 1:
+            bits.state = ranks.first_tells("random_state", lambda: bits.state)
+        yield random_state
         return
     try:
         random_state = _idle.pop()
@@ -400,10 +407,21 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     _arrays: tuple[str, ...] = ()
     _numbers: tuple[str, ...] = ()
 
+    comm: Any = None  # older pickles do not have it
+
     def __setattr__(self, name: str, value: Any) -> None:
         if id(self) in _under_way and name in PARAMETERS:
             raise RuntimeError(f"{name} cannot be set while a fit is under way: set it before or after")
         super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"comm": None}  # a copy in another process is in no job
+
+    def __sklearn_clone__(self) -> Any:
+        clone = super(_Estimator, copy.copy(self)).__sklearn_clone__()  # which would copy the comm
+        clone.comm = self.comm
+        return clone
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
@@ -517,6 +535,10 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
         Each fit makes a network and arrays of its own, so results of an earlier fit that were read before do not
         change.  During a fit, attributes show what has been learnt so far, and parameters cannot be set.
+
+        With a comm, all ranks call `fit`, with the same parameters and data, and end with the same model, whose bits
+        are those of a fit without it; random numbers are those of rank 0.  Callbacks, texts and warnings belong to
+        rank 0.  An error of one rank is raised on all.  Clones keep the comm; pickles and copies are without.
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
@@ -529,13 +551,20 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         incremental: bool = False,
         classes: Any = None,
     ) -> Any:
-        with _all_or_nothing(self), _seeded(self.random_state) as random_state:
+        ranks = ranks_of(check_comm(self.comm))
+        with (
+            ranks.keeping_interrupts(),
+            _all_or_nothing(self),
+            ranks.together(),
+            _seeded(self.random_state, ranks) as random_state,
+        ):
             self._check_parameters()
             if incremental:
                 self._begin_partial(classes)
             fresh = not ((self.warm_start or incremental) and self._has_start())
             X, y, weights = self._check_data(X, y, weights, reset=fresh or not hasattr(self, "n_features_in_"))
             targets = self._read_targets(y, reset=fresh and not incremental)
+            self._compare_classes(ranks)
             data = _data(X, targets, check_weights(self._weigh(y, targets, weights), X.shape[0]))
             self.network_ = self._start(X.shape[1], targets, X.dtype, random_state) if fresh else self._go_on(targets)
             data, kept = self._split(data, held_out, random_state)
@@ -543,11 +572,15 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             trainer = self._make_trainer(incremental, random_state, data)
             history = self._train(trainer, data, kept, epochs=1 if incremental else self.max_iter)
             self._finish(trainer)
-            if not (history.interrupted or incremental):
+            if not (history.interrupted or incremental) and ranks.rank == 0:
                 self._warn_unless_converged(history)
+            ranks.all_tell("the warning", None)  # it may be an error
         if history.interrupted:  # outside, so that the model is kept even if warnings are errors
             warnings.warn("Training interrupted by user.", stacklevel=3)
         return self
+
+    def _compare_classes(self, ranks: Ranks) -> None:
+        """Raise ValueError on all ranks if they do not have the same classes."""
 
     def _finish(self, trainer: Trainer) -> None:
         """Set the attributes that the fit leaves."""
@@ -689,6 +722,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             shuffle=_plain(self.shuffle),
             seed=np.random.Generator(random_state._bit_generator),
             n_threads=self.n_threads,
+            comm=self.comm,
             **{name: getattr(self, name) for name in SETTINGS if hasattr(self, name)},
         )
 
@@ -698,17 +732,21 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _train(self, trainer: Trainer, data: Data, kept: Data | None, epochs: int) -> History:
         X, targets, weights = (*data, None)[:3]
-        record = _Record(self, kept)
+        ranks, record = ranks_of(self.comm), _Record(self, kept)
         trainer.callbacks = [record, *self.callbacks]
+        called_back = ranks.first_tells("callbacks", lambda: bool(self.callbacks))
         try:
-            return trainer.fit(
+            history = trainer.fit(
                 X,
                 targets,
                 epochs,
-                validation=kept if self.callbacks else None,  # for them; the record scores by itself
+                validation=kept if called_back else None,  # for them; the record scores by itself
                 progress=False,
                 sample_weight=weights,
             )
+            if ranks.size > 1:
+                self._share_record(ranks, record)
+            return history
         except DivergenceError as error:
             raise ValueError(
                 f"Solver produced non-finite parameter weights in epoch {error.epoch}, batch {error.batch}; the model "
@@ -721,10 +759,17 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
                 optimizer: Any = trainer.optimizer
                 trainer.optimizer = dataclasses.replace(optimizer, learning_rate=record.learning_rate)
 
+    def _share_record(self, ranks: Ranks, record: _Record) -> None:
+        # After Ctrl-C too.
+        own = {name: value for name, value in vars(self).items() if name in RECORD}, record.learning_rate
+        told = ranks.meet("the record", message=pickle.dumps(own), heeds_interrupts=False)
+        found, record.learning_rate = pickle.loads(told[0])
+        self.__dict__.update(found)
+
     def _rows_at_once(self, n_rows: int) -> int:
         if self.batch_size == "auto":
             return min(200, n_rows)
-        if self.batch_size > n_rows:
+        if self.batch_size > n_rows and ranks_of(self.comm).rank == 0:
             warnings.warn(
                 f"batch_size={self.batch_size} is larger than the {n_rows} rows. It is going to be clipped",
                 stacklevel=5,
@@ -844,6 +889,12 @@ class _Classifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         if not np.isin(classes, self.classes_).all():
             raise self._unknown(classes)
         return codes
+
+    def _compare_classes(self, ranks: Ranks) -> None:
+        first, *others = ranks.all_tell("classes", self.classes_)
+        for rank, other in enumerate(others, 1):
+            if np.asarray(other).tolist() != np.asarray(first).tolist():
+                raise ValueError(f"y must have the same classes on all ranks: on 0 {first}, on {rank} {other}")
 
     def _codes(self, y: NDArray[Any]) -> NDArray[np.intp]:
         # The place of each label among the known classes.
@@ -1036,6 +1087,8 @@ class SoftmaxClassifier(_OfCoefficients, _Classifier):
     n_threads : int or None, default None
         None takes the processors that the process may run on, which fits in other threads share.  The result does
         not depend on it.
+    comm : mpi4py.MPI.Intracomm or None, default None
+        The ranks of an MPI job that train together: see the notes of `fit`.
 
     Attributes
     ----------
@@ -1106,6 +1159,7 @@ class SoftmaxClassifier(_OfCoefficients, _Classifier):
         max_fun: int = 15000,
         callbacks: Any = (),
         n_threads: int | None = None,
+        comm: Any = None,
     ) -> None:
         _keep(self, locals())
 
@@ -1282,6 +1336,8 @@ class MLPClassifier(_Perceptron, _Classifier):
     n_threads : int or None, default None
         None takes the processors that the process may run on, which fits in other threads share.  The result does
         not depend on it.
+    comm : mpi4py.MPI.Intracomm or None, default None
+        The ranks of an MPI job that train together: see the notes of `fit`.
 
     Attributes
     ----------
@@ -1369,6 +1425,7 @@ class MLPClassifier(_Perceptron, _Classifier):
         batch_norm: bool = False,
         callbacks: Any = (),
         n_threads: int | None = None,
+        comm: Any = None,
     ) -> None:
         _keep(self, locals())
 
@@ -1391,7 +1448,8 @@ class MLPRegressor(_Perceptron, _Regressor):
         Of the outputs: half the squared error, the absolute error, or Huber's with threshold 1.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
     shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, \
-    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dropout, batch_norm, callbacks, n_threads
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun, dropout, batch_norm, callbacks, \
+    n_threads, comm
         As in `MLPClassifier`.
 
     Attributes
@@ -1455,6 +1513,7 @@ class MLPRegressor(_Perceptron, _Regressor):
         batch_norm: bool = False,
         callbacks: Any = (),
         n_threads: int | None = None,
+        comm: Any = None,
     ) -> None:
         _keep(self, locals())
 
@@ -1568,6 +1627,8 @@ class NetworkClassifier(_Layered, _Classifier):
     n_threads : int or None, default None
         None takes the processors that the process may run on, which fits in other threads share.  The result does
         not depend on it.
+    comm : mpi4py.MPI.Intracomm or None, default None
+        The ranks of an MPI job that train together: see the notes of `fit`.
 
     Attributes
     ----------
@@ -1636,6 +1697,7 @@ class NetworkClassifier(_Layered, _Classifier):
         augment: Any = None,
         callbacks: Any = (),
         n_threads: int | None = None,
+        comm: Any = None,
     ) -> None:
         _keep(self, locals())
 
@@ -1652,7 +1714,7 @@ class NetworkRegressor(_Layered, _Regressor):
         outputs.
     input_shape, optimizer, batch_size, max_iter, shuffle, random_state, tol, verbose, warm_start, early_stopping, \
     validation_fraction, n_iter_no_change, l2, l1, dropout, batch_norm, clip_norm, max_norm, augment, \
-    callbacks, n_threads
+    callbacks, n_threads, comm
         As in `NetworkClassifier`.
 
     Attributes
@@ -1699,9 +1761,24 @@ class NetworkRegressor(_Layered, _Regressor):
         augment: Any = None,
         callbacks: Any = (),
         n_threads: int | None = None,
+        comm: Any = None,
     ) -> None:
         _keep(self, locals())
 
+
+# Attributes that the record of a fit sets, on rank 0.
+RECORD = (
+    "best_loss_",
+    "best_validation_score_",
+    "loss_",
+    "loss_curve_",
+    "n_iter_",
+    "t_",
+    "validation_scores_",
+    "_best_parameters",
+    "_no_improvement_count",
+    "_stopped",
+)
 
 # Attributes that cannot be set during a fit.
 PARAMETERS = {name for kind in __all__ for name in globals()[kind]._get_param_names()}

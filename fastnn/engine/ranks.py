@@ -177,12 +177,12 @@ class Ranks:
         told: T = pickle.loads(self.meet(place, message=message)[0])
         return told
 
-    def spread(self, *arrays: NDArray[Any]) -> None:
-        """Copy rank 0's arrays into those of the others."""
+    def spread(self, *arrays: NDArray[Any], owner: int = 0) -> None:
+        """Copy the arrays of one rank into those of the others."""
         for array in arrays if self.size > 1 else ():
             if array.size:
                 with self.watched("a copy of arrays"):
-                    self.comm.Bcast(array, root=0)
+                    self.comm.Bcast(array, root=owner)
 
     def sum(self, place: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sums over the ranks, in their order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastnn import kernels
 from fastnn._config import blas_name
@@ -23,9 +24,13 @@ SAMPLE = 1000
 
 def compare_calls(ranks: Ranks, settings: Settings, state: TrainState, arguments: dict[str, Any]) -> None:
     """Raise ValueError on all ranks if they do not make the same call with the same settings."""
-    if ranks.size == 1:
-        return
-    own = {
+    if ranks.size > 1:
+        compare(ranks.all_tell("settings", call_of(settings, state, arguments)))
+
+
+def call_of(settings: Settings, state: TrainState, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be the same on all ranks, by name."""
+    return {
         **{name: repr(value) for name, value in arguments.items()},
         **{name: repr(value) for name, value in settings_of(settings).items()},
         "rows": repr(settings.rows),
@@ -35,7 +40,6 @@ def compare_calls(ranks: Ranks, settings: Settings, state: TrainState, arguments
         "instruction set": kernels.INSTRUCTION_SET,
         "BLAS": blas_name(),
     }
-    _compare(ranks.all_tell("settings", own))
 
 
 def compare_data(ranks: Ranks, settings: Settings, source: Source) -> None:
@@ -49,15 +53,30 @@ def compare_data(ranks: Ranks, settings: Settings, source: Source) -> None:
     found: dict[str, Any] = {"X": (rows.shape, str(rows.dtype), digest(np.ascontiguousarray(values)))}
     found |= {"y": (len(targets.y), digest(targets.y[::step].copy()))}
     found |= {"sample_weight": None if weights is None else digest(weights.copy())}
-    _compare(ranks.all_tell("data", found))
+    compare(ranks.all_tell("data", found))
 
 
-def _compare(told: list[dict[str, Any]]) -> None:
+def compare(told: list[dict[str, Any]]) -> None:
+    """Raise ValueError if what the ranks told is not the same; the names are for the message."""
     for name, value in told[0].items():
         for rank, other in enumerate(told):
-            if other[name] != value:
-                here = f"on rank 0 it is {value} and on rank {rank} {other[name]}"
+            if other.get(name) != value:
+                here = f"on rank 0 it is {value} and on rank {rank} {other.get(name)}"
                 raise ValueError(f"{name} must be the same on all ranks, but {here}")
+
+
+def progress_of(state: TrainState) -> tuple[Any, ...]:
+    """Return what `take_over` needs to know of the state, beside its arrays."""
+    generator, shape = state.generator.bit_generator.state, state.optimizer.shape
+    return generator, state.n_steps, state.curve, state.optimizer_type, shape
+
+
+def take_over(ranks: Ranks, owner: int, parameters: NDArray[Any], state: TrainState, progress: tuple[Any, ...]) -> None:
+    """Copy parameters and the state of training from one rank, which told its progress, to the others."""
+    state.generator.bit_generator.state, state.n_steps, state.curve, state.optimizer_type, shape = progress
+    if state.optimizer.shape != shape:
+        state.optimizer = np.empty(shape, parameters.dtype)
+    ranks.spread(parameters, state.optimizer, owner=owner)
 
 
 def start_together(active: ActiveFit, resumes: bool) -> None:
@@ -70,12 +89,8 @@ def start_together(active: ActiveFit, resumes: bool) -> None:
         return
     compare_data(ranks, active.settings, source)
 
-    def own() -> tuple[Any, ...]:
-        return state.generator.bit_generator.state, state.n_steps, state.curve, active.observed
-
-    told = ranks.first_tells("the start", own)
-    state.generator.bit_generator.state, state.n_steps, state.curve, active.observed = told
-    ranks.spread(active.parameters, state.optimizer)
+    told, active.observed = ranks.first_tells("the start", lambda: (progress_of(state), active.observed))
+    take_over(ranks, 0, active.parameters, state, told)
     if active.settings.rows == "own" and (active.observed or resumes):
         _ = active.fingerprint  # all ranks make it together
 

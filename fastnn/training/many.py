@@ -1,24 +1,32 @@
-"""Many fits at once: each thread trains whole networks, on the same rows or on rows of its own."""
+"""Many fits at once: each thread trains whole networks, on the same rows or on rows of its own.
+
+With several ranks, each trains some of the networks; then all have the results of all.
+"""
 
 from __future__ import annotations
 
+import pickle
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnn._validation import check_choice, check_integer, check_row_numbers, check_threads
+from fastnn._validation import check_choice, check_comm, check_integer, check_row_numbers, check_threads
 from fastnn.callbacks import Callback, Fit, open_bar
+from fastnn.engine.ranks import Ranks, ranks_of
 from fastnn.engine.threads import available_threads, sharers, single_threaded_blas
 from fastnn.history import History
 from fastnn.kernels.losses import Targets
-from fastnn.training.data import Prepared, check_at_once, prepare, read_data
+from fastnn.training.checkpoint import digest
+from fastnn.training.data import Prepared, Source, check_at_once, prepare, read_data
 from fastnn.training.in_use import in_use
+from fastnn.training.joint import call_of, compare, compare_data, progress_of, take_over
 from fastnn.training.trainer import Trainer
 
 # Seconds between two looks at how far the fits are.
@@ -56,6 +64,7 @@ def fit_many(
     sample_weight: ArrayLike | None = None,
     n_threads: int | None = None,
     progress: bool | None = None,
+    comm: Any = None,
 ) -> list[History]:
     """Train many networks at once: each processor trains whole ones, which never wait for each other.
 
@@ -80,9 +89,14 @@ def fit_many(
         Numbers of the rows of X that each is measured on instead, such as the other part of a fold.
     n_threads : int or None, default None
         Threads in all; None takes the processors that the process may run on, at most OMP_NUM_THREADS.  While there are
-        fewer fits than threads, a fit has several, at most its trainer's.  The results do not depend on it.
+        fewer fits than threads, a fit has several, at most its trainer's.  The results do not depend on it.  With
+        comm, threads of each rank; None then divides the processors of a machine among its ranks.
     progress : bool or None, default None
         Whether to show one progress bar for all; None shows it if the standard error stream is a terminal.
+    comm : mpi4py.MPI.Intracomm or None, default None
+        The ranks of an MPI job, each of which trains whole networks.  All ranks make the same call, and all end with
+        all networks, states of trainers and histories; the parameters and states at the start are those of rank 0.
+        The trainers have no comm of their own.
 
     Returns
     -------
@@ -97,11 +111,12 @@ def fit_many(
     RuntimeError
         If a trainer or a network is in another fit.
     ManyFitsError
-        When all fits have ended, if some diverged or one of their callbacks raised an exception.
+        When all fits have ended, if some diverged or one of their callbacks raised an exception; on all ranks.
 
     Notes
     -----
-    Callbacks are called in the thread of their fit.  Fits with more rows and parameters begin first.
+    Callbacks are called in the thread of their fit, on the rank that has it; what they keep stays there.  Fits with
+    more rows and parameters begin first, and each goes to the rank that has least to do until then.
 
     Examples
     --------
@@ -112,20 +127,24 @@ def fit_many(
     >>> [len(history) for history in fit_many(trainers, X, y, epochs=5)]
     [5, 5, 5]
     """
-    fitters = _check_trainers(trainers)
-    epochs = check_integer(epochs, "epochs", 0)
-    n_threads = check_threads(n_threads) or available_threads()
-    check_choice(progress, "progress", [None, False, True])
-    if validation is not None and validation_rows is not None:
-        raise ValueError("validation and validation_rows cannot both be given")
-    with ExitStack() as stack:
+    ranks = ranks_of(check_comm(comm))
+    with ranks.keeping_interrupts(), ranks.together(), ExitStack() as stack:
+        fitters = _check_trainers(trainers)
+        epochs = check_integer(epochs, "epochs", 0)
+        n_threads = check_threads(n_threads) or max(1, available_threads() // ranks.n_here)
+        check_choice(progress, "progress", [None, False, True])
+        if validation is not None and validation_rows is not None:
+            raise ValueError("validation and validation_rows cannot both be given")
         for k, trainer in enumerate(fitters):
             names = {f"trainer trainers[{k}]": trainer, f"network of trainers[{k}]": trainer.network}
             stack.enter_context(in_use.reserve(**names))
         fits = _settle(fitters, (X, y, sample_weight), epochs, validation, rows, validation_rows)
+        _begin_together(ranks, fits)
         stack.enter_context(sharers.limit(n_threads))
         stack.enter_context(single_threaded_blas)  # once, not in each run
-        results = _carry_out(fits, n_threads, progress)
+        _carry_out(ranks, fits, n_threads, progress)
+        _tell_results(ranks, fits)
+    results = [one.result for one in fits]
     failed = [result for result in results if isinstance(result, Exception)]
     if failed:
         raise ManyFitsError(results) from failed[0]
@@ -148,8 +167,12 @@ class _OneFit:
         Numbers of the rows to train and to measure on; None: all, and those of validation.
     n_rows : int
         Rows to train on.
+    rank : int
+        That carries it out.
     fit : Fit or None
         How far it is; None before it begins.
+    result : History or Exception
+        Its history, or what it raised; as if it had not begun, until it ends.
     """
 
     trainer: Trainer
@@ -160,7 +183,9 @@ class _OneFit:
     rows: NDArray[np.intp] | None
     validation_rows: NDArray[np.intp] | None
     n_rows: int
+    rank: int = 0
     fit: Fit | None = None
+    result: History | Exception = field(default_factory=lambda: History(interrupted=True))
 
     @property
     def cost(self) -> int:
@@ -172,10 +197,16 @@ class _OneFit:
         """Rows that it has trained on, in all epochs."""
         return 0 if self.fit is None else len(self.fit.history) * self.fit.n_rows + self.fit.rows_done
 
-    def carry_out(self, stopping: threading.Event) -> History:
+    def carry_out(self, stopping: threading.Event) -> None:
         """Train, until the end or until others say that all must stop."""
         if stopping.is_set():
-            return History(interrupted=True)
+            return
+        try:
+            self.result = self._train(stopping)
+        except Exception as error:
+            self.result = error
+
+    def _train(self, stopping: threading.Event) -> History:
         trainer, data, validation, prepared = self.trainer, self.data, self.validation, self.prepared
         if self.validation_rows is not None:
             validation = _take(self.data, self.validation_rows)
@@ -206,6 +237,8 @@ def _check_trainers(trainers: Iterable[Trainer]) -> list[Trainer]:
     for k, trainer in enumerate(found):
         if not isinstance(trainer, Trainer):
             raise TypeError(f"trainers[{k}] must be a fastnn.Trainer, not {type(trainer).__name__}")
+        if trainer.comm is not None:
+            raise ValueError(f"trainers[{k}] must have comm=None: here one rank trains it, and fit_many takes the comm")
         own = [("trainer", trainer), ("network", trainer.network), ("seed", trainer._state.generator.bit_generator)]
         for name, thing in [*own, *(("callback", callback) for callback in trainer.callbacks)]:
             other = owners.setdefault(id(thing), k)
@@ -251,54 +284,109 @@ def _take(data: tuple[Any, Any, Any], rows: NDArray[np.intp]) -> tuple[Any, ...]
     return X[rows], np.asarray(y)[rows], None if weights is None else np.asarray(weights)[rows]
 
 
-def _carry_out(fits: list[_OneFit], n_threads: int, progress: bool | None) -> list[History | Exception]:
-    # Returns the result of each when all have ended.
-    if not fits:
-        return []
+def _begin_together(ranks: Ranks, fits: list[_OneFit]) -> None:
+    # Gives each fit to a rank; all have the parameters and states of rank 0 then.
+    loads = [0] * ranks.size
+    for one in _longest_first(fits):
+        one.rank = loads.index(min(loads))
+        loads[one.rank] += one.cost
+    if ranks.size == 1:
+        return
+    calls: dict[str, Any] = {"number of trainers": len(fits)}
+    for k, one in enumerate(fits):
+        numbers = [None if rows is None else digest(rows) for rows in (one.rows, one.validation_rows)]
+        arguments = {"epochs": one.epochs, "validation": one.validation is not None, "numbers of rows": numbers}
+        call = call_of(one.trainer, one.trainer._state, arguments)
+        calls |= {f"{name} of trainers[{k}]": value for name, value in call.items()}
+    compare(ranks.all_tell("settings", calls))
+    for one in fits[:1]:
+        compare_data(ranks, one.trainer, Source(*one.prepared.check_data(one.trainer, one.data, ("X", "y"))))
+    told = ranks.first_tells("the start", lambda: [progress_of(one.trainer._state) for one in fits])
+    for one, progress in zip(fits, told, strict=True):
+        take_over(ranks, 0, one.trainer.network.parameters, one.trainer._state, progress)
+
+
+def _longest_first(fits: list[_OneFit]) -> list[_OneFit]:
+    return sorted(fits, key=lambda one: one.cost, reverse=True)
+
+
+def _carry_out(ranks: Ranks, fits: list[_OneFit], n_threads: int, progress: bool | None) -> None:
+    # Trains this rank's networks; returns when those of all ranks have ended.
+    own = [one for one in _longest_first(fits) if one.rank == ranks.rank]
     begin, stopping = threading.Event(), threading.Event()
 
-    def train(one: _OneFit) -> History:
+    def train(one: _OneFit) -> None:
         begin.wait()
-        return one.carry_out(stopping)
+        one.carry_out(stopping)
 
-    with ThreadPoolExecutor(min(n_threads, len(fits)), "fastnn-fit") as pool, _shown(fits, progress) as show:
+    with (
+        ThreadPoolExecutor(max(1, min(n_threads, len(own))), "fastnn-fit") as pool,
+        _shown(ranks, fits, progress) as show,
+    ):
         try:
-            longest_first = sorted(fits, key=lambda one: one.cost, reverse=True)
-            futures = {id(one): pool.submit(train, one) for one in longest_first}
-            pending = set(futures.values())
-            while pending:
+            pending = {pool.submit(train, one) for one in own}
+            futures = list(pending)
+            under_way = bool(fits)
+            while under_way:
                 try:
                     begin.set()  # before it, Ctrl-C raises KeyboardInterrupt, and nothing has been trained
-                    pending = wait(pending, LOOK_SECONDS).not_done
-                    show()
+                    pending = _look(pending)
+                    told = ranks.all_tell("many fits", (len(pending), sum(one.rows_done for one in own)))
+                    show(sum(rows_done for _, rows_done in told))
+                    under_way = any(n_pending for n_pending, _ in told)
                 except KeyboardInterrupt:
                     stopping.set()
         finally:
             stopping.set()  # whatever happens here, no fit goes on
             begin.set()
-    return [_result(futures[id(one)]) for one in fits]
+    for future in futures:
+        future.result()  # raises what is no Exception
 
 
-def _result(future: Future[History]) -> History | Exception:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if not isinstance(error, Exception):
-        raise error
-    return error
+def _look(pending: set[Future[None]]) -> set[Future[None]]:
+    # Returns those that have not ended after a while.
+    if not pending:
+        time.sleep(LOOK_SECONDS)  # while other ranks train
+    return wait(pending, LOOK_SECONDS).not_done
+
+
+def _tell_results(ranks: Ranks, fits: list[_OneFit]) -> None:
+    # All ranks then have all results, networks and states, also after Ctrl-C.
+    if ranks.size == 1:
+        return
+    own = {}
+    for k, one in enumerate(fits):
+        if one.rank == ranks.rank:
+            one.result = _portable(one.result)
+            own[k] = one.result, one.trainer.network.input_scale, progress_of(one.trainer._state)
+    told = ranks.meet("the results", message=pickle.dumps(own), heeds_interrupts=False)
+    of_all = [pickle.loads(message) for message in told]
+    for k, one in enumerate(fits):
+        result, input_scale, progress = of_all[one.rank][k]
+        if one.rank != ranks.rank:
+            one.result, one.trainer.network.input_scale = result, input_scale
+        take_over(ranks, one.rank, one.trainer.network.parameters, one.trainer._state, progress)
+
+
+def _portable(result: History | Exception) -> History | Exception:
+    try:
+        pickle.loads(pickle.dumps(result))
+        return result
+    except Exception:
+        return RuntimeError(f"{type(result).__name__}: {result}")
 
 
 @contextmanager
-def _shown(fits: list[_OneFit], progress: bool | None) -> Iterator[Callable[[], None]]:
-    # Yields a function that moves the bar.
-    bar = open_bar(progress, sum(one.epochs * one.n_rows for one in fits))
+def _shown(ranks: Ranks, fits: list[_OneFit], progress: bool | None) -> Iterator[Callable[[int], None]]:
+    # Yields a function that moves the bar of rank 0 to a number of rows.
+    bar = open_bar(progress, sum(one.epochs * one.n_rows for one in fits)) if ranks.rank == 0 and fits else None
     if bar is None:
-        yield lambda: None
+        yield lambda rows_done: None
         return
 
-    def show() -> None:
+    def show(rows_done: int) -> None:
         bar.set_description(f"{len(fits)} fits", refresh=False)
-        bar.update(max(0, sum(one.rows_done for one in fits) - bar.n))
+        bar.update(max(0, rows_done - bar.n))
 
     with bar:
         yield show

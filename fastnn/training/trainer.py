@@ -51,7 +51,8 @@ class Trainer(Settings):
     optimizer : Optimizer or LBFGS, default SGD(learning_rate=0.5)
         Turns gradients into steps: see `fastnn.optimizers`.
     batch_size : int or None, default None
-        Rows of a step; a short last batch is trained on too, with its own mean.  None takes all rows at once.
+        Rows of a step, of all ranks together; a short last batch is trained on too, with its own mean.  None takes all
+        rows at once.
     l2 : float, default 0.0
         Weight of the penalty on squares.
     shuffle : bool, default True
@@ -59,7 +60,8 @@ class Trainer(Settings):
     seed : int, numpy.random.Generator or None, default 0
         For shuffling, dropout and motions of images.
     n_threads : int or None, default None
-        None takes the processors that the process may run on, at most OMP_NUM_THREADS.  At most 64 are used.
+        None takes the processors that the process may run on, at most OMP_NUM_THREADS; ranks divide those of their
+        machine.  At most 64 are used.
     sparse : bool or "auto", default "auto"
         Whether dense input is stored as sparse, so that the first layer works on the non-zeros only; "auto"
         does so if fewer than a quarter of the values are non-zero, which costs one pass over the data at the
@@ -81,6 +83,29 @@ class Trainer(Settings):
     augment : Shift, Flip, a list of these, or None, default None
         How images are moved at random, each time they are trained on: see `fastnn.augment`.  The network's
         `input_shape` must be that of an image.
+    comm : mpi4py.MPI.Intracomm or None, default None
+        The ranks of an MPI job that train together, such as ``mpi4py.MPI.COMM_WORLD``; None trains alone.  See the
+        notes.  A copy or a pickle is without it.
+    rows : {"shared", "own"}, default "shared"
+        With "shared", every rank has, or maps, the same rows, and the bits are those of one process, for any number of
+        ranks.  With "own", each rank gives `fit` rows of its own, possibly none: a batch takes rows of each in
+        proportion, and the same seed, data and number of ranks give the same bits.  "own" takes no chunks and no
+        network with batch normalisation.
+    sync_every : int or None, default None
+        With a number k, each rank steps alone, on its part of each batch, and parameters and the optimizer's state are
+        averaged every k steps: another algorithm, with other results, that exchanges less [4]_.
+
+    Notes
+    -----
+    With a comm, `fit` and `plan` are collective: all ranks call them, with the same settings and arguments (with
+    ``rows="own"``, their own X, y, sample_weight and validation data).  Rank 0 gives the parameters, the optimizer's
+    state and the random numbers.  All ranks end with the same network, history and state; callbacks, the progress bar
+    and files belong to rank 0.
+
+    A mistake, an exception or Ctrl-C on one rank ends the fit on all: if not all have the same error, its message names
+    the rank.  Settings that differ, and shared data that differ in a sample, are errors.  A rank that is lost or does
+    not come for 600 s (environment variable FASTNN_RANK_TIMEOUT, in seconds) ends the job.  Where a step cannot be
+    shared, or would be slower so, each rank does all of it, to the same bits, with a RuntimeWarning on rank 0.
 
     References
     ----------
@@ -89,6 +114,7 @@ class Trainer(Settings):
     .. [2] C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens, Z. Wojna, "Rethinking the Inception architecture for computer
        vision" (2015).
     .. [3] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013.
+    .. [4] T. Lin, S. U. Stich, K. K. Patel, M. Jaggi, "Don't use large mini-batches, use local SGD", ICLR 2020.
 
     Examples
     --------
@@ -144,7 +170,8 @@ class Trainer(Settings):
         self._active: ActiveFit | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_state": dataclasses.replace(self._state), "_active": None}
+        # A copy in another process is in no job.
+        return vars(self) | {"_state": dataclasses.replace(self._state), "_active": None, "comm": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if not isinstance(state["_state"], TrainState):  # an older pickle: its parts were the trainer's attributes
