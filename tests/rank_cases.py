@@ -119,6 +119,8 @@ class Watch:
         self._patches = [
             mock.patch.object(fastnn.engine.local.Engine, "share", watched),
             mock.patch.object(tuning, "SMALL_RUN", 0),  # or one thread does it
+            mock.patch.object(tuning, "IMAGE_SHARD_PRODUCT", 1e5),  # or small images have one shard
+            mock.patch.object(tuning, "IMAGE_SHARD_PRODUCTS", 1),
             mock.patch.object(_mapped, "PIECE_BYTES", 1 << 10),
             mock.patch.object(_mapped, "WINDOW_BYTES", 1 << 12),
             mock.patch.object(tuning, "CHUNK_SECONDS", seconds),
