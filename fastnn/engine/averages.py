@@ -51,7 +51,7 @@ class Averages:
         """Add up the sums of all ranks; if one has diverged, all have an infinite log-likelihood."""
         space = self._space
         since = np.array([space.log_likelihood[0] - self._log_likelihood, *(space.penalties - self._penalties).flat])
-        total = self._ranks.sum("an average", since)
+        total = self._ranks.sum("an average", since, heeds_interrupts=False)  # the ranks' parameters still differ
         space.log_likelihood[0] = self._log_likelihood + total[0]
         space.penalties[...] = self._penalties + total[1:].reshape(space.penalties.shape)
         self.restart()

@@ -10,6 +10,7 @@ come within a time limit, it is taken as lost, and the job ends.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
@@ -33,6 +34,9 @@ T = TypeVar("T")
 #: Environment variable: seconds that a rank waits for the others before it ends the job.
 LIMIT = "FASTNN_RANK_TIMEOUT"
 LONGEST_WAIT = 600.0
+
+# A Ctrl-C within so many seconds after another is the same: launchers and terminals may send it twice.
+SAME_INTERRUPT_SECONDS = 1.0
 
 # Exchanges by which the link is measured, and bytes of a large one.
 LINK_ROUNDS = 20
@@ -64,13 +68,15 @@ class Ranks:
         self.comm = comm
         self.rank, self.size, self.n_here = 0, 1, 1
         self._agreed: BaseException | None = None
-        self._interrupted = False
+        self._interrupted, self._heeded = math.inf, False  # when Ctrl-C came, and whether all ranks know
         if comm is None or comm.size == 1:
             return
         self.rank, self.size = comm.rank, comm.size
         self._records = np.empty((self.size, 5), np.int64)
         self.watch = Watch(comm)
-        _abort_if_uncaught()
+        end_all_if_uncaught()
+        with self.together():  # another rank may have another environment
+            self.watch.limit = _limit()
         names = self.all_tell("the machines", _mpi().Get_processor_name())
         self.n_here = names.count(names[self.rank])
 
@@ -108,17 +114,15 @@ class Ranks:
         """
         if error is not None:
             message = _pack(error)
-        own = np.array(
-            [zlib.crc32(place.encode()), error is not None, self._interrupted, number, len(message)], np.int64
-        )
+        interrupted = self._interrupted < math.inf and not self._heeded
+        own = np.array([zlib.crc32(place.encode()), error is not None, interrupted, number, len(message)], np.int64)
         with self.watched(place):
             self.comm.Allgather(own, self._records)
             messages = self._gather_bytes(message)
         records = self._records
         if records[:, FAILED].any():
             self._raise([messages[k] if records[k, FAILED] else None for k in range(self.size)], error)
-        if heeds_interrupts and records[:, INTERRUPTED].any():
-            self._interrupted = False
+        if heeds_interrupts and self.heed():
             self._agreed = KeyboardInterrupt()
             raise self._agreed
         if (records[:, PLACE] != records[0, PLACE]).any():
@@ -127,6 +131,12 @@ class Ranks:
             )
             raise self._agreed
         return messages
+
+    def heed(self) -> bool:
+        """Return whether a rank told of a Ctrl-C at the last meeting, which need not be told again."""
+        interrupted = bool(self._records[:, INTERRUPTED].any())
+        self._heeded |= interrupted
+        return interrupted
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -162,11 +172,12 @@ class Ranks:
                 raise
             self.meet("an exception", error=error)
 
-    def all_tell(self, place: str, value: T) -> list[T]:
+    def all_tell(self, place: str, value: T, heeds_interrupts: bool = True) -> list[T]:
         """Return the values of all ranks, which are pickled."""
         if self.size == 1:
             return [value]
-        return [pickle.loads(message) for message in self.meet(place, message=pickle.dumps(value))]
+        messages = self.meet(place, message=pickle.dumps(value), heeds_interrupts=heeds_interrupts)
+        return [pickle.loads(message) for message in messages]
 
     def first_tells(self, place: str, make: Callable[[], T]) -> T:
         """Return what make returns on rank 0, which is pickled; only rank 0 calls it."""
@@ -184,9 +195,9 @@ class Ranks:
                 with self.watched("a copy of arrays"):
                     self.comm.Bcast(array, root=owner)
 
-    def sum(self, place: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def sum(self, place: str, values: NDArray[np.float64], heeds_interrupts: bool = True) -> NDArray[np.float64]:
         """Return the sums over the ranks, in their order."""
-        told = self.all_tell(place, values)
+        told = self.all_tell(place, values, heeds_interrupts)
         total = told[0].copy()
         for other in told[1:]:
             total += other
@@ -236,7 +247,10 @@ class Ranks:
 
     @contextmanager
     def keeping_interrupts(self) -> Iterator[None]:
-        """Within, a first Ctrl-C is kept for the next meeting, so that all ranks stop after the same step."""
+        """Within, a first Ctrl-C is kept for the next meeting, so that all ranks stop after the same step.
+
+        A second one, after a while, ends the job.
+        """
         main = threading.current_thread() is threading.main_thread()
         if self.size == 1 or not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             yield
@@ -246,38 +260,59 @@ class Ranks:
             yield
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            late, self._interrupted = self._interrupted, False
+            late = self._interrupted < math.inf and not self._heeded
+            self._interrupted, self._heeded = math.inf, False
         if late:  # nothing was left to interrupt
             raise KeyboardInterrupt
 
     def _keep_interrupt(self, *_: object) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
+        now = time.monotonic()
+        if now - self._interrupted > SAME_INTERRUPT_SECONDS:
+            self.watch.abort(f"rank {self.rank} was interrupted twice")
+        self._interrupted = min(now, self._interrupted)
 
 
 class Watch:
-    """Ends the job if this rank waits for the others for too long: one of them may be lost, and will never come."""
+    """Ends the job if this rank waits for the others for too long: one of them may be lost, and will never come.
+
+    Attributes
+    ----------
+    limit : float
+        Seconds that are too long.
+    """
 
     def __init__(self, comm: Any) -> None:
         self._comm = comm
-        self._limit = float(os.environ.get(LIMIT, LONGEST_WAIT))
-        self._place, self._since = "", float("inf")
+        self.limit = LONGEST_WAIT
+        self._place = ""  # where this rank waits, if it does
+        self._waited = 0.0
+        self._over = threading.Event()
         threading.Thread(target=self._look, name="fastnn ranks", daemon=True).start()
 
     def begin(self, place: str) -> None:
         """Begin to wait."""
-        self._place, self._since = place, time.monotonic()
+        self._place, self._waited = place, 0.0
 
     def end(self) -> None:
         """End the wait."""
-        self._since = float("inf")
+        self._place = ""
+
+    def close(self) -> None:
+        """Look no longer."""
+        self._over.set()
+
+    @property
+    def _rest(self) -> float:
+        return min(1.0, self.limit / 4)
 
     def _look(self) -> None:
-        while time.monotonic() - self._since < self._limit:
-            time.sleep(min(1.0, self._limit / 4))
+        # It adds up its own rests, so that the time for which all of the job is suspended does not count.
+        while self._waited < self.limit:
+            if self._over.wait(self._rest):
+                return
+            self._waited += self._rest if self._place else 0.0  # the limit may be another now
         self.abort(
-            f"rank {self._comm.rank} has waited {self._limit:g} s for the other ranks at {self._place!r}: one of them "
+            f"rank {self._comm.rank} has waited {self.limit:g} s for the other ranks at {self._place!r}: one of them "
             f"is lost, stopped or busy. {LIMIT} sets another limit, in seconds."
         )
 
@@ -289,6 +324,17 @@ class Watch:
         killer.daemon = True
         killer.start()
         self._comm.Abort(1)
+
+
+def _limit() -> float:
+    given = os.environ.get(LIMIT, str(LONGEST_WAIT))
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = 0.0
+    if not limit > 0:
+        raise ValueError(f"{LIMIT} must be a number of seconds above 0, not {given!r}")
+    return limit
 
 
 def _mpi() -> Any:
@@ -313,8 +359,8 @@ def _unpack(message: bytes, rank: int) -> BaseException:
     return error if isinstance(error, kind) else RuntimeError(f"rank {rank}: {kind.__name__}: {text}")
 
 
-def _abort_if_uncaught() -> None:
-    # A rank that an exception ends leaves the others waiting; the library then has to end these too.
+def end_all_if_uncaught() -> None:
+    """See to it that an exception that ends this rank ends the job: the others would wait for this one."""
     from mpi4py.run import set_abort_status
 
     before = sys.excepthook
@@ -332,7 +378,7 @@ def _abort_if_uncaught() -> None:
 @cache
 def _key() -> int:
     # Of the attribute of a communicator that holds its ranks.
-    key: int = _mpi().Comm.Create_keyval()
+    key: int = _mpi().Comm.Create_keyval(delete_fn=lambda comm, key, ranks: ranks.watch.close())
     return key
 
 

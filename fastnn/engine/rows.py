@@ -1,7 +1,8 @@
-"""Rows of data, prepared for the kernels: made sparse, checked to be finite, sorted by column."""
+"""Rows of data, prepared for the kernels: made sparse, checked to be finite, sorted by column; and their digest."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -19,6 +20,9 @@ Rows = NDArray[Any] | CSRRows
 
 # Unsigned integers, by their bytes.
 WORDS: dict[int, np.dtype[Any]] = {4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+
+# Bytes added to a digest at a time, for Ctrl-C.
+DIGESTED_AT_ONCE = 1 << 24
 
 
 def aligned(shape: int | tuple[int, ...], dtype: np.dtype[Any], zeros: bool = True) -> NDArray[Any]:
@@ -67,3 +71,21 @@ def sort_blocks(X: CSRRows, bounds: NDArray[np.int64], n_threads: int = 1) -> So
     starts = np.empty((len(bounds) - 1, (X.n_columns + 1) // 2 + 2), np.int32)
     sparse.sort_blocks(X, bounds, entries, starts, n_threads)
     return SortedBlocks(entries, starts, bounds)
+
+
+def digest(*arrays: NDArray[Any] | None) -> str:
+    """Return 128 bits of a hash of the arrays' dtypes, shapes and values."""
+    found = hashlib.sha256(usedforsecurity=False)
+    for array in arrays:
+        found.update(b"none" if array is None else f"{array.dtype.str} {array.shape}".encode())
+        if array is not None and array.size:
+            values = array.reshape(-1).view(np.uint8)
+            for begin in range(0, len(values), DIGESTED_AT_ONCE):
+                found.update(values[begin : begin + DIGESTED_AT_ONCE].data)
+    return found.hexdigest()[:32]
+
+
+def digest_rows(rows: Rows, *others: NDArray[Any] | None) -> str:
+    """Return the digest of rows in the engine's form, and of other arrays."""
+    parts = (rows.data, rows.indices, rows.indptr) if isinstance(rows, CSRRows) else (rows,)
+    return digest(*parts, *others)

@@ -145,5 +145,9 @@ class ActiveFit:
     def leave(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """Leave the fit together with the other ranks, with rank 0's parameters; for an ExitStack."""
         if self.ranks.size > 1:
-            self.ranks.meet("the end", error=error, heeds_interrupts=False)
-            self.ranks.spread(self.parameters)
+            try:
+                self.ranks.meet("the end", error=error, heeds_interrupts=False)
+                if self.ranks.heed():
+                    self.fit.history.interrupt()
+            finally:
+                self.ranks.spread(self.parameters)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,19 +18,15 @@ from fastnn._version import __version__
 from fastnn.callbacks import Callback, Fit
 from fastnn.engine.local import Engine
 from fastnn.engine.ranks import ranks_of
-from fastnn.engine.rows import Rows
+from fastnn.engine.rows import digest, digest_rows
 from fastnn.history import History
 from fastnn.kernels import _cpu
-from fastnn.kernels.rows import CSRRows
 from fastnn.network import Network
 from fastnn.optimizers import LBFGS
 from fastnn.storage import load_checkpoint, save_checkpoint
 from fastnn.training.data import Data, Source
-from fastnn.training.settings import Settings, trains_apart
+from fastnn.training.settings import Settings, settings_of, trains_apart
 from fastnn.training.state import TrainState
-
-# Bytes added to a digest at a time, for Ctrl-C.
-DIGESTED_AT_ONCE = 1 << 24
 
 # Errors that damaged or foreign content can cause while it is checked.
 FAILURES = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
@@ -46,24 +41,6 @@ Tensors = dict[str, NDArray[Any]]
 Fingerprint = dict[str, dict[str, Any]]
 
 
-def digest(*arrays: NDArray[Any] | None) -> str:
-    """Return 128 bits of a hash of the arrays' dtypes, shapes and values."""
-    found = hashlib.sha256(usedforsecurity=False)
-    for array in arrays:
-        found.update(b"none" if array is None else f"{array.dtype.str} {array.shape}".encode())
-        if array is not None and array.size:
-            values = array.reshape(-1).view(np.uint8)
-            for begin in range(0, len(values), DIGESTED_AT_ONCE):
-                found.update(values[begin : begin + DIGESTED_AT_ONCE].data)
-    return found.hexdigest()[:32]
-
-
-def digest_rows(rows: Rows, *others: NDArray[Any] | None) -> str:
-    """Return the digest of rows in the engine's form, and of other arrays."""
-    parts = (rows.data, rows.indices, rows.indptr) if isinstance(rows, CSRRows) else (rows,)
-    return digest(*parts, *others)
-
-
 def _digest_arguments(source: Source) -> dict[str, str | None]:
     # None: the argument is not given, or not known beforehand.
     found: dict[str, str | None] = {"X": None, "y": None, "sample_weight": None, "validation": None}
@@ -74,23 +51,6 @@ def _digest_arguments(source: Source) -> dict[str, str | None]:
         rows, targets = source.validation
         found["validation"] = digest_rows(rows, targets.y, targets.weights)
     return found
-
-
-def settings_of(settings: Settings) -> dict[str, Any]:
-    """Return the settings that the bits of a fit depend on."""
-    return {
-        "network": repr(settings.network),
-        "optimizer": repr(settings.optimizer),
-        "batch_size": settings.batch_size,
-        "l2": settings.l2,
-        "shuffle": settings.shuffle,
-        "l1": settings.l1,
-        "dropout": settings.dropout.tolist(),
-        "label_smoothing": settings.label_smoothing,
-        "clip_norm": settings.clip_norm,
-        "max_norm": settings.max_norm,
-        "augment": repr(settings.augment),
-    }
 
 
 def fingerprint(settings: Settings, source: Source) -> Fingerprint:
@@ -287,9 +247,9 @@ def _check_fingerprint(path: str, content: dict[str, Any], prints: Fingerprint, 
             )
 
 
-def restore(snapshot: Snapshot, settings: Settings, state: TrainState, fit: Fit) -> None:
-    """Restore the state of the checkpoint, callbacks first, since these may refuse."""
-    for key, callback in keyed(settings.callbacks).items():
+def restore(snapshot: Snapshot, settings: Settings, state: TrainState, fit: Fit, callbacks: Iterable[Callback]) -> None:
+    """Restore the state of the checkpoint, callbacks first, since these may refuse; on other ranks there are none."""
+    for key, callback in keyed(callbacks).items():
         if key in snapshot.callbacks or callback.state():
             try:
                 callback.restore(snapshot.callbacks.get(key, {}))

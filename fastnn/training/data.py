@@ -24,6 +24,7 @@ from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.optimizers import LBFGS, Optimizer, step_table
 from fastnn.plan import Method, Plan, choose_storage
 from fastnn.schedules import Schedule
+from fastnn.training.agreement import compare_data
 from fastnn.training.settings import Settings, check_together, penalty_of, sums_over_ranks, threads_of
 from fastnn.training.state import TrainState
 
@@ -169,6 +170,7 @@ def read_data(
             raise ValueError("rows='own' takes arrays, which may be memory-mapped, and no chunks")
         return _read_chunks(settings, state, X, validation, source)
     rows, targets = prepared.check_data(settings, (X, y, sample_weight), ("X", "y"))
+    compare_data(ranks_of(settings.comm), settings, (rows, targets), validation)
     n_rows = _rows_of_all(settings, len(targets.y), "X")
     check_at_once(settings, n_rows)
     if state is not None:

@@ -121,8 +121,10 @@ def _train_chunk(active: ActiveFit, epoch: Epoch, chunk: Chunk, progress: Tensor
     if progress is not None:
         check_progress(engine, progress, len(targets.y))
         engine.go_on(progress)
+    active.ranks.all_tell("an epoch", None)  # an exception of one rank before is known here
     try:
-        _take_steps(active, epoch, chunk, targets, order)
+        with active.ranks.together():  # what follows an exception is done together too
+            _take_steps(active, epoch, chunk, targets, order)
     except NotFiniteError:
         active.set_parameters(epoch.parameters)
         state.optimizer[...], state.n_steps = epoch.state, epoch.n_steps

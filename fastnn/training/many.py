@@ -20,13 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from fastnn._validation import check_choice, check_comm, check_integer, check_row_numbers, check_threads
 from fastnn.callbacks import Callback, Fit, open_bar
 from fastnn.engine.ranks import Ranks, ranks_of
+from fastnn.engine.rows import digest
 from fastnn.engine.threads import available_threads, sharers, single_threaded_blas
 from fastnn.history import History
 from fastnn.kernels.losses import Targets
-from fastnn.training.checkpoint import digest
-from fastnn.training.data import Prepared, Source, check_at_once, prepare, read_data
+from fastnn.training.agreement import call_of, compare, compare_data
+from fastnn.training.data import Prepared, check_at_once, prepare, read_data
 from fastnn.training.in_use import in_use
-from fastnn.training.joint import call_of, compare, compare_data, progress_of, take_over
+from fastnn.training.joint import progress_of, take_over
 from fastnn.training.trainer import Trainer
 
 # Seconds between two looks at how far the fits are.
@@ -300,7 +301,7 @@ def _begin_together(ranks: Ranks, fits: list[_OneFit]) -> None:
         calls |= {f"{name} of trainers[{k}]": value for name, value in call.items()}
     compare(ranks.all_tell("settings", calls))
     for one in fits[:1]:
-        compare_data(ranks, one.trainer, Source(*one.prepared.check_data(one.trainer, one.data, ("X", "y"))))
+        compare_data(ranks, one.trainer, one.prepared.check_data(one.trainer, one.data, ("X", "y")), None)
     told = ranks.first_tells("the start", lambda: [progress_of(one.trainer._state) for one in fits])
     for one, progress in zip(fits, told, strict=True):
         take_over(ranks, 0, one.trainer.network.parameters, one.trainer._state, progress)

@@ -20,7 +20,7 @@ from fastnn._validation import (
 )
 from fastnn.augment import Flip, Shift
 from fastnn.callbacks import Callback
-from fastnn.engine.ranks import ranks_of
+from fastnn.engine.ranks import end_all_if_uncaught, ranks_of
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.rows import draw_order
 from fastnn.network import Network
@@ -129,6 +129,23 @@ def trains_apart(settings: Settings) -> bool:
     return settings.rows == "own" or settings.sync_every is not None
 
 
+def settings_of(settings: Settings) -> dict[str, Any]:
+    """Return the settings that the bits of a fit depend on."""
+    return {
+        "network": repr(settings.network),
+        "optimizer": repr(settings.optimizer),
+        "batch_size": settings.batch_size,
+        "l2": settings.l2,
+        "shuffle": settings.shuffle,
+        "l1": settings.l1,
+        "dropout": settings.dropout.tolist(),
+        "label_smoothing": settings.label_smoothing,
+        "clip_norm": settings.clip_norm,
+        "max_norm": settings.max_norm,
+        "augment": repr(settings.augment),
+    }
+
+
 def penalty_of(settings: Settings) -> Penalty:
     """Return the penalty on squared weights."""
     return settings._variant.penalty or Penalty(settings.l2)
@@ -207,6 +224,13 @@ def _check_smoothing(settings: Settings, value: Any) -> float:
     return smoothing
 
 
+def _check_ranks(settings: Settings, value: Any) -> Any:
+    comm = check_comm(value)
+    if comm is not None and comm.size > 1:
+        end_all_if_uncaught()  # from now on, as exceptions may come before the first fit
+    return comm
+
+
 def _check_length(value: Any, name: str) -> float | None:
     return None if value is None else check_number(value, name, 0, open_left=True)
 
@@ -227,7 +251,7 @@ CHECKS: dict[str, Callable[[Settings, Any], Any]] = {
     "clip_norm": lambda _, value: _check_length(value, "clip_norm"),
     "max_norm": lambda _, value: _check_length(value, "max_norm"),
     "augment": lambda settings, value: check_augment(value, (Shift, Flip), settings.network.input_shape),
-    "comm": lambda _, value: check_comm(value),
+    "comm": _check_ranks,
     "rows": lambda _, value: check_choice(value, "rows", ["shared", "own"]),
     "sync_every": lambda _, value: None if value is None else check_integer(value, "sync_every", 1),
 }

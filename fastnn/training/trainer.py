@@ -23,11 +23,12 @@ from fastnn.optimizers import LBFGS, SGD, Optimizer
 from fastnn.plan import Plan
 from fastnn.training import checkpoint
 from fastnn.training.active import ActiveFit
+from fastnn.training.agreement import compare_calls
 from fastnn.training.checkpoint import Snapshot
 from fastnn.training.data import Data, read_data
 from fastnn.training.epochs import train_epochs
 from fastnn.training.in_use import in_use
-from fastnn.training.joint import compare_calls, own_position, start_together
+from fastnn.training.joint import own_position, start_together
 from fastnn.training.lbfgs import maximise
 from fastnn.training.settings import CHECKS, Settings, Variant, check_together
 from fastnn.training.state import TrainState
@@ -255,8 +256,8 @@ class Trainer(Settings):
             path = None if resume is None else check_path(resume, "resume")
             with in_use.reserve(trainer=self, network=self.network), sharers:
                 check_together(self)
-                calls = {"epochs": epochs, "resume": path is not None, "validation": validation is not None}
-                compare_calls(ranks, self, self._state, {**calls, "y": y is not None})
+                call = {"method": "fit", "epochs": epochs, "resume": path is not None, "y": y is not None}
+                compare_calls(ranks, self, self._state, {**call, "validation": validation is not None})
                 data = read_data(self, self._state, X, y, sample_weight, validation)
                 active = self._begin(data, epochs, ProgressBar(progress))
                 start_together(active, path is not None)
@@ -315,7 +316,7 @@ class Trainer(Settings):
         ranks = ranks_of(self.comm)
         with ranks.together(), in_use.reserve(trainer=self, network=self.network):
             check_together(self)
-            compare_calls(ranks, self, self._state, {"y": y is not None})
+            compare_calls(ranks, self, self._state, {"method": "plan", "y": y is not None})
             return next(read_data(self, None, X, y, sample_weight, None).chunks()).plan
 
     def save_checkpoint(self, path: str | os.PathLike[str], fit: Fit) -> None:
@@ -349,7 +350,7 @@ def _train(active: ActiveFit, snapshot: Snapshot | None) -> None:
                 callback.on_start(fit)
                 started.append(callback)
             if snapshot is not None:
-                checkpoint.restore(snapshot, active.settings, active.state, fit)
+                checkpoint.restore(snapshot, active.settings, active.state, fit, active.callbacks)
             before = None
             if isinstance(active.settings.optimizer, LBFGS):
                 maximise(active, snapshot)
