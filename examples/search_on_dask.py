@@ -30,7 +30,7 @@ SETTINGS = {"hidden_layer_sizes": [(50,), (100,), (200,)], "learning_rate_init":
 
 def connect(address: str | None) -> Client:
     """Return a client of the scheduler at an address, or of one of its own with two processes of a thread each."""
-    return Client(address) if address else Client(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    return Client(address) if address else Client(n_workers=2, threads_per_worker=1, dashboard_address=":0")
 
 
 def main(address: str | None = None) -> None:

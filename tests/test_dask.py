@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import joblib
@@ -16,6 +17,7 @@ from fastnn.layers import Dense
 from fastnn.sklearn import NetworkClassifier
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+cloudpickle = pytest.importorskip("cloudpickle", reason="comes with Dask")
 
 # Fits of three epochs end before they converge, in the workers too: scikit-learn hands its filters on.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -25,7 +27,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 def client():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)  # the environment's would go before Dask's own setting
-        with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+        with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
             yield client
 
 
