@@ -3,21 +3,19 @@
 import os
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
+from dask_tasks import fit, process, threads
 from sklearn.model_selection import GridSearchCV
 
 import fastnn
-from fastnn.engine.threads import available_threads
 from fastnn.layers import Dense
 from fastnn.sklearn import NetworkClassifier
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
-cloudpickle = pytest.importorskip("cloudpickle", reason="comes with Dask")
 
 # Fits of three epochs end before they converge, in the workers too: scikit-learn hands its filters on.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -27,17 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 def client():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)  # the environment's would go before Dask's own setting
-        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import dask_tasks
         with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
             yield client
-
-
-def process(model, X, y):
-    return os.getpid()
-
-
-def threads(model, X, y):
-    return available_threads()
 
 
 def test_a_search_has_the_scores_of_one_without_dask(client, mnist):
@@ -63,11 +53,6 @@ def test_a_search_has_the_scores_of_one_without_dask(client, mnist):
     assert os.getpid() not in workers
     assert processes <= workers
     assert {number for split in range(3) for number in found.cv_results_[f"split{split}_test_threads"]} == {1}
-
-
-def fit(trainer, X, y):
-    trainer.fit(X, y, epochs=1)
-    return trainer
 
 
 def test_a_trainer_trains_at_a_worker_and_goes_on_here(client, mnist):
