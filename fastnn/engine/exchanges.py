@@ -255,42 +255,42 @@ class Exchanges:
     # By units.
 
     def _prepare_units(self) -> None:
-        ranks, plan, space = self._ranks, self._plan, self._space
-        work, output = space.work.reshape(-1), plan.layers[-1]
-        n_logits, n_parts = plan.block_rows * output.facts.n_out, len(output.slices)
-        owned = [slices_of_ranks(layer, self.n_ranks) for layer in plan.layers]
-        for k, (layer, own) in enumerate(zip(plan.layers[:-1], owned, strict=False)):
-            each = layer.cut[2]
-            parts = [[slice(layer.output + i * each, layer.output + j * each)] for i, j in itertools.pairwise(own)]
-            self._made[CODES["outputs"], k] = Gather(ranks, work, parts)
-            above = plan.layers[k + 1]
-            if above.groups > 1 and not above.by_inputs:
-                size = each * len(layer.slices)
-                deltas = work[layer.delta : layer.delta + above.groups * size].reshape(above.groups, size)
-                bounds = shares(above.groups, self.n_ranks), [each * i for i in own]
-                sums = Sums(ranks, deltas, np.empty(0), *bounds, own_rows=False)
-                self._made[CODES["deltas"], k] = partial(self._take, sums)
+        plan, space, n_ranks = self._plan, self._space, self.n_ranks
+        owned = [slices_of_ranks(layer, n_ranks) for layer in plan.layers]
+        for k in range(len(plan.layers) - 1):
+            self._prepare_hidden(k, owned[k])
+        n_logits, n_parts = plan.block_rows * plan.layers[-1].facts.n_out, len(plan.layers[-1].slices)
         for parity in (0, 1):
             begin = plan.parts + parity * n_parts * n_logits
-            parts = [[slice(begin + i * n_logits, begin + j * n_logits)] for i, j in itertools.pairwise(owned[-1])]
-            self._made[CODES["logits"], parity] = Gather(ranks, work, parts)
-        most, squares = plan.most_slices, space.work.reshape(-1)
-        found: list[list[slice]] = [
-            [
-                slice(plan.squares + 2 * (most * k + own[r]), plan.squares + 2 * (most * k + own[r + 1]))
-                for k, own in enumerate(owned)
-            ]
-            for r in range(self.n_ranks)
+            self._made[CODES["logits"], parity] = self._gather_work(begin, [n_logits * i for i in owned[-1]])
+        # Places of the slices of all layers, where each has a number of its own.
+        most = plan.most_slices
+        places = [
+            [slice(most * k + own[rank], most * k + own[rank + 1]) for k, own in enumerate(owned)]
+            for rank in range(n_ranks)
         ]
-        self._made[CODES["squares"], 0] = Gather(ranks, squares, found)
-        parameters = [_parameters_of(plan.layers, owned, rank) for rank in range(self.n_ranks)]
-        vectors = (space.parameters, *space.state)
-        penalties = [
-            [slice(most * k + own[r], most * k + own[r + 1]) for k, own in enumerate(owned)]
-            for r in range(self.n_ranks)
-        ]
-        self._collected = [Gather(ranks, vector, parameters) for vector in vectors]
-        self._collected.append(Gather(ranks, space.penalties.reshape(-1), penalties))
+        squares = space.work.reshape(-1)[plan.squares :][: 2 * most * len(owned)]
+        pairs = [[slice(2 * part.start, 2 * part.stop) for part in own] for own in places]
+        self._made[CODES["squares"], 0] = Gather(self._ranks, squares, pairs)
+        parameters = [_parameters_of(plan.layers, owned, rank) for rank in range(n_ranks)]
+        self._collected = [Gather(self._ranks, vector, parameters) for vector in (space.parameters, *space.state)]
+        self._collected.append(Gather(self._ranks, space.penalties.reshape(-1), places))
+
+    def _prepare_hidden(self, k: int, owned: Sequence[int]) -> None:
+        # Outputs of a hidden layer, and the gradients by these if a layer above sums them by groups.
+        layer, above = self._plan.layers[k : k + 2]
+        bounds = [layer.cut[2] * i for i in owned]
+        self._made[CODES["outputs"], k] = self._gather_work(layer.output, bounds)
+        if above.groups > 1 and not above.by_inputs:
+            deltas = self._space.work.reshape(-1)[layer.delta :][: above.groups * bounds[-1]]
+            arrays = deltas.reshape(above.groups, bounds[-1]), np.empty(0)
+            sums = Sums(self._ranks, *arrays, shares(above.groups, self.n_ranks), bounds, own_rows=False)
+            self._made[CODES["deltas"], k] = partial(self._take, sums)
+
+    def _gather_work(self, begin: int, bounds: Sequence[int]) -> Gather:
+        # Of numbers from begin on in the work space, of which each rank has those from its bound to the next.
+        parts = [[slice(begin + i, begin + j)] for i, j in itertools.pairwise(bounds)]
+        return Gather(self._ranks, self._space.work.reshape(-1), parts)
 
 
 def _parameters_of(layers: Sequence[LayerPlan], owned: Sequence[Sequence[int]], rank: int) -> list[slice]:
