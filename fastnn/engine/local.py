@@ -327,11 +327,15 @@ class Engine:
             self._block_seconds = taken / max(1, self._n_blocks)
         if not math.isfinite(self.space.log_likelihood[0]):
             raise FloatingPointError("the log-likelihood of a batch is not finite")
-        if self._position < self.epoch_rows:
+        if self._position < self._end(targets):
             return True
         if self.planned.update != "none":
             self.finish()
         return False
+
+    def _end(self, targets: Targets) -> int:
+        # Where the epoch ends: an order may take a part of the rows.
+        return self.epoch_rows if self.planned.sharing in ("rows", "averages") else len(targets.y)
 
     def _agree_on_run(self, exchanges: Exchanges, seconds: float) -> None:
         # The ranks meet, and rank 0 says how long the next run is, in batches, or row blocks by units.
@@ -342,7 +346,7 @@ class Engine:
     def _run(self, batches: Batches, seconds: float, n_threads: int) -> None:
         # One run of the kernels.  Where ranks agreed on its length, several: each returns after a while, for Ctrl-C.
         exchanges, space = self.exchanges, self.space
-        end = len(batches.targets.y) if self._averages is not None else self.epoch_rows
+        end = len(batches.targets.y) if self._averages is not None else self._end(batches.targets)
         while True:
             with kernel_run:
                 epoch.train(batches, self._compiled, self.steps, space, space.work, seconds, n_threads, exchanges)
