@@ -198,7 +198,8 @@ class Engine:
             vectors = (self.parameters, *self.state)
             self._averages, self._sync_every = Averages(ranks, self.space, vectors, share), sync_every
         elif before is not None:
-            plan = dataclasses.replace(plan, sharing=before.sharing, reasons=before.reasons)
+            known = {name: getattr(before, name) for name in ("sharing", "reasons", "shared_seconds")}
+            plan = dataclasses.replace(plan, **known)
         elif plan.sharing != "alone":
             link, alone = ranks.link, max(ranks.all_tell("the trial", self._try(targets, steps)))
             plan = settle_sharing(plan, ranks.size, link, alone)
