@@ -22,6 +22,9 @@ from fastnn.symbolic.configuration import config
 from fastnn.symbolic.function import Function, function
 from fastnn.symbolic.gradient import DisconnectedInputError, grad
 from fastnn.symbolic.graph import shared
+from fastnn.symbolic.loops import foldl, foldr, scan
+from fastnn.symbolic.loops import map_ as map
+from fastnn.symbolic.loops import reduce_ as reduce
 from fastnn.symbolic.printing import debugprint, pprint
 from fastnn.symbolic.staleness import StaleGraphWarning
 
@@ -31,10 +34,15 @@ __all__ = [
     "StaleGraphWarning",
     "config",
     "debugprint",
+    "foldl",
+    "foldr",
     "function",
     "grad",
+    "map",
     "pprint",
     "printing",
+    "reduce",
+    "scan",
     "shared",
     "tensor",
 ]
