@@ -17,15 +17,15 @@ this order: `graph`, `ops`, `stability`, `gradient`, `simplify`, `program`, `exe
 `lowering`, `function`, `staleness`, `printing`, and `tensor` with its modules, which have the names that programs use.
 """
 
-from fastnn.symbolic import printing, tensor
+from fastnn.symbolic import printing, scan_module, tensor
 from fastnn.symbolic.configuration import config
 from fastnn.symbolic.function import Function, function
 from fastnn.symbolic.gradient import DisconnectedInputError, grad
 from fastnn.symbolic.graph import shared
-from fastnn.symbolic.loops import foldl, foldr, scan
-from fastnn.symbolic.loops import map_ as map
-from fastnn.symbolic.loops import reduce_ as reduce
 from fastnn.symbolic.printing import debugprint, pprint
+from fastnn.symbolic.scan_module import foldl, foldr, scan
+from fastnn.symbolic.scan_module import map_ as map
+from fastnn.symbolic.scan_module import reduce_ as reduce
 from fastnn.symbolic.staleness import StaleGraphWarning
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "printing",
     "reduce",
     "scan",
+    "scan_module",
     "shared",
     "tensor",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.symbolic.execution import Instruction, execute
-from fastnn.symbolic.graph import Constant, Variable, sort
+from fastnn.symbolic.graph import Constant, Variable
 
 if TYPE_CHECKING:
     from fastnn.symbolic.scanning import Scan
@@ -81,7 +81,7 @@ class Loop:
                 values[place[old]] = value
             execute(self._instructions, values)
             if t == 0:
-                run.own = [np.empty((n, *np.shape(values[place[v]])), v.type.dtype) for v in self._own]
+                run.own = [np.empty((n, *np.shape(cast(Any, values[place[v]]))), v.type.dtype) for v in self._own]
                 news += [(place[v], 0, array) for v, array in zip(self._own, run.own, strict=True)]
             for i, offset, buffer in news:
                 _put(buffer, t + offset, values[i])

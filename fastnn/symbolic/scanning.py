@@ -1,13 +1,13 @@
 """Loops: an operation that applies a step to the rows of sequences, one after another, and its gradient.
 
-A step is made of expressions of inner variables: slices of sequences, earlier values of states, and everything else that
-it uses, which stays the same.  Whatever the step takes from outside is an input of the operation, so that replacements,
-sharing and gradients see it.  The gradient is another loop, backwards through the steps.
+A step is made of expressions of inner variables: slices of sequences, earlier values of states, and everything else
+that it uses, which stays the same.  Whatever the step takes from outside is an input of the operation, so that
+replacements, sharing and gradients see it.  The gradient is another loop, backwards through the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastnn.symbolic import ops
@@ -80,7 +80,12 @@ class Scan(Op):
         truncate: int = -1,
         name: str | None = None,
     ) -> None:
-        self.slices, self.states, self.carried, self.others = tuple(slices), tuple(states), tuple(carried), tuple(others)
+        self.slices, self.states, self.carried, self.others = (
+            tuple(slices),
+            tuple(states),
+            tuple(carried),
+            tuple(others),
+        )
         self.until, self.truncate, self.name = until, truncate, name
         self.results: list[Variable] = []
         self._loop: Loop | None = None
@@ -160,7 +165,7 @@ class _Backward:
             self._incoming[g] = number
             _add(seeds, scan.results[number], g)
         later = _reached(scan, seeds)
-        for state, _, x, g in later:
+        for state, _, _, g in later:
             _add(seeds, state.new, g)
         inner = [*scan.slices, *(x for _, _, x, _ in later), *scan.others]
         wanted = [variable for variable in inner if variable.type.dtype.kind == "f"]
@@ -181,7 +186,9 @@ class _Backward:
         self._op = Scan(slices, states, (), scan.others, name=f"grad of {scan.name or 'scan'}")
         self._gradients = gradients
 
-    def __call__(self, inputs: tuple[Variable, ...], output: Variable, g: Mapping[int, Variable]) -> list[Variable | None]:
+    def __call__(
+        self, inputs: tuple[Variable, ...], output: Variable, g: Mapping[int, Variable]
+    ) -> list[Variable | None]:
         scan, op = self._scan, self._op
         n_steps, sequences, initials, carried, others = scan.split(inputs)
         if scan.until is not None:
@@ -216,13 +223,16 @@ class _Backward:
             if scan.truncate != -1:
                 first = ops.switch(ops.eq(n_back, n_steps), first, 0)
             by_initial[i] = first if by_initial[i] is None else by_initial[i] + first  # type: ignore[operator]
-        totals = {i: op.result(pack, state.new)[-1] for (i, _), state in zip(
-            self._summed, op.states[len(self._later):], strict=True)}
+        totals = {
+            i: op.result(pack, state.new)[-1]
+            for (i, _), state in zip(self._summed, op.states[len(self._later) :], strict=True)
+        }
         return [None, *by_sequence, *by_initial, *[None] * len(carried), *(totals.get(i) for i in range(len(others)))]
 
 
 def _reached(scan: Scan, seeds: Iterable[Variable]) -> list[tuple[State, int, Variable, Variable]]:
-    # States that results with gradients depend on, tap by tap, with an inner variable for the gradient from later steps.
+    # States that results with gradients depend on, tap by tap, with an inner variable for the gradient from later
+    # steps.
     found: list[tuple[State, int, Variable, Variable]] = []
     roots = set(seeds)
     while True:

@@ -111,11 +111,11 @@ def scan(
     fn : callable
         The step, which makes expressions.  Its arguments are one row of each sequence (one for each of its taps), the
         earlier values of each output (one for each of its taps), and the non_sequences.  It returns its outputs, one or
-        a list; or updates of shared variables, a dictionary or pairs; or ``until(condition)`` beside them; or a tuple of
-        these in this order.
+        a list; or updates of shared variables, a dictionary or pairs; or ``until(condition)`` beside them; or a tuple
+        of these in this order.
     sequences : Variable, dict, or list of them, optional
-        A dictionary has the sequence as "input", and as "taps" a list of offsets, [0] by default.  The shortest
-        sequence decides how many steps there are, unless n_steps does.
+        A dictionary has the sequence as "input", and as "taps" a list of offsets, [0] by default.  The
+        shortest sequence decides how many steps there are, unless n_steps does.
     outputs_info : Variable, dict, None, or list of them, optional
         Of each output its value before the first step; None if the step does not take earlier ones.  A dictionary has
         it as "initial", and as "taps" a list of negative offsets, [-1] by default; if there are others, "initial" has
@@ -141,8 +141,8 @@ def scan(
     outputs : Variable, or a list of them, or None
         The outputs of all steps; in each array, the first axis counts these.
     updates : dict of Shared to Variable
-        Of the shared variables that the step updates, or that bring updates themselves, as random streams do: the values
-        after the last step.  They belong among the updates of the function.
+        Of the shared variables that the step updates, or that bring updates themselves, as random streams do: the
+        values after the last step.  They belong among the updates of the function.
 
     Raises
     ------
@@ -151,7 +151,11 @@ def scan(
     """
     given, infos = [_checked_sequence(each) for each in _listed(sequences)], _checked_outputs(outputs_info)
     unchanging = [as_variable(each) for each in _listed(non_sequences)]
-    for variable in (*unchanging, *(each.rows for each in given), *(info.initial for info in infos if info.initial is not None)):
+    for variable in (
+        *unchanging,
+        *(each.rows for each in given),
+        *(info.initial for info in infos if info.initial is not None),
+    ):
         unused.discard(variable)
     if n_steps is None and not given:
         raise ValueError("scan needs sequences, or n_steps, to know how many steps to make")
@@ -250,11 +254,12 @@ class _Step:
         wanted = [*outputs, *([] if condition is None else [condition])]
         listed = {variable for variable in unchanging if not isinstance(variable, Shared)}
         updates = _with_default_updates(wanted, updates, listed)
-        old = {shared: Variable(shared.type, name=shared.name) for shared in updates}
+        old: dict[Variable, Variable] = {shared: Variable(shared.type, name=shared.name) for shared in updates}
         order = sort([*wanted, *updates.values()], listed, computed_from)
         self.outer_shared = [v for v in order if isinstance(v, Shared) and v not in updates]
         # Everything that depends on the step's arguments is computed in it.
-        done: dict[Variable, Variable] = {**{variable: variable for variable in arguments}, **old}
+        done: dict[Variable, Variable] = {variable: variable for variable in arguments}
+        done.update(old)
         inside, outer = set(done), dict[Variable, Variable]()
         simplify = Simplifier()
 
@@ -269,7 +274,9 @@ class _Step:
                 inside.add(variable)
                 inputs = tuple(done[source] if source in inside else leaf(source) for source in sources)
                 is_gradient = isinstance(variable.op, Gradient)
-                done[variable] = inputs[0] if is_gradient else Variable(variable.type, variable.op, inputs, variable.name)
+                done[variable] = (
+                    inputs[0] if is_gradient else Variable(variable.type, variable.op, inputs, variable.name)
+                )
         found = [simplify(done[v] if v in inside else leaf(v)) for v in (*wanted, *updates.values())]
         for variable in (*wanted, *updates.values(), *unchanging, *outer, *updates):
             unused.discard(variable)
