@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.symbolic.execution import Instruction, execute
-from fastnn.symbolic.graph import Constant, Variable
+from fastnn.symbolic.graph import Constant, Variable, sort
+from fastnn.symbolic.simplify import with_scaled_sums
 
 if TYPE_CHECKING:
     from fastnn.symbolic.scanning import Scan
@@ -28,11 +29,13 @@ class Loop:
         self.n_results = len(scan.results)
         self._scan = scan
         self._states = [(state, state.n_initial) for state in scan.states]
-        order = scan.order()
+        roots = scan.roots()
+        formed = with_scaled_sums(roots)
+        order = sort(formed)
         taken = [*scan.slices, *(x for state in scan.states for x in state.inputs), *(old for old, _ in scan.carried)]
         place = {variable: i for i, variable in enumerate(dict.fromkeys([*taken, *scan.others, *order]))}
-        self._place = place
         self._blank = [variable.value if isinstance(variable, Constant) else None for variable in place]
+        self._place = place | {root: place[form] for root, form in zip(roots, formed, strict=True)}
         self._instructions = [
             Instruction.of(variable, tuple(place[source] for source in variable.inputs), place[variable], ())
             for variable in order

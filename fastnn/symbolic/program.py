@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastnn.symbolic.execution import KEPT_BYTES, Instruction, Output, Plan, execute, taken
 from fastnn.symbolic.graph import Constant, Shared, Variable, sort
+from fastnn.symbolic.hoisting import hoisted
 from fastnn.symbolic.ops import Count, Shape
 from fastnn.symbolic.simplify import with_scaled_sums
 
@@ -45,7 +46,7 @@ class Program:
         n_borrowed: int = 0,
         updates: Sequence[Shared] = (),
     ) -> None:
-        outputs = with_scaled_sums(outputs)
+        outputs = with_scaled_sums(hoisted(outputs))
         order = _shapes_early(_long_first(outputs))
         self._foreseen = _foreseen(order)
         first = set(sort(v for v in order if v.op and not self._foreseen.issuperset(v.op.shaping(v.inputs))))

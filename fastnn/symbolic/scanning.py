@@ -66,6 +66,8 @@ class Scan(Op):
     results : list of Variable
         Inner variables.  Of those of a state's or the step's own values the result is an array of the values of all
         steps; of one that is carried, it is the last value.  More may be asked for later.
+    is_split : bool
+        Whether `hoisting` has moved work out of it already.
     """
 
     connects = slice(1, None)
@@ -88,6 +90,7 @@ class Scan(Op):
         )
         self.until, self.truncate, self.name = until, truncate, name
         self.results: list[Variable] = []
+        self.is_split = False
         self._loop: Loop | None = None
         self._backward: dict[tuple[int, ...], _Backward] = {}
 
