@@ -17,7 +17,9 @@ from fastnn.symbolic.scanning import Scan, State
 from fastnn.symbolic.simplify import Simplifier
 
 ALL = ops.Slice(None, None, None)
-LAST_ROW = ops.Slice(-1, None, None)
+
+#: Slices of one row, by its number.
+ENDS = {-1: ops.Slice(-1, None, None), 0: ops.Slice(None, 1, None)}
 
 
 def hoisted(outputs: Sequence[Variable]) -> list[Variable]:
@@ -202,11 +204,14 @@ class _Split:
         # Inner variables of results, by what uses them: all rows, or only the last.
         parts = {v: op.results[v.op.number] for v in order if isinstance(v.op, ops.Part) and v.inputs[0] is pack}
         users = {part: [v for v in order if part in v.inputs] for part in parts}
-        only_last = {p for p in parts if p not in outputs and all(_takes_last(v, p) for v in users[p])}
+        self._end = 0 if op.backwards else -1
+        only_last = {p for p in parts if p not in outputs and all(self._takes_last(v, p) for v in users[p])}
         roots = op.roots()
         inner = dict(zip(roots, hoisted(roots), strict=True))
         self._whole = {part: inner[result] for part, result in parts.items() if part not in only_last}
-        self._last = {user: inner[result] for part, result in parts.items() if part in only_last for user in users[part]}
+        self._last = {
+            user: inner[result] for part, result in parts.items() if part in only_last for user in users[part]
+        }
         self._until = None if op.until is None else inner[op.until]
         self._states = [state._replace(new=inner[state.new]) for state in op.states]
         self._pairs = [(old, inner[new]) for old, new in op.carried]
@@ -236,7 +241,7 @@ class _Split:
         ended = [s for s in states if s.taps == (-1,) and used.isdisjoint((s.new, *s.inputs))]
         finals = {s.new: Variable(s.new.type) for s in ended}
         for user, v in self._last.items():
-            row = totals[v] if v in sums else finals[v] if v in finals else self._rows(v)[-1]
+            row = totals[v] if v in sums else finals[v] if v in finals else self._rows(v)[self._end]
             found[user] = _row_indexed(user, row)
         used = self._used(found.values())
         results = self._results([s for s in states if s not in ended], ended, pairs, used, finals)
@@ -245,6 +250,12 @@ class _Split:
         for expression in found.values():
             unused.discard(expression)
         return found
+
+    def _takes_last(self, variable: Variable, rows: Variable) -> bool:
+        # Whether a variable takes nothing but the last row, or an array of it.
+        op, inputs = variable.op, variable.inputs
+        is_index = isinstance(op, ops.Index) and inputs[0] is rows and rows not in inputs[1:]
+        return is_index and op.items[0] in (self._end, ENDS[self._end])  # type: ignore[union-attr]
 
     def _used(self, expressions: Iterable[Variable]) -> set[Variable]:
         # Inner variables whose rows the loop must return.
@@ -280,7 +291,9 @@ class _Split:
                 if variable not in self._before and variable not in self._held and variable.type != PACKED:
                     self._held[variable] = lift.stepped[variable] = Variable(_with_axis(variable.type))
 
-        hold([state.new for state in states] + [x for state in states for x in state.inputs] + [new for _, new in pairs])
+        hold(
+            [state.new for state in states] + [x for state in states for x in state.inputs] + [new for _, new in pairs]
+        )
         if self._until is None:
             for variable in sort(wanted):
                 if not lift.add(variable):
@@ -303,9 +316,7 @@ class _Split:
         roots = list(dict.fromkeys([*(s.new for s in (*states, *ended)), *(new for _, new in pairs), *used]))
         roots += [] if self._until is None else [self._until]
         met = sort(roots, self._before)
-        leaves = {
-            v: Variable(v.type, name=v.name) for v in met if v in self._before and not isinstance(v, Constant)
-        }
+        leaves = {v: Variable(v.type, name=v.name) for v in met if v in self._before and not isinstance(v, Constant)}
         new = dict(zip(roots, replaced(roots, leaves), strict=True))
         slices = {leaf: lift.stepped[v] for v, leaf in leaves.items() if v not in lift.fixed}
         if self._until is not None:
@@ -322,9 +333,15 @@ class _Split:
             list(others),
             None if self._until is None else new[self._until],
             name=op.name,
+            backwards=op.backwards,
         )
         loop.is_split = True
-        inputs = [*slices.values(), *(initial[s] for s in states), *(first for _, _, first in carried), *others.values()]
+        inputs = [
+            *slices.values(),
+            *(initial[s] for s in states),
+            *(first for _, _, first in carried),
+            *others.values(),
+        ]
         pack = Variable(PACKED, loop, (self._n, *inputs))
         found = {self._held[v]: loop.result(pack, new[v]) for v in used}
         found |= {finals[s.new]: loop.result(pack, s.inputs[0]) for s in ended}
@@ -381,16 +398,11 @@ class _Split:
         return found
 
 
-def _takes_last(variable: Variable, rows: Variable) -> bool:
-    op, inputs = variable.op, variable.inputs
-    return isinstance(op, ops.Index) and inputs[0] is rows and rows not in inputs[1:] and op.items[0] in (-1, LAST_ROW)
-
-
 def _row_indexed(variable: Variable, row: Variable) -> Variable:
     # What a variable takes of the last row.
     assert isinstance(variable.op, ops.Index)
     first, *rest = variable.op.items
-    items = ((None,) if first == LAST_ROW else ()) + tuple(rest)
+    items = ((None,) if isinstance(first, ops.Slice) else ()) + tuple(rest)
     return Variable(variable.type, ops.Index(items), (row, *variable.inputs[1:])) if items else row
 
 

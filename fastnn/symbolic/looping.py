@@ -59,7 +59,9 @@ class Loop:
         short = min((len(rows) for rows in sequences), default=n)
         if short < n:
             raise ValueError(f"a sequence of {short} rows is too short for {n} steps")
-        run = Run(n, sequences, [_room(initial, n) for initial in initials], list(carried), others)
+        order = slice(None, None, -1 if self._scan.backwards else 1)
+        sequences = [rows[:n][order] for rows in sequences]
+        run = Run(n, sequences, [_room(initial, n, order) for initial in initials], list(carried), others, order)
         self._make(run)
         return [self._result(run, variable) for variable in self._scan.results]
 
@@ -84,7 +86,8 @@ class Loop:
                 values[place[old]] = value
             execute(self._instructions, values)
             if t == 0:
-                run.own = [np.empty((n, *np.shape(cast(Any, values[place[v]]))), v.type.dtype) for v in self._own]
+                shapes = [np.shape(cast(Any, values[place[v]])) for v in self._own]
+                run.own = [np.empty((n, *s), v.type.dtype)[run.order] for s, v in zip(shapes, self._own, strict=True)]
                 news += [(place[v], 0, array) for v, array in zip(self._own, run.own, strict=True)]
             for i, offset, buffer in news:
                 _put(buffer, t + offset, values[i])
@@ -100,17 +103,17 @@ class Loop:
                 return value
         for slice_, array in zip(scan.slices, run.sequences, strict=True):
             if variable is slice_:
-                return array[:n]
+                return array[:n][run.order]
         for (state, m), buffer in zip(self._states, run.buffers, strict=True):
             if variable is state.new:
-                return buffer[m : m + n]
+                return buffer[m : m + n][run.order]
             for tap, x in zip(state.taps, state.inputs, strict=True):
                 if variable is x:
-                    return buffer[m + tap : m + tap + n]
+                    return buffer[m + tap : m + tap + n][run.order]
         for other, array in zip(scan.others, run.others, strict=True):
             if variable is other:
                 return np.broadcast_to(array, (n, *array.shape))
-        return run.own[self._own.index(variable)][:n]
+        return run.own[self._own.index(variable)][:n][run.order]
 
 
 @dataclass
@@ -127,6 +130,8 @@ class Run:
     carried : list
         The latest values of what is not kept step by step.
     others : sequence of arrays
+    order : slice
+        Of the rows in memory.
     own : list of arrays
         For the other results, with n rows.
     """
@@ -136,11 +141,12 @@ class Run:
     buffers: list[NDArray[Any]]
     carried: list[Any]
     others: Sequence[NDArray[Any]]
+    order: slice
     own: list[NDArray[Any]] = field(default_factory=list)
 
 
-def _room(initial: NDArray[Any], n: int) -> NDArray[Any]:
-    buffer = np.empty((len(initial) + n, *initial.shape[1:]), initial.dtype)
+def _room(initial: NDArray[Any], n: int, order: slice) -> NDArray[Any]:
+    buffer = np.empty((len(initial) + n, *initial.shape[1:]), initial.dtype)[order]
     buffer[: len(initial)] = initial
     return buffer
 
