@@ -1,7 +1,7 @@
 """Work moved out of loops, where one operation on all steps at once does it.
 
-What depends only on sequences is computed before the loop; what no later step needs, after it; sums over the steps, such
-as gradients by weights, become one product.  What nobody uses is left out.
+What depends only on sequences is computed before the loop; what no later step needs, after it; sums over the steps,
+such as gradients by weights, become one product.  What nobody uses is left out.
 """
 
 from __future__ import annotations
@@ -387,14 +387,12 @@ class _Split:
         return None if term is None or not fixed.keys().isdisjoint(term.sources) else [term]
 
     def _total(self, new: Variable, terms: list[_Term]) -> Variable:
-        (state, initial) = next(
-            (s, first) for s, first in zip(self._states, self._initials, strict=True) if s.new is new
-        )
-        found = None if _is_zero(initial) else initial[0]
+        initial = next(first for state, first in zip(self._states, self._initials, strict=True) if state.new is new)
+        found: Variable | None = None if _is_zero(initial) else initial[0]
         for term in terms:
             total = term.total(*(self._lift.stepped[source] for source in term.sources))
             found = total if found is None else found + total
-        assert found is not None and state
+        assert found is not None
         return found
 
 

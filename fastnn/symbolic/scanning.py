@@ -73,6 +73,7 @@ class Scan(Op):
     """
 
     connects = slice(1, None)
+    lends = True
 
     def __init__(
         self,
