@@ -190,7 +190,8 @@ class Unrolled:
 
     def _bind(self) -> None:
         # Bind the operations of one more step.
-        loop, t, values = self._loop, len(self._ends) - 1, self._base.copy()
+        loop, t = self._loop, len(self._ends) - 1
+        values: list[Any] = self._base.copy()
         for place, rows in zip(loop.slices, self._given, strict=False):
             values[place] = rows[t, ...]
         for state, buffer in zip(loop.states, self._buffers, strict=True):
