@@ -19,7 +19,20 @@ names that programs use.
 `as_theano` lets programs and libraries import all of this as ``theano``.
 """
 
-from fastnn.symbolic import compat, compile, configparser, gof, gradient, misc, printing, sandbox, tensor, updates
+from fastnn.symbolic import (
+    compat,
+    compile,
+    configparser,
+    gof,
+    gradient,
+    ifelse,
+    misc,
+    printing,
+    sandbox,
+    scan_module,
+    tensor,
+    updates,
+)
 from fastnn.symbolic.arguments import In, Out, Param
 from fastnn.symbolic.cloning import clone
 from fastnn.symbolic.configparser import change_flags
@@ -32,6 +45,9 @@ from fastnn.symbolic.modes import Mode
 from fastnn.symbolic.naming import as_theano
 from fastnn.symbolic.ops import dot
 from fastnn.symbolic.printing import debugprint, pp, pprint
+from fastnn.symbolic.scan_module import foldl, foldr, scan
+from fastnn.symbolic.scan_module import map_ as map
+from fastnn.symbolic.scan_module import reduce_ as reduce
 from fastnn.symbolic.staleness import StaleGraphWarning
 from fastnn.symbolic.updates import OrderedUpdates
 from fastnn.symbolic.version import version as __version__
@@ -62,15 +78,22 @@ __all__ = [
     "configparser",
     "debugprint",
     "dot",
+    "foldl",
+    "foldr",
     "function",
     "gof",
     "grad",
     "gradient",
+    "ifelse",
+    "map",
     "misc",
     "pp",
     "pprint",
     "printing",
+    "reduce",
     "sandbox",
+    "scan",
+    "scan_module",
     "shared",
     "tensor",
     "updates",
