@@ -67,6 +67,11 @@ from fastnn.symbolic.ops.indexing import (
     concatenate,
     index,
 )
+from fastnn.symbolic.ops.parts import (
+    Part,
+    packed,
+    part,
+)
 from fastnn.symbolic.ops.reductions import (
     SHORT_ROW,
     LogSumExp,

@@ -15,6 +15,7 @@ from fastnn.kernels.ufuncs import sum_of_scaled
 from fastnn.symbolic.configuration import config
 from fastnn.symbolic.graph import (
     MOST_SHAPES,
+    PACKED,
     Constant,
     Op,
     Operand,
@@ -313,10 +314,12 @@ def cast(x: Operand, dtype: DTypeLike | None) -> Variable:
     """Convert x to a dtype; "floatX" means that of the configuration."""
     variable = as_variable(x)
     wanted = np.dtype(config.floatX if dtype == "floatX" else dtype)
-    if wanted.kind not in "biuf":
-        raise TypeError(f"dtype must be one of real numbers, not {dtype!r}")
     if wanted == variable.type.dtype:
         return variable
+    if wanted.kind not in "biuf":
+        raise TypeError(f"dtype must be one of real numbers, not {dtype!r}")
+    if variable.type == PACKED:
+        raise TypeError(f"{variable!r} holds no numbers")
     if isinstance(variable, Constant) and variable.value.size <= LARGEST_CONVERTED:
         return constant(variable.value, wanted)
     return apply(Cast(wanted), Type(wanted, variable.ndim), variable)
