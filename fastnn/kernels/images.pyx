@@ -162,7 +162,8 @@ cdef void load_seen(const Task* task, const Item* item, const floating* images, 
     begin = max(<Py_ssize_t> 0, begin)
     for c in range(task.x.channels):
         if task.width == task.x.width:
-            load_line(image + c * size + begin * task.width, item.n, stride, max(<Py_ssize_t> 0, end - begin) * task.width,
+            load_line(image + c * size + begin * task.width, item.n, stride,
+                      max(<Py_ssize_t> 0, end - begin) * task.width,
                       task.lanes, first + begin * task.x.row + c * task.lanes, task.x.pixel)
             continue
         for y in range(begin, end):
