@@ -52,7 +52,8 @@ cdef struct Task:
     void* out
 
 
-cdef Task task_of(Kind kind, const Py_ssize_t* images, const Py_ssize_t* positions, padding, window, Py_ssize_t number_size):
+cdef Task task_of(Kind kind, const Py_ssize_t* images, const Py_ssize_t* positions, padding, window,
+                  Py_ssize_t number_size):
     # For shapes (n, channels, height, width) of images and positions.
     cdef Task task
     cdef Py_ssize_t top = padding[0], left = padding[1], below = padding[2], right = padding[3], most
@@ -201,7 +202,7 @@ cdef void store_seen(const Task* task, const Item* item, const floating* X, floa
                        image + c * size + y * task.width, item.n, stride)
 
 
-# --- what is done to an item -------------------------------------------------------------------------------------------
+# --- what is done to an item ------------------------------------------------------------------------------------------
 
 
 cdef void convolve_item(const Task* task, const Item* item, floating* x, floating* y) noexcept nogil:
