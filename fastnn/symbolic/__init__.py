@@ -17,7 +17,7 @@ this order: `graph`, `ops`, `stability`, `gradient`, `simplify`, `program`, `exe
 `lowering`, `function`, `staleness`, `printing`, and `tensor` with its modules, which have the names that programs use.
 """
 
-from fastnn.symbolic import printing, tensor
+from fastnn.symbolic import printing, sandbox, tensor
 from fastnn.symbolic.configuration import config
 from fastnn.symbolic.function import Function, function
 from fastnn.symbolic.gradient import DisconnectedInputError, grad
@@ -35,6 +35,7 @@ __all__ = [
     "grad",
     "pprint",
     "printing",
+    "sandbox",
     "shared",
     "tensor",
 ]

@@ -65,12 +65,15 @@ class Op:
         The inputs that ``out`` may be.
     connects : slice
         The inputs by which the result has a gradient, even if it is 0.
+    differentiable : bool
+        Whether there are gradients by these inputs; if not, it is an error to ask for them.
     """
 
     views = False
     takes_out = False
     overwrites = slice(0)
     connects = slice(None)
+    differentiable = True
 
     def compute(self, *arrays: Any) -> Any:
         """Return the value from the inputs' values."""
@@ -476,13 +479,15 @@ def shared(value: Any, name: str | None = None, borrow: bool = False) -> Shared:
 
     Parameters
     ----------
-    value : array_like of real numbers
+    value : array_like of real numbers, or numpy.random.RandomState
     name : str or None
     borrow : bool, default False
         Whether to keep an array itself rather than a copy.
     """
     if isinstance(value, Variable):
         raise TypeError("shared takes a value, not an expression: compute it first, with .eval()")
+    if isinstance(value, np.random.RandomState):
+        return _registered(operations["shared_state"](value, name))  # type: ignore[return-value]  # it is a Shared
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"shared takes real numbers, not {value!r} ({type(value).__name__})")

@@ -72,6 +72,15 @@ from fastnn.symbolic.ops.parts import (
     packed,
     part,
 )
+from fastnn.symbolic.ops.random import (
+    Choice,
+    Multinomial,
+    Normal,
+    Parameter,
+    RandomStateVariable,
+    draw,
+    mrg_uniform,
+)
 from fastnn.symbolic.ops.reductions import (
     SHORT_ROW,
     LogSumExp,
@@ -144,6 +153,7 @@ operations.update(
     power=power,
     reshape=reshape,
     shape=shape,
+    shared_state=RandomStateVariable,
     sub=sub,
     sum=sum_,
     true_div=true_div,
