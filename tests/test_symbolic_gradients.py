@@ -432,10 +432,10 @@ def test_reasons(case):
 
 def test_small_batches_of_large_networks(monkeypatch):
     X, y = data()
-    monkeypatch.setattr(lowering, "LARGE_NETWORK", 10)
+    monkeypatch.setattr(lowering, "MANY_PARAMETERS", 1)
     m = Model()
     step = theano.function([m.x, m.y], m.nll, updates=updates_by(momentum, m, m.nll))
-    assert "batches of fewer than 64 rows operation by operation" in step.explanation()
+    assert "or all operation by operation, if there are 64 rows or fewer" in step.explanation()
 
     def make(m):
         return {"inputs": [m.x, m.y], "outputs": m.nll, "updates": updates_by(momentum, m, m.nll)}, lambda step: (X, y)

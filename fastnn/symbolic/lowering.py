@@ -26,11 +26,10 @@ from fastnn.symbolic.program import Program
 from fastnn.symbolic.recognition import Cost, Network, likelihood_of
 from fastnn.symbolic.simplify import Simplifier
 
-#: Networks of so many parameters, and batches of fewer rows: their gradients are not taken by the engine, which puts
-#: weights and gradient in another order in memory.  By operation they take .7 of the time (784-1000-1000-10, 20 rows,
-#: two threads); of 784-100-10 they take as long.
-LARGE_NETWORK = 250_000
-FEW_ROWS = 64
+#: Parameters for each row of a batch from which the engine does not take the gradient: it puts weights and gradient in
+#: another order in memory.  By operation 20 rows of 784-500-10 take .8 of the time, and 100 of 784-1000-1000-10 .84, but
+#: 100 of 784-500-10 and 600 of 784-1000-1000-10 longer (float64, two threads).
+MANY_PARAMETERS = 10_000
 
 
 class Home:
@@ -220,7 +219,7 @@ class EngineGradient:
         self._home.check_slopes()
         rows, begin, y, before = self._feed(arguments)
         network = self._home.adopt()
-        if len(y) < FEW_ROWS and network.parameters.size >= LARGE_NETWORK:
+        if network.parameters.size >= MANY_PARAMETERS * len(y):
             raise NotHere("the batch is small and the network large")
         if self._gradients is None or self._gradients.network is not network:
             self._gradients = Gradients(network)
@@ -243,8 +242,9 @@ class EngineGradient:
             *self._feed.explanation(names),
             f"    with {n} other operations, on NumPy: {self._reason}",
         ]
-        if sum(variable.array.size for variable in self._home.network.parameters) >= LARGE_NETWORK:
-            lines.append(f"    batches of fewer than {FEW_ROWS} rows operation by operation, as the network is large")
+        size = sum(variable.array.size for variable in self._home.network.parameters)
+        if size >= MANY_PARAMETERS:
+            lines.append(f"    or all operation by operation, if there are {size // MANY_PARAMETERS} rows or fewer")
         return lines
 
 
