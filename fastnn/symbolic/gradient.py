@@ -9,13 +9,17 @@ from typing import Any
 
 from fastnn._validation import check_choice
 from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, sort
+from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, replaced, sort
 from fastnn.symbolic.printing import pprint
 from fastnn.symbolic.stability import Forms
 
 
 class DisconnectedInputError(ValueError):
     """A cost does not depend on a variable of its gradient, or only through indices or shapes."""
+
+
+class NullTypeGradError(TypeError):
+    """A cost depends on a variable through the parameters of random numbers, which have no gradient."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def grad(
     ------
     DisconnectedInputError
         If the cost does not depend on a variable, or only through indices or shapes.
+    NullTypeGradError
+        If the cost depends on a variable through the parameters of random numbers.
     TypeError
         If the cost is not a scalar, or it or a variable holds integers.
     """
@@ -104,9 +110,8 @@ def grad(
     gradients = pullback(seeds, leaves, constants, fixed=known)
     inner = {variable: pullback(seeds, [variable], constants, fixed=known) for variable in variables if variable.op}
     order = sort(seeds, constants)
-    connected = set(
-        sort(seeds, constants, lambda variable: variable.inputs[variable.op.connects] if variable.op else ())
-    )
+    connected = set(sort(seeds, constants, _connecting))
+    _check_differentiable(seeds, variables, connected, constants)
     found = []
     for variable in variables:
         expansion = inner.get(variable, gradients).get(variable)
@@ -118,6 +123,56 @@ def grad(
             expansion = apply(Gradient(constants), variable.type, expansion, cost, variable)
         found.append(expansion)
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
+
+
+def Lop(
+    f: Any,
+    wrt: Any,
+    eval_points: Any,
+    consider_constant: Iterable[Variable] | None = None,
+    disconnected_inputs: str = "raise",
+) -> Any:
+    """Return the product of a vector, from the left, and the Jacobian of f: the gradient of sum(eval_points * f).
+
+    Parameters
+    ----------
+    f : Variable, or a list of them
+    wrt : Variable, or a list or tuple of them
+    eval_points : Variable, or a list of them
+        Of the shapes of f.
+    consider_constant, disconnected_inputs
+        As for `grad`.
+    """
+    known = dict(zip(_listed(f), _listed(eval_points), strict=True))
+    return grad(None, wrt, consider_constant, disconnected_inputs, known)
+
+
+def Rop(f: Any, wrt: Any, eval_points: Any) -> Any:
+    """Return the product of the Jacobian of f by wrt and a vector: the derivative of f in the direction eval_points.
+
+    The product from the left is linear in its vector; its own product from the left is the one from the right.
+
+    Parameters
+    ----------
+    f : Variable, or a list or tuple of them
+    wrt : Variable, or a list of them
+    eval_points : Variable, or a list of them
+        Of the shapes of wrt.
+    """
+    found = []
+    for expression in _listed(f):
+        _check_real(expression, "f")
+        from_left = Variable(expression.type)
+        slopes = pullback({expression: from_left}, _listed(wrt))
+        pairs = zip(_listed(wrt), _listed(eval_points), strict=True)
+        seeds = {slopes[variable]: as_variable(point) for variable, point in pairs if variable in slopes}
+        product = pullback(seeds, [from_left]).get(from_left, from_left)
+        found += replaced([product], {from_left: ops.zeros_like(expression)})
+    return found[0] if isinstance(f, Variable) else type(f)(found)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _check_real(variable: Any, what: str) -> None:
@@ -136,6 +191,27 @@ def _check_known(known: Mapping[Variable, Any] | None) -> dict[Variable, Variabl
             raise TypeError(f"the known gradient by {pprint(variable)} must be a {variable.type}, not {gradient.type}")
         found[variable] = ops.cast(gradient, variable.type.dtype)
     return found
+
+
+def _connecting(variable: Variable) -> tuple[Variable, ...]:
+    return variable.inputs[variable.op.connects] if variable.op else ()
+
+
+def _check_differentiable(
+    seeds: Iterable[Variable],
+    variables: Iterable[Variable],
+    connected: Collection[Variable],
+    constants: Collection[Variable],
+) -> None:
+    passed = [v for v in connected if v.op and not v.op.differentiable and v not in constants]
+    behind = set(sort([source for v in passed for source in _connecting(v)], constants, _connecting))
+    for variable in variables:
+        if variable in behind:
+            costs = ", ".join(map(pprint, seeds))
+            raise NullTypeGradError(
+                f"the cost {costs} depends on {pprint(variable)} through the parameters of random numbers, which have "
+                "no gradient: give the numbers in consider_constant"
+            )
 
 
 def taken_anew(outputs: Iterable[Variable], stops: Collection[Variable]) -> dict[Variable, Variable]:

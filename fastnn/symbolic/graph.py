@@ -7,16 +7,18 @@ dtype and a number of dimensions; its shape is known only at run time, where Num
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_array
+from fastnn._validation import check_array, check_choice
 from fastnn.symbolic.configuration import config
 
 #: Texts of expressions, each with its precedence.
@@ -67,6 +69,8 @@ class Op:
         The inputs that ``out`` may be.
     connects : slice
         The inputs by which the result has a gradient, even if it is 0.
+    differentiable : bool
+        Whether there are gradients by these inputs; if not, it is an error to ask for them.
     """
 
     views = False
@@ -74,6 +78,7 @@ class Op:
     takes_out = False
     overwrites = slice(0)
     connects = slice(None)
+    differentiable = True
 
     def compute(self, *arrays: Any) -> Any:
         """Return the value from the inputs' values."""
@@ -125,6 +130,9 @@ class Variable:
     #: Attributes that are not copied and not pickled.
     _passing: frozenset[str] = frozenset(["number"])
 
+    #: Whether ``<``, ``<=``, ``>`` or ``>=`` made it.
+    _compares = False
+
     def __init__(
         self, type_: Type, op: Op | None = None, inputs: tuple[Variable, ...] = (), name: str | None = None
     ) -> None:
@@ -148,6 +156,21 @@ class Variable:
         return next(iter(self.shapes)) if len(self.shapes) == 1 else self
 
     @property
+    def owner(self) -> Apply | None:
+        """The operation and its inputs; None for a leaf."""
+        return None if self.op is None else Apply(self.op, self.inputs, (self,))
+
+    @property
+    def tag(self) -> SimpleNamespace:
+        """What a program notes about the variable; ``tag.test_value`` is not looked at."""
+        found: SimpleNamespace = vars(self).setdefault("_tag", SimpleNamespace())
+        return found
+
+    def clone(self) -> Variable:
+        """Return a leaf of the same type and name."""
+        return self.type(self.name)
+
+    @property
     def dtype(self) -> str:
         """Name of the dtype."""
         return self.type.dtype.name
@@ -168,8 +191,11 @@ class Variable:
     def __repr__(self) -> str:
         return self.name or f"<{self.type}>"
 
-    def __bool__(self) -> NoReturn:
-        raise TypeError("an expression is neither true nor false: use T.switch to choose, T.eq to compare")
+    def __bool__(self) -> bool:
+        # As in Theano a program may ask whether it has a variable, but ``a < b < c`` would lose its first half.
+        if self._compares:
+            raise TypeError("a comparison is neither true nor false before it is computed: use T.switch to choose")
+        return True
 
     def __len__(self) -> NoReturn:
         raise TypeError("an expression has no length before it is computed: use x.shape[0]")
@@ -235,16 +261,16 @@ class Variable:
         return operations["abs"](self)
 
     def __lt__(self, other: Operand) -> Variable:
-        return operations["lt"](self, other)
+        return _compared("lt", self, other)
 
     def __le__(self, other: Operand) -> Variable:
-        return operations["le"](self, other)
+        return _compared("le", self, other)
 
     def __gt__(self, other: Operand) -> Variable:
-        return operations["gt"](self, other)
+        return _compared("gt", self, other)
 
     def __ge__(self, other: Operand) -> Variable:
-        return operations["ge"](self, other)
+        return _compared("ge", self, other)
 
     def __getitem__(self, items: Any) -> Variable:
         return operations["index"](self, items)
@@ -315,6 +341,20 @@ class Variable:
         return operations["eval"](self, values or {})
 
 
+class Apply(NamedTuple):
+    """The node of a graph that Theano calls so: an operation, its inputs and its result."""
+
+    op: Op
+    inputs: tuple[Variable, ...]
+    outputs: tuple[Variable]
+
+
+def _compared(name: str, variable: Variable, other: Operand) -> Variable:
+    found = operations[name](variable, other)
+    found._compares = True
+    return found
+
+
 class Constant(Variable):
     """A value that is part of the expression.
 
@@ -328,6 +368,11 @@ class Constant(Variable):
         super().__init__(Type(value.dtype, value.ndim))
         self.value = value
 
+    @property
+    def data(self) -> NDArray[Any]:
+        """The value."""
+        return self.value
+
 
 class Shared(Variable):
     """A value that stays between calls of functions, which read and update it.
@@ -338,6 +383,10 @@ class Shared(Variable):
     name : str or None
     exposed : bool
         Whether other code has the array, and may write into it.
+    strict : bool, default False
+        Whether `set_value` takes only arrays of the dtype.
+    allow_downcast : bool, optional
+        Whether `set_value` converts to a narrower dtype.
 
     Attributes
     ----------
@@ -356,8 +405,16 @@ class Shared(Variable):
 
     _passing = frozenset(["number", "home", "_prepared"])
 
-    def __init__(self, value: NDArray[Any], name: str | None, exposed: bool) -> None:
+    def __init__(
+        self,
+        value: NDArray[Any],
+        name: str | None,
+        exposed: bool,
+        strict: bool = False,
+        allow_downcast: bool | None = None,
+    ) -> None:
         super().__init__(Type(value.dtype, value.ndim), name=name)
+        self._strict, self._downcast = strict, allow_downcast
         self.array = value
         self.exposed = exposed
         self.is_parameter = False
@@ -372,6 +429,10 @@ class Shared(Variable):
 
     def __copy__(self) -> Shared:
         # In Theano a copy shares the value, also after a change of either.
+        return self
+
+    def clone(self) -> Shared:
+        """Return the variable itself: in Theano a clone shares the value."""
         return self
 
     def put(self, array: NDArray[Any], exposed: bool = False) -> None:
@@ -411,8 +472,29 @@ class Shared(Variable):
         borrow : bool, default False
             Whether to keep an array of the right dtype itself rather than a copy.
         """
-        array = check_array(new_value, self.type.dtype, self.ndim, f"the new value of {self!r}")
+        what = f"the new value of {self!r}"
+        if self._strict and not (isinstance(new_value, np.ndarray) and new_value.dtype == self.type.dtype):
+            raise TypeError(f"{what} must be an array of dtype {self.dtype}, as it was made with strict=True")
+        array = check_array(new_value, self.type.dtype, self.ndim, what, self._downcast)
         self.put(array if borrow else array.copy(), exposed=borrow)
+
+    def may_change(self) -> bool:
+        """Return whether other code has the array, and may write into it unnoticed.
+
+        It has not if nothing else refers to the array, nor to that of which it is a view: `exposed` ends then.
+        """
+        if self.exposed and sys.getrefcount(self.array) <= _UNSHARED:
+            base = self.array.base
+            alone = base is None
+            if isinstance(base, np.ndarray) and base.base is None:
+                del base
+                alone = sys.getrefcount(self.array.base) <= _UNSHARED
+            self.exposed = not alone
+        return self.exposed
+
+    def zero(self, borrow: bool = False) -> None:
+        """Make the value zeros."""
+        self.put(np.zeros_like(self.array))
 
     def prepared(self, key: Any, prepare: Callable[[NDArray[Any]], Any]) -> Any:
         """Return what a function makes of the value, and keep it under a key until the value changes.
@@ -446,6 +528,11 @@ class _Behind:
 #: Whether a `_Behind` is being listed; its variables need none of their own then.
 _listing = threading.local()
 
+_probe = (object(),)
+
+#: References that `sys.getrefcount` counts to what only one other object refers to.
+_UNSHARED = sys.getrefcount(_probe[0])
+
 #: The largest number of variables in `Variable.shapes`.
 MOST_SHAPES = 4
 
@@ -474,22 +561,43 @@ def _registered(variable: V) -> V:
     return variable
 
 
-def shared(value: Any, name: str | None = None, borrow: bool = False) -> Shared:
+def shared(
+    value: Any,
+    name: str | None = None,
+    strict: bool = False,
+    allow_downcast: bool | None = None,
+    borrow: bool = False,
+    broadcastable: Sequence[bool] | None = None,
+    target: str = "cpu",
+) -> Shared:
     """Return a variable whose value stays between calls of functions.
 
     Parameters
     ----------
-    value : array_like of real numbers
+    value : array_like of real numbers, or numpy.random.RandomState
     name : str or None
+    strict : bool, default False
+        Whether later values must be arrays of the same dtype.
+    allow_downcast : bool, optional
+        Whether later values may be converted to the dtype, whatever theirs is.
     borrow : bool, default False
         Whether to keep an array itself rather than a copy.
+    broadcastable : sequence of bool, optional
+        Which axes have length 1.  Only checked: any axis of length 1 broadcasts.
+    target : {"cpu"}
     """
+    check_choice(target, "target", ["cpu"])
     if isinstance(value, Variable):
         raise TypeError("shared takes a value, not an expression: compute it first, with .eval()")
+    if isinstance(value, np.random.RandomState):
+        return _registered(operations["shared_state"](value, name))  # type: ignore[return-value]  # it is a Shared
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"shared takes real numbers, not {value!r} ({type(value).__name__})")
-    return _registered(Shared(array if borrow else array.copy(), name, exposed=borrow))
+    pattern = (False,) * array.ndim if broadcastable is None else tuple(broadcastable)
+    if len(pattern) != array.ndim or any(one and length != 1 for one, length in zip(pattern, array.shape, strict=True)):
+        raise TypeError(f"broadcastable is {pattern}, but the value has the shape {array.shape}")
+    return _registered(Shared(array if borrow else array.copy(), name, borrow, strict, allow_downcast))
 
 
 def constant(value: Any, dtype: Any = None) -> Constant:

@@ -1,64 +1,36 @@
-"""A choice between expressions as a whole: `ifelse`."""
+"""Choice between expressions by a condition: ``theano.ifelse``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Op, Operand, Parts, Variable, apply, as_variable
-
-
-@dataclass(frozen=True)
-class Choice(Op):
-    """The second input if the first is not 0, else the third, each with its own shape."""
-
-    connects = slice(1, None)
-
-    def compute(self, *arrays: Any) -> Any:
-        condition, x, y = arrays
-        return np.array(x if condition else y)
-
-    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
-        return inputs[:1]
-
-    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
-        condition, x, y = inputs
-        return [None, _chosen(condition, g, ops.zeros_like(x)), _chosen(condition, ops.zeros_like(y), g)]
-
-    def text(self, inputs: Parts) -> tuple[str, int]:
-        return ops.call("ifelse", *(text for text, _ in inputs))
+from fastnn.symbolic.graph import Operand, apply, as_variable
+from fastnn.symbolic.ops import IfElse
 
 
 def ifelse(condition: Operand, then_branch: Any, else_branch: Any, name: str | None = None) -> Any:
-    """Return the first of two expressions where a condition holds, or else the second.
-
-    Both are computed, also the one that is not taken.
+    """Return one branch where a condition is not 0, and the other where it is; both are computed.
 
     Parameters
     ----------
     condition : scalar
-        Holds if it is not 0.
-    then_branch, else_branch : Variable, or lists or tuples of them
-        Of the same types; their shapes may differ.
+    then_branch, else_branch : Variable, or a list or tuple of as many of them
+        Of the same types.
     name : str, optional
-        Ignored.
+        Of the result, if there is one.
     """
-    several = isinstance(then_branch, (list, tuple))
-    pairs = [(then_branch, else_branch)] if not several else list(zip(then_branch, else_branch, strict=True))
-    test = as_variable(condition)
-    if test.ndim != 0:
-        raise TypeError(f"the condition of ifelse must be a scalar, not a {test.type}")
-    found = []
-    for x, y in pairs:
-        left, right = as_variable(x), as_variable(y)
-        if left.type != right.type:
-            raise TypeError(f"the branches of ifelse must have one type, not {left.type} and {right.type}")
-        found.append(_chosen(test, left, right))
-    return found[0] if not several else type(then_branch)(found)
-
-
-def _chosen(condition: Variable, x: Variable, y: Variable) -> Variable:
-    return apply(Choice(), x.type, condition, x, y)
+    if isinstance(then_branch, (list, tuple)) or isinstance(else_branch, (list, tuple)):
+        if not isinstance(then_branch, (list, tuple)) or not isinstance(else_branch, (list, tuple)):
+            raise TypeError("the branches of ifelse must both be lists, or neither")
+        if len(then_branch) != len(else_branch):
+            raise ValueError(f"the branches of ifelse have {len(then_branch)} and {len(else_branch)} expressions")
+        found = [ifelse(condition, *pair) for pair in zip(then_branch, else_branch, strict=True)]
+        return type(then_branch)(found)
+    chosen, then, other = as_variable(condition), as_variable(then_branch), as_variable(else_branch)
+    if chosen.ndim:
+        raise TypeError(f"the condition of ifelse must be a scalar, not a {chosen.type}")
+    if then.type != other.type:
+        raise TypeError(f"the branches of ifelse must be of one type, not a {then.type} and a {other.type}")
+    result = apply(IfElse(), then.type, chosen, then, other)
+    result.name = name
+    return result

@@ -14,6 +14,7 @@ from fastnn.symbolic.graph import PACKED, Constant, Shared, Type, Variable, appl
 from fastnn.symbolic.printing import pprint
 from fastnn.symbolic.scanning import Scan, State
 from fastnn.symbolic.simplify import Simplifier
+from fastnn.symbolic.updates import OrderedUpdates
 
 Updates = dict[Shared, Variable]
 
@@ -103,7 +104,7 @@ def scan(
     allow_gc: Any = None,
     strict: bool = False,
     return_list: bool = False,
-) -> tuple[Any, Updates]:
+) -> tuple[Any, OrderedUpdates]:
     """Apply a step again and again: to the rows of sequences, and to what earlier steps returned.
 
     Parameters
@@ -140,7 +141,7 @@ def scan(
     -------
     outputs : Variable, or a list of them, or None
         The outputs of all steps; in each array, the first axis counts these.
-    updates : dict of Shared to Variable
+    updates : OrderedUpdates
         Of the shared variables that the step updates, or that bring updates themselves, as random streams do: the
         values after the last step.  They belong among the updates of the function.
 
@@ -202,8 +203,8 @@ def scan(
     sequences = [rows if is_whole else rows[:count] for _, rows in slices]
     pack = apply(op, PACKED, count, *sequences, *initials, *(shared for shared, _, _ in carried), *step.outer)
     found = [op.result(pack, output) for output in step.outputs]
-    updates = {shared: op.result(pack, new)[-1] for shared, _, new in numbers}
-    updates |= {shared: op.result(pack, old) for shared, old, _ in carried}
+    updates = OrderedUpdates([(shared, op.result(pack, new)[-1]) for shared, _, new in numbers])
+    updates.update([(shared, op.result(pack, old)) for shared, old, _ in carried])
     for variable in (*found, *updates.values()):
         unused.discard(variable)
     return _presented(found, return_list), updates
@@ -219,11 +220,13 @@ def _one_step(
     infos: list[_Output],
     unchanging: list[Variable],
     return_list: bool,
-) -> tuple[Any, Updates]:
+) -> tuple[Any, OrderedUpdates]:
     # Without a loop; as in Theano, also from the first rows if it goes backwards, and only with the step's own updates.
     slices = [each.rows[each.first + tap] for each in given for tap in each.taps]
     outputs, updates, _ = _parsed(fn(*slices, *(x for info in infos for x in info.before()), *unchanging))
-    return _presented([each.dimshuffle("x", *range(each.ndim)) for each in outputs], return_list), updates
+    return _presented([each.dimshuffle("x", *range(each.ndim)) for each in outputs], return_list), OrderedUpdates(
+        updates
+    )
 
 
 class _Step:
@@ -404,7 +407,7 @@ def map_(
     go_backwards: bool = False,
     mode: Any = None,
     name: str | None = None,
-) -> tuple[Any, Updates]:
+) -> tuple[Any, OrderedUpdates]:
     """Apply a step to the rows of sequences; see `scan`."""
     return scan(fn, sequences, None, non_sequences, None, truncate_gradient, go_backwards, mode, name)
 
@@ -417,7 +420,7 @@ def reduce_(
     go_backwards: bool = False,
     mode: Any = None,
     name: str | None = None,
-) -> tuple[Any, Updates]:
+) -> tuple[Any, OrderedUpdates]:
     """Apply a step to rows of sequences and its earlier outputs, and return the last of these; see `scan`."""
     outputs, updates = scan(fn, sequences, outputs_info, non_sequences, None, -1, go_backwards, mode, name)
     return [each[-1] for each in outputs] if isinstance(outputs, list) else outputs[-1], updates
@@ -430,7 +433,7 @@ def foldl(
     non_sequences: Any = None,
     mode: Any = None,
     name: str | None = None,
-) -> tuple[Any, Updates]:
+) -> tuple[Any, OrderedUpdates]:
     """Reduce sequences from their beginnings; see `reduce_`."""
     return reduce_(fn, sequences, outputs_info, non_sequences, False, mode, name)
 
@@ -442,6 +445,6 @@ def foldr(
     non_sequences: Any = None,
     mode: Any = None,
     name: str | None = None,
-) -> tuple[Any, Updates]:
+) -> tuple[Any, OrderedUpdates]:
     """Reduce sequences from their ends; see `reduce_`."""
     return reduce_(fn, sequences, outputs_info, non_sequences, True, mode, name)
