@@ -9,7 +9,12 @@ from typing import Any
 
 from fastnn._validation import check_choice
 from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, sort
+from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, operations, sort
+from fastnn.symbolic.ops.passing import consider_constant as consider_constant  # programs look for them here
+from fastnn.symbolic.ops.passing import disconnected_grad as disconnected_grad
+from fastnn.symbolic.ops.passing import grad_clip as grad_clip
+from fastnn.symbolic.ops.passing import grad_scale as grad_scale
+from fastnn.symbolic.ops.passing import zero_grad as zero_grad
 from fastnn.symbolic.printing import pprint
 from fastnn.symbolic.stability import Forms
 
@@ -117,6 +122,70 @@ def grad(
         if cost is not None and not known:
             expansion = apply(Gradient(constants), variable.type, expansion, cost, variable)
         found.append(expansion)
+    return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
+
+
+def Lop(f: Any, wrt: Any, eval_points: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:
+    """Return the gradients by variables of the sum of expressions, each times its evaluation point; see `grad`."""
+    costs, points = (each if isinstance(each, (list, tuple)) else [each] for each in (f, eval_points))
+    return grad(None, wrt, consider_constant, disconnected_inputs, dict(zip(costs, points, strict=True)))
+
+
+def Rop(f: Any, wrt: Any, eval_points: Any) -> Any:
+    """Return the derivatives of expressions along a direction.
+
+    Parameters
+    ----------
+    f : Variable, or a list or tuple of them
+    wrt : Variable, or a list or tuple of them
+    eval_points : array or Variable, or a list or tuple of them
+        The direction: for each variable as much as it changes.
+
+    Returns
+    -------
+    Variable, or a list or tuple of them like f
+    """
+    variables, points = (each if isinstance(each, (list, tuple)) else [each] for each in (wrt, eval_points))
+    directions = dict(zip(variables, map(as_variable, points), strict=True))
+    found = []
+    for cost in f if isinstance(f, (list, tuple)) else [f]:
+        # A gradient is linear in what it begins with, so its derivative by that is the same for all, 0 among them.
+        seed = ops.zeros_like(cost)
+        gradients = pullback({cost: seed}, variables)
+        seeds: dict[Variable, Variable] = {}
+        for variable, gradient in gradients.items():
+            seeds[gradient] = _sum(seeds.get(gradient), directions[variable])
+        along = pullback(seeds, [seed]).get(seed)
+        found.append(ops.zeros_like(cost) if along is None else along)
+    return tuple(found) if isinstance(f, tuple) else found if isinstance(f, list) else found[0]
+
+
+def jacobian(expression: Variable, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:
+    """Return the gradients of each element of a vector, along a new first axis; of a scalar, its gradient.
+
+    See `grad` for the parameters.
+    """
+    if expression.ndim == 0:
+        return grad(expression, wrt, consider_constant, disconnected_inputs)
+    if expression.ndim != 1:
+        raise TypeError(f"jacobian takes a vector, not a {expression.type}: flatten it")
+    variables = list(wrt) if isinstance(wrt, (list, tuple)) else [wrt]
+
+    def row(i: Variable, *_: Variable) -> Any:
+        return [grad(expression[i], variable, consider_constant, disconnected_inputs) for variable in variables]
+
+    steps = ops.arange(ops.shape(expression)[0])
+    found, _ = operations["scan"](row, sequences=[steps], non_sequences=[expression, *variables], return_list=True)
+    return tuple(found) if isinstance(wrt, tuple) else list(found) if isinstance(wrt, list) else found[0]
+
+
+def hessian(cost: Variable, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:
+    """Return the second derivatives of a scalar by vectors, a matrix for each; see `grad` for the parameters."""
+    several = isinstance(wrt, (list, tuple))
+    found = [
+        jacobian(grad(cost, variable, consider_constant, disconnected_inputs), variable, consider_constant, "ignore")
+        for variable in (wrt if several else [wrt])
+    ]
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
 
 
