@@ -9,7 +9,7 @@ from typing import Any
 
 from fastnn._validation import check_choice
 from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, operations, sort
+from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, operations, replaced, sort
 from fastnn.symbolic.ops.passing import consider_constant as consider_constant  # programs look for them here
 from fastnn.symbolic.ops.passing import disconnected_grad as disconnected_grad
 from fastnn.symbolic.ops.passing import grad_clip as grad_clip
@@ -125,39 +125,52 @@ def grad(
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
 
 
-def Lop(f: Any, wrt: Any, eval_points: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:
-    """Return the gradients by variables of the sum of expressions, each times its evaluation point; see `grad`."""
-    costs, points = (each if isinstance(each, (list, tuple)) else [each] for each in (f, eval_points))
-    return grad(None, wrt, consider_constant, disconnected_inputs, dict(zip(costs, points, strict=True)))
+def Lop(
+    f: Any,
+    wrt: Any,
+    eval_points: Any,
+    consider_constant: Iterable[Variable] | None = None,
+    disconnected_inputs: str = "raise",
+) -> Any:
+    """Return the product of a vector, from the left, and the Jacobian of f: the gradient of sum(eval_points * f).
+
+    Parameters
+    ----------
+    f : Variable, or a list of them
+    wrt : Variable, or a list or tuple of them
+    eval_points : Variable, or a list of them
+        Of the shapes of f.
+    consider_constant, disconnected_inputs
+        As for `grad`.
+    """
+    known = dict(zip(_listed(f), _listed(eval_points), strict=True))
+    return grad(None, wrt, consider_constant, disconnected_inputs, known)
 
 
 def Rop(f: Any, wrt: Any, eval_points: Any) -> Any:
-    """Return the derivatives of expressions along a direction.
+    """Return the product of the Jacobian of f by wrt and a vector: the derivative of f in the direction eval_points.
+
+    The product from the left is linear in its vector; its own product from the left is the one from the right.
 
     Parameters
     ----------
     f : Variable, or a list or tuple of them
-    wrt : Variable, or a list or tuple of them
-    eval_points : array or Variable, or a list or tuple of them
-        The direction: for each variable as much as it changes.
-
-    Returns
-    -------
-    Variable, or a list or tuple of them like f
+    wrt : Variable, or a list of them
+    eval_points : Variable, or a list of them
+        Of the shapes of wrt.
     """
-    variables, points = (each if isinstance(each, (list, tuple)) else [each] for each in (wrt, eval_points))
-    directions = dict(zip(variables, map(as_variable, points), strict=True))
     found = []
-    for cost in f if isinstance(f, (list, tuple)) else [f]:
-        # A gradient is linear in what it begins with, so its derivative by that is the same for all, 0 among them.
-        seed = ops.zeros_like(cost)
-        gradients = pullback({cost: seed}, variables)
+    for expression in _listed(f):
+        _check_real(expression, "f")
+        from_left = Variable(expression.type)
+        slopes = pullback({expression: from_left}, _listed(wrt))
         seeds: dict[Variable, Variable] = {}
-        for variable, gradient in gradients.items():
-            seeds[gradient] = _sum(seeds.get(gradient), directions[variable])
-        along = pullback(seeds, [seed]).get(seed)
-        found.append(ops.zeros_like(cost) if along is None else along)
-    return tuple(found) if isinstance(f, tuple) else found if isinstance(f, list) else found[0]
+        for variable, point in zip(_listed(wrt), _listed(eval_points), strict=True):
+            if variable in slopes:  # several may have the same
+                seeds[slopes[variable]] = _sum(seeds.get(slopes[variable]), as_variable(point))
+        product = pullback(seeds, [from_left]).get(from_left, from_left)
+        found += replaced([product], {from_left: ops.zeros_like(expression)})
+    return found[0] if isinstance(f, Variable) else type(f)(found)
 
 
 def jacobian(expression: Variable, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:
@@ -187,6 +200,10 @@ def hessian(cost: Variable, wrt: Any, consider_constant: Any = None, disconnecte
         for variable in (wrt if several else [wrt])
     ]
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _check_real(variable: Any, what: str) -> None:

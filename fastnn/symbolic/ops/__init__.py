@@ -11,6 +11,9 @@ division and casts to integers have 0.  Shapes, indices and argmax have no gradi
 """
 
 from fastnn.symbolic.graph import operations
+from fastnn.symbolic.ops.choices import (
+    IfElse,
+)
 from fastnn.symbolic.ops.dots import (
     BatchedDot,
     Dot,

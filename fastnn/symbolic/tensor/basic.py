@@ -471,4 +471,4 @@ def get_scalar_constant_value(v: Operand) -> Any:
 
 def norm(x: Variable, L: Any, axis: Any = None, keepdims: bool = False) -> Variable:
     """Return the L-norm along axes, or of everything."""
-    return ops.sum_(abs(x) ** L, axis, keepdims=keepdims) ** (1.0 / L)
+    return ops.power(ops.sum_(abs(x) ** L, axis, keepdims=keepdims), 1.0 / L)

@@ -157,11 +157,13 @@ CASES = {
         T.nnet.bn.batch_normalization_test(t, x[:, 0], x[:, 1], x[:, 0], y[:, 1], 'spatial')
     """,
     "passing": """
-        theano.gradient.disconnected_grad(x) * x; theano.gradient.zero_grad(x) * y
-        theano.gradient.consider_constant(x) * x; theano.gradient.grad_clip(x, -.5, 2) * 3
-        theano.gradient.grad_scale(x, -2) * y; T.Lop(x * y, x, y); T.Rop(x * y, x, y)
-        T.Rop(T.tanh(T.dot(x, q)), q, q + 1); T.Rop(T.exp(v) * v, v, v + 1); T.Lop(T.dot(x, q), q, x)
-        T.Rop([x * y, x.sum()], [x, y], [y, x])[0]; theano.grad(T.sum(x * y), x)
+        T.jacobian(T.dot(x, v), x); T.jacobian(T.tanh(v) * v, [v, s])[0]; T.jacobian(x.sum(), x); T.jacobian(v * s, s)
+        T.hessian(T.sum(v ** 3) * s, v); T.hessian(T.sum(T.outer(v, v) * q), [v])[0]
+        theano.gradient.jacobian(v ** 2, v); theano.gradient.disconnected_grad(x) * x
+        theano.gradient.zero_grad(x) * y; theano.gradient.consider_constant(x) * x
+        theano.gradient.grad_clip(x, -.5, 2) * 3; theano.gradient.grad_scale(x, -2) * y; T.Lop(x * y, x, y)
+        T.Rop(x * y, x, y); T.Rop(T.tanh(T.dot(x, q)), q, q + 1); T.Rop(T.exp(v) * v, v, v + 1)
+        T.Lop(T.dot(x, q), q, x); T.Rop([x * y, x.sum()], [x, y], [y, x])[0]; theano.grad(T.sum(x * y), x)
         theano.gradient.disconnected_grad(x.sum()) * s
     """,
 }
