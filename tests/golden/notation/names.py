@@ -157,7 +157,7 @@ CASES = {
         T.nnet.bn.batch_normalization_test(t, x[:, 0], x[:, 1], x[:, 0], y[:, 1], 'spatial')
     """,
     "passing": """
-        T.jacobian(T.dot(x, v), x); T.jacobian(T.tanh(v) * v, [v, s])[0]; T.jacobian(x.sum(), x); T.jacobian(v * s, s)
+        T.jacobian(T.dot(x, v), x); T.jacobian(T.tanh(v) * s, [v, s])[1]; T.jacobian(x.sum(), x); T.jacobian(v * s, s)
         T.hessian(T.sum(v ** 3) * s, v); T.hessian(T.sum(T.outer(v, v) * q), [v])[0]
         theano.gradient.jacobian(v ** 2, v); theano.gradient.disconnected_grad(x) * x
         theano.gradient.zero_grad(x) * y; theano.gradient.consider_constant(x) * x
