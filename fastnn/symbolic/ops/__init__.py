@@ -11,17 +11,18 @@ division and casts to integers have 0.  Shapes, indices and argmax have no gradi
 """
 
 from fastnn.symbolic.graph import operations
-from fastnn.symbolic.ops.choices import (
-    IfElse,
+from fastnn.symbolic.ops.choices import IfElse
+from fastnn.symbolic.ops.convolutions import (
+    Border,
+    Convolution,
+    FiltersSlope,
+    ImagesSlope,
+    Pair,
+    Windows,
+    by_images,
+    convolve,
 )
-from fastnn.symbolic.ops.dots import (
-    BatchedDot,
-    Dot,
-    batched_dot,
-    batched_tensordot,
-    dot,
-    tensordot,
-)
+from fastnn.symbolic.ops.dots import BatchedDot, Dot, batched_dot, batched_tensordot, dot, tensordot
 from fastnn.symbolic.ops.elementwise import (
     KERNEL_OVERWRITES,
     LARGEST_CONVERTED,
@@ -126,25 +127,11 @@ from fastnn.symbolic.ops.indexing import (
     stack,
     unique,
 )
-from fastnn.symbolic.ops.linear_algebra import (
-    Determinant,
-    Inverse,
-    det,
-    matrix_inverse,
-)
-from fastnn.symbolic.ops.parts import (
-    Part,
-    packed,
-    part,
-)
-from fastnn.symbolic.ops.passing import (
-    Passing,
-    consider_constant,
-    disconnected_grad,
-    grad_clip,
-    grad_scale,
-    zero_grad,
-)
+from fastnn.symbolic.ops.linear_algebra import Determinant, Inverse, det, matrix_inverse
+from fastnn.symbolic.ops.parts import Part, packed, part
+from fastnn.symbolic.ops.passing import Passing, consider_constant, disconnected_grad, grad_clip, grad_scale, zero_grad
+from fastnn.symbolic.ops.pools import MODES, Pool, pool
+from fastnn.symbolic.ops.random import Choice, Multinomial, Normal, Parameter, RandomStateVariable, draw, mrg_uniform
 from fastnn.symbolic.ops.reductions import (
     SHORT_ROW,
     Cumulative,
@@ -179,6 +166,7 @@ from fastnn.symbolic.ops.shapes import (
     flatten,
     integer_scalar,
     is_sequence,
+    lengths_of,
     n_elements,
     ones_like,
     reshape,
@@ -186,21 +174,8 @@ from fastnn.symbolic.ops.shapes import (
     sum_to,
     zeros_like,
 )
-from fastnn.symbolic.ops.softmaxes import (
-    ByKernel,
-    LogSoftmax,
-    Softmax,
-    SoftmaxSlope,
-    logsoftmax,
-    softmax,
-)
-from fastnn.symbolic.ops.texts import (
-    INDEX,
-    Calls,
-    Gradients,
-    bracketed,
-    call,
-)
+from fastnn.symbolic.ops.softmaxes import ByKernel, LogSoftmax, Softmax, SoftmaxSlope, logsoftmax, softmax
+from fastnn.symbolic.ops.texts import INDEX, Calls, Gradients, bracketed, call
 
 operations.update(
     abs=abs_,
@@ -230,6 +205,7 @@ operations.update(
     power=power,
     reshape=reshape,
     shape=shape,
+    shared_state=RandomStateVariable,
     stack=stack,
     sub=sub,
     sum=sum_,

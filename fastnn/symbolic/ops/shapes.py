@@ -78,6 +78,11 @@ def count(x: Operand, axes: Sequence[int] | None = None) -> Variable:
     return apply(Count(None if axes is None else tuple(axes)), Type(INDEX, 0), as_variable(x))
 
 
+def shapes_told(lengths: Variable) -> frozenset[Variable] | None:
+    """Return the variables whose shapes make that in a vector, or None."""
+    return lengths.inputs[0].shapes if isinstance(lengths.op, Shape) else None
+
+
 @dataclass(frozen=True)
 class BroadcastTo(Op):
     """The first input broadcast to the shape in the second, as by `numpy.broadcast_to`."""
@@ -93,7 +98,7 @@ class BroadcastTo(Op):
         return inputs[1:]
 
     def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
-        return inputs[1].inputs[0].shapes if isinstance(inputs[1].op, Shape) else None
+        return shapes_told(inputs[1])
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [sum_to(g, inputs[0]), None]
@@ -138,7 +143,7 @@ class SumTo(Op):
         return inputs[1:]
 
     def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
-        return inputs[1].inputs[0].shapes if isinstance(inputs[1].op, Shape) else None
+        return shapes_told(inputs[1])
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [broadcast_like(g, inputs[0]), None]
@@ -253,12 +258,12 @@ def integer_scalar(value: Any, what: str) -> Variable:
     return variable
 
 
-def _lengths(lengths: Sequence[Any]) -> Variable:
-    # Numbers and integer scalars as a vector.
+def lengths_of(lengths: Sequence[Any]) -> Variable:
+    """Return a shape of numbers and integer scalars as an int64 vector."""
     scalars = [integer_scalar(length, "a length of a shape") for length in lengths]
-    if any(isinstance(length, Variable) for length in lengths):
-        return apply(Stack(), Type(INDEX, 1), *scalars)
-    return constant(lengths, INDEX)
+    if not any(isinstance(length, Variable) for length in lengths):
+        return constant(lengths, INDEX)
+    return apply(Stack(), Type(INDEX, 1), *scalars)
 
 
 def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
@@ -275,7 +280,8 @@ def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
         lengths = tuple(lengths) if np.iterable(lengths) and not isinstance(lengths, Variable) else (lengths,)
         if ndim not in (None, len(lengths)):
             raise ValueError(f"ndim is {ndim}, but the shape has {len(lengths)} lengths")
-        ndim, wanted = len(lengths), _lengths(lengths)
+        ndim = len(lengths)
+        wanted = lengths_of(lengths)
     return apply(Reshape(), Type(variable.type.dtype, ndim), variable, wanted)
 
 
@@ -290,7 +296,7 @@ def alloc(value: Operand, *shape: Any) -> Variable:
     lengths = tuple(shape[0] if len(shape) == 1 and is_sequence(shape[0]) else shape)
     if len(lengths) < variable.ndim:
         raise TypeError(f"a {variable.type} cannot have a shape of {len(lengths)} lengths")
-    return apply(BroadcastTo(), Type(variable.type.dtype, len(lengths)), variable, _lengths(lengths))
+    return apply(BroadcastTo(), Type(variable.type.dtype, len(lengths)), variable, lengths_of(lengths))
 
 
 def flatten(x: Operand, ndim: int | None = None, outdim: int | None = None) -> Variable:

@@ -7,15 +7,21 @@ import numpy as np
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Operand, Variable, as_variable, constant
 from fastnn.symbolic.ops import logsoftmax, sigmoid, softmax, softplus, ultra_fast_sigmoid
-from fastnn.symbolic.tensor.nnet import bn
+from fastnn.symbolic.tensor.nnet import abstract_conv, bn, conv
+from fastnn.symbolic.tensor.nnet.abstract_conv import conv2d, conv2d_grad_wrt_inputs, conv2d_transpose
 from fastnn.symbolic.tensor.nnet.bn import batch_normalization
 
 __all__ = [
+    "abstract_conv",
     "batch_normalization",
     "binary_crossentropy",
     "bn",
     "categorical_crossentropy",
     "confusion_matrix",
+    "conv",
+    "conv2d",
+    "conv2d_grad_wrt_inputs",
+    "conv2d_transpose",
     "crossentropy_categorical_1hot",
     "crossentropy_softmax_1hot",
     "crossentropy_softmax_1hot_with_bias",
