@@ -84,6 +84,8 @@ class Op:
     ----------
     views : bool
         Whether the result may share memory with the first input.
+    lends : bool
+        Whether the results that its value packs stay only until it is computed again.
     takes_out : bool
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype, for the result.
     overwrites : slice
@@ -95,6 +97,7 @@ class Op:
     """
 
     views = False
+    lends = False
     takes_out = False
     overwrites = slice(0)
     connects = slice(None)
