@@ -8,6 +8,11 @@
 /* Bytes of a cache line, on nearly all processors. */
 #define LINE_BYTES 64
 
+/* --- blas.pyx --------------------------------------------------------------------------------------------------- */
+
+/* Rows that a thread takes at a time in a product outside training. */
+#define BLOCK_ROWS 128
+
 /* --- affine.pyx ------------------------------------------------------------------------------------------------- */
 
 /* Bytes of a row of weights from which our tiles are faster than BLAS. */
