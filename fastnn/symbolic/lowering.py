@@ -27,7 +27,7 @@ from fastnn.symbolic.recognition import Cost, Network, likelihood_of
 from fastnn.symbolic.simplify import Simplifier
 
 #: Parameters for each row of a batch from which the engine does not take the gradient: it puts weights and gradient in
-#: another order in memory.  By operation 20 rows of 784-500-10 take .8 of the time, and 100 of 784-1000-1000-10 .84, but
+#: another order in memory.  By operation 20 rows of 784-500-10 take .8 of the time, 100 of 784-1000-1000-10 .84, but
 #: 100 of 784-500-10 and 600 of 784-1000-1000-10 longer (float64, two threads).
 MANY_PARAMETERS = 10_000
 
