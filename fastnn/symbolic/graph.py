@@ -90,6 +90,8 @@ class Op:
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype, for the result.
     overwrites : slice
         The inputs that ``out`` may be.
+    in_threads : bool
+        Whether `compute` may use several threads, those of the kernels.
     connects : slice
         The inputs by which the result has a gradient, even if it is 0.
     differentiable : bool
@@ -100,6 +102,7 @@ class Op:
     lends = False
     takes_out = False
     overwrites = slice(0)
+    in_threads = False
     connects = slice(None)
     differentiable = True
 
