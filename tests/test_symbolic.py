@@ -17,8 +17,9 @@ from scipy.special import expit, softmax
 
 import fastnn.symbolic as theano
 import fastnn.symbolic.tensor as T
-from fastnn.symbolic import execution, ops
+from fastnn.symbolic import execution
 from fastnn.symbolic.graph import Type, sort
+from fastnn.symbolic.ops import dots
 from fastnn.symbolic.products import thin_product
 
 #: Cases that Theano 1.0.5 was asked, too.
@@ -795,7 +796,7 @@ def test_thin_products(dtype, units, layout, monkeypatch):
         used.append(arrays)
         return thin_product(*arrays)
 
-    monkeypatch.setattr(ops, "thin_product", seen)
+    monkeypatch.setattr(dots, "thin_product", seen)
     rng = np.random.default_rng(0)
     X, W = rng.normal(size=(400, 200)).astype(dtype), rng.normal(size=(200, units)).astype(dtype)
     D = rng.normal(size=(400, 4)).astype(dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -15,7 +15,7 @@ from fastnn._validation import check_array, check_choice
 from fastnn.symbolic import graph, ops, recognition
 from fastnn.symbolic.configuration import MODES, config
 from fastnn.symbolic.gradient import computed_from, taken_anew
-from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, sort
+from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, shared_in, sort
 from fastnn.symbolic.lowering import EngineStep, NotHere
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
 from fastnn.symbolic.program import Program
@@ -189,6 +189,7 @@ def function(
     updates: Updates = None,
     givens: Givens = None,
     *,
+    no_default_updates: bool | Sequence[Shared] = False,
     name: str | None = None,
     on_unused_input: str = "raise",
     allow_input_downcast: bool | None = None,
@@ -208,6 +209,8 @@ def function(
         New values of shared variables after a call.
     givens : dict, or sequence of pairs (variable, value), optional
         Replacements of variables in outputs, in updates, and in the values of later pairs.
+    no_default_updates : bool or sequence of Shared, default False
+        Shared variables whose default updates, such as those of random streams, a call does not make; True: of all.
     name : str, optional
     on_unused_input : {"raise", "warn", "ignore"}, default "raise"
         What to do with an input that nothing depends on.
@@ -231,6 +234,7 @@ def function(
     wanted, pack = _check_outputs(outputs)
     new_values = _check_updates(updates)
     replacements = _check_givens(givens, given_inputs)
+    new_values |= _default_updates([*wanted, *new_values.values()], replacements, no_default_updates, new_values)
     stops = [variable for variable in (*given_inputs, *replacements) if variable.op is not None]
     if stops:
         given_inputs, wanted, new_values, replacements = _with_leaves(
@@ -364,6 +368,25 @@ def _check_updates(updates: Updates) -> dict[Shared, Variable]:
         if variable in found:
             raise ValueError(f"{pprint(variable)} is updated twice")
         found[variable] = _converted(value, variable.type, f"the update of {pprint(variable)}")
+    return found
+
+
+def _default_updates(
+    values: list[Variable],
+    givens: dict[Variable, Variable],
+    without: bool | Sequence[Shared],
+    updates: Collection[Shared],
+) -> dict[Shared, Variable]:
+    # Updates that shared variables bring themselves, also those behind such updates.
+    found: dict[Shared, Variable] = {}
+    if without is True:
+        return found
+    pending = [*values, *givens.values()]
+    while pending:
+        new = {v: v.default_update for v in shared_in(*pending) if v.default_update is not None}
+        new = {v: value for v, value in new.items() if v not in updates and v not in found and v not in (without or ())}
+        found |= new
+        pending = list(new.values())
     return found
 
 

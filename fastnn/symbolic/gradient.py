@@ -1,15 +1,15 @@
-"""Gradients of scalar expressions, as expressions."""
+"""Gradients of expressions, as expressions."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fastnn._validation import check_choice
 from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, constant, sort
+from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, sort
 from fastnn.symbolic.printing import pprint
 from fastnn.symbolic.stability import Forms
 
@@ -51,22 +51,26 @@ def computed_from(variable: Variable) -> tuple[Variable, ...]:
 
 
 def grad(
-    cost: Variable,
+    cost: Variable | None,
     wrt: Variable | list[Variable] | tuple[Variable, ...],
     consider_constant: Iterable[Variable] | None = None,
     disconnected_inputs: str = "raise",
+    known_grads: Mapping[Variable, Any] | None = None,
 ) -> Any:
     """Return the gradient of a cost.
 
     Parameters
     ----------
-    cost : scalar expression of a floating dtype
+    cost : scalar expression of a floating dtype, or None
+        None if known_grads is given: the gradient of a cost of which only those gradients are known.
     wrt : Variable, or a list or tuple of them
         Variables to differentiate by, of floating dtypes.
     consider_constant : iterable of Variable, optional
         Expressions to treat as constants.
     disconnected_inputs : {"raise", "warn", "ignore"}, default "raise"
         What to do if the cost does not depend on a variable; without an error the gradient is zero.
+    known_grads : mapping of Variable to array or Variable, optional
+        Gradients by some expressions, of their shapes, instead of those by the cost.
 
     Returns
     -------
@@ -83,33 +87,55 @@ def grad(
     several = isinstance(wrt, (list, tuple))
     variables = list(wrt) if isinstance(wrt, (list, tuple)) else [wrt]
     check_choice(disconnected_inputs, "disconnected_inputs", ["raise", "warn", "ignore"])
-    for variable, what in ((cost, "the cost"), *((variable, "wrt") for variable in variables)):
-        if not isinstance(variable, Variable):
-            raise TypeError(f"{what} must be a variable, not {variable!r}")
-        if variable.type.dtype.kind != "f":
-            raise TypeError(f"{what} must hold real numbers, but {pprint(variable)} is of dtype {variable.dtype}")
+    known = _check_known(known_grads)
+    if cost is None and not known:
+        raise TypeError("the cost must be a variable, not None: only known_grads can stand for it")
+    for variable, what in (*((cost, "the cost"),) * (cost is not None), *((variable, "wrt") for variable in variables)):
+        _check_real(variable, what)
         if isinstance(variable, Shared):
             variable.is_parameter = True
-    if cost.ndim != 0:
+    if cost is not None and cost.ndim != 0:
         raise TypeError(f"the cost must be a scalar, but {pprint(cost)} is a {cost.type}: take its mean or sum")
     constants = frozenset(consider_constant or ())
-    order = sort([cost], constants)
+    seeds: dict[Variable, Variable] = {} if cost is None else {cost: constant(1, cost.type.dtype)}
+    seeds |= known
     # A target that is an expression blocks the gradients of variables behind it, so each gets its own pass.
     leaves = [variable for variable in variables if variable.op is None]
-    gradients = _backward(cost, leaves, order, constants)
-    inner = {variable: _backward(cost, [variable], order, constants) for variable in variables if variable.op}
+    gradients = pullback(seeds, leaves, constants, fixed=known)
+    inner = {variable: pullback(seeds, [variable], constants, fixed=known) for variable in variables if variable.op}
+    order = sort(seeds, constants)
     connected = set(
-        sort([cost], constants, lambda variable: variable.inputs[variable.op.connects] if variable.op else ())
+        sort(seeds, constants, lambda variable: variable.inputs[variable.op.connects] if variable.op else ())
     )
     found = []
     for variable in variables:
         expansion = inner.get(variable, gradients).get(variable)
         if expansion is None:
             if variable not in connected:
-                _complain(cost, variable, variable in order, disconnected_inputs)
+                _complain(seeds, variable, variable in order, disconnected_inputs)
             expansion = ops.zeros_like(variable)
-        found.append(apply(Gradient(constants), variable.type, expansion, cost, variable))
+        if cost is not None and not known:
+            expansion = apply(Gradient(constants), variable.type, expansion, cost, variable)
+        found.append(expansion)
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
+
+
+def _check_real(variable: Any, what: str) -> None:
+    if not isinstance(variable, Variable):
+        raise TypeError(f"{what} must be a variable, not {variable!r}")
+    if variable.type.dtype.kind != "f":
+        raise TypeError(f"{what} must hold real numbers, but {pprint(variable)} is of dtype {variable.dtype}")
+
+
+def _check_known(known: Mapping[Variable, Any] | None) -> dict[Variable, Variable]:
+    found = {}
+    for variable, value in (known or {}).items():
+        _check_real(variable, "a variable of known_grads")
+        gradient = as_variable(value)
+        if gradient.ndim != variable.ndim:
+            raise TypeError(f"the known gradient by {pprint(variable)} must be a {variable.type}, not {gradient.type}")
+        found[variable] = ops.cast(gradient, variable.type.dtype)
+    return found
 
 
 def taken_anew(outputs: Iterable[Variable], stops: Collection[Variable]) -> dict[Variable, Variable]:
@@ -119,20 +145,36 @@ def taken_anew(outputs: Iterable[Variable], stops: Collection[Variable]) -> dict
         if isinstance(variable.op, Gradient):
             _, cost, of = variable.inputs
             constants = variable.op.constants
-            order = sort([cost], constants)
-            anew = _backward(cost, [of], order, constants, stops).get(of) if set(order).intersection(stops) else None
+            bypasses = not set(sort([cost], constants)).isdisjoint(stops)
+            seeds: dict[Variable, Variable] = {cost: constant(1, cost.type.dtype)}
+            anew = pullback(seeds, [of], constants, stops).get(of) if bypasses else None
             if anew is not None:
                 found[variable] = Variable(variable.type, variable.op, (anew, cost, of))
     return found
 
 
-def _backward(
-    cost: Variable,
-    variables: list[Variable],
-    order: list[Variable],
-    constants: Collection[Variable],
+def pullback(
+    seeds: Mapping[Variable, Any],
+    variables: Collection[Variable],
+    constants: Collection[Variable] = (),
     stops: Collection[Variable] = (),
+    fixed: Collection[Variable] = (),
 ) -> dict[Variable, Variable]:
+    """Return the gradients by variables, from gradients by expressions of them; without those that are certainly zero.
+
+    Parameters
+    ----------
+    seeds : mapping of Variable to Variable
+        Gradients to begin with.
+    variables : collection of Variable
+    constants : collection of Variable
+        Expressions to treat as constants.
+    stops : collection of Variable
+        Expressions that will have values of their own, so that none may be passed by.
+    fixed : collection of Variable
+        Those of the seeds that are the whole gradient, whatever else depends on their variables.
+    """
+    order = sort(seeds, constants)
     targets = set(variables)
     reaching: set[Variable] = set()  # depend on a target
     for variable in order:
@@ -140,8 +182,8 @@ def _backward(
         if variable in targets or any(source in reaching for source in inputs):
             reaching.add(variable)
     # Pass expressions that overflow midway, such as 1 / (1 + exp(-z)), in one step, but do not bypass a target.
-    forms, among = Forms(targets.union(constants, stops), for_gradient=True), set(order)
-    gradients: dict[Variable, Variable] = {cost: constant(1, cost.type.dtype)}
+    forms, among = Forms(targets.union(constants, stops, fixed), for_gradient=True), set(order)
+    gradients: dict[Variable, Any] = dict(seeds)
     for variable in reversed(order):
         g = gradients.get(variable)
         if g is None or variable.op is None or variable in constants or reaching.isdisjoint(variable.inputs):
@@ -149,9 +191,18 @@ def _backward(
         form = forms.of(variable)
         terms = zip(variable.inputs, _slopes(variable, g), strict=True) if form is None else (_through(form, g, among))
         for source, slope in terms:
-            if slope is not None and source in reaching and source.type.dtype.kind == "f":
-                gradients[source] = gradients[source] + slope if source in gradients else slope
-    return gradients
+            if slope is not None and source in reaching and source not in fixed and source.type.dtype.kind in "fO":
+                gradients[source] = _sum(gradients.get(source), slope)
+    return {variable: gradients[variable] for variable in variables if variable in gradients}
+
+
+def _sum(known: Any, other: Any) -> Any:
+    # Of gradients, or of dictionaries with those by the parts of a pack.
+    if known is None:
+        return other
+    if isinstance(known, dict):
+        return {number: _sum(known.get(number), other.get(number)) for number in known | other}
+    return known if other is None else known + other
 
 
 def _slopes(variable: Variable, g: Variable) -> list[Variable | None]:
@@ -177,9 +228,10 @@ def _through(form: Variable, g: Variable, leaves: Collection[Variable]) -> Itera
                     gradients[source] = gradients[source] + part if source in gradients else part
 
 
-def _complain(cost: Variable, variable: Variable, is_connected: bool, how: str) -> None:
+def _complain(seeds: Iterable[Variable], variable: Variable, is_connected: bool, how: str) -> None:
     reason = "only through indices or shapes, which have no gradient" if is_connected else "not at all"
-    message = f"the cost {pprint(cost)} depends on {pprint(variable)} {reason}"
+    costs = ", ".join(map(pprint, seeds))
+    message = f"the cost {costs} depends on {pprint(variable)} {reason}"
     if how == "raise":
         raise DisconnectedInputError(message)
     if how == "warn":

@@ -42,8 +42,14 @@ class Type(NamedTuple):
         return _registered(Variable(self, name=name))
 
     def __str__(self) -> str:
+        if self == PACKED:
+            return "pack of values"
         rank = RANKS[self.ndim] if self.ndim < len(RANKS) else f"tensor of {self.ndim} dimensions"
         return f"{self.dtype} {rank}"
+
+
+#: What has no numbers of its own: several results in one, or the state of a random generator.
+PACKED = Type(np.dtype(object), 0)
 
 
 class Op:
@@ -75,7 +81,11 @@ class Op:
         return [partial(self.compute, *arrays, out=out)]  # type: ignore[call-arg]  # some have it: takes_out
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
-        """Return the gradients by the inputs, of their types, from that by the output g; None if there is none."""
+        """Return the gradients by the inputs, of their types, from that by the output g; None if there is none.
+
+        If the output is a pack of values, g is a dictionary with the gradients by its parts, by their numbers; those
+        that nothing depends on are missing.
+        """
         raise NotImplementedError
 
     def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
@@ -337,6 +347,8 @@ class Shared(Variable):
         When a function that trains it was last called, as `now` counts; 0: never.
     home : object
         The network, if any, that it and others are the parameters of; see `lowering`.
+    default_update : Variable or None
+        The update that a function makes of it unless it is given another.
     """
 
     _passing = frozenset(["number", "home", "_prepared"])
@@ -348,6 +360,7 @@ class Shared(Variable):
         self.is_parameter = False
         self.trained = 0
         self.home: Any = None
+        self.default_update: Variable | None = None
         self._prepared: dict[Any, Any] = {}
 
     def __setstate__(self, state: Any) -> None:

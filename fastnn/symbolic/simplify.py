@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnn.symbolic import ops
 from fastnn.symbolic.gradient import Gradient
-from fastnn.symbolic.graph import Constant, Op, Type, Variable, constant, sort, unused
+from fastnn.symbolic.graph import PACKED, Constant, Op, Type, Variable, constant, sort, unused
 from fastnn.symbolic.inplace import KERNEL_DTYPES
 from fastnn.symbolic.stability import Forms
 
@@ -101,7 +101,7 @@ class Simplifier:
         values = [source.value for source in inputs if isinstance(source, Constant)]
         if len(values) < len(inputs) or not inputs:
             return None
-        if isinstance(op, ops.Arange) or any(value.size > LARGEST_FOLDED for value in values):
+        if isinstance(op, ops.Arange) or type_ == PACKED or any(value.size > LARGEST_FOLDED for value in values):
             return None
         try:
             with np.errstate(all="ignore"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.symbolic import graph, nnet
+from fastnn.symbolic import graph
 from fastnn.symbolic.configuration import config
 from fastnn.symbolic.gradient import grad
 from fastnn.symbolic.graph import Operand, Type, Variable
@@ -44,6 +44,7 @@ from fastnn.symbolic.ops import (
 from fastnn.symbolic.ops import max_ as max
 from fastnn.symbolic.ops import min_ as min
 from fastnn.symbolic.ops import sum_ as sum
+from fastnn.symbolic.tensor import nnet, signal
 
 __all__ = [
     "abs_",
@@ -90,6 +91,7 @@ __all__ = [
     "reshape",
     "scalar",
     "sgn",
+    "signal",
     "sqr",
     "sqrt",
     "sum",

@@ -1,0 +1,325 @@
+"""Functions of the elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastnn.kernels.activations import ACTIVATIONS, inplace_activation, inplace_backprop_activation
+from fastnn.kernels.ufuncs import sum_of_scaled
+from fastnn.symbolic.configuration import config
+from fastnn.symbolic.graph import (
+    MOST_SHAPES,
+    PACKED,
+    Constant,
+    Op,
+    Operand,
+    Parts,
+    Type,
+    Variable,
+    apply,
+    as_variable,
+    constant,
+)
+from fastnn.symbolic.inplace import KERNEL_DTYPES, InPlace
+from fastnn.symbolic.ops.shapes import sum_to, zeros_like
+from fastnn.symbolic.ops.texts import ATOM, COMPARISON, POWER, PRODUCT, SIGN, SUM, Calls, Gradients, bracketed, call
+
+#: Constants with more elements than this are converted by an operation, only when needed.
+LARGEST_CONVERTED = 10_000
+
+#: A kernel reads its first arrays again after it begins to write.
+KERNEL_OVERWRITES = slice(-1, None)
+
+
+@dataclass(frozen=True)
+class Elementwise(Op):
+    """A function of the elements, with NumPy's broadcasting.
+
+    Parameters
+    ----------
+    name : str
+    function : callable
+        Takes arrays, and ``out``.
+    kind : {"same", "square", "whole", "signed", "power", "float", "quotient", "bool"}
+        dtype of the result: the inputs' (three kinds, because NumPy's square and floor division of bool are int8); the
+        same, but bool is refused; the same, but int8 for bool; a floating one; the same, but ``config.floatX`` for
+        integers; bool.
+    slopes : callable or None
+        From inputs, output and the output's gradient to the inputs' gradients, before these are summed to the
+        inputs' shapes; None if there are none.
+    symbol, level
+        Text between two inputs, and its precedence.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    slopes: Callable[..., Gradients] | None = None
+    symbol: str | None = None
+    level: int = ATOM
+    kind: str = "same"
+
+    takes_out = True
+
+    @property
+    def overwrites(self) -> slice:  # type: ignore[override]
+        return KERNEL_OVERWRITES if isinstance(self.function, InPlace) else slice(None)
+
+    def __reduce__(self) -> str:
+        # Each is a global of this module, and is compared by identity.
+        return next(name for name, value in globals().items() if value is self)
+
+    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
+        return self.function(*arrays) if out is None else self.function(*arrays, out=out)
+
+    def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
+        if isinstance(self.function, InPlace):
+            return self.function.calls(arrays, out)
+        return [partial(self.function, *arrays, out=out)]
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        found = frozenset().union(*(source.shapes for source in inputs if source.ndim > 0))
+        return found if 0 < len(found) <= MOST_SHAPES else None
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        if self.slopes is None:
+            return [None] * len(inputs)
+        condition, g = _split(g)
+        found: Gradients = []
+        for slope, source in zip(self.slopes(*inputs, output, g), inputs, strict=True):
+            if slope is not None:
+                slope = condition(slope)
+                # It has the output's shape.
+                slope = slope if source.shapes == output.shapes else sum_to(slope, source)
+                slope = cast(slope, source.type.dtype)
+            found.append(slope)
+        return found
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        if self.symbol is None:
+            return call(self.name, *(text for text, _ in inputs))
+        if len(inputs) == 1:
+            return self.symbol + bracketed(inputs[0], self.level), self.level
+        left, right = (self.level + 1, self.level) if self.level == POWER else (self.level, self.level + 1)
+        return f"{bracketed(inputs[0], left)} {self.symbol} {bracketed(inputs[1], right)}", self.level
+
+    def __call__(self, *values: Operand) -> Variable:
+        """Return the expression, with inputs cast to a common dtype."""
+        variables = [as_variable(value) for value in values]
+        inputs = promoted(*variables)
+        dtype = inputs[0].type.dtype
+        if self.kind == "signed" and dtype.kind == "b":
+            raise TypeError(f"{self.name} takes numbers, not booleans alone: convert them with T.cast(..., 'int8')")
+        if self.kind == "quotient" and all(variable.type.dtype.kind != "f" for variable in variables):
+            return cast(self.on(*(cast(source, np.float64) for source in inputs)), config.floatX)
+        if self.kind == "square" and dtype.kind == "b":
+            return inputs[0]
+        if self.kind == "whole" and dtype.kind == "b":
+            return cast(self.on(*(cast(source, np.int8) for source in inputs)), bool)
+        if self.kind == "float":
+            dtype = floating(dtype)
+        if self.kind == "power" and dtype.kind == "b":
+            dtype = np.dtype(np.int8)
+        if self is power and dtype.kind == "i":
+            return _whole_power(*inputs)
+        return self.on(*(cast(source, dtype) for source in inputs))
+
+    def on(self, *inputs: Variable) -> Variable:
+        """Return the expression on inputs of the right dtypes."""
+        dtype = np.dtype(bool) if self.kind == "bool" else inputs[-1].type.dtype
+        return apply(self, Type(dtype, max(source.ndim for source in inputs)), *inputs)
+
+
+def _split(g: Variable) -> tuple[Callable[[Variable], Variable], Variable]:
+    # Of a gradient that is 0 unless a condition holds: a function that makes another one 0 likewise, and the gradient
+    # without the condition.  So a slope may be infinite where the condition does not hold.
+    if g.op is _choose:
+        condition, x, y = g.inputs
+        if _is_zero(y):
+            return lambda slope: switch(condition, slope, 0), x
+        if _is_zero(x):
+            return lambda slope: switch(condition, 0, slope), y
+    return lambda slope: slope, g
+
+
+def _is_zero(variable: Variable) -> bool:
+    return isinstance(variable, Constant) and variable.ndim == 0 and bool(variable.value == 0)
+
+
+def promoted(*values: Operand) -> tuple[Variable, ...]:
+    """Return values as variables of their common dtype."""
+    variables = [as_variable(value) for value in values]
+    common = reduce(np.promote_types, [variable.type.dtype for variable in variables])
+    return tuple(cast(variable, common) for variable in variables)
+
+
+def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the floating dtype for functions of integers of a dtype."""
+    return dtype if dtype.kind == "f" else np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
+
+
+def _relu(x: Any, out: NDArray[Any] | None = None) -> Any:
+    return np.maximum(x, x.dtype.type(0), out=out)
+
+
+def _switch(condition: Any, x: Any, y: Any, out: NDArray[Any] | None = None) -> Any:
+    if out is None:
+        return np.where(condition, x, y)
+    out[...] = np.where(condition, x, y)
+    return out
+
+
+def _limited(x: Any, low: Any, high: Any, out: NDArray[Any] | None = None) -> Any:
+    # If low is above high, low comes first.
+    if np.all(low <= high):
+        return np.clip(x, low, high, out=out)
+    found = np.where(x < low, low, np.where(x > high, high, x))
+    if out is None:
+        return found
+    out[...] = found
+    return out
+
+
+def _cut_power(x: Any, y: Any, out: NDArray[Any] | None = None) -> Any:
+    # NumPy refuses negative powers of integers.
+    if np.all(np.greater_equal(y, 0)):
+        return np.power(x, y, out=out)
+    found = np.trunc(np.power(x, y, dtype=np.float64)).astype(x.dtype)
+    return found if out is None else np.positive(found, out=out)
+
+
+def _kernel_of(activation: str, kernel: Callable[..., None]) -> InPlace:
+    return InPlace(partial(kernel, ACTIVATIONS[activation]))
+
+
+def _power_slopes(x: Variable, y: Variable, z: Variable, g: Variable) -> Gradients:
+    if isinstance(y, Constant) and y.ndim == 0:
+        by_x = g * y * x ** constant(y.value - 1, y.type.dtype) if y.value != 0 else zeros_like(g)
+        return [by_x, None]
+    # The limit, where the formula has 0 * infinity.
+    by_x = switch(eq(y, 0), 0, y * x ** (y - 1))
+    return [g * by_x, switch(eq(x, 0), 0, g * z * log(x))]
+
+
+def _choice(better: Callable[[Variable, Variable], Variable]) -> Callable[..., Gradients]:
+    def slopes(x: Variable, y: Variable, z: Variable, g: Variable) -> Gradients:
+        return [switch(better(x, y), g, 0), switch(better(x, y), 0, g)]
+
+    return slopes
+
+
+add = Elementwise("add", np.add, lambda x, y, z, g: [g, g], "+", SUM)
+sub = Elementwise("sub", np.subtract, lambda x, y, z, g: [g, -g], "-", SUM, "signed")
+mul = Elementwise("mul", np.multiply, lambda x, y, z, g: [g * y, g * x], "*", PRODUCT)
+true_div = Elementwise("true_div", np.true_divide, lambda x, y, z, g: [g / y, -(g * z) / y], "/", PRODUCT, "quotient")
+int_div = Elementwise("int_div", np.floor_divide, None, "//", PRODUCT, "whole")
+mod = Elementwise("mod", np.mod, lambda x, y, z, g: [g, -(g * (x // y))], "%", PRODUCT, "whole")
+power = Elementwise("pow", np.power, _power_slopes, "**", POWER, "power")
+_whole_power = Elementwise("pow", _cut_power, None, "**", POWER, "power")
+neg = Elementwise("neg", np.negative, lambda x, z, g: [-g], "-", SIGN, "signed")
+eq = Elementwise("eq", np.equal, None, "==", COMPARISON, "bool")
+neq = Elementwise("neq", np.not_equal, None, "!=", COMPARISON, "bool")
+lt = Elementwise("lt", np.less, None, "<", COMPARISON, "bool")
+le = Elementwise("le", np.less_equal, None, "<=", COMPARISON, "bool")
+gt = Elementwise("gt", np.greater, None, ">", COMPARISON, "bool")
+ge = Elementwise("ge", np.greater_equal, None, ">=", COMPARISON, "bool")
+exp = Elementwise("exp", np.exp, lambda x, z, g: [g * z], kind="float")
+log = Elementwise("log", np.log, lambda x, z, g: [g / x], kind="float")
+sqrt = Elementwise("sqrt", np.sqrt, lambda x, z, g: [g * 0.5 / z], kind="float")
+sqr = Elementwise("sqr", np.square, lambda x, z, g: [g * (2 * x)], kind="square")
+# A gradient g by the output y of an activation, times its slope there.
+_by_tanh: Elementwise = Elementwise(
+    "tanh_slope",
+    _kernel_of("tanh", inplace_backprop_activation),
+    lambda y, g, z, h: [h * g * (-2 * y), _by_tanh(y, h)],
+)
+_by_sigmoid: Elementwise = Elementwise(
+    "sigmoid_slope",
+    _kernel_of("sigmoid", inplace_backprop_activation),
+    lambda y, g, z, h: [h * g * (1 - 2 * y), _by_sigmoid(y, h)],
+)
+tanh = Elementwise(
+    "tanh",
+    np.tanh,
+    lambda x, z, g: [_by_tanh(z, g) if z.type.dtype in KERNEL_DTYPES else g * (1 - sqr(z))],
+    kind="float",
+)
+sgn: Elementwise = Elementwise("sgn", np.sign, kind="signed")
+abs_ = Elementwise("abs", np.abs, lambda x, z, g: [g * sgn(x)])
+maximum = Elementwise("maximum", np.maximum, _choice(ge))
+minimum = Elementwise("minimum", np.minimum, _choice(le))
+sigmoid: Elementwise = Elementwise(
+    "sigmoid", _kernel_of("sigmoid", inplace_activation), lambda x, z, g: [_by_sigmoid(z, g)], kind="float"
+)
+softplus = Elementwise(
+    "softplus", _kernel_of("softplus", inplace_activation), lambda x, z, g: [g * sigmoid(x)], kind="float"
+)
+log1p = Elementwise("log1p", np.log1p, lambda x, z, g: [g / (1 + x)], kind="float")
+expm1 = Elementwise("expm1", np.expm1, lambda x, z, g: [g * exp(x)], kind="float")
+# log(exp(x) + exp(y))
+logaddexp = Elementwise(
+    "logaddexp", np.logaddexp, lambda x, y, z, g: [g * sigmoid(x - y), g * sigmoid(y - x)], kind="float"
+)
+# a * x + b * y
+scaled_sum = Elementwise("scaled_sum", sum_of_scaled, lambda a, x, b, y, z, g: [g * x, g * a, g * y, g * b])
+_step = Elementwise("heaviside", np.heaviside)
+relu = Elementwise("relu", _relu, lambda x, z, g: [g * _step(x, 0.5)], kind="float")
+_clip = Elementwise(
+    "clip",
+    _limited,
+    lambda x, low, high, z, g: [
+        switch(x < low, 0, switch(x > high, 0, g)),
+        switch(x < low, g, 0),
+        switch(x > high, g, 0),
+    ],
+)
+_choose = Elementwise("switch", _switch, lambda c, x, y, z, g: [None, switch(c, g, 0), switch(c, 0, g)])
+
+
+def clip(x: Operand, low: Operand, high: Operand) -> Variable:
+    """Limit x to the range from low to high, in the common dtype of the three."""
+    return _clip(x, low, high)
+
+
+def switch(condition: Operand, x: Operand, y: Operand) -> Variable:
+    """Elements of x where the condition holds (is not 0), of y elsewhere."""
+    return _choose.on(as_variable(condition), *promoted(x, y))
+
+
+@dataclass(frozen=True)
+class Cast(Op):
+    """Conversion to a dtype."""
+
+    dtype: np.dtype[Any]
+
+    def compute(self, *arrays: Any) -> Any:
+        return np.asarray(arrays[0]).astype(self.dtype)
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[0].shapes
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
+        return [cast(g, inputs[0].type.dtype) if self.dtype.kind == inputs[0].type.dtype.kind == "f" else None]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return call("cast", inputs[0][0], repr(self.dtype.name))
+
+
+def cast(x: Operand, dtype: DTypeLike | None) -> Variable:
+    """Convert x to a dtype; "floatX" means that of the configuration."""
+    variable = as_variable(x)
+    wanted = np.dtype(config.floatX if dtype == "floatX" else dtype)
+    if wanted == variable.type.dtype:
+        return variable
+    if wanted.kind not in "biuf":
+        raise TypeError(f"dtype must be one of real numbers, not {dtype!r}")
+    if variable.type == PACKED:
+        raise TypeError(f"{variable!r} holds no numbers")
+    if isinstance(variable, Constant) and variable.value.size <= LARGEST_CONVERTED:
+        return constant(variable.value, wanted)
+    return apply(Cast(wanted), Type(wanted, variable.ndim), variable)

@@ -1,0 +1,1 @@
+"""Operations on images and signals, a module a kind: ``T.signal``."""
