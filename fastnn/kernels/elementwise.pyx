@@ -18,7 +18,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, u
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 from numpy cimport (
-    NPY_DOUBLE, NPY_FLOAT, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISALIGNED, PyArray_ISNOTSWAPPED,
+    NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISALIGNED, PyArray_ISNOTSWAPPED,
     PyArray_ISWRITEABLE, PyArray_ITEMSIZE, PyArray_NDIM, PyArray_STRIDES, PyArray_TYPE, PyTypeNum_ISBOOL,
     PyTypeNum_ISINTEGER, PyTypeNum_ISSIGNED, PyTypeNum_ISUNSIGNED, import_array, ndarray, npy_intp)
 
@@ -456,19 +456,22 @@ cdef class Expression:
         The values that are results.
     single : bool
         Whether to compute in float32, instead of float64.
+    gives_truth : bool, default False
+        Whether a call makes a bool array for its result.
     """
 
     cdef readonly int n_inputs
     cdef readonly tuple steps, outputs
-    cdef readonly bint single
+    cdef readonly bint single, gives_truth
     cdef int n_buffers
     cdef Step* c_steps
 
-    def __cinit__(self, int n_inputs, tuple steps, tuple outputs, bint single):
+    def __cinit__(self, int n_inputs, tuple steps, tuple outputs, bint single, bint gives_truth=False):
         cdef int n_operands = n_inputs + len(outputs)
         if n_operands > OPERANDS or len(steps) > STEPS:
             raise ValueError("the expression is too large")
-        self.n_inputs, self.steps, self.outputs, self.single = n_inputs, steps, outputs, single
+        self.n_inputs, self.steps, self.outputs = n_inputs, steps, outputs
+        self.single, self.gives_truth = single, gives_truth
         self.c_steps = <Step*> PyMem_Malloc(max(1, len(steps)) * sizeof(Step))
         if self.c_steps == NULL:
             raise MemoryError()
@@ -478,7 +481,7 @@ cdef class Expression:
         PyMem_Free(self.c_steps)
 
     def __reduce__(self):
-        return Expression, (self.n_inputs, self.steps, self.outputs, self.single)
+        return Expression, (self.n_inputs, self.steps, self.outputs, self.single, self.gives_truth)
 
     cdef assign_buffers(self):
         # A buffer is free again after the last step that reads it, never for the result of that step.
@@ -507,11 +510,12 @@ cdef class Expression:
     def __call__(self, *arrays, out=None):
         """Return the only result, in out if that is given."""
         cdef npy_intp[AXES] lengths
-        cdef int n_axes
+        cdef int n_axes, kind
         cdef tuple given = tuple([each if isinstance(each, ndarray) else np.asarray(each) for each in arrays])
         if out is None:
             n_axes = broadcast(given, lengths)
-            out = PyArray_EMPTY(n_axes, lengths, NPY_FLOAT if self.single else NPY_DOUBLE, 0)
+            kind = NPY_BOOL if self.gives_truth else NPY_FLOAT if self.single else NPY_DOUBLE
+            out = PyArray_EMPTY(n_axes, lengths, kind, 0)
         Call(self, given, (out,), True)()
         return out
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn.symbolic.fusion import Fused
 from fastnn.symbolic.graph import Op, Variable
 from fastnn.symbolic.ops import BroadcastTo, Dot, Elementwise, Reshape, SumTo
 from fastnn.symbolic.printing import pprint
@@ -397,7 +398,7 @@ def _chains_of_updates(
         place, chain = begin, []
         while (i := last_use.get(place, len(instructions))) < len(instructions):
             each = instructions[i]
-            if place not in each.sources or not isinstance(each.compute, np.ufunc) or types[each.target] != types[end]:
+            if place not in each.sources or not isinstance(each.op, Fused) or types[each.target] != types[end]:
                 break
             chain.append(i)
             place = each.target

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn.symbolic.execution import KEPT_BYTES, Instruction, Output, Plan, execute, taken
+from fastnn.symbolic.fusion import fused
 from fastnn.symbolic.graph import Constant, Shared, Variable, sort
 from fastnn.symbolic.ops import Count, Shape
-from fastnn.symbolic.simplify import with_scaled_sums
 
 # Shapes of the given values, and which updated variables' values may be overwritten.
 Key: TypeAlias = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]]
@@ -45,7 +45,7 @@ class Program:
         n_borrowed: int = 0,
         updates: Sequence[Shared] = (),
     ) -> None:
-        outputs = with_scaled_sums(outputs)
+        outputs = fused(outputs)
         order = _shapes_early(_long_first(outputs))
         self._foreseen = _foreseen(order)
         first = set(sort(v for v in order if v.op and not self._foreseen.issuperset(v.op.shaping(v.inputs))))

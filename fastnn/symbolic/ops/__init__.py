@@ -45,7 +45,6 @@ from fastnn.symbolic.ops.elementwise import (
     power,
     promoted,
     relu,
-    scaled_sum,
     sgn,
     sigmoid,
     softplus,

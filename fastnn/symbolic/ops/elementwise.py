@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation, inplace_backprop_activation
-from fastnn.kernels.ufuncs import sum_of_scaled
 from fastnn.symbolic.configuration import config
 from fastnn.symbolic.graph import (
     MOST_SHAPES,
@@ -265,8 +264,6 @@ expm1 = Elementwise("expm1", np.expm1, lambda x, z, g: [g * exp(x)], kind="float
 logaddexp = Elementwise(
     "logaddexp", np.logaddexp, lambda x, y, z, g: [g * sigmoid(x - y), g * sigmoid(y - x)], kind="float"
 )
-# a * x + b * y
-scaled_sum = Elementwise("scaled_sum", sum_of_scaled, lambda a, x, b, y, z, g: [g * x, g * a, g * y, g * b])
 _step = Elementwise("heaviside", np.heaviside)
 relu = Elementwise("relu", _relu, lambda x, z, g: [g * _step(x, 0.5)], kind="float")
 _clip = Elementwise(
