@@ -508,16 +508,18 @@ cdef class Expression:
             unused += ending.pop(self.n_inputs + k, [])
 
     def __call__(self, *arrays, out=None):
-        """Return the only result, in out if that is given."""
+        """Return the result, in out if that is given; of several results and outs, lists."""
         cdef npy_intp[AXES] lengths
-        cdef int n_axes, kind
-        cdef tuple given = tuple([each if isinstance(each, ndarray) else np.asarray(each) for each in arrays])
+        cdef int n_axes, kind = NPY_BOOL if self.gives_truth else NPY_FLOAT if self.single else NPY_DOUBLE
+        cdef bint several = len(self.outputs) > 1
+        cdef tuple outs, given = tuple([each if isinstance(each, ndarray) else np.asarray(each) for each in arrays])
         if out is None:
             n_axes = broadcast(given, lengths)
-            kind = NPY_BOOL if self.gives_truth else NPY_FLOAT if self.single else NPY_DOUBLE
-            out = PyArray_EMPTY(n_axes, lengths, kind, 0)
-        Call(self, given, (out,), True)()
-        return out
+            outs = tuple([PyArray_EMPTY(n_axes, lengths, kind, 0) for _ in self.outputs])
+        else:
+            outs = tuple(out) if several else (out,)
+        Call(self, given, outs, True)()
+        return list(outs) if several else outs[0]
 
 
 cdef int broadcast(tuple arrays, npy_intp* lengths) except -1:

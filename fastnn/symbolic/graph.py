@@ -61,15 +61,12 @@ class Op:
         Whether the result may share memory with the first input.
     takes_out : bool
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype, for the result.
-    overwrites : slice
-        The inputs that ``out`` may be.
     connects : slice
         The inputs by which the result has a gradient, even if it is 0.
     """
 
     views = False
     takes_out = False
-    overwrites = slice(0)
     connects = slice(None)
 
     def compute(self, *arrays: Any) -> Any:

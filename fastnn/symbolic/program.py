@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.execution import KEPT_BYTES, Instruction, Output, Plan, execute, taken
-from fastnn.symbolic.fusion import fused
+from fastnn.symbolic.execution import KEPT_BYTES, Plan, taken
 from fastnn.symbolic.graph import Constant, Shared, Variable, sort
+from fastnn.symbolic.instructions import Instruction, Output, execute
 from fastnn.symbolic.ops import Count, Shape
 
 # Shapes of the given values, and which updated variables' values may be overwritten.
@@ -45,7 +45,6 @@ class Program:
         n_borrowed: int = 0,
         updates: Sequence[Shared] = (),
     ) -> None:
-        outputs = fused(outputs)
         order = _shapes_early(_long_first(outputs))
         self._foreseen = _foreseen(order)
         first = set(sort(v for v in order if v.op and not self._foreseen.issuperset(v.op.shaping(v.inputs))))
@@ -73,11 +72,12 @@ class Program:
         for i, variable in enumerate(updates, len(outputs) - len(updates)):
             self._outputs[i] = self._outputs[i]._replace(replaces=None if variable in viewed else place.get(variable))
         self._kept = {place[of[i]] for i, output in enumerate(self._outputs) if output.owned}
-        results = {instruction.target for instruction in self._rest}
+        results = {place for instruction in self._rest for place in instruction.targets}
         read = {i for instruction in self._rest for i in instruction.sources} | {
             output.place for output in self._outputs
         }
-        self._given = [i for i in sorted(read - results) if self._blank[i] is None]
+        given = {i for i in read - results if self._blank[i] is None}
+        self._given = {i: variable.type.dtype for variable, i in place.items() if i in given}
         self._plans: dict[Key, Plan | None] = {}
 
     @np.errstate(all="ignore")
@@ -114,10 +114,11 @@ class Program:
         known, seen = self._blank.copy(), dict(zip(self._given, shapes, strict=True))
         for instruction in self._rest:
             execute([instruction], values)
-            value = values[instruction.target]
-            if instruction.variable in self._foreseen and value.nbytes <= KEPT_BYTES:
-                known[instruction.target] = value
-            seen[instruction.target] = value.shape
+            (target,), (variable,) = instruction.targets, instruction.variables
+            value = values[target]
+            if variable in self._foreseen and value.nbytes <= KEPT_BYTES:
+                known[target] = value
+            seen[target] = value.shape
         plan = None
         if self._plans.pop(key, self) is None:
             outputs = self._outputs.copy()

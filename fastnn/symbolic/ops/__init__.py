@@ -16,7 +16,6 @@ from fastnn.symbolic.ops.dots import (
     dot,
 )
 from fastnn.symbolic.ops.elementwise import (
-    KERNEL_OVERWRITES,
     LARGEST_CONVERTED,
     Cast,
     Elementwise,

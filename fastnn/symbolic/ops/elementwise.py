@@ -32,9 +32,6 @@ from fastnn.symbolic.ops.texts import ATOM, COMPARISON, POWER, PRODUCT, SIGN, SU
 #: Constants with more elements than this are converted by an operation, only when needed.
 LARGEST_CONVERTED = 10_000
 
-#: A kernel reads its first arrays again after it begins to write.
-KERNEL_OVERWRITES = slice(-1, None)
-
 
 @dataclass(frozen=True)
 class Elementwise(Op):
@@ -64,10 +61,6 @@ class Elementwise(Op):
     kind: str = "same"
 
     takes_out = True
-
-    @property
-    def overwrites(self) -> slice:  # type: ignore[override]
-        return KERNEL_OVERWRITES if isinstance(self.function, InPlace) else slice(None)
 
     def __reduce__(self) -> str:
         # Each is a global of this module, and is compared by identity.
