@@ -404,11 +404,13 @@ cdef int run_part(const Layout* layout, const Step* steps, floating* of_type, Py
     cdef Py_ssize_t buffer_size = ((n + LINE - 1) // LINE | 1) * LINE
     cdef Py_ssize_t size = layout.n_buffers * buffer_size + LINE
     cdef void* work = <void*> small
+    cdef uintptr_t begin
     if size > <Py_ssize_t> sizeof(small):
         work = malloc(size)
     if work == NULL:
         return 0
-    run_blocks(layout, steps, <floating*> ((<uintptr_t> work + LINE - 1) // LINE * LINE), buffer_size // sizeof(floating),
+    begin = (<uintptr_t> work + LINE - 1) // LINE * LINE
+    run_blocks(layout, steps, <floating*> begin, buffer_size // sizeof(floating),
                layout.n_blocks * part // n_parts, layout.n_blocks * (part + 1) // n_parts)
     if work != <void*> small:
         free(work)
@@ -456,22 +458,22 @@ cdef class Expression:
         The values that are results.
     single : bool
         Whether to compute in float32, instead of float64.
-    gives_truth : bool, default False
-        Whether a call makes a bool array for its result.
+    truths : tuple of bool, default ()
+        For which results a call makes bool arrays; () for none.
     """
 
     cdef readonly int n_inputs
-    cdef readonly tuple steps, outputs
-    cdef readonly bint single, gives_truth
+    cdef readonly tuple steps, outputs, truths
+    cdef readonly bint single
     cdef int n_buffers
     cdef Step* c_steps
 
-    def __cinit__(self, int n_inputs, tuple steps, tuple outputs, bint single, bint gives_truth=False):
+    def __cinit__(self, int n_inputs, tuple steps, tuple outputs, bint single, tuple truths=()):
         cdef int n_operands = n_inputs + len(outputs)
         if n_operands > OPERANDS or len(steps) > STEPS:
             raise ValueError("the expression is too large")
         self.n_inputs, self.steps, self.outputs = n_inputs, steps, outputs
-        self.single, self.gives_truth = single, gives_truth
+        self.single, self.truths = single, truths or (False,) * len(outputs)
         self.c_steps = <Step*> PyMem_Malloc(max(1, len(steps)) * sizeof(Step))
         if self.c_steps == NULL:
             raise MemoryError()
@@ -481,7 +483,7 @@ cdef class Expression:
         PyMem_Free(self.c_steps)
 
     def __reduce__(self):
-        return Expression, (self.n_inputs, self.steps, self.outputs, self.single, self.gives_truth)
+        return Expression, (self.n_inputs, self.steps, self.outputs, self.single, self.truths)
 
     cdef assign_buffers(self):
         # A buffer is free again after the last step that reads it, never for the result of that step.
@@ -510,12 +512,12 @@ cdef class Expression:
     def __call__(self, *arrays, out=None):
         """Return the result, in out if that is given; of several results and outs, lists."""
         cdef npy_intp[AXES] lengths
-        cdef int n_axes, kind = NPY_BOOL if self.gives_truth else NPY_FLOAT if self.single else NPY_DOUBLE
+        cdef int n_axes, kind = NPY_FLOAT if self.single else NPY_DOUBLE
         cdef bint several = len(self.outputs) > 1
         cdef tuple outs, given = tuple([each if isinstance(each, ndarray) else np.asarray(each) for each in arrays])
         if out is None:
             n_axes = broadcast(given, lengths)
-            outs = tuple([PyArray_EMPTY(n_axes, lengths, kind, 0) for _ in self.outputs])
+            outs = tuple([PyArray_EMPTY(n_axes, lengths, NPY_BOOL if truth else kind, 0) for truth in self.truths])
         else:
             outs = tuple(out) if several else (out,)
         Call(self, given, outs, True)()
@@ -524,7 +526,7 @@ cdef class Expression:
 
 cdef int broadcast(tuple arrays, npy_intp* lengths) except -1:
     # Sets the lengths of the axes of the arrays' common shape; returns how many there are.
-    cdef int i, axis, at, n_axes = 0
+    cdef int axis, at, n_axes = 0
     cdef npy_intp length
     cdef ndarray array
     for array in arrays:

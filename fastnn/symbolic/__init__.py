@@ -13,7 +13,7 @@ array([0.8, 1.6])
 
 Nothing is compiled to machine code.  A function that trains a network by plain gradient steps becomes one call of the
 engine; any other runs operation by operation on NumPy.  `Function.explain` says which, and why.  Read the modules in
-this order: `graph`, `ops`, `stability`, `gradient`, `simplify`, `program`, `execution`, `recognition`,
+this order: `graph`, `ops`, `stability`, `gradient`, `simplify`, `fusion`, `instructions`, `execution`, `program`,
 `lowering`, `function`, `staleness`, `printing`, and `tensor` with its modules, which have the names that programs use.
 """
 

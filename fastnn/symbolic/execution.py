@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.fusion import Fused, joined, without_broadcasts
+from fastnn.symbolic.fusion import joined, without_broadcasts
 from fastnn.symbolic.instructions import FAILURES, Instruction, Output, located, perform
 from fastnn.symbolic.ops import BroadcastTo, Dot, Reshape, SumTo
+from fastnn.symbolic.ops.fused import Fused
 
 #: A plan keeps arrays for results up to this total size; other arrays are new in each call.
 KEPT_BYTES = 64 * 2**20
@@ -58,7 +58,7 @@ class Plan:
 
     What depends only on shapes is computed in advance, operations that change nothing are left out, elementwise ones
     are joined, and results go to arrays that are made once.  Given values that are the same arrays in every call, and
-    copies of small ones, are bound to the operations.  Only one thread at a time can use a plan: see `lock`.
+    copies of small ones, are bound to the operations.  Only one thread at a time can use a plan.
 
     Parameters
     ----------
@@ -74,6 +74,11 @@ class Plan:
     outputs : sequence of Output
     kept : set of int
         Places of results whose arrays the caller will keep.
+
+    Attributes
+    ----------
+    is_quiet : bool
+        Whether NumPy does not warn of overflows, as the kernels do all the arithmetic.
     """
 
     def __init__(
@@ -86,7 +91,6 @@ class Plan:
         outputs: Sequence[Output],
         kept: set[int],
     ) -> None:
-        self.lock = threading.Lock()
         known = {place for place, value in enumerate(values) if value is not None}
         self._known, self._shapes = values, shapes | {place: np.shape(values[place]) for place in known}
         same = _identities(instructions, shapes)
@@ -105,15 +109,18 @@ class Plan:
         replaced = {output.replaces for output in self._outputs} - set(self._overwritten.values())
         self._given, self._staying = list(given), staying - replaced
         #: Arrays that stay, for small values that may be in other arrays in each call.
-        self._own = {
-            i: np.empty(self._shapes[i], dtype)
+        self._own = [
+            (i, np.empty(self._shapes[i], dtype))
             for i, dtype in given.items()
             if i not in self._staying and dtype.kind != "O" and _n_bytes(self._shapes[i], dtype) <= COPIED_BYTES
-        }
+        ]
         into = {i: v.type.dtype for each in found if each.op.takes_out for i, v in each.results()}
         self._kept = {i for i in kept if i in into and _n_bytes(self._shapes[i], into[i]) > COPIED_BYTES}
         own = into.keys() - self._kept - self._overwritten.keys()
-        self._outputs = [each._replace(owned=each.owned and self._root(each.place) not in own) for each in self._outputs]
+        self._outputs = [
+            each._replace(owned=each.owned and self._root(each.place) not in own) for each in self._outputs
+        ]
+        self.is_quiet = all(isinstance(each.op, Fused) or each.op.views for each in found)
         self._bound: dict[int, Any] | None = None
         self._n_calls = BINDING_PAYS
 
@@ -131,7 +138,7 @@ class Plan:
         # Make arrays for results, and calls of the operations whose arrays are then all known.
         values = self._known.copy()
         known = {place for place, value in enumerate(values) if value is not None}
-        for i, array in (bound | self._own).items():
+        for i, array in (*bound.items(), *self._own):
             values[i] = array
         for i, begin in self._overwritten.items():
             values[i] = bound.get(begin)
@@ -158,43 +165,48 @@ class Plan:
                 let_go = tuple(source for source in dying if values[source] is None)
                 instruction = instruction._replace(into=into, dying=let_go)
                 calls.append((partial(perform, instruction, values), instruction))
-        self._calls, self._turns = calls, store.turns
+        self._calls, self._turns = calls, list(store.turns.items())
         bindable = all([each.can_be_bound(values) for each in self._last])
         self._updates = [call for each in self._last for call in each.bound(values)] if bindable else None
         #: Places of values that last for one call.
         self._passing = [place for place, value in enumerate(values) if value is None]
-        self._unbound = [place for place in self._given if place not in bound and place not in self._own]
+        self._unbound = [place for place in self._given if values[place] is None]
         self._unbound_results = [(i, begin) for i, begin in self._overwritten.items() if begin not in bound]
         self._values, self._bound, self._n_calls = values, bound, 0
 
     def __call__(self, given: Sequence[Any]) -> list[NDArray[Any]]:
         """Return the values of the outputs, from a list with the given values at their places."""
-        if self._bound is None or any([given[i] is not array for i, array in self._bound.items()]):
+        bound = self._bound
+        if bound is None or (bound and any([given[i] is not array for i, array in bound.items()])):
             self._rebind(given)
         self._n_calls += 1
         values = self._values
         try:
-            for i, array in self._own.items():
+            for i, array in self._own:
                 array[...] = given[i]
             for i in self._unbound:
                 values[i] = given[i]
-            for place, turns in self._turns.items():
-                values[place] = turns.next()
+            for i, turns in self._turns:
+                values[i] = turns.next()
             for i, begin in self._unbound_results:
                 values[i] = given[begin]
-            try:
-                for call, instruction in self._calls:
+            for call, instruction in self._calls:
+                try:
                     call()
-            except FAILURES as error:
-                raise located(error, instruction, values) from None
-            # From here on nothing can fail, and no signal such as Ctrl-C is handled before the end, because no line of
-            # Python runs in between.
-            updates = self._updates or [call for each in self._last for call in each.bound(values)]
-            deque(map(methodcaller("__call__"), updates), maxlen=0)
+                except FAILURES as error:
+                    raise located(error, instruction, values) from None
+            if self._last:
+                # From here on nothing can fail, and no signal such as Ctrl-C is handled before the end, because no line
+                # of Python runs in between.
+                updates = self._updates or [call for each in self._last for call in each.bound(values)]
+                deque(map(_CALL, updates), maxlen=0)
             return taken(values, self._outputs)
         finally:
             for i in self._passing:
                 values[i] = None
+
+
+_CALL = methodcaller("__call__")
 
 
 def taken(values: Sequence[Any], outputs: Iterable[Output]) -> list[NDArray[Any]]:
@@ -260,9 +272,7 @@ def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int
 
 def _reading_once(instructions: Iterable[Instruction], same: dict[int, int]) -> list[Instruction]:
     # Each reads a value at its one place.
-    return [
-        each._replace(sources=tuple(same.get(source, source) for source in each.sources)) for each in instructions
-    ]
+    return [each._replace(sources=tuple(same.get(source, source) for source in each.sources)) for each in instructions]
 
 
 def _needed(instructions: Sequence[Instruction], known: set[int], outputs: Iterable[int]) -> list[Instruction]:
@@ -320,6 +330,8 @@ def _overwriting(
     while late != (late := {maker[end] for end in found}):
         # Instructions that read one of their results must run last too, and all their results must go to such places.
         read = {source for i, each in enumerate(instructions) if i not in late for source in each.sources}
-        fit = {i for i in late if found.keys() >= {*instructions[i].targets} and read.isdisjoint(instructions[i].targets)}
+        fit = {
+            i for i in late if found.keys() >= {*instructions[i].targets} and read.isdisjoint(instructions[i].targets)
+        }
         found = {end: begin for end, begin in found.items() if maker[end] in fit}
     return found, sorted(late)

@@ -25,6 +25,11 @@ from fastnn.symbolic.staleness import Watch
 Updates = Mapping[Shared, Any] | Iterable[Sequence[Any]] | None
 Givens = Mapping[Variable, Any] | Iterable[Sequence[Any]] | None
 
+FLOAT = np.dtype(np.float64)
+
+#: Python's integers below this are converted to float64 without a look at what they become.
+SMALL = 2**31
+
 
 class Function:
     """The result of `function`: call it with the inputs' values, by position or by name.
@@ -54,6 +59,7 @@ class Function:
     ) -> None:
         self.inputs, self.outputs, self.updates, self.givens, self.name = inputs, outputs, updates, givens, name
         self._pack, self._downcast, self._recognise = pack, downcast, recognise
+        self._types = [variable.type for variable in inputs]
         names = names_in_use()
         met = sort([*outputs, *updates, *updates.values(), *givens, *givens.values()])
         self._names = {variable: names[variable] for variable in met if variable in names}
@@ -95,25 +101,43 @@ class Function:
         array, or a list or a dictionary of them
             In the form of the outputs given to `function`; [] without any.
         """
-        outputs, updated = self._computed(self._arguments(args, kwargs))
-        for variable, value in updated.items():
+        types = self._types
+        if kwargs or len(args) != len(types):
+            args = self._ordered(args, kwargs)
+        arguments = [
+            value
+            if type(value) is np.ndarray and value.dtype is dtype and value.ndim == ndim
+            else np.array(value, dtype)
+            if ndim == 0
+            and (type(value) is float or (type(value) is int and -SMALL < value < SMALL))
+            and dtype is FLOAT
+            else self._argument(i, value)
+            for i, (value, (dtype, ndim)) in enumerate(zip(args, types, strict=True))
+        ]
+        outputs, updated = self._computed(arguments)
+        for variable, value in updated:
             variable.put(value)
         self._watch.called()
         return self._pack(outputs)
 
-    def _computed(self, arguments: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], dict[Shared, NDArray[Any]]]:
+    def _computed(
+        self, arguments: list[NDArray[Any]]
+    ) -> tuple[list[NDArray[Any]], Iterable[tuple[Shared, NDArray[Any]]]]:
         # The engine has updated the parameters of its network when it returns.
         if self._step is not None:
             try:
                 outputs, values = self._step(arguments)
-                return outputs, dict(zip(self._others, values, strict=True))
+                return outputs, zip(self._others, values, strict=True)
             except NotHere:
                 pass  # the program computes the same, or raises an error
         values = self._program(arguments)
+        if not self.updates:
+            return values, ()
         n = len(self.outputs)
-        return values[:n], dict(zip(self.updates, values[n:], strict=True))
+        return values[:n], zip(self.updates, values[n:], strict=True)
 
-    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[NDArray[Any]]:
+    def _ordered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        # All values, by position.
         if len(args) > len(self.inputs):
             raise TypeError(f"{self!r} takes {len(self.inputs)} inputs, not {len(args)}")
         given: dict[int, Any] = dict(enumerate(args))
@@ -124,16 +148,19 @@ class Function:
             if places[0] in given:
                 raise TypeError(f"the input {name!r} is given twice")
             given[places[0]] = value
-        found = []
         for i, variable in enumerate(self.inputs):
-            what = f"input {leaf_name(variable, self._names)}"
             if i not in given:
+                what = f"input {leaf_name(variable, self._names)}"
                 raise TypeError(f"{what} of {self!r}, a {variable.type}, is missing")
-            if isinstance(given[i], Variable):
-                raise TypeError(f"{what} must be a value, not the expression {pprint(given[i])}: compute it first")
-            rounds = variable.dtype == config.floatX
-            found.append(check_array(given[i], variable.type.dtype, variable.ndim, what, self._downcast, rounds))
-        return found
+        return tuple(given[i] for i in range(len(self.inputs)))
+
+    def _argument(self, i: int, value: Any) -> NDArray[Any]:
+        variable = self.inputs[i]
+        what = f"input {leaf_name(variable, self._names)}"
+        if isinstance(value, Variable):
+            raise TypeError(f"{what} must be a value, not the expression {pprint(value)}: compute it first")
+        rounds = variable.dtype == config.floatX
+        return check_array(value, variable.type.dtype, variable.ndim, what, self._downcast, rounds)
 
     def __repr__(self) -> str:
         inputs = ", ".join(leaf_name(variable, self._names) for variable in self.inputs)

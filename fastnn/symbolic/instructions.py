@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnn.symbolic.fusion import fused
 from fastnn.symbolic.graph import Op, Variable
 from fastnn.symbolic.ops import Elementwise
+from fastnn.symbolic.ops.fused import fused
 from fastnn.symbolic.printing import pprint
 
 #: Errors of an operation.
@@ -92,7 +92,9 @@ def perform(instruction: Instruction, values: list[Any]) -> None:
     _, compute, sources, targets, into, dying, _ = instruction
     arrays = [values[i] for i in sources]
     if len(targets) > 1:
-        for i, result in zip(targets, compute(*arrays, out=[values[i] for i in targets] if into else None), strict=True):
+        for i, result in zip(
+            targets, compute(*arrays, out=[values[i] for i in targets] if into else None), strict=True
+        ):
             values[i] = result
     elif into:
         compute(*arrays, out=values[targets[0]])
@@ -112,6 +114,9 @@ def execute(instructions: Iterable[Instruction], values: list[Any]) -> None:
 
 
 def located(error: Exception, instruction: Instruction, values: list[Any]) -> Exception:
+    """Return an operation's error with the text of its expression."""
     shapes = ", ".join(str(np.shape(values[i])) for i in instruction.sources)
     kind = next(kind for kind in FAILURES if isinstance(error, kind))
-    return kind(f"{pprint(instruction.variables[-1])} cannot be computed{f' from shapes {shapes}' * bool(shapes)}: {error}")
+    return kind(
+        f"{pprint(instruction.variables[-1])} cannot be computed{f' from shapes {shapes}' * bool(shapes)}: {error}"
+    )
