@@ -56,7 +56,10 @@ def main() -> None:
         for threads, variables in (("one", ONE_THREAD), ("all", {}))
         for library, python in (("fastnn.symbolic", sys.executable), ("theano", theano))
     }
-    print(f"{'microseconds a call':24}" + "".join(f"{t + ' fastnn':>12}{'Theano':>12}{'ratio':>8}" for t in ("one", "all")))
+    print(
+        f"{'microseconds a call':24}"
+        + "".join(f"{t + ' fastnn':>12}{'Theano':>12}{'ratio':>8}" for t in ("one", "all"))
+    )
     for name in names:
         best = {key: float("inf") for key in workers}
         for _ in range(TURNS):

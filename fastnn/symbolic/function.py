@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,13 @@ from numpy.typing import NDArray
 
 from fastnn._validation import check_array, check_choice
 from fastnn.symbolic import graph, ops, recognition
-from fastnn.symbolic.configuration import MODES, config
+from fastnn.symbolic.arguments import In, Out
+from fastnn.symbolic.configuration import config
+from fastnn.symbolic.gof.fg import FunctionGraph
 from fastnn.symbolic.gradient import computed_from, taken_anew
 from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, shared_in, sort
 from fastnn.symbolic.lowering import EngineStep, NotHere
+from fastnn.symbolic.modes import Mode, NanGuardMode, get_mode
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
 from fastnn.symbolic.program import Program
 from fastnn.symbolic.simplify import Simplifier
@@ -25,9 +30,7 @@ from fastnn.symbolic.staleness import Watch
 Updates = Mapping[Shared, Any] | Iterable[Sequence[Any]] | None
 Givens = Mapping[Variable, Any] | Iterable[Sequence[Any]] | None
 
-FLOAT = np.dtype(np.float64)
-
-#: Python's integers below this are converted to float64 without a look at what they become.
+#: float64 holds Python's integers below this.
 SMALL = 2**31
 
 
@@ -40,7 +43,7 @@ class Function:
     ----------
     inputs : list of Variable
     outputs : list of Variable
-        As given; those of a dictionary in the order of its keys.
+        As given; those of a dictionary in the order of its keys.  Then the next values of inputs that have an update.
     updates : dict of Shared to Variable
     givens : dict of Variable to Variable
     name : str or None
@@ -48,18 +51,25 @@ class Function:
 
     def __init__(
         self,
-        inputs: list[Variable],
+        arguments: list[In],
         outputs: list[Variable],
         updates: dict[Shared, Variable],
         givens: dict[Variable, Variable],
         pack: Callable[[list[NDArray[Any]]], Any],
         name: str | None,
-        downcast: bool | None,
-        recognise: bool,
+        mode: Mode,
     ) -> None:
-        self.inputs, self.outputs, self.updates, self.givens, self.name = inputs, outputs, updates, givens, name
-        self._pack, self._downcast, self._recognise = pack, downcast, recognise
-        self._types = [variable.type for variable in inputs]
+        self.inputs = inputs = [argument.variable for argument in arguments]
+        self.outputs, self.updates, self.givens, self.name = outputs, updates, givens, name
+        self._takes, self._pack, self._mode = arguments, pack, mode
+        carried = [argument for argument in arguments if argument.update is not None]
+        self._finish = partial(_carry, carried, pack) if carried else pack
+        #: Of each input: its dtype and number of dimensions, and whether Python's small numbers are taken unchecked.
+        self._quick = [
+            (dtype, ndim, ndim == 0 and dtype == np.float64 and not each.strict)
+            for each in arguments
+            for dtype, ndim in [each.variable.type]
+        ]
         names = names_in_use()
         met = sort([*outputs, *updates, *updates.values(), *givens, *givens.values()])
         self._names = {variable: names[variable] for variable in met if variable in names}
@@ -69,8 +79,8 @@ class Function:
             inputs, [simplify(variable) for variable in (*outputs, *updates.values())], updates=list(updates)
         )
         self._step: EngineStep | None = None
-        self._reason = "mode is FAST_COMPILE"
-        if recognise:
+        self._reason = "the mode is FAST_COMPILE or the like"
+        if mode.recognises:
             try:
                 network = recognition.recognise(outputs, updates, givens)
             except recognition.NotRecognised as reason:
@@ -87,8 +97,47 @@ class Function:
                 )
 
     def __reduce__(self) -> Any:
-        options = self._pack, self.name, self._downcast, self._recognise
-        return Function, (self.inputs, self.outputs, self.updates, self.givens, *options)
+        parts = self._takes, self.outputs, self.updates, self.givens, self._pack, self.name, self._mode
+        return type(self), parts
+
+    def copy(
+        self,
+        share_memory: bool = False,
+        swap: Mapping[Shared, Shared] | None = None,
+        delete_updates: bool = False,
+        name: str | None = None,
+        profile: Any = None,
+    ) -> Function:
+        """Return a function like this one, with the same shared variables.
+
+        Parameters
+        ----------
+        share_memory, profile
+            Ignored.
+        swap : mapping of Shared to Shared, optional
+            Shared variables and others, of the same types, to take in their place.
+        delete_updates : bool, default False
+            Whether the copy updates nothing.
+        name : str, optional
+        """
+        others = dict(swap or {})
+        for old, other in others.items():
+            if not isinstance(old, Shared) or not isinstance(other, Shared) or old.type != other.type:
+                raise TypeError(f"swap must replace shared variables by others of their types: {old!r} by {other!r}")
+        updates = {} if delete_updates else self.updates
+        replacements: dict[Variable, Variable] = dict(others.items())
+        new = replaced([*self.outputs, *updates.values(), *self.givens.values()], replacements)
+        n, end = len(self.outputs), len(self.outputs) + len(updates)
+        targets = [others.get(variable, variable) for variable in updates]
+        return type(self)(
+            [copy.copy(argument) for argument in self._takes],
+            new[:n],
+            dict(zip(targets, new[n:end], strict=True)),
+            dict(zip(self.givens, new[end:], strict=True)),
+            self._pack,
+            name or self.name,
+            self._mode,
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Update the shared variables and return the outputs' values.
@@ -101,24 +150,21 @@ class Function:
         array, or a list or a dictionary of them
             In the form of the outputs given to `function`; [] without any.
         """
-        types = self._types
-        if kwargs or len(args) != len(types):
+        if kwargs or len(args) != len(self._takes):
             args = self._ordered(args, kwargs)
         arguments = [
             value
             if type(value) is np.ndarray and value.dtype is dtype and value.ndim == ndim
             else np.array(value, dtype)
-            if ndim == 0
-            and (type(value) is float or (type(value) is int and -SMALL < value < SMALL))
-            and dtype is FLOAT
-            else self._argument(i, value)
-            for i, (value, (dtype, ndim)) in enumerate(zip(args, types, strict=True))
+            if takes_numbers and (type(value) is float or (type(value) is int and -SMALL < value < SMALL))
+            else self._checked(i, value)
+            for i, (value, (dtype, ndim, takes_numbers)) in enumerate(zip(args, self._quick, strict=True))
         ]
         outputs, updated = self._computed(arguments)
         for variable, value in updated:
             variable.put(value)
         self._watch.called()
-        return self._pack(outputs)
+        return self._finish(outputs)
 
     def _computed(
         self, arguments: list[NDArray[Any]]
@@ -142,25 +188,38 @@ class Function:
             raise TypeError(f"{self!r} takes {len(self.inputs)} inputs, not {len(args)}")
         given: dict[int, Any] = dict(enumerate(args))
         for name, value in kwargs.items():
-            places = [i for i, variable in enumerate(self.inputs) if variable.name == name]
+            places = [i for i, argument in enumerate(self._takes) if argument.name == name]
             if not places:
                 raise TypeError(f"{self!r} has no input with the name {name!r}")
             if places[0] in given:
                 raise TypeError(f"the input {name!r} is given twice")
             given[places[0]] = value
-        for i, variable in enumerate(self.inputs):
-            if i not in given:
-                what = f"input {leaf_name(variable, self._names)}"
-                raise TypeError(f"{what} of {self!r}, a {variable.type}, is missing")
-        return tuple(given[i] for i in range(len(self.inputs)))
+        for i, argument in enumerate(self._takes):
+            if given.setdefault(i, argument.value) is None:
+                what = f"input {leaf_name(argument.variable, self._names)}"
+                raise TypeError(f"{what} of {self!r}, a {argument.variable.type}, is missing")
+        return tuple(given[i] for i in range(len(self._takes)))
 
-    def _argument(self, i: int, value: Any) -> NDArray[Any]:
-        variable = self.inputs[i]
-        what = f"input {leaf_name(variable, self._names)}"
+    def _checked(self, i: int, value: Any) -> NDArray[Any]:
+        argument = self._takes[i]
+        what = f"input {leaf_name(argument.variable, self._names)}"
         if isinstance(value, Variable):
             raise TypeError(f"{what} must be a value, not the expression {pprint(value)}: compute it first")
-        rounds = variable.dtype == config.floatX
-        return check_array(value, variable.type.dtype, variable.ndim, what, self._downcast, rounds)
+        found: NDArray[Any] = argument.checked(value, what)
+        return found
+
+    def _argument(self, key: Variable | str) -> In:
+        for argument in self._takes:
+            if key is argument.variable or (isinstance(key, str) and key == argument.name):
+                return argument
+        raise KeyError(f"{self!r} has no input {key!r}")
+
+    def __getitem__(self, key: Variable | str) -> Any:
+        return self._argument(key).value
+
+    def __setitem__(self, key: Variable | str, value: Any) -> None:
+        argument = self._argument(key)
+        argument.value = argument.checked(value, f"the value of input {key!r}")
 
     def __repr__(self) -> str:
         inputs = ", ".join(leaf_name(variable, self._names) for variable in self.inputs)
@@ -170,6 +229,13 @@ class Function:
     def recognised(self) -> bool:
         """Whether a call is one call of the engine."""
         return self._step is not None
+
+    @property
+    def maker(self) -> SimpleNamespace:
+        """What programs ask Theano's functions for: ``maker.fgraph.toposort()`` lists the operations."""
+        simplify = Simplifier(self.givens)
+        outputs = [simplify(variable) for variable in (*self.outputs, *self.updates.values())]
+        return SimpleNamespace(fgraph=FunctionGraph(self.inputs, outputs))
 
     def explain(self) -> None:
         """Print what a call does, what outputs and updates depend on, and why the engine runs it or not."""
@@ -209,29 +275,62 @@ class Function:
         return ", ".join(dict.fromkeys(found)) or "nothing"
 
 
+class GuardedFunction(Function):
+    """A function in the mode `NanGuardMode`."""
+
+    _mode: NanGuardMode
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        simplify = Simplifier(self.givens)
+        order = sort(simplify(variable) for variable in (*self.outputs, *self.updates.values()))
+        self._guarded = [variable for variable in order if variable.type.dtype.kind == "f"]
+        self._all = Program(self.inputs, self._guarded)
+
+    def _computed(
+        self, arguments: list[NDArray[Any]]
+    ) -> tuple[list[NDArray[Any]], Iterable[tuple[Shared, NDArray[Any]]]]:
+        for variable, value in zip(self._guarded, self._all(arguments), strict=True):
+            problem = self._mode.problem(value)
+            if problem is not None:
+                raise AssertionError(f"NanGuardMode found {problem} in {pprint(variable, self._names)}")
+        return super()._computed(arguments)
+
+
+def _carry(carried: list[In], pack: Callable[[list[NDArray[Any]]], Any], values: list[NDArray[Any]]) -> Any:
+    # The last values are those of inputs for the next call.
+    n = len(values) - len(carried)
+    for argument, value in zip(carried, values[n:], strict=True):
+        argument.value = value
+    return pack(values[:n])
+
+
 def function(
-    inputs: Sequence[Variable] = (),
-    outputs: Variable | Sequence[Variable] | None = None,
-    mode: str | None = None,
+    inputs: Sequence[Variable | In] = (),
+    outputs: Any = None,
+    mode: Mode | str | None = None,
     updates: Updates = None,
     givens: Givens = None,
-    *,
     no_default_updates: bool | Sequence[Shared] = False,
+    accept_inplace: bool = False,
     name: str | None = None,
-    on_unused_input: str = "raise",
+    rebuild_strict: bool = True,
     allow_input_downcast: bool | None = None,
+    profile: Any = None,
+    on_unused_input: str | None = None,
 ) -> Function:
     """Make a function of expressions.
 
     Parameters
     ----------
-    inputs : sequence of Variable
+    inputs : sequence of Variable or In
         A call gives their values.  An expression may be one: its own inputs do not matter then.
-    outputs : Variable, list or tuple of them, dict from str to them, or None
+    outputs : Variable or Out, list or tuple of them, dict from str to them, or None
         A call returns one array for a variable, a list of arrays, or a dictionary of them.
-    mode : {"FAST_RUN", "FAST_COMPILE"} or None
-        "FAST_RUN" looks for a network that the engine can train; "FAST_COMPILE" runs everything operation by operation,
-        with the same results to rounding; None takes ``config.mode``.
+    mode : Mode, str or None
+        "FAST_RUN" looks for a network that the engine can train; "FAST_COMPILE" and "DebugMode" run everything
+        operation by operation, with the same results to rounding; "NanGuardMode" also raises an error where NaN or an
+        infinite number comes up; None takes ``config.mode``.
     updates : dict, or sequence of pairs (shared variable, new value), optional
         New values of shared variables after a call.
     givens : dict, or sequence of pairs (variable, value), optional
@@ -239,11 +338,13 @@ def function(
     no_default_updates : bool or sequence of Shared, default False
         Shared variables whose default updates, such as those of random streams, a call does not make; True: of all.
     name : str, optional
-    on_unused_input : {"raise", "warn", "ignore"}, default "raise"
-        What to do with an input that nothing depends on.
     allow_input_downcast : bool or None, default None
         Whether inputs may be converted to narrower dtypes: True any, False none, None Python's floats to
         ``config.floatX``, and numbers and lists whose values stay the same.
+    on_unused_input : {"raise", "warn", "ignore"}, optional
+        What to do with an input that nothing depends on, by default ``config.on_unused_input``.
+    accept_inplace, rebuild_strict, profile
+        Ignored.
 
     Returns
     -------
@@ -254,11 +355,17 @@ def function(
     TypeError, ValueError
         If something is not as described; the message names it.
     """
-    check_choice(on_unused_input, "on_unused_input", ["raise", "warn", "ignore"])
+    unused = config.on_unused_input if on_unused_input is None else on_unused_input
+    check_choice(unused, "on_unused_input", ["raise", "warn", "ignore"])
     check_choice(allow_input_downcast, "allow_input_downcast", [None, False, True])
-    mode = config.mode if mode is None else check_choice(mode, "mode", MODES)
-    given_inputs = _check_inputs(inputs)
+    how = get_mode(mode)
+    arguments = _check_inputs(inputs)
+    given_inputs = [argument.variable for argument in arguments]
     wanted, pack = _check_outputs(outputs)
+    for argument in arguments:
+        if argument.update is not None:
+            of = argument.variable
+            wanted.append(_converted(argument.update, of.type, f"the update of input {pprint(of)}"))
     new_values = _check_updates(updates)
     replacements = _check_givens(givens, given_inputs)
     new_values |= _default_updates([*wanted, *new_values.values()], replacements, no_default_updates, new_values)
@@ -267,29 +374,19 @@ def function(
         given_inputs, wanted, new_values, replacements = _with_leaves(
             given_inputs, wanted, new_values, replacements, stops
         )
-    _check_leaves(given_inputs, wanted, new_values, replacements, on_unused_input)
-    return Function(
-        given_inputs,
-        wanted,
-        new_values,
-        replacements,
-        pack,
-        name,
-        allow_input_downcast,
-        mode == "FAST_RUN",
-    )
+    _check_leaves(given_inputs, wanted, new_values, replacements, unused)
+    bound = [each.bound(v, allow_input_downcast) for each, v in zip(arguments, given_inputs, strict=True)]
+    kind = GuardedFunction if isinstance(how, NanGuardMode) else Function
+    return kind(bound, wanted, new_values, replacements, pack, name, how)
 
 
-def _check_inputs(inputs: Any) -> list[Variable]:
+def _check_inputs(inputs: Any) -> list[In]:
     if isinstance(inputs, Variable) or not isinstance(inputs, Iterable):
         raise TypeError(f"inputs must be a list of variables, not {inputs!r}")
-    found = list(inputs)
-    for variable in found:
-        if not isinstance(variable, Variable) or isinstance(variable, graph.Constant):
-            raise TypeError(f"inputs must hold variables, not {variable!r}")
-        if isinstance(variable, Shared):
-            raise TypeError(f"the shared variable {pprint(variable)} has its own value and cannot be an input")
-        if found.count(variable) > 1:
+    found = [each if isinstance(each, In) else In(each) for each in inputs]
+    variables = [argument.variable for argument in found]
+    for variable in variables:
+        if variables.count(variable) > 1:
             raise ValueError(f"the input {pprint(variable)} is listed twice")
     return found
 
@@ -322,8 +419,8 @@ def _with_leaves(
 
 def _check_outputs(outputs: Any) -> tuple[list[Variable], Callable[[list[NDArray[Any]]], Any]]:
     # The expressions, and a function that makes a call's result from the list of their values.
-    if isinstance(outputs, Variable):
-        return [outputs], itemgetter(0)
+    if isinstance(outputs, (Variable, Out)):
+        return [_output(outputs)], itemgetter(0)
     pack: Callable[[list[NDArray[Any]]], Any] = list
     if isinstance(outputs, Mapping):
         if not all(isinstance(key, str) for key in outputs):
@@ -335,11 +432,14 @@ def _check_outputs(outputs: Any) -> tuple[list[Variable], Callable[[list[NDArray
             f"outputs must be a variable, a list or a dictionary of variables, or None, not {outputs!r} "
             f"({type(outputs).__name__}): T.constant makes a variable of an array or a number"
         )
-    found = list(outputs or ())
-    for each in found:
-        if not isinstance(each, (Variable, np.ndarray, np.generic, int, float)):
-            raise TypeError(f"outputs must hold variables, not {each!r} ({type(each).__name__}), in one list")
-    return [as_variable(each) for each in found], pack
+    return [_output(each) for each in outputs or ()], pack
+
+
+def _output(each: Any) -> Variable:
+    value = each.variable if isinstance(each, Out) else each
+    if not isinstance(value, (Variable, np.ndarray, np.generic, int, float)):
+        raise TypeError(f"outputs must hold variables, not {value!r} ({type(value).__name__}), in one list")
+    return as_variable(value)
 
 
 def _named(keys: list[str], values: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:

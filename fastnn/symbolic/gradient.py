@@ -9,7 +9,7 @@ from typing import Any
 
 from fastnn._validation import check_choice
 from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, sort
+from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, replaced, sort
 from fastnn.symbolic.printing import pprint
 from fastnn.symbolic.stability import Forms
 
@@ -118,6 +118,56 @@ def grad(
             expansion = apply(Gradient(constants), variable.type, expansion, cost, variable)
         found.append(expansion)
     return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
+
+
+def Lop(
+    f: Any,
+    wrt: Any,
+    eval_points: Any,
+    consider_constant: Iterable[Variable] | None = None,
+    disconnected_inputs: str = "raise",
+) -> Any:
+    """Return the product of a vector, from the left, and the Jacobian of f: the gradient of sum(eval_points * f).
+
+    Parameters
+    ----------
+    f : Variable, or a list of them
+    wrt : Variable, or a list or tuple of them
+    eval_points : Variable, or a list of them
+        Of the shapes of f.
+    consider_constant, disconnected_inputs
+        As for `grad`.
+    """
+    known = dict(zip(_listed(f), _listed(eval_points), strict=True))
+    return grad(None, wrt, consider_constant, disconnected_inputs, known)
+
+
+def Rop(f: Any, wrt: Any, eval_points: Any) -> Any:
+    """Return the product of the Jacobian of f by wrt and a vector: the derivative of f in the direction eval_points.
+
+    The product from the left is linear in its vector; its own product from the left is the one from the right.
+
+    Parameters
+    ----------
+    f : Variable, or a list or tuple of them
+    wrt : Variable, or a list of them
+    eval_points : Variable, or a list of them
+        Of the shapes of wrt.
+    """
+    found = []
+    for expression in _listed(f):
+        _check_real(expression, "f")
+        from_left = Variable(expression.type)
+        slopes = pullback({expression: from_left}, _listed(wrt))
+        pairs = zip(_listed(wrt), _listed(eval_points), strict=True)
+        seeds = {slopes[variable]: as_variable(point) for variable, point in pairs if variable in slopes}
+        product = pullback(seeds, [from_left]).get(from_left, from_left)
+        found += replaced([product], {from_left: ops.zeros_like(expression)})
+    return found[0] if isinstance(f, Variable) else type(f)(found)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _check_real(variable: Any, what: str) -> None:

@@ -11,12 +11,13 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_array
+from fastnn._validation import check_array, check_choice
 from fastnn.symbolic.configuration import config
 
 #: Texts of expressions, each with its precedence.
@@ -119,6 +120,9 @@ class Variable:
     #: Attributes that are not copied and not pickled.
     _passing: frozenset[str] = frozenset(["number"])
 
+    #: Whether ``<``, ``<=``, ``>`` or ``>=`` made it.
+    _compares = False
+
     def __init__(
         self, type_: Type, op: Op | None = None, inputs: tuple[Variable, ...] = (), name: str | None = None
     ) -> None:
@@ -142,6 +146,21 @@ class Variable:
         return next(iter(self.shapes)) if len(self.shapes) == 1 else self
 
     @property
+    def owner(self) -> Apply | None:
+        """The operation and its inputs; None for a leaf."""
+        return None if self.op is None else Apply(self.op, self.inputs, (self,))
+
+    @property
+    def tag(self) -> SimpleNamespace:
+        """What a program notes about the variable; ``tag.test_value`` is not looked at."""
+        found: SimpleNamespace = vars(self).setdefault("_tag", SimpleNamespace())
+        return found
+
+    def clone(self) -> Variable:
+        """Return a leaf of the same type and name."""
+        return self.type(self.name)
+
+    @property
     def dtype(self) -> str:
         """Name of the dtype."""
         return self.type.dtype.name
@@ -162,8 +181,11 @@ class Variable:
     def __repr__(self) -> str:
         return self.name or f"<{self.type}>"
 
-    def __bool__(self) -> NoReturn:
-        raise TypeError("an expression is neither true nor false: use T.switch to choose, T.eq to compare")
+    def __bool__(self) -> bool:
+        # As in Theano a program may ask whether it has a variable, but ``a < b < c`` would lose its first half.
+        if self._compares:
+            raise TypeError("a comparison is neither true nor false before it is computed: use T.switch to choose")
+        return True
 
     def __len__(self) -> NoReturn:
         raise TypeError("an expression has no length before it is computed: use x.shape[0]")
@@ -229,16 +251,16 @@ class Variable:
         return operations["abs"](self)
 
     def __lt__(self, other: Operand) -> Variable:
-        return operations["lt"](self, other)
+        return _compared("lt", self, other)
 
     def __le__(self, other: Operand) -> Variable:
-        return operations["le"](self, other)
+        return _compared("le", self, other)
 
     def __gt__(self, other: Operand) -> Variable:
-        return operations["gt"](self, other)
+        return _compared("gt", self, other)
 
     def __ge__(self, other: Operand) -> Variable:
-        return operations["ge"](self, other)
+        return _compared("ge", self, other)
 
     def __getitem__(self, items: Any) -> Variable:
         return operations["index"](self, items)
@@ -309,6 +331,20 @@ class Variable:
         return operations["eval"](self, values or {})
 
 
+class Apply(NamedTuple):
+    """The node of a graph that Theano calls so: an operation, its inputs and its result."""
+
+    op: Op
+    inputs: tuple[Variable, ...]
+    outputs: tuple[Variable]
+
+
+def _compared(name: str, variable: Variable, other: Operand) -> Variable:
+    found = operations[name](variable, other)
+    found._compares = True
+    return found
+
+
 class Constant(Variable):
     """A value that is part of the expression.
 
@@ -322,6 +358,11 @@ class Constant(Variable):
         super().__init__(Type(value.dtype, value.ndim))
         self.value = value
 
+    @property
+    def data(self) -> NDArray[Any]:
+        """The value."""
+        return self.value
+
 
 class Shared(Variable):
     """A value that stays between calls of functions, which read and update it.
@@ -332,6 +373,10 @@ class Shared(Variable):
     name : str or None
     exposed : bool
         Whether other code has the array, and may write into it.
+    strict : bool, default False
+        Whether `set_value` takes only arrays of the dtype.
+    allow_downcast : bool, optional
+        Whether `set_value` converts to a narrower dtype.
 
     Attributes
     ----------
@@ -350,8 +395,16 @@ class Shared(Variable):
 
     _passing = frozenset(["number", "home", "_prepared"])
 
-    def __init__(self, value: NDArray[Any], name: str | None, exposed: bool) -> None:
+    def __init__(
+        self,
+        value: NDArray[Any],
+        name: str | None,
+        exposed: bool,
+        strict: bool = False,
+        allow_downcast: bool | None = None,
+    ) -> None:
         super().__init__(Type(value.dtype, value.ndim), name=name)
+        self._strict, self._downcast = strict, allow_downcast
         self.array = value
         self.exposed = exposed
         self.is_parameter = False
@@ -366,6 +419,10 @@ class Shared(Variable):
 
     def __copy__(self) -> Shared:
         # In Theano a copy shares the value, also after a change of either.
+        return self
+
+    def clone(self) -> Shared:
+        """Return the variable itself: in Theano a clone shares the value."""
         return self
 
     def put(self, array: NDArray[Any], exposed: bool = False) -> None:
@@ -405,8 +462,15 @@ class Shared(Variable):
         borrow : bool, default False
             Whether to keep an array of the right dtype itself rather than a copy.
         """
-        array = check_array(new_value, self.type.dtype, self.ndim, f"the new value of {self!r}")
+        what = f"the new value of {self!r}"
+        if self._strict and not (isinstance(new_value, np.ndarray) and new_value.dtype == self.type.dtype):
+            raise TypeError(f"{what} must be an array of dtype {self.dtype}, as it was made with strict=True")
+        array = check_array(new_value, self.type.dtype, self.ndim, what, self._downcast)
         self.put(array if borrow else array.copy(), exposed=borrow)
+
+    def zero(self, borrow: bool = False) -> None:
+        """Make the value zeros."""
+        self.put(np.zeros_like(self.array))
 
     def prepared(self, key: Any, prepare: Callable[[NDArray[Any]], Any]) -> Any:
         """Return what a function makes of the value, and keep it under a key until the value changes.
@@ -468,22 +532,41 @@ def _registered(variable: V) -> V:
     return variable
 
 
-def shared(value: Any, name: str | None = None, borrow: bool = False) -> Shared:
+def shared(
+    value: Any,
+    name: str | None = None,
+    strict: bool = False,
+    allow_downcast: bool | None = None,
+    borrow: bool = False,
+    broadcastable: Sequence[bool] | None = None,
+    target: str = "cpu",
+) -> Shared:
     """Return a variable whose value stays between calls of functions.
 
     Parameters
     ----------
     value : array_like of real numbers
     name : str or None
+    strict : bool, default False
+        Whether later values must be arrays of the same dtype.
+    allow_downcast : bool, optional
+        Whether later values may be converted to the dtype, whatever theirs is.
     borrow : bool, default False
         Whether to keep an array itself rather than a copy.
+    broadcastable : sequence of bool, optional
+        Which axes have length 1.  Only checked: any axis of length 1 broadcasts.
+    target : {"cpu"}
     """
+    check_choice(target, "target", ["cpu"])
     if isinstance(value, Variable):
         raise TypeError("shared takes a value, not an expression: compute it first, with .eval()")
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"shared takes real numbers, not {value!r} ({type(value).__name__})")
-    return _registered(Shared(array if borrow else array.copy(), name, exposed=borrow))
+    pattern = (False,) * array.ndim if broadcastable is None else tuple(broadcastable)
+    if len(pattern) != array.ndim or any(one and length != 1 for one, length in zip(pattern, array.shape, strict=True)):
+        raise TypeError(f"broadcastable is {pattern}, but the value has the shape {array.shape}")
+    return _registered(Shared(array if borrow else array.copy(), name, borrow, strict, allow_downcast))
 
 
 def constant(value: Any, dtype: Any = None) -> Constant:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from fastnn.symbolic.graph import Constant, Shared, Variable
+from fastnn.symbolic.graph import Constant, Op, Operand, Parts, Shared, Variable, apply, as_variable
 
 #: A part of an expression with a longer text is abbreviated.
 LONGEST = 400
@@ -94,20 +96,50 @@ def _shown(variable: Variable) -> tuple[Variable, ...]:
     return variable.inputs[1:] if type(variable.op).__name__ == "Gradient" else variable.inputs
 
 
-def debugprint(variables: Variable | Iterable[Variable], file: Any = None) -> None:
-    """Print expressions as trees, one operation a line; parts printed before are named by their letter."""
+pp = pprint
+
+
+def debugprint(variables: Any, depth: int = -1, print_type: bool = False, file: Any = None, **options: Any) -> Any:
+    """Print expressions as trees, one operation a line; parts printed before are named by their number.
+
+    Parameters
+    ----------
+    variables : Variable, iterable of them, or Function
+    depth : int, default -1
+        The number of levels to print; -1: all.
+    print_type : bool, default False
+        Whether to print types too.
+    file : file or "str", optional
+        Where to print; "str" returns the text.
+    **options
+        Theano's others are ignored.
+    """
+    lines = list(_tree(_roots(variables), depth, print_type))
+    if file == "str":
+        return "\n".join([*lines, ""])
+    print(*lines, sep="\n", file=file)
+    return None
+
+
+def _tree(roots: list[Variable], levels: int, print_type: bool) -> Iterator[str]:
     names = names_in_use()
-    letters: dict[Variable, str] = {}
-    for root in [variables] if isinstance(variables, Variable) else variables:
+    numbers: dict[Variable, str] = {}
+    for root in roots:
         pending = [(root, 0)]
         while pending:
             variable, depth = pending.pop()
-            again = variable in letters
-            letter = letters.setdefault(variable, f"[{len(letters) + 1}]")
+            again = variable in numbers
+            number = numbers.setdefault(variable, f"[{len(numbers) + 1}]")
             label = leaf_name(variable, names) if variable.op is None else label_of(variable)
-            print(f"{'  ' * depth}{label} {letter}{' (above)' if again and variable.op else ''}", file=file)
-            if not again:
+            kind = f" <{variable.type}>" if print_type else ""
+            yield f"{'  ' * depth}{label} {number}{kind}{' (above)' if again and variable.op else ''}"
+            if not again and depth + 1 != levels:
                 pending += [(source, depth + 1) for source in reversed(_shown(variable))]
+
+
+def _roots(variables: Any) -> list[Variable]:
+    # Expressions, those of a function, or one.
+    return [variables] if isinstance(variables, Variable) else list(getattr(variables, "outputs", variables))
 
 
 def label_of(variable: Variable) -> str:
@@ -119,7 +151,7 @@ def label_of(variable: Variable) -> str:
 
 def dot(variables: Variable | Iterable[Variable]) -> str:
     """Return a picture of expressions in the DOT language of Graphviz."""
-    roots = [variables] if isinstance(variables, Variable) else list(variables)
+    roots = _roots(variables)
     names = names_in_use()
     lines = ["digraph expression {", "  rankdir=BT;"]
     for variable in _visible(roots):
@@ -159,7 +191,7 @@ class Picture:
     ROW, COLUMN, HEIGHT = 56, 110, 26
 
     def __init__(self, variables: Variable | Iterable[Variable]) -> None:
-        self.roots = [variables] if isinstance(variables, Variable) else list(variables)
+        self.roots = _roots(variables)
         self.names = names_in_use()
 
     def _repr_svg_(self) -> str:
@@ -211,3 +243,59 @@ class Picture:
             lines.append(f'<rect {box} height="{self.HEIGHT}" rx="{corner}" fill="{fill}" stroke="#555"/>')
             lines.append(f'<text x="{x:.0f}" y="{y + 4:.0f}">{escape(label)}</text>')
         return "\n".join([*lines, "</svg>"])
+
+
+def pydotprint(fct: Any, outfile: Any = None, *, format: str = "svg", **options: Any) -> None:
+    """Draw a function or expressions into a file, as SVG or in the DOT language of Graphviz.
+
+    Parameters
+    ----------
+    fct : Function, Variable, or iterable of Variable
+    outfile : str or path, default "theano.pydotprint.svg"
+    format : {"svg", "dot"}
+        Of a file whose name does not tell it.
+    **options
+        Theano's others are ignored.
+    """
+    path = Path(f"theano.pydotprint.{format}" if outfile is None else outfile)
+    kind = path.suffix.removeprefix(".") or format
+    if kind not in ("svg", "dot"):
+        raise ValueError(f"pydotprint writes .svg and .dot files, not .{kind}: {path}")
+    path.write_text(Picture(fct).svg() if kind == "svg" else dot(fct), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Print(Op):
+    """An operation that prints its input's value in each call, and passes it on: ``Print("x")(x)``.
+
+    Parameters
+    ----------
+    message : str
+    attrs : sequence of str
+        Attributes to print of the value; methods are called.
+    """
+
+    message: str = ""
+    attrs: Sequence[str] = ("__str__",)
+
+    views = True
+
+    def __call__(self, x: Operand) -> Variable:
+        """Return x, but printed."""
+        variable = as_variable(x)
+        return apply(Print(self.message, tuple(self.attrs)), variable.type, variable)
+
+    def compute(self, *arrays: Any) -> Any:
+        for attr in self.attrs:
+            value = getattr(arrays[0], attr)
+            print(self.message, attr, "=", value() if callable(value) else value)
+        return arrays[0]
+
+    def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
+        return inputs[0].shapes
+
+    def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> list[Variable | None]:
+        return [g]
+
+    def text(self, inputs: Parts) -> tuple[str, int]:
+        return f"Print({inputs[0][0]})", ATOM

@@ -11,6 +11,19 @@ division and casts to integers have 0.  Shapes, indices and argmax have no gradi
 """
 
 from fastnn.symbolic.graph import operations
+from fastnn.symbolic.ops.choices import (
+    IfElse,
+)
+from fastnn.symbolic.ops.convolutions import (
+    Border,
+    Convolution,
+    FiltersSlope,
+    ImagesSlope,
+    Pair,
+    Windows,
+    by_images,
+    convolve,
+)
 from fastnn.symbolic.ops.dots import (
     Dot,
     dot,
@@ -70,6 +83,11 @@ from fastnn.symbolic.ops.parts import (
     packed,
     part,
 )
+from fastnn.symbolic.ops.pools import (
+    MODES,
+    Pool,
+    pool,
+)
 from fastnn.symbolic.ops.reductions import (
     SHORT_ROW,
     LogSumExp,
@@ -95,6 +113,7 @@ from fastnn.symbolic.ops.shapes import (
     dimshuffle,
     flatten,
     integer_scalar,
+    lengths_of,
     n_elements,
     ones_like,
     reshape,

@@ -1,0 +1,1 @@
+"""What Theano kept under ``theano.misc``."""
