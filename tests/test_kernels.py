@@ -26,6 +26,7 @@ from fastnn.kernels import (
     rows,
     softmax,
     sparse,
+    streams,
     touched,
     updates,
 )
@@ -55,6 +56,7 @@ MODULES = (
     layer,
     epoch,
     lbfgs,
+    streams,
 )
 KERNELS = {
     name: kernel
@@ -159,6 +161,19 @@ def test_elementwise_results_dtypes_and_threads(dtype, rng):
     less = elementwise.Expression(2, ((elementwise.CODES["lt"], 0, 1),), (2,), dtype == "float32", (True,))
     np.testing.assert_array_equal(less(w, v[:, ::-1]), w < v[:, ::-1])
     assert less(w, v).dtype == bool
+
+
+@pytest.mark.parametrize(("n_streams", "n"), [(1, 5), (3, 0), (0, 0), (64, 640), (65, 700), (130, 77), (200, 1111)])
+def test_mrg31k3p(dtype, rng, n_streams, n):
+    states = np.hstack([rng.integers(2**31 - 1, size=(n_streams, 3)), rng.integers(2**31 - 21069, size=(n_streams, 3))])
+    states[:1], scale = [2**31 - 2] * 3 + [2**31 - 21070] * 3, float(np.nextafter(np.float32(2**-31), np.float32(0)))
+    outputs = [np.empty((n_streams, 6), np.int32), np.empty(n, dtype)]
+    for n_threads in (1, 2):
+        ours, theirs = call_both(
+            "mrg31k3p", lambda out, k=n_threads: (states.astype(np.int32), *out, scale, k), outputs
+        )
+        for array, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(array, expected)
 
 
 def test_constants_agree():

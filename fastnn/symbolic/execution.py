@@ -147,7 +147,8 @@ class Plan:
         calls: list[tuple[Callable[[], Any], Instruction]] = []
         for i, instruction in enumerate(self._needed):
             sources = instruction.sources
-            if instruction.op.views and values[sources[0]] is not None and known.issuperset(sources[1:]):
+            is_view = instruction.op.views and not instruction.op.acts
+            if is_view and values[sources[0]] is not None and known.issuperset(sources[1:]):
                 view = instruction.compute(*(values[source] for source in sources))
                 if np.may_share_memory(view, values[sources[0]]):
                     values[instruction.targets[0]] = view
@@ -324,7 +325,7 @@ def _overwriting(
         end: begin
         for end, owned, begin in outputs
         if owned and begin is not None and end in maker and last_use.get(begin, -1) <= maker[end]
-        if shapes[end] == shapes[begin]
+        if shapes[end] == shapes.get(begin)
     }
     late: set[int] = set()
     while late != (late := {maker[end] for end in found}):

@@ -7,6 +7,7 @@ dtype and a number of dimensions; its shape is known only at run time, where Num
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -60,15 +61,21 @@ class Op:
     ----------
     views : bool
         Whether the result may share memory with the first input.
+    acts : bool
+        Whether computing it does more than to return a result, so that each call does.
     takes_out : bool
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype, for the result.
     connects : slice
         The inputs by which the result has a gradient, even if it is 0.
+    differentiable : bool
+        Whether there are gradients by these inputs; if not, it is an error to ask for them.
     """
 
     views = False
+    acts = False
     takes_out = False
     connects = slice(None)
+    differentiable = True
 
     def compute(self, *arrays: Any) -> Any:
         """Return the value from the inputs' values."""
@@ -468,6 +475,20 @@ class Shared(Variable):
         array = check_array(new_value, self.type.dtype, self.ndim, what, self._downcast)
         self.put(array if borrow else array.copy(), exposed=borrow)
 
+    def may_change(self) -> bool:
+        """Return whether other code has the array, and may write into it unnoticed.
+
+        It has not if nothing else refers to the array, nor to that of which it is a view: `exposed` ends then.
+        """
+        if self.exposed and sys.getrefcount(self.array) <= _UNSHARED:
+            base = self.array.base
+            alone = base is None
+            if isinstance(base, np.ndarray) and base.base is None:
+                del base
+                alone = sys.getrefcount(self.array.base) <= _UNSHARED
+            self.exposed = not alone
+        return self.exposed
+
     def zero(self, borrow: bool = False) -> None:
         """Make the value zeros."""
         self.put(np.zeros_like(self.array))
@@ -503,6 +524,11 @@ class _Behind:
 
 #: Whether a `_Behind` is being listed; its variables need none of their own then.
 _listing = threading.local()
+
+_probe = (object(),)
+
+#: References that `sys.getrefcount` counts to what only one other object refers to.
+_UNSHARED = sys.getrefcount(_probe[0])
 
 #: The largest number of variables in `Variable.shapes`.
 MOST_SHAPES = 4
@@ -545,7 +571,7 @@ def shared(
 
     Parameters
     ----------
-    value : array_like of real numbers
+    value : array_like of real numbers, or numpy.random.RandomState
     name : str or None
     strict : bool, default False
         Whether later values must be arrays of the same dtype.
@@ -560,6 +586,8 @@ def shared(
     check_choice(target, "target", ["cpu"])
     if isinstance(value, Variable):
         raise TypeError("shared takes a value, not an expression: compute it first, with .eval()")
+    if isinstance(value, np.random.RandomState):
+        return _registered(operations["shared_state"](value, name))  # type: ignore[return-value]  # it is a Shared
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"shared takes real numbers, not {value!r} ({type(value).__name__})")
