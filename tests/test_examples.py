@@ -30,6 +30,12 @@ epoch 2: cost 155.629067
 mean squared error of the test images: 0.030874 broken, 0.036433 restored
 """
 
+# The same of 1,000 images of each part.
+RNN = """\
+epoch 1: loss 2.296773, test error 90.10 %
+epoch 2: loss 2.266952, test error 88.50 %
+"""
+
 
 def test_softmax_regression_prints_what_theano_does(capsys):
     runpy.run_path(str(EXAMPLES / "symbolic_softmax.py"))["main"](epochs=2)
@@ -53,6 +59,16 @@ def test_a_denoising_autoencoder_prints_what_theano_does(capsys, monkeypatch):
     monkeypatch.setitem(main.__globals__, "BATCH_SIZE", 250)
     main(epochs=2, dtype="float64")
     assert capsys.readouterr().out == DENOISING
+
+
+def test_a_recurrent_network_prints_what_theano_does(capsys, monkeypatch):
+    monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
+    few = [
+        fastnn.datasets.Dataset(part.X[:1000], part.y[:1000]) for part in fastnn.datasets.load_mnist(dtype="float64")
+    ]
+    monkeypatch.setattr(fastnn.datasets, "load_mnist", lambda dtype: few)
+    runpy.run_path(str(EXAMPLES / "symbolic_rnn.py"))["main"](epochs=2, dtype="float64")
+    assert capsys.readouterr().out == RNN
 
 
 def test_lenet_in_formulas_does_what_theano_does(capsys, monkeypatch):
