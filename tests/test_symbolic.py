@@ -20,7 +20,7 @@ import fastnn.symbolic.tensor as T
 from fastnn.symbolic import execution
 from fastnn.symbolic.graph import Type, sort
 from fastnn.symbolic.ops import dots
-from fastnn.symbolic.products import thin_product
+from fastnn.symbolic.products import kernel_product
 
 #: Cases that Theano 1.0.5 was asked, too.
 notation = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "golden" / "notation" / "cases.py")))
@@ -576,15 +576,13 @@ def test_shape_errors_name_expression_and_shapes():
         (lambda x: x + 1j, TypeError, "no real numbers"),
         (lambda x: x.sum(axis=2), ValueError, "axis 2 does not exist"),
         (lambda x: x.sum(axis=(0, 0)), ValueError, "twice"),
-        (lambda x: x.argmax(axis=(0, 1)), ValueError, "one axis"),
         (lambda x: x[0, 0, 0], IndexError, "float64 matrix cannot be indexed"),
         (lambda x: x[0.5], TypeError, "index must hold integers"),
         (lambda x: x[1.5:], TypeError, "a bound must be an integer"),
         (lambda x: x.dimshuffle(0, 0), ValueError, "names an axis twice"),
-        (lambda x: x.reshape(x.shape[:1]), TypeError, "number of dimensions"),
+        (lambda x: x.reshape(T.cast(x[0], "int64")), TypeError, "number of dimensions"),
         (lambda x: x.reshape((2, 0.5)), TypeError, "must be an integer"),
         (lambda x: x.flatten(3), ValueError, "from 1 to 2"),
-        (lambda x: T.dot(x.dimshuffle(0, 1, "x"), x), TypeError, "vectors and matrices"),
         (lambda x: T.concatenate([x, x[0]]), TypeError, "equal numbers of dimensions"),
         (lambda x: T.concatenate([]), ValueError, "at least one"),
         (lambda x: T.nnet.softmax(x.sum()), TypeError, "matrix or a vector"),
@@ -794,9 +792,9 @@ def test_thin_products(dtype, units, layout, monkeypatch):
 
     def seen(*arrays):
         used.append(arrays)
-        return thin_product(*arrays)
+        return kernel_product(*arrays)
 
-    monkeypatch.setattr(dots, "thin_product", seen)
+    monkeypatch.setattr(dots, "kernel_product", seen)
     rng = np.random.default_rng(0)
     X, W = rng.normal(size=(400, 200)).astype(dtype), rng.normal(size=(200, units)).astype(dtype)
     D = rng.normal(size=(400, 4)).astype(dtype)
