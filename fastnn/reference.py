@@ -471,6 +471,92 @@ def from_lanes(X: Array, rows_out: Array) -> None:
     rows_out[:] = X[..., : len(rows_out)].reshape(rows_out.shape[1], len(rows_out)).T
 
 
+# --- kernels.images ---------------------------------------------------------------------------------
+
+# Zeros above, to the left, below, and to the right.
+Padding: TypeAlias = tuple[int, int, int, int]
+
+
+def surrounded(X: Array, padding: Padding, border: float = 0) -> Array:
+    """Images (n, channels, height, width) with a border around each."""
+    above, left, below, right = padding
+    return np.pad(X, ((0, 0), (0, 0), (above, below), (left, right)), constant_values=border)
+
+
+def inside(X: Array, padding: Padding) -> Array:
+    """Images without the border around each."""
+    above, left, below, right = padding
+    return X[:, :, above : X.shape[2] - below, left : X.shape[3] - right]
+
+
+def windows_of_images(X: Array, window: WindowArgument) -> Array:
+    """Views (n, channels, rows, columns, window's height, window's width) of the numbers that each window sees."""
+    return windows_of(X.transpose(2, 3, 1, 0), window).transpose(3, 2, 0, 1, 4, 5)
+
+
+def convolve_images(
+    X: Array, W: Array, padding: Padding, window: WindowArgument, Z_out: Array, n_threads: int = 1
+) -> None:
+    """Z_out (n, filters, rows, columns) = the convolution of X with W (height, width, channels, filters)."""
+    windows = windows_of_images(surrounded(X, padding), window)[:, :, : Z_out.shape[2], : Z_out.shape[3]]
+    Z_out[:] = np.einsum("ncyxij,ijcf->nfyx", windows, W, optimize=True)
+
+
+def backprop_convolve_images_weight(
+    X: Array, dZ: Array, padding: Padding, window: WindowArgument, dW_out: Array, n_threads: int = 1
+) -> None:
+    """dW_out = the gradient by the weight."""
+    windows = windows_of_images(surrounded(X, padding), window)[:, :, : dZ.shape[2], : dZ.shape[3]]
+    dW_out[:] = np.einsum("ncyxij,nfyx->ijcf", windows, dZ, optimize=True)
+
+
+def backprop_convolve_images_input(
+    dZ: Array, W: Array, padding: Padding, window: WindowArgument, dX_out: Array, n_threads: int = 1
+) -> None:
+    """dX_out = the gradient by X."""
+    dX = surrounded(np.zeros_like(dX_out), padding)
+    for i, j in np.ndindex(*W.shape[:2]):
+        windows = windows_of_images(dX, window)[:, :, : dZ.shape[2], : dZ.shape[3], i, j]
+        windows += np.einsum("nfyx,cf->ncyx", dZ, W[i, j])
+    dX_out[:] = inside(dX, padding)
+
+
+def max_pool_images(X: Array, padding: Padding, window: WindowArgument, Y_out: Array, n_threads: int = 1) -> None:
+    """Y_out (n, 1, rows, columns) = the largest number of each window of X, or NaN; what lies around X is never it."""
+    windows = windows_of_images(surrounded(X, padding, -np.inf), window)
+    Y_out[:] = windows.max(axis=(4, 5))[:, :, : Y_out.shape[2], : Y_out.shape[3]]
+
+
+def backprop_max_pool_images(
+    X: Array, Y: Array, dY: Array, padding: Padding, window: WindowArgument, dX_out: Array, n_threads: int = 1
+) -> None:
+    """dX_out, which may be X = the gradient by X: all of dY for each number of a window that is equal to Y."""
+    X, dX = surrounded(X, padding, -np.inf), surrounded(np.zeros_like(X), padding)
+    for i, j in np.ndindex(*window[:2]):
+        x, dx = (windows_of_images(A, window)[:, :, : Y.shape[2], : Y.shape[3], i, j] for A in (X, dX))
+        dx += np.where(x == Y, dY, 0)
+    dX_out[:] = inside(dX, padding)
+
+
+def sum_pool_images(
+    X: Array, shares: Array, padding: Padding, window: WindowArgument, Y_out: Array, n_threads: int = 1
+) -> None:
+    """Y_out = the sum of each window, zeros around X, times the share of its position (rows, columns)."""
+    windows = windows_of_images(surrounded(X, padding), window)
+    Y_out[:] = windows.sum(axis=(4, 5))[:, :, : Y_out.shape[2], : Y_out.shape[3]] * shares
+
+
+def backprop_sum_pool_images(
+    dY: Array, shares: Array, padding: Padding, window: WindowArgument, dX_out: Array, n_threads: int = 1
+) -> None:
+    """dX_out = the gradient by X: for each number the sum of dY, times its share, over the windows that see it."""
+    dX = surrounded(np.zeros_like(dX_out), padding)
+    for i, j in np.ndindex(*window[:2]):
+        windows = windows_of_images(dX, window)[:, :, : dY.shape[2], : dY.shape[3], i, j]
+        windows += dY * shares
+    dX_out[:] = inside(dX, padding)
+
+
 # --- kernels.dense ----------------------------------------------------------------------------------
 
 

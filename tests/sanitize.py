@@ -32,6 +32,7 @@ TESTS = [
     for name in (
         "kernels",
         "convolution",
+        "symbolic_images",
         "trunk",
         "bits",
         "training",

@@ -1,9 +1,11 @@
 """The examples: those in the notation of formulas print what Theano prints, the notebook what is stored in it."""
 
+import json
 import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastnn
@@ -35,6 +37,27 @@ def test_a_network_prints_what_theano_does(capsys, monkeypatch):
     monkeypatch.setitem(main.__globals__, "BATCH_SIZE", 500)  # for a quick test
     main(epochs=2, dtype="float64")
     assert capsys.readouterr().out == MLP
+
+
+def test_lenet_in_formulas_does_what_theano_does(capsys, monkeypatch):
+    golden = json.loads((Path(__file__).parent / "golden" / "lenet" / "symbolic_lenet.json").read_text())
+    n, (train, _, test) = golden["rows"], fastnn.datasets.load_mnist()
+    few = [
+        fastnn.datasets.Dataset(*part)
+        for part in ((train.X[:n], train.y[:n]), (train.X[n : 2 * n], train.y[n : 2 * n]))
+    ]
+    few.append(fastnn.datasets.Dataset(test.X[:n], test.y[:n]))
+    monkeypatch.setattr(fastnn.datasets, "load_mnist", lambda: few)
+    monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
+    main = runpy.run_path(str(EXAMPLES / "symbolic_lenet.py"))["main"]
+    parameters = main(golden["epochs"], golden["dtype"])
+    assert capsys.readouterr().out == golden["printed"]
+    for parameter, digest in zip(parameters, golden["parameters"], strict=True):
+        value = parameter.get_value().ravel()
+        assert list(parameter.get_value().shape) == digest["shape"]
+        assert np.abs(value).sum() == pytest.approx(digest["abs_sum"], rel=1e-9)
+        assert (value**2).sum() == pytest.approx(digest["sq_sum"], rel=1e-9)
+        np.testing.assert_allclose([*value[:5], *value[-5:]], [*digest["first"], *digest["last"]], 1e-8, 1e-12)
 
 
 @pytest.mark.parametrize("name", ["lenet", "best_mnist"])

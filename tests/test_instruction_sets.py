@@ -33,6 +33,7 @@ def tests_of_others(tmp_path_factory):
     tests = [
         str(HERE / "test_kernels.py"),
         str(HERE / "test_convolution.py"),
+        str(HERE / "test_symbolic_images.py"),
         str(HERE / "test_trunk.py"),
         f"{HERE / 'test_golden.py'}::test_golden_run",
     ]

@@ -6,7 +6,8 @@
 
 #include "vectors.h"
 
-enum { LARGEST, MEAN };
+/* What a window comes to; SUM also backward, where EQUAL is the largest without places. */
+enum { LARGEST, MEAN, SUM, EQUAL };
 
 #define NUMBER float
 #define NUMBER_BYTES 4
@@ -47,7 +48,7 @@ typedef WHOLE whole;
 #define CHOOSE(condition, a, b) ((condition) ? (a) : (b))
 #endif
 
-/* Y (vectors) = the mean of a window's numbers; or the largest, or NaN if there is one, and places, if not NULL: which
+/* Y (vectors) = the mean of a window's numbers, or their sum; or the largest, or NaN if there is one, and places, if not NULL: which
    number that is, the first of equals. */
 INLINE void NAME(pool_vectors)(const NUMBER *Z, ptrdiff_t row, ptrdiff_t numbers, const WindowOf *window, NUMBER *Y,
                                uint8_t *places, const int kind, const int vectors)
@@ -88,13 +89,15 @@ INLINE void NAME(pool_vectors)(const NUMBER *Z, ptrdiff_t row, ptrdiff_t numbers
     }
 }
 
-/* Backward: what dY (vectors) is goes to the place of each window of dZ, or a share to each number of it. */
-INLINE void NAME(unpool_vectors)(const NUMBER *dY, const uint8_t *places, ptrdiff_t row, ptrdiff_t numbers,
-                                 const WindowOf *window, NUMBER *dZ, const int kind, const int vectors)
+/* Backward: what dY (vectors) is goes to the place of each window of dZ; to each number of it, or a share; or to each
+   number of Z that is equal to Y. */
+INLINE void NAME(unpool_vectors)(const NUMBER *dY, const uint8_t *places, const NUMBER *Z, const NUMBER *Y,
+                                 ptrdiff_t row, ptrdiff_t numbers, const WindowOf *window, NUMBER *dZ, const int kind,
+                                 const int vectors)
 {
     const vector zero = {0};
     const NUMBER share = (NUMBER)(1.0 / (double)(window->height * window->width));
-    vector gradient[VECTORS_POOLED];
+    vector gradient[VECTORS_POOLED], largest[VECTORS_POOLED];
     whole at[VECTORS_POOLED], place = {0};
     WHOLE lanes[VECTORS_POOLED * LANES];
     ptrdiff_t ky, kx;
@@ -103,6 +106,8 @@ INLINE void NAME(unpool_vectors)(const NUMBER *dY, const uint8_t *places, ptrdif
         gradient[v] = READ(dY + v * LANES);
         if (kind == MEAN)
             gradient[v] *= share;
+        if (kind == EQUAL)
+            largest[v] = READ(Y + v * LANES);
     }
     if (kind == LARGEST) {
         for (v = 0; v < vectors * LANES; v++)
@@ -111,9 +116,14 @@ INLINE void NAME(unpool_vectors)(const NUMBER *dY, const uint8_t *places, ptrdif
     }
     for (ky = 0; ky < window->height; ky++)
         for (kx = 0; kx < window->width; kx++) {
-            UNROLLED for (v = 0; v < vectors; v++)
-                AT(dZ + ky * row + kx * numbers + v * LANES) +=
-                    kind == LARGEST ? (vector)CHOOSE(at[v] == place, gradient[v], zero) : gradient[v];
+            UNROLLED for (v = 0; v < vectors; v++) {
+                vector part = gradient[v];
+                if (kind == LARGEST)
+                    part = (vector)CHOOSE(at[v] == place, gradient[v], zero);
+                else if (kind == EQUAL)
+                    part = (vector)CHOOSE(READ(Z + ky * row + kx * numbers + v * LANES) == largest[v], gradient[v], zero);
+                AT(dZ + ky * row + kx * numbers + v * LANES) += part;
+            }
             place += 1;
         }
 }
@@ -159,7 +169,7 @@ FUNCTION void NAME(pool_max_backward)(const Image *y, const NUMBER *dY, const ui
                                       const Image *z, NUMBER *dZ, ptrdiff_t begin, ptrdiff_t end)
 {
 #define DO(vectors) \
-    NAME(unpool_vectors)(dY + out + c, PLACES, z->row, numbers, window, dZ + first + c, LARGEST, vectors)
+    NAME(unpool_vectors)(dY + out + c, PLACES, NULL, NULL, z->row, numbers, window, dZ + first + c, LARGEST, vectors)
     FOR_EACH_WINDOW(DO)
 #undef DO
 }
@@ -168,7 +178,38 @@ FUNCTION void NAME(pool_max_backward)(const Image *y, const NUMBER *dY, const ui
 FUNCTION void NAME(pool_mean_backward)(const Image *y, const NUMBER *dY, const WindowOf *window, const Image *z,
                                        NUMBER *dZ, ptrdiff_t begin, ptrdiff_t end)
 {
-#define DO(vectors) NAME(unpool_vectors)(dY + out + c, NULL, z->row, numbers, window, dZ + first + c, MEAN, vectors)
+#define DO(vectors) \
+    NAME(unpool_vectors)(dY + out + c, NULL, NULL, NULL, z->row, numbers, window, dZ + first + c, MEAN, vectors)
+    FOR_EACH_WINDOW(DO)
+#undef DO
+}
+
+/* Rows begin to end of Y = the sum of each window of Z. */
+FUNCTION void NAME(pool_sum)(const Image *z, const NUMBER *Z, const WindowOf *window, const Image *y, NUMBER *Y,
+                             ptrdiff_t begin, ptrdiff_t end)
+{
+#define DO(vectors) NAME(pool_vectors)(Z + first + c, z->row, numbers, window, Y + out + c, NULL, SUM, vectors)
+    FOR_EACH_WINDOW(DO)
+#undef DO
+}
+
+/* dZ += the gradient from rows begin to end of dY: all of it for each number of a window. */
+FUNCTION void NAME(pool_sum_backward)(const Image *y, const NUMBER *dY, const WindowOf *window, const Image *z,
+                                      NUMBER *dZ, ptrdiff_t begin, ptrdiff_t end)
+{
+#define DO(vectors) \
+    NAME(unpool_vectors)(dY + out + c, NULL, NULL, NULL, z->row, numbers, window, dZ + first + c, SUM, vectors)
+    FOR_EACH_WINDOW(DO)
+#undef DO
+}
+
+/* dZ += the gradient from rows begin to end of dY: all of it for each number of a window of Z that is equal to Y. */
+FUNCTION void NAME(pool_equal_backward)(const Image *y, const NUMBER *dY, const NUMBER *Y, const WindowOf *window,
+                                        const Image *z, const NUMBER *Z, NUMBER *dZ, ptrdiff_t begin, ptrdiff_t end)
+{
+#define DO(vectors) \
+    NAME(unpool_vectors)(dY + out + c, NULL, Z + first + c, Y + out + c, z->row, numbers, window, dZ + first + c, EQUAL, \
+                         vectors)
     FOR_EACH_WINDOW(DO)
 #undef DO
 }

@@ -35,6 +35,18 @@ cdef extern from "pooling.h" nogil:
                                   Py_ssize_t begin, Py_ssize_t end)
     void pool_mean_backward_double(const Image* y, const double* dY, const WindowOf* window, const Image* z,
                                    double* dZ, Py_ssize_t begin, Py_ssize_t end)
+    void pool_sum_float(const Image* z, const float* Z, const WindowOf* window, const Image* y, float* Y,
+                        Py_ssize_t begin, Py_ssize_t end)
+    void pool_sum_double(const Image* z, const double* Z, const WindowOf* window, const Image* y, double* Y,
+                         Py_ssize_t begin, Py_ssize_t end)
+    void pool_sum_backward_float(const Image* y, const float* dY, const WindowOf* window, const Image* z, float* dZ,
+                                 Py_ssize_t begin, Py_ssize_t end)
+    void pool_sum_backward_double(const Image* y, const double* dY, const WindowOf* window, const Image* z, double* dZ,
+                                  Py_ssize_t begin, Py_ssize_t end)
+    void pool_equal_backward_float(const Image* y, const float* dY, const float* Y, const WindowOf* window,
+                                   const Image* z, const float* Z, float* dZ, Py_ssize_t begin, Py_ssize_t end)
+    void pool_equal_backward_double(const Image* y, const double* dY, const double* Y, const WindowOf* window,
+                                    const Image* z, const double* Z, double* dZ, Py_ssize_t begin, Py_ssize_t end)
 
 
 cdef void pool_max(const Image* z, const floating* Z, const WindowOf* window, const Image* y, floating* Y,
@@ -72,6 +84,34 @@ cdef void pool_mean_backward(const Image* y, const floating* dY, const WindowOf*
         pool_mean_backward_float(y, dY, window, z, dZ, begin, end)
     else:
         pool_mean_backward_double(y, dY, window, z, dZ, begin, end)
+
+
+cdef void pool_sum(const Image* z, const floating* Z, const WindowOf* window, const Image* y, floating* Y,
+                   Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    # rows begin to end of Y = the sum of each window of Z
+    if floating is float:
+        pool_sum_float(z, Z, window, y, Y, begin, end)
+    else:
+        pool_sum_double(z, Z, window, y, Y, begin, end)
+
+
+cdef void pool_sum_backward(const Image* y, const floating* dY, const WindowOf* window, const Image* z, floating* dZ,
+                            Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    # dZ += the gradient from rows begin to end of dY: all of it for each number of a window
+    if floating is float:
+        pool_sum_backward_float(y, dY, window, z, dZ, begin, end)
+    else:
+        pool_sum_backward_double(y, dY, window, z, dZ, begin, end)
+
+
+cdef void pool_equal_backward(const Image* y, const floating* dY, const floating* Y, const WindowOf* window,
+                              const Image* z, const floating* Z, floating* dZ, Py_ssize_t begin,
+                              Py_ssize_t end) noexcept nogil:
+    # dZ += the gradient from rows begin to end of dY: all of it for each number of a window of Z that is equal to Y
+    if floating is float:
+        pool_equal_backward_float(y, dY, Y, window, z, Z, dZ, begin, end)
+    else:
+        pool_equal_backward_double(y, dY, Y, window, z, Z, dZ, begin, end)
 
 
 cdef inline void transpose_square(const floating* A, Py_ssize_t a_stride, floating* A_out,

@@ -105,6 +105,10 @@
 #define COLUMNS_AT_ONCE 4
 /* Vectors of a position's channels that are pooled together. */
 #define VECTORS_POOLED 4
+/* images.pyx: bytes of a band of images and positions, in lanes, which stay in the second-level cache; parts of the
+   images with a gradient of their own, at most. */
+#define BAND_OF_IMAGES 524288
+#define WEIGHT_PARTS 16
 
 /* --- the drivers ------------------------------------------------------------------------------------------------- */
 

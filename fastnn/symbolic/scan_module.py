@@ -224,7 +224,9 @@ def _one_step(
     # Without a loop; as in Theano, also from the first rows if it goes backwards, and only with the step's own updates.
     slices = [each.rows[each.first + tap] for each in given for tap in each.taps]
     outputs, updates, _ = _parsed(fn(*slices, *(x for info in infos for x in info.before()), *unchanging))
-    return _presented([each.dimshuffle("x", *range(each.ndim)) for each in outputs], return_list), OrderedUpdates(updates)
+    return _presented([each.dimshuffle("x", *range(each.ndim)) for each in outputs], return_list), OrderedUpdates(
+        updates
+    )
 
 
 class _Step:

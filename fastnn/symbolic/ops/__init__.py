@@ -14,6 +14,16 @@ from fastnn.symbolic.graph import operations
 from fastnn.symbolic.ops.choices import (
     IfElse,
 )
+from fastnn.symbolic.ops.convolutions import (
+    Border,
+    Convolution,
+    FiltersSlope,
+    ImagesSlope,
+    Pair,
+    Windows,
+    by_images,
+    convolve,
+)
 from fastnn.symbolic.ops.dots import (
     Dot,
     dot,
@@ -75,6 +85,11 @@ from fastnn.symbolic.ops.parts import (
     packed,
     part,
 )
+from fastnn.symbolic.ops.pools import (
+    MODES,
+    Pool,
+    pool,
+)
 from fastnn.symbolic.ops.reductions import (
     SHORT_ROW,
     LogSumExp,
@@ -100,6 +115,7 @@ from fastnn.symbolic.ops.shapes import (
     dimshuffle,
     flatten,
     integer_scalar,
+    lengths_of,
     n_elements,
     ones_like,
     reshape,

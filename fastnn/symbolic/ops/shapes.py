@@ -74,6 +74,11 @@ def count(x: Operand, axes: Sequence[int] | None = None) -> Variable:
     return apply(Count(None if axes is None else tuple(axes)), Type(INDEX, 0), as_variable(x))
 
 
+def shapes_told(lengths: Variable) -> frozenset[Variable] | None:
+    """Return the variables whose shapes make that in a vector, or None."""
+    return lengths.inputs[0].shapes if isinstance(lengths.op, Shape) else None
+
+
 @dataclass(frozen=True)
 class BroadcastTo(Op):
     """The first input broadcast to the shape in the second, as by `numpy.broadcast_to`."""
@@ -89,7 +94,7 @@ class BroadcastTo(Op):
         return inputs[1:]
 
     def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
-        return inputs[1].inputs[0].shapes if isinstance(inputs[1].op, Shape) else None
+        return shapes_told(inputs[1])
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [sum_to(g, inputs[0]), None]
@@ -134,7 +139,7 @@ class SumTo(Op):
         return inputs[1:]
 
     def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
-        return inputs[1].inputs[0].shapes if isinstance(inputs[1].op, Shape) else None
+        return shapes_told(inputs[1])
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [broadcast_like(g, inputs[0]), None]
@@ -243,6 +248,14 @@ def integer_scalar(value: Any, what: str) -> Variable:
     return variable
 
 
+def lengths_of(lengths: Sequence[Any]) -> Variable:
+    """Return a shape of numbers and integer scalars as an int64 vector."""
+    scalars = [integer_scalar(length, "a length of a shape") for length in lengths]
+    if not any(isinstance(length, Variable) for length in lengths):
+        return constant(lengths, INDEX)
+    return apply(Stack(), Type(INDEX, 1), *scalars)
+
+
 def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
     """Return x in a shape of numbers and integer scalars, or in the shape in a vector, with ndim dimensions."""
     variable = as_variable(x)
@@ -259,12 +272,7 @@ def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
         if ndim not in (None, len(lengths)):
             raise ValueError(f"ndim is {ndim}, but the shape has {len(lengths)} lengths")
         ndim = len(lengths)
-        scalars = [integer_scalar(length, "a length of a shape") for length in lengths]
-        wanted = (
-            constant(lengths, INDEX)
-            if not any(isinstance(n, Variable) for n in lengths)
-            else apply(Stack(), Type(INDEX, 1), *scalars)
-        )
+        wanted = lengths_of(lengths)
     return apply(Reshape(), Type(variable.type.dtype, ndim), variable, wanted)
 
 

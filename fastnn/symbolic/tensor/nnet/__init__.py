@@ -7,8 +7,22 @@ import numpy as np
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Operand, Variable, as_variable
 from fastnn.symbolic.ops import sigmoid, softmax, softplus
+from fastnn.symbolic.tensor.nnet import abstract_conv, conv
+from fastnn.symbolic.tensor.nnet.abstract_conv import conv2d, conv2d_grad_wrt_inputs, conv2d_transpose
 
-__all__ = ["binary_crossentropy", "categorical_crossentropy", "relu", "sigmoid", "softmax", "softplus"]
+__all__ = [
+    "abstract_conv",
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "conv",
+    "conv2d",
+    "conv2d_grad_wrt_inputs",
+    "conv2d_transpose",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+]
 
 
 def relu(x: Operand, alpha: Operand = 0) -> Variable:
