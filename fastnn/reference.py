@@ -270,6 +270,29 @@ def sum_of_scaled(a: Array, x: Array, b: Array, y: Array) -> Array:
     return total
 
 
+# --- kernels.streams --------------------------------------------------------------------------------
+
+
+def mrg31k3p(
+    states: NDArray[np.int32], states_out: NDArray[np.int32], out: Array, norm: float, n_threads: int = 1
+) -> None:
+    """Uniform numbers in (0, 1) from streams in turn: the i-th number of out (n,) is from stream i % n_streams.
+
+    states (n_streams, 6), before and after : of each stream the last three numbers of both recurrences, latest first
+    norm : the scale, 2^-31, or just below it in float32, in which large integers round up
+    """
+    m1, m2 = 2**31 - 1, 2**31 - 21069
+    n_streams = len(states)
+    states_out[:] = states
+    for first in range(0, len(out), n_streams or 1):
+        n = min(n_streams, len(out) - first)
+        _, x2, x3, y1, _, y3 = states_out[:n].T.astype(np.int64)
+        x = (2**22 * x2 + (2**7 + 1) * x3) % m1
+        y = (2**15 * y1 + (2**15 + 1) * y3) % m2
+        states_out[:n] = np.column_stack([x, states_out[:n, :2], y, states_out[:n, 3:5]])
+        out[first : first + n] = np.where(x <= y, x - y + m1, x - y).astype(out.dtype) * out.dtype.type(norm)
+
+
 # --- kernels.losses ---------------------------------------------------------------------------------
 
 LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared": 2, "absolute": 3, "huber": 4}

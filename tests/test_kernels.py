@@ -25,6 +25,7 @@ from fastnn.kernels import (
     rows,
     softmax,
     sparse,
+    streams,
     touched,
     ufuncs,
     updates,
@@ -55,6 +56,7 @@ MODULES = (
     layer,
     epoch,
     lbfgs,
+    streams,
 )
 KERNELS = {
     name: kernel
@@ -100,6 +102,19 @@ def test_sum_of_scaled(dtype, assert_close, rng, shapes):
         out[...] = operands[1]
         ufuncs.sum_of_scaled(operands[0], out, *operands[2:], out=out)
         assert_close(out, expected, 4)
+
+
+@pytest.mark.parametrize(("n_streams", "n"), [(1, 5), (3, 0), (0, 0), (64, 640), (65, 700), (130, 77), (200, 1111)])
+def test_mrg31k3p(dtype, rng, n_streams, n):
+    states = np.hstack([rng.integers(2**31 - 1, size=(n_streams, 3)), rng.integers(2**31 - 21069, size=(n_streams, 3))])
+    states[:1], scale = [2**31 - 2] * 3 + [2**31 - 21070] * 3, float(np.nextafter(np.float32(2**-31), np.float32(0)))
+    outputs = [np.empty((n_streams, 6), np.int32), np.empty(n, dtype)]
+    for n_threads in (1, 2):
+        ours, theirs = call_both(
+            "mrg31k3p", lambda out, k=n_threads: (states.astype(np.int32), *out, scale, k), outputs
+        )
+        for array, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(array, expected)
 
 
 def test_constants_agree():

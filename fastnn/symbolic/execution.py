@@ -392,7 +392,7 @@ def _chains_of_updates(
     types = {each.target: (each.variable.type, shapes[each.target]) for each in instructions}
     chains = {}
     for end, owned, begin in outputs:
-        if not owned or begin is None or end not in types or not shapes[end] or shapes[end] != shapes[begin]:
+        if not owned or begin is None or end not in types or not shapes[end] or shapes[end] != shapes.get(begin):
             continue
         place, chain = begin, []
         while (i := last_use.get(place, len(instructions))) < len(instructions):

@@ -18,6 +18,10 @@ class DisconnectedInputError(ValueError):
     """A cost does not depend on a variable of its gradient, or only through indices or shapes."""
 
 
+class NullTypeGradError(TypeError):
+    """A cost depends on a variable through the parameters of random numbers, which have no gradient."""
+
+
 @dataclass(frozen=True)
 class Gradient(Op):
     """Returns its first input, which is the gradient of the second by the third.
@@ -81,6 +85,8 @@ def grad(
     ------
     DisconnectedInputError
         If the cost does not depend on a variable, or only through indices or shapes.
+    NullTypeGradError
+        If the cost depends on a variable through the parameters of random numbers.
     TypeError
         If the cost is not a scalar, or it or a variable holds integers.
     """
@@ -104,9 +110,8 @@ def grad(
     gradients = pullback(seeds, leaves, constants, fixed=known)
     inner = {variable: pullback(seeds, [variable], constants, fixed=known) for variable in variables if variable.op}
     order = sort(seeds, constants)
-    connected = set(
-        sort(seeds, constants, lambda variable: variable.inputs[variable.op.connects] if variable.op else ())
-    )
+    connected = set(sort(seeds, constants, _connecting))
+    _check_differentiable(seeds, variables, connected, constants)
     found = []
     for variable in variables:
         expansion = inner.get(variable, gradients).get(variable)
@@ -186,6 +191,27 @@ def _check_known(known: Mapping[Variable, Any] | None) -> dict[Variable, Variabl
             raise TypeError(f"the known gradient by {pprint(variable)} must be a {variable.type}, not {gradient.type}")
         found[variable] = ops.cast(gradient, variable.type.dtype)
     return found
+
+
+def _connecting(variable: Variable) -> tuple[Variable, ...]:
+    return variable.inputs[variable.op.connects] if variable.op else ()
+
+
+def _check_differentiable(
+    seeds: Iterable[Variable],
+    variables: Iterable[Variable],
+    connected: Collection[Variable],
+    constants: Collection[Variable],
+) -> None:
+    passed = [v for v in connected if v.op and not v.op.differentiable and v not in constants]
+    behind = set(sort([source for v in passed for source in _connecting(v)], constants, _connecting))
+    for variable in variables:
+        if variable in behind:
+            costs = ", ".join(map(pprint, seeds))
+            raise NullTypeGradError(
+                f"the cost {costs} depends on {pprint(variable)} through the parameters of random numbers, which have "
+                "no gradient: give the numbers in consider_constant"
+            )
 
 
 def taken_anew(outputs: Iterable[Variable], stops: Collection[Variable]) -> dict[Variable, Variable]:

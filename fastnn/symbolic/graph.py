@@ -66,12 +66,15 @@ class Op:
         The inputs that ``out`` may be.
     connects : slice
         The inputs by which the result has a gradient, even if it is 0.
+    differentiable : bool
+        Whether there are gradients by these inputs; if not, it is an error to ask for them.
     """
 
     views = False
     takes_out = False
     overwrites = slice(0)
     connects = slice(None)
+    differentiable = True
 
     def compute(self, *arrays: Any) -> Any:
         """Return the value from the inputs' values."""
@@ -548,7 +551,7 @@ def shared(
 
     Parameters
     ----------
-    value : array_like of real numbers
+    value : array_like of real numbers, or numpy.random.RandomState
     name : str or None
     strict : bool, default False
         Whether later values must be arrays of the same dtype.
@@ -563,6 +566,8 @@ def shared(
     check_choice(target, "target", ["cpu"])
     if isinstance(value, Variable):
         raise TypeError("shared takes a value, not an expression: compute it first, with .eval()")
+    if isinstance(value, np.random.RandomState):
+        return _registered(operations["shared_state"](value, name))  # type: ignore[return-value]  # it is a Shared
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"shared takes real numbers, not {value!r} ({type(value).__name__})")

@@ -90,6 +90,15 @@ from fastnn.symbolic.ops.pools import (
     Pool,
     pool,
 )
+from fastnn.symbolic.ops.random import (
+    Choice,
+    Multinomial,
+    Normal,
+    Parameter,
+    RandomStateVariable,
+    draw,
+    mrg_uniform,
+)
 from fastnn.symbolic.ops.reductions import (
     SHORT_ROW,
     LogSumExp,
@@ -163,6 +172,7 @@ operations.update(
     power=power,
     reshape=reshape,
     shape=shape,
+    shared_state=RandomStateVariable,
     sub=sub,
     sum=sum_,
     true_div=true_div,

@@ -28,6 +28,11 @@ class Part(Op):
     def compute(self, *arrays: Any) -> Any:
         return arrays[0][()][self.number]
 
+    def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
+        # A pack has no shape: what decides the shapes of its values decides that of a part.
+        pack = inputs[0]
+        return pack.op.shaping(pack.inputs) if pack.op is not None else ()
+
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         # The operation that packs gets all of them, by number; see `gradient.pullback`.
         return [{self.number: g}]  # type: ignore[list-item]

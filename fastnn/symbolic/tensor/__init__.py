@@ -44,7 +44,7 @@ from fastnn.symbolic.ops import (
 from fastnn.symbolic.ops import max_ as max
 from fastnn.symbolic.ops import min_ as min
 from fastnn.symbolic.ops import sum_ as sum
-from fastnn.symbolic.tensor import nnet, signal
+from fastnn.symbolic.tensor import nnet, raw_random, shared_randomstreams, signal
 
 __all__ = [
     "abs_",
@@ -88,9 +88,11 @@ __all__ = [
     "neq",
     "nnet",
     "ones_like",
+    "raw_random",
     "reshape",
     "scalar",
     "sgn",
+    "shared_randomstreams",
     "signal",
     "sqr",
     "sqrt",
