@@ -31,6 +31,7 @@ MODULES = [
     "misc.safe_asarray",
     "printing",
     "sandbox",
+    "scalar",
     "tensor.nnet",
     "tensor.signal",
     "updates",
@@ -276,6 +277,24 @@ def test_notes_about_variables():
     assert (x * 2).clone().owner is None
 
 
+def test_values_of_expressions_as_they_are_made():
+    A, B, w = T.dmatrix("A"), T.dmatrix("B"), theano.shared(np.full((2, 3), 2.0))
+    with theano.config.change_flags(compute_test_value="raise"):
+        A.tag.test_value = np.ones((2, 3))
+        P = T.nnet.softmax(A * w)
+        assert P.tag.test_value.shape == (2, 3)
+        assert not hasattr(T.dot(A, B).tag, "test_value")
+        B.tag.test_value = np.ones((2, 3))
+        with pytest.raises(ValueError, match="shapes"):
+            T.dot(A, B)
+        B.tag.test_value = np.ones(3)
+        with pytest.raises(TypeError, match="the test value of B must have 2 dimensions"):
+            T.dot(A, B)
+        np.testing.assert_allclose(T.grad((A * w).sum(), w).tag.test_value, np.ones((2, 3)))
+        theano.function([A], P)(np.ones((1, 3)) * np.ones((2, 1)))
+    assert not hasattr((A * 2).tag, "test_value")
+
+
 def test_arguments_of_shared():
     column = theano.shared(
         np.zeros((3, 1)), "column", False, None, borrow=True, broadcastable=(False, True), target="cpu"
@@ -360,6 +379,11 @@ def test_ifelse():
         ifelse(x, x, y)
     with pytest.raises(ValueError, match="1 and 2"):
         ifelse(i, [x], [x, y])
+
+
+def test_names_of_joint_types():
+    assert theano.scalar.upcast("int64", "float32") == "float64"
+    assert theano.scalar.upcast("int8", "uint8", "bool") == "int16"
 
 
 def test_settings():

@@ -158,7 +158,7 @@ class Variable:
 
     @property
     def tag(self) -> SimpleNamespace:
-        """What a program notes about the variable; ``tag.test_value`` is not looked at."""
+        """What a program notes about the variable; ``tag.test_value``: see ``config.compute_test_value``."""
         found: SimpleNamespace = vars(self).setdefault("_tag", SimpleNamespace())
         return found
 
@@ -530,7 +530,28 @@ def now() -> int:
 
 def apply(op: Op, type_: Type, *inputs: Variable) -> Variable:
     """Return the result of an operation, an expression."""
-    return _registered(Variable(type_, op, inputs))
+    result = _registered(Variable(type_, op, inputs))
+    if config.compute_test_value != "off":
+        _test(op, result)
+    return result
+
+
+def _test(op: Op, result: Variable) -> None:
+    # Compute the test value from those of the inputs, if they have any; an error shows where the program is wrong.
+    values = []
+    for variable in result.inputs:
+        value = getattr(variable.tag, "test_value", None)
+        if isinstance(variable, Constant):
+            value = variable.value
+        elif isinstance(variable, Shared):
+            value = variable.array
+        elif value is None:
+            return
+        elif variable.op is None:
+            value = check_array(value, variable.type.dtype, variable.ndim, f"the test value of {variable!r}")
+        values.append(value)
+    with np.errstate(all="ignore"):
+        result.tag.test_value = op.compute(*values)
 
 
 def _registered(variable: V) -> V:
