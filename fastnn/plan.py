@@ -624,7 +624,7 @@ class _Choice:
             why = "few columns of a batch are not 0: too little work to share"
         elif self.method.own_rows:
             why = "each rank has rows of its own"
-        elif self.method.update == "none":
+        elif self.method.update == "none" and not self.method.single:
             why = "only a gradient is wanted: each thread sums it over rows of its own"
         elif n_slices == 1:
             why = narrow if self.layers[1:] else none

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 import fastnn.symbolic as theano
+from fastnn.symbolic import function
 
 _spec = importlib.util.spec_from_file_location("running", Path(__file__).parent / "golden" / "programs" / "running.py")
 running = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(running)
 
-PROGRAMS = running.read()
+PROGRAMS, TRAINING = running.read(), running.read(running.TRAINING)
 
 
 @pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
@@ -25,3 +26,18 @@ def test_program_gives_theanos_results(program, mode):
     assert running.differences(program, found, wanted) == []
     for name, (dtype, shape, _) in wanted["values"].items():
         assert (variables[name].dtype, variables[name].ndim) == (dtype, len(shape))
+
+
+@pytest.mark.parametrize("mode", ["FAST_RUN", "FAST_COMPILE"])
+@pytest.mark.parametrize("program", TRAINING, ids=[program["name"] for program in TRAINING])
+def test_network_takes_theanos_steps(program, mode, monkeypatch):
+    made = []
+
+    def noted(*args, **options):
+        made.append(function(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(theano, "function", noted)
+    found, _ = running.run(program, theano, mode=mode)
+    assert running.differences(program, found, program["results"]) == []
+    assert made[-1].recognised == (mode == "FAST_RUN")

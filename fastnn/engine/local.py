@@ -278,18 +278,28 @@ class Engine:
             touched.bring_up_to_date(self.steps, W, self.space.state, self.space.touched, n_steps)
         self.store()
 
-    def gradient(self, targets: Targets, steps: Steps, totals: NDArray[np.float64] | None = None) -> NDArray[Any]:
+    def gradient(
+        self,
+        targets: Targets,
+        steps: Steps,
+        totals: NDArray[np.float64] | None = None,
+        order: NDArray[np.intp] | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Return the gradient of the mean log-likelihood over all rows, in the parameters' layout.
 
         If the steps have penalties, it is the objective's.  `log_likelihood` and `penalty` then have the values.
+
+        order : the rows' numbers, if not all are taken as stored
+        out : for the gradient, if the plan has other forms than the parameters; otherwise it stays in the work space
         """
         self.restart(steps, totals=totals)
-        while self.advance(targets, None, tuning.CHUNK_SECONDS):
+        while self.advance(targets, order, tuning.CHUNK_SECONDS):
             pass
         found: NDArray[Any] = self.space.gradients[0, : self.planned.n_parameters]
         if not self.planned.rearranges:
             return found
-        gradient = np.empty_like(self.parameters)
+        gradient = np.empty_like(self.parameters) if out is None else out
         layer.rearrange(self._compiled, self._stored, True, found, gradient)
         return gradient
 

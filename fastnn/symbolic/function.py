@@ -14,16 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn._validation import check_array, check_choice
-from fastnn.symbolic import graph, ops, recognition
+from fastnn.symbolic import graph, ops
 from fastnn.symbolic.arguments import In, Out
+from fastnn.symbolic.ascent import ascent_of
 from fastnn.symbolic.configuration import config
+from fastnn.symbolic.feed import NotHere
 from fastnn.symbolic.gof.fg import FunctionGraph
 from fastnn.symbolic.gradient import computed_from, taken_anew
 from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, shared_in, sort
-from fastnn.symbolic.lowering import EngineStep, NotHere
+from fastnn.symbolic.lowering import EngineGradient, EngineStep
 from fastnn.symbolic.modes import Mode, NanGuardMode, get_mode
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
 from fastnn.symbolic.program import Program
+from fastnn.symbolic.recognition import NotRecognised, recognise
 from fastnn.symbolic.simplify import Simplifier
 from fastnn.symbolic.staleness import Watch
 
@@ -69,23 +72,25 @@ class Function:
         self._program = Program(
             inputs, [simplify(variable) for variable in (*outputs, *updates.values())], updates=list(updates)
         )
-        self._step: EngineStep | None = None
+        self._step: EngineStep | EngineGradient | None = None
         self._reason = "the mode is FAST_COMPILE or the like"
         if mode.recognises:
             try:
-                network = recognition.recognise(outputs, updates, givens)
-            except recognition.NotRecognised as reason:
+                self._step = self._taken_over(simplify)
+            except NotRecognised as reason:
                 self._reason = str(reason)
-            else:
-                others = [value for variable, value in updates.items() if variable not in network.parameters]
-                self._others = [variable for variable in updates if variable not in network.parameters]
-                self._step = EngineStep(
-                    network,
-                    inputs,
-                    [simplify(variable) for variable in outputs],
-                    [simplify(value) for value in others],
-                    simplify,
-                )
+
+    def _taken_over(self, simplify: Simplifier) -> EngineStep | EngineGradient:
+        # What the engine takes over; NotRecognised, if nothing.
+        plain = Simplifier()
+        network = recognise(self.outputs, self.updates, self.givens, plain)
+        try:
+            ascent = ascent_of(network, self.outputs, self.updates, plain)
+        except NotRecognised as reason:
+            return EngineGradient(network, str(reason), self.inputs, self.outputs, self.updates, simplify)
+        outputs = [simplify(variable) for variable in self.outputs]
+        updates = {variable: simplify(value) for variable, value in self.updates.items()}
+        return EngineStep(network, ascent, self.inputs, outputs, updates, simplify)
 
     def __reduce__(self) -> Any:
         parts = self._takes, self.outputs, self.updates, self.givens, self._pack, self.name, self._mode
@@ -152,7 +157,7 @@ class Function:
         if self._step is not None:
             try:
                 outputs, values = self._step(arguments)
-                return outputs, dict(zip(self._others, values, strict=True))
+                return outputs, dict(zip(self._step.updated, values, strict=True))
             except NotHere:
                 pass  # the program computes the same, or raises an error
         values = self._program(arguments)
@@ -200,7 +205,7 @@ class Function:
 
     @property
     def recognised(self) -> bool:
-        """Whether a call is one call of the engine."""
+        """Whether the engine trains a network in a call, or computes its gradient."""
         return self._step is not None
 
     @property

@@ -7,6 +7,7 @@ dtype and a number of dimensions; its shape is known only at run time, where Num
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -474,6 +475,20 @@ class Shared(Variable):
         array = check_array(new_value, self.type.dtype, self.ndim, what, self._downcast)
         self.put(array if borrow else array.copy(), exposed=borrow)
 
+    def may_change(self) -> bool:
+        """Return whether other code has the array, and may write into it unnoticed.
+
+        It has not if nothing else refers to the array, nor to that of which it is a view: `exposed` ends then.
+        """
+        if self.exposed and sys.getrefcount(self.array) <= _UNSHARED:
+            base = self.array.base
+            alone = base is None
+            if isinstance(base, np.ndarray) and base.base is None:
+                del base
+                alone = sys.getrefcount(self.array.base) <= _UNSHARED
+            self.exposed = not alone
+        return self.exposed
+
     def zero(self, borrow: bool = False) -> None:
         """Make the value zeros."""
         self.put(np.zeros_like(self.array))
@@ -509,6 +524,11 @@ class _Behind:
 
 #: Whether a `_Behind` is being listed; its variables need none of their own then.
 _listing = threading.local()
+
+_probe = (object(),)
+
+#: References that `sys.getrefcount` counts to what only one other object refers to.
+_UNSHARED = sys.getrefcount(_probe[0])
 
 #: The largest number of variables in `Variable.shapes`.
 MOST_SHAPES = 4

@@ -1,148 +1,143 @@
-"""A recognised network's training step as a call of the engine.
+"""What a function does with a recognised network, as a call of the engine.
 
-The parameters' values move into the vector of a `fastnn.Network`, and the shared variables get views of it, which the
-engine updates in place.  Rows in shared variables are prepared once and kept with the variable.
+The parameters' values move into the vector of a `fastnn.Network`, and the shared variables get views of it.  The engine
+takes plain steps itself, in place; of anything else it computes the gradient, and a `Program` goes on from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.engine.rows import Rows, as_stored, density
-from fastnn.engine.threads import available_threads
-from fastnn.kernels.rows import CSRRows
 from fastnn.layers import read_layers, slots_of
-from fastnn.network import Network
-from fastnn.plan import choose_storage
+from fastnn.network import Network as EngineNetwork
 from fastnn.slots import Slots
-from fastnn.stepping import GradientSteps
+from fastnn.stepping import Gradients, GradientSteps
 from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Shared, Variable
+from fastnn.symbolic.ascent import Affine, Ascent
+from fastnn.symbolic.feed import Feed, NotHere
+from fastnn.symbolic.gradient import grad
+from fastnn.symbolic.graph import Shared, Variable, constant, replaced, sort
 from fastnn.symbolic.printing import leaf_name, pprint
 from fastnn.symbolic.program import Program
-from fastnn.symbolic.recognition import TrainedNetwork
+from fastnn.symbolic.recognition import Cost, Network, likelihood_of
 from fastnn.symbolic.simplify import Simplifier
 
-FLOATING = ("float32", "float64")
+#: Parameters for each row of a batch from which the engine does not take the gradient: it puts weights and gradient in
+#: another order in memory.  By operation 20 rows of 784-500-10 take .8 of the time, 100 of 784-1000-1000-10 .84, but
+#: 100 of 784-500-10 and 600 of 784-1000-1000-10 longer (float64, two threads).
+MANY_PARAMETERS = 10_000
 
 
-class NotHere(Exception):
-    """The engine does not take the values of a call; nothing has changed."""
+class Home:
+    """The vector that a network's parameters move into."""
 
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.engine_network: EngineNetwork | None = None
+        self._views: list[NDArray[Any]] = []
+        self._starts = True
 
-class Classes(NamedTuple):
-    """Classes for the engine, and bounds of them."""
+    def check_slopes(self) -> None:
+        """Raise NotHere if the inputs of rectifiers may be 0, where the program's have a slope and the engine's none.
 
-    y: NDArray[np.intp]
-    least: int
-    largest: int
+        Units with biases of 0 start there on rows of zeros, and units without any weights stay there.
+        """
+        starts, self._starts = self._starts, False
+        for (W, b), smooth in zip(self.network.layers, self.network.smooth, strict=False):
+            if not smooth:
+                continue
+            if b is None:  # rows of zeros add nothing to the gradient by the weights
+                at_zero = starts and not W.array.any(axis=0).all()
+            else:
+                zeros = b.array == 0 if W.array.shape[1:] == b.array.shape else np.zeros(0, bool)
+                at_zero = bool(zeros.any()) and (starts or not W.array[:, zeros].any(axis=0).all())
+            if at_zero:
+                raise NotHere("the inputs of rectifiers may be 0")
 
+    def adopt(self) -> EngineNetwork:
+        """Move the parameters' values into the vector, and give the shared variables views of it."""
+        places = self.network.places
+        fits = all(v is None or v.array.shape == view.shape for v, view in zip(places, self._views, strict=False))
+        if self.engine_network is None or not fits:
+            self.engine_network = self._moved_in()
+        for variable, view in zip(places, self._views, strict=True):
+            if variable is None:
+                view[...] = 0  # a step moved it
+            elif variable.array is not view:
+                view[...] = variable.array
+                variable.put(view, variable.exposed)
+        return self.engine_network
 
-@dataclass
-class Source:
-    """Consecutive rows of a shared variable, converted.
+    def _moved_in(self) -> EngineNetwork:
+        network, places = self.network, self.network.places
+        sizes = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
+        slots = _slots(sizes) if 0 not in sizes else ()
+        fitting = (v is None or v.array.shape == slot.shape for v, slot in zip(places, slots, strict=False))
+        if 0 in sizes or not all(fitting):
+            raise NotHere("the shapes of the parameters do not fit together")
+        first = network.weights[0]
+        home = first.home
+        if home is None or home[0] != (places, network.activations) or list(home[1].sizes) != sizes:
+            home = (places, network.activations), EngineNetwork(sizes, network.activations, first.dtype)
+            first.home = home
+        self._views = [view for arrays in home[1].slots.by_layer(home[1].parameters) for view in arrays.values()]
+        found: EngineNetwork = home[1]
+        return found
 
-    Attributes
-    ----------
-    shared : Shared
-    dtypes : tuple of dtype
-        Conversions, in order.
-    bounds : tuple
-        Begin and end of the rows: int, None or a scalar expression.
-    """
-
-    shared: Shared
-    dtypes: tuple[np.dtype[Any], ...]
-    bounds: tuple[Any, Any]
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether the rows are the same in every call."""
-        return not any(isinstance(bound, Variable) for bound in self.bounds)
-
-    def converted(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return rows after all conversions."""
-        for dtype in self.dtypes:
-            array = array.astype(dtype, copy=False)
-        return array
-
-
-def source_of(variable: Variable) -> Source | None:
-    """Return the source of an expression's rows if it is a shared variable, converted or sliced by rows."""
-    dtypes: list[np.dtype[Any]] = []
-    bounds: tuple[Any, Any] = (None, None)
-    while not isinstance(variable, Shared):
-        op = variable.op
-        if isinstance(op, ops.Cast):
-            dtypes.insert(0, op.dtype)
-        elif isinstance(op, ops.Index) and len(op.items) == 1 and isinstance(op.items[0], ops.Slice):
-            (item,) = op.items
-            if bounds != (None, None) or item.step not in (None, 1):
-                return None
-            holes = variable.inputs[1:]
-            bounds = tuple(  # type: ignore[assignment]
-                holes[part.number] if isinstance(part, ops.Hole) else part for part in (item.start, item.stop)
-            )
-        else:
-            return None
-        variable = variable.inputs[0]
-    return Source(variable, tuple(dtypes), bounds)
+    def explanation(self, names: dict[Variable, str]) -> tuple[str, str]:
+        """Return what the network is, and its layers, in words."""
+        network = self.network
+        widths = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
+        layers = " and ".join(
+            f"dot(., {leaf_name(W, names)})" + (f" + {leaf_name(b, names)}" if b is not None else "")
+            for W, b in network.layers
+        )
+        between = f", with {', '.join(network.activations)} between" if network.activations else ""
+        return f"a network of {'-'.join(map(str, widths))} units", f"    layers {layers}{between}"
 
 
 class EngineStep:
-    """The training step of a recognised network.
+    """A plain step along the gradient of a recognised network.
 
     Parameters
     ----------
-    network : TrainedNetwork
+    network : Network
+    ascent : Ascent
     inputs : sequence of Variable
         Of the function.
-    outputs, updates : sequence of Variable
-        Simplified, after the replacements; only updates of other variables than the network's parameters.
+    outputs : sequence of Variable
+        Simplified, after the replacements.
+    updates : dict of Shared to Variable
+        The same of updates.
     simplify : Simplifier
         What simplified them.
+
+    Attributes
+    ----------
+    updated : list of Shared
+        Variables whose new values a call returns; those of the network are updated in place.
     """
 
     def __init__(
         self,
-        network: TrainedNetwork,
+        network: Network,
+        ascent: Ascent,
         inputs: Sequence[Variable],
         outputs: Sequence[Variable],
-        updates: Sequence[Variable],
+        updates: Mapping[Shared, Variable],
         simplify: Simplifier,
     ) -> None:
-        self.network = network
+        self.ascent, self.updated = ascent, [variable for variable in updates if variable not in network.parameters]
         self._dtypes = [variable.type.dtype for variable in outputs]
-        rows, classes = simplify(network.rows), simplify(network.classes)
-        self.rows, self.classes = source_of(rows), source_of(classes)
-        wanted: list[Variable] = [simplify(network.rate)]
-
-        def place(variable: Variable) -> int:
-            wanted.append(variable)
-            return len(wanted) - 1
-
-        # Places of the values that the other program computes first.
-        self._rows_at = None if self.rows else place(rows)
-        self._classes_at = None if self.classes else place(classes)
-        self._bounds_at = {
-            bound: place(bound)
-            for source in (self.rows, self.classes)
-            if source
-            for bound in source.bounds
-            if isinstance(bound, Variable)
-        }
-        n_borrowed = len(wanted)
-        self._others_at = {i: place(variable) for i, variable in enumerate(outputs) if i not in network.outputs}
-        self._updates_at = [place(variable) for variable in updates]
-        self._program = Program(inputs, wanted, n_borrowed)
+        weights = {i: affine.log_likelihood for i, affine in ascent.outputs.items()}
+        computed = [weights[i].weight("float64") if i in weights else output for i, output in enumerate(outputs)]
+        others = [ascent.rate, *computed, *(updates[variable] for variable in self.updated)]
+        self._feed, self._home = Feed(network, inputs, simplify, [simplify(other) for other in others]), Home(network)
         self._steps: GradientSteps | None = None
-        self._starts = True
-        self._views: list[NDArray[Any]] = []
 
     def __call__(self, arguments: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """Take the step; return the values of the outputs, and of the updates that are not the network's.
@@ -152,151 +147,165 @@ class EngineStep:
         NotHere
             If the engine does not take the values; nothing has changed then.
         """
-        self._check_slopes()
-        values = self._program(arguments)
-        steps = self._adopted()
-        rows, begin, end = self._select_rows(values)
-        y = self._select_classes(values)
-        if end - begin != len(y) or len(y) == 0 or rows.shape[1] != steps.network.n_in:
-            raise NotHere("the numbers of rows, classes and inputs do not fit together")
+        self._home.check_slopes()
+        rows, begin, y, (rate, *values) = self._feed(arguments)
+        network, ascent = self._home.adopt(), self.ascent
+        if self._steps is None or self._steps.network is not network:
+            self._steps = GradientSteps(network, ascent.l1, ascent.l2)
         try:
-            log_likelihood, penalty = steps(rows, y, float(values[0]), begin)
+            found = self._steps(rows, y, float(rate) * (len(y) if ascent.is_sum else 1), begin)
         except FloatingPointError:
             raise NotHere("the log-likelihood is not finite") from None
-        for variable in self.network.parameters:
+        for variable in self._home.network.parameters:
             variable.changed()
-        outputs = []
-        for i, dtype in enumerate(self._dtypes):
-            if i in self._others_at:
-                outputs.append(values[self._others_at[i]])
-            else:
-                affine = self.network.outputs[i]
-                value = affine.log_likelihood * log_likelihood + affine.penalty * penalty + affine.constant
-                outputs.append(np.asarray(value, dtype))
-        return outputs, [values[i] for i in self._updates_at]
+        for i, affine in ascent.outputs.items():
+            values[i] = np.asarray(_value(affine, float(values[i]), *found, len(y)), self._dtypes[i])
+        return values[: len(self._dtypes)], values[len(self._dtypes) :]
 
     def explanation(self, names: dict[Variable, str]) -> list[str]:
-        """Return lines that describe the network."""
-        network = self.network
-        widths = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
-        layers = " and ".join(f"dot(., {leaf_name(W, names)}) + {leaf_name(b, names)}" for W, b in network.layers)
+        """Return lines that describe what a call does."""
+        ascent = self.ascent
         penalties = "".join(
-            f", {name} penalty {value:g}" for name, value in (("L1", network.l1), ("L2", network.l2)) if value
+            f", {name} penalty {value:g}" for name, value in (("L1", ascent.l1), ("L2", ascent.l2)) if value
         )
+        what, layers = self._home.explanation(names)
+        mean = "log-likelihood" if ascent.is_sum else "mean log-likelihood"
         lines = [
-            f"one call of the engine: a network of {'-'.join(map(str, widths))} units",
-            f"    layers {layers}"
-            + (f", with {', '.join(network.activations)} between" if network.activations else ""),
-            f"    ascends the mean log-likelihood{penalties}, rate {pprint(network.rate, names)}",
+            f"one call of the engine: {what}",
+            layers,
+            f"    ascends the {mean}{penalties}, rate {pprint(ascent.rate, names)}",
+            *self._feed.explanation(names),
         ]
-        for what, source, written in (("rows", self.rows, network.rows), ("classes", self.classes, network.classes)):
-            if source is None:
-                lines.append(f"    {what} {pprint(written, names)}, computed or given in each call")
-            elif source.shared.exposed:
-                lines.append(f"    {what} of {leaf_name(source.shared, names)}, as they are: its array is borrowed")
-            else:
-                lines.append(f"    {what} of {leaf_name(source.shared, names)}, made ready once and kept")
-        if self._others_at or self._updates_at:
-            lines.append(f"    with {len(self._program.operations)} other operations before it, on NumPy")
+        if len(ascent.outputs) < len(self._dtypes) or self.updated:
+            lines.append(f"    with {self._feed.n_operations} other operations before it, on NumPy")
         return lines
 
-    def _check_slopes(self) -> None:
-        # Theano's relu has the slope 1/2 at exactly 0, the engine's 0.  Units with biases of 0 start there on rows of
-        # zeros, and units without any weights stay there.
-        starts, self._starts = self._starts, False
-        for (W, b), smooth in zip(self.network.layers, self.network.smooth, strict=False):
-            zeros = b.array == 0 if smooth and W.array.shape[1:] == b.array.shape else np.zeros(0, bool)
-            if zeros.any() and (starts or not W.array[:, zeros].any(axis=0).all()):
-                raise NotHere("the inputs of rectifiers may be 0")
 
-    def _adopted(self) -> GradientSteps:
-        # Move the parameters' values into the network's vector, and give the shared variables views of it.
-        network, variables = self.network, self.network.parameters
-        if self._steps is None or any(
-            variable.array.shape != view.shape for variable, view in zip(variables, self._views, strict=True)
-        ):
-            sizes = [network.weights[0].array.shape[0], *(W.array.shape[1] for W in network.weights)]
-            if 0 in sizes or [variable.array.shape for variable in variables] != [slot.shape for slot in _slots(sizes)]:
-                raise NotHere("the shapes of the parameters do not fit together")
-            home = variables[0].home
-            if home is None or home[0] != (variables, network.activations) or list(home[1].sizes) != sizes:
-                home = (variables, network.activations), Network(sizes, network.activations, variables[0].dtype)
-                variables[0].home = home
-            views = home[1].slots.by_layer(home[1].parameters)
-            self._views = [view for arrays in views for view in arrays.values()]
-            self._steps = GradientSteps(home[1], network.l1, network.l2)
-        for variable, view in zip(variables, self._views, strict=True):
-            if variable.array is not view:
-                view[...] = variable.array
-                variable.put(view, variable.exposed)
-        return self._steps
+def _value(affine: Affine, weight: float, log_likelihood: float, penalty: float, n: int) -> float:
+    return weight * log_likelihood * (n if affine.is_sum else 1) + affine.penalty * penalty + affine.constant
 
-    def _range(self, source: Source, n: int, values: Sequence[NDArray[Any]]) -> tuple[int, int]:
-        bounds = (int(values[self._bounds_at[b]]) if isinstance(b, Variable) else b for b in source.bounds)
-        begin, end, _ = slice(*bounds).indices(n)
-        return begin, max(begin, end)
 
-    def _select_rows(self, values: Sequence[NDArray[Any]]) -> tuple[Rows, int, int]:
-        dtype = self.network.weights[0].type.dtype
-        source = self.rows
-        if source is None:
-            assert self._rows_at is not None
-            value = np.require(values[self._rows_at], requirements=["C", "A"])
-            return value, 0, len(value)
+class EngineGradient:
+    """A function's outputs and updates from the gradient of a recognised network, which the engine computes.
 
-        # The engine converts floats to its dtype itself, as it goes.
-        stored = source.shared.type.dtype.name
-        as_stored = stored in FLOATING and all(each == dtype for each in source.dtypes)
+    Parameters and attributes are those of `EngineStep`, but outputs and updates are as the program wrote them, and
+    reason says why the engine does not take the step as well.
+    """
 
-        def prepare(array: NDArray[Any]) -> NDArray[Any]:
-            return np.require(array if as_stored else source.converted(array), requirements=["C", "A"])
+    def __init__(
+        self,
+        network: Network,
+        reason: str,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        updates: Mapping[Shared, Variable],
+        simplify: Simplifier,
+    ) -> None:
+        self.updated, self._reason = list(updates), reason
+        self._leaves = Leaves(network)
+        values = self._leaves.put_into([*outputs, *updates.values()], simplify)
+        leaves = set(self._leaves.all)
+        self._after = [not leaves.isdisjoint(sort([value])) for value in values]
+        before = [value for value, is_after in zip(values, self._after, strict=True) if not is_after]
+        self._feed, self._home = Feed(network, inputs, simplify, before), Home(network)
+        moved = [v for v, is_after in zip(updates, self._after[len(outputs) :], strict=True) if is_after]
+        after = [value for value, is_after in zip(values, self._after, strict=True) if is_after]
+        self._program = Program(inputs, after, updates=moved)
+        self._n_outputs = len(outputs)
+        self._gradients: Gradients | None = None
 
-        if source.shared.exposed:
-            array = source.shared.array
-            begin, end = self._range(source, len(array), values)
-            if as_stored and array.flags.c_contiguous and array.flags.aligned and not source.is_fixed:
-                return array, begin, end
-            return prepare(array[begin:end]), 0, end - begin
-        fixed = source.bounds if source.is_fixed else (None, None)
-        rows: Rows = source.shared.prepared(
-            ("rows", dtype, source.dtypes, fixed),
-            lambda array: _stored(prepare(array[slice(*fixed)]), dtype),
-        )
-        n = int(rows.shape[0])
-        return (rows, 0, n) if source.is_fixed else (rows, *self._range(source, n, values))
+    def __call__(self, arguments: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+        """Return the values of the outputs and of the updates; NotHere as by `EngineStep`."""
+        self._home.check_slopes()
+        rows, begin, y, before = self._feed(arguments)
+        network = self._home.adopt()
+        if network.parameters.size >= MANY_PARAMETERS * len(y):
+            raise NotHere("the batch is small and the network large")
+        if self._gradients is None or self._gradients.network is not network:
+            self._gradients = Gradients(network)
+        try:
+            log_likelihood, gradient = self._gradients(rows, y, begin)
+        except FloatingPointError:
+            raise NotHere("the log-likelihood is not finite") from None
+        self._leaves.set(log_likelihood, len(y), gradient, network)
+        found = iter(before), iter(self._program(arguments))
+        values = [next(found[is_after]) for is_after in self._after]
+        return values[: self._n_outputs], values[self._n_outputs :]
 
-    def _select_classes(self, values: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
-        source = self.classes
-        if source is None:
-            assert self._classes_at is not None
-            found = _as_classes(values[self._classes_at])
-        elif source.shared.exposed:
-            array = source.shared.array
-            found = _as_classes(source.converted(array[slice(*self._range(source, len(array), values))]))
-        else:
-            whole: Classes = source.shared.prepared(
-                ("classes", source.dtypes), lambda array: _as_classes(source.converted(array))
-            )
-            found = whole._replace(y=whole.y[slice(*self._range(source, len(whole.y), values))])
-        if found.least < 0 or found.largest >= self.network.biases[-1].array.shape[0]:
-            raise NotHere("a class is negative or too large")
-        return found.y
+    def explanation(self, names: dict[Variable, str]) -> list[str]:
+        """Return lines that describe what a call does."""
+        what, layers = self._home.explanation(names)
+        n = self._feed.n_operations + len(self._program.operations)
+        lines = [
+            f"the engine computes the gradient of {what}",
+            layers,
+            *self._feed.explanation(names),
+            f"    with {n} other operations, on NumPy: {self._reason}",
+        ]
+        size = sum(variable.array.size for variable in self._home.network.parameters)
+        if size >= MANY_PARAMETERS:
+            lines.append(f"    or all operation by operation, if there are {size // MANY_PARAMETERS} rows or fewer")
+        return lines
+
+
+class Leaves:
+    """Variables for what the engine computes: the mean log-likelihood, the number of rows, gradients by parameters."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, dtype = network, network.weights[0].type.dtype
+        self._log_likelihood = Shared(np.zeros((), dtype), "log-likelihood", exposed=False)
+        self._n_rows = Shared(np.zeros((), dtype), "rows", exposed=False)
+        self._gradients = {
+            variable: Shared(np.empty((0,) * variable.ndim, dtype), f"gradient by {variable!r}", exposed=False)
+            for variable in network.parameters
+        }
+        self._vector: NDArray[Any] | None = None
+
+    @property
+    def all(self) -> list[Shared]:
+        """All of them."""
+        return [self._log_likelihood, self._n_rows, *self._gradients.values()]
+
+    def put_into(self, values: Sequence[Variable], simplify: Simplifier) -> list[Variable]:
+        """Return expressions, simplified, with gradients and log-likelihoods by these variables."""
+        network = self.network
+        gradients = {each: self._gradient(each, cost) for each, cost in network.gradients.items()}
+        found = [simplify(value) for value in replaced(values, gradients)]
+        own = network.cost.likelihood
+        logits, targets = simplify(own.logits), simplify(own.targets)
+        likelihoods = {}
+        for variable in sort(found):
+            likelihood = likelihood_of(variable)
+            if likelihood is not None and likelihood.logits is logits and likelihood.targets is targets:
+                value = constant(likelihood.number, own.logits.dtype) * self._log_likelihood
+                value = value * self._n_rows if likelihood.is_sum else value
+                likelihoods[variable] = simplify(ops.cast(value, variable.type.dtype))
+        return replaced(found, likelihoods)
+
+    def _gradient(self, gradient: Variable, cost: Cost) -> Variable:
+        # That of the log-likelihood, times its weight, and those of the other terms.
+        of, dtype = gradient.inputs[2], gradient.dtype
+        assert isinstance(of, Shared)
+        weight = cost.weight.weight(dtype)
+        found = (weight * self._n_rows if cost.likelihood.is_sum else weight) * self._gradients[of]
+        for term in cost.others:
+            assert term.expression is not None
+            if of in sort([term.expression]):
+                found = found + term.weight(dtype) * grad(term.expression, of)
+        return ops.cast(found, dtype)
+
+    def set(self, log_likelihood: float, n_rows: int, gradient: NDArray[Any], network: EngineNetwork) -> None:
+        """Give them their values."""
+        self._log_likelihood.array[...] = log_likelihood
+        self._n_rows.array[...] = n_rows
+        if gradient is not self._vector:
+            self._vector = gradient
+            views = [view for arrays in network.slots.by_layer(gradient) for view in arrays.values()]
+            for variable, view in zip(self.network.places, views, strict=True):
+                if variable is not None:
+                    self._gradients[variable].put(view)
 
 
 def _slots(sizes: Sequence[int]) -> Slots:
     layers, input_shape = read_layers(sizes, None)
     return slots_of(layers, input_shape)
-
-
-def _as_classes(array: NDArray[Any]) -> Classes:
-    if array.dtype.kind not in "iu":
-        raise NotHere("the classes are not integers")
-    y = np.ascontiguousarray(array, np.intp)
-    return Classes(y, int(y.min(initial=0)), int(y.max(initial=0)))
-
-
-def _stored(rows: Rows, dtype: np.dtype[Any]) -> Rows:
-    # Dense or sparse, whichever trains faster.
-    share = None if isinstance(rows, CSRRows) else density(rows)
-    sparse, _ = choose_storage(share is None, "auto", density=share)
-    return as_stored(rows, dtype, sparse, available_threads())

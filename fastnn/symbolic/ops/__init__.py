@@ -11,9 +11,7 @@ division and casts to integers have 0.  Shapes, indices and argmax have no gradi
 """
 
 from fastnn.symbolic.graph import operations
-from fastnn.symbolic.ops.choices import (
-    IfElse,
-)
+from fastnn.symbolic.ops.choices import IfElse
 from fastnn.symbolic.ops.convolutions import (
     Border,
     Convolution,
@@ -24,10 +22,7 @@ from fastnn.symbolic.ops.convolutions import (
     by_images,
     convolve,
 )
-from fastnn.symbolic.ops.dots import (
-    Dot,
-    dot,
-)
+from fastnn.symbolic.ops.dots import Dot, dot
 from fastnn.symbolic.ops.elementwise import (
     KERNEL_OVERWRITES,
     LARGEST_CONVERTED,
@@ -69,36 +64,10 @@ from fastnn.symbolic.ops.elementwise import (
     tanh,
     true_div,
 )
-from fastnn.symbolic.ops.indexing import (
-    Arange,
-    Hole,
-    Index,
-    Join,
-    Scatter,
-    Slice,
-    arange,
-    concatenate,
-    index,
-)
-from fastnn.symbolic.ops.parts import (
-    Part,
-    packed,
-    part,
-)
-from fastnn.symbolic.ops.pools import (
-    MODES,
-    Pool,
-    pool,
-)
-from fastnn.symbolic.ops.random import (
-    Choice,
-    Multinomial,
-    Normal,
-    Parameter,
-    RandomStateVariable,
-    draw,
-    mrg_uniform,
-)
+from fastnn.symbolic.ops.indexing import Arange, Hole, Index, Join, Scatter, Slice, arange, concatenate, index
+from fastnn.symbolic.ops.parts import Part, packed, part
+from fastnn.symbolic.ops.pools import MODES, Pool, pool
+from fastnn.symbolic.ops.random import Choice, Multinomial, Normal, Parameter, RandomStateVariable, draw, mrg_uniform
 from fastnn.symbolic.ops.reductions import (
     SHORT_ROW,
     LogSumExp,
@@ -132,20 +101,8 @@ from fastnn.symbolic.ops.shapes import (
     sum_to,
     zeros_like,
 )
-from fastnn.symbolic.ops.softmaxes import (
-    ByKernel,
-    LogSoftmax,
-    Softmax,
-    SoftmaxSlope,
-    softmax,
-)
-from fastnn.symbolic.ops.texts import (
-    INDEX,
-    Calls,
-    Gradients,
-    bracketed,
-    call,
-)
+from fastnn.symbolic.ops.softmaxes import ByKernel, LogSoftmax, Softmax, SoftmaxSlope, softmax
+from fastnn.symbolic.ops.texts import INDEX, Calls, Gradients, bracketed, call
 
 operations.update(
     abs=abs_,

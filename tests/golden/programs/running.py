@@ -1,6 +1,6 @@
 """Run programs in Theano's notation, under fastnn.symbolic or under Theano itself.
 
-A program is a dictionary, as it stands in programs.json:
+A program is a dictionary, as it stands in programs.json and training.json:
 
 name, precision : str
     precision is the least exact floating dtype that anything in it has.
@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 PROGRAMS = Path(__file__).with_name("programs.json")
+TRAINING = PROGRAMS.with_name("training.json")
 
 # Theano adds up in another order and fuses operations; float32 has 6e-8 a rounding, float64 1e-16, and programs have
 # some ten operations, steps that build on each other among them.  A number may be the difference of some near 1.
@@ -38,9 +39,9 @@ TOLERANCES = {"float32": 2e-5, "float64": 1e-11}
 GRAIN = 64
 
 
-def read():
+def read(path=PROGRAMS):
     """Return the stored programs."""
-    return json.loads(PROGRAMS.read_text())["programs"]
+    return json.loads(path.read_text())["programs"]
 
 
 def items(text):
