@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fastnn.symbolic.graph import Op, Variable
 from fastnn.symbolic.ops import BroadcastTo, Dot, Elementwise, Reshape, SumTo
 from fastnn.symbolic.printing import pprint
+from fastnn.symbolic.products import THIN_COLUMNS
 
 #: A plan keeps arrays for results up to this total size; other arrays are new in each call.
 KEPT_BYTES = 64 * 2**20
@@ -24,10 +25,8 @@ KEPT_BYTES = 64 * 2**20
 #: After this many calls, binding arrays to operations costs less than it saves.
 BINDING_PAYS = 16
 
-#: BLAS starts threads for a product of about this many multiply-adds.  If the second matrix has at most this many
-#: columns, BLAS packs the first one, which takes longer than the product.
+#: BLAS starts threads for a product of about this many multiply-adds.
 THREADED_PRODUCT = 250_000
-THIN_COLUMNS = 20
 
 BY_KERNELS = Dot(by_kernels=True)
 
@@ -199,7 +198,7 @@ class Plan:
             for place in [same.get(output.place, output.place)]
         ]
         places = [output.place for output in self._outputs]
-        needed = _thin_products_by_kernels(_needed(instructions, same, known, places), shapes)
+        needed = _products_by_kernels(_needed(instructions, same, known, places), shapes)
         chains = _chains_of_updates(needed, shapes, self._outputs)
         last = {i for chain in chains.values() for i in chain}
         #: Places of given values that are overwritten, with the places of all results that go there.
@@ -356,16 +355,19 @@ def _needed(
     return found[::-1]
 
 
-def _thin_products_by_kernels(instructions: list[Instruction], shapes: dict[int, tuple[int, ...]]) -> list[Instruction]:
-    # All or none: threads of BLAS stay busy for a while after a product and slow the kernels down.
+def _products_by_kernels(instructions: list[Instruction], shapes: dict[int, tuple[int, ...]]) -> list[Instruction]:
+    # All or none: threads of NumPy's BLAS stay busy for a while after a product and slow the kernels down.  So if other
+    # operations run on the kernels' threads, products do too; otherwise only if all of them are faster there.
+    others = any(each.op.in_threads for each in instructions)
     large = {}
     for i, each in enumerate(instructions):
         if isinstance(each.op, Dot):
             left, right = (shapes.get(source, ()) for source in each.sources)
             if math.prod(left) * math.prod(right[1:]) >= THREADED_PRODUCT:
-                if each.variable.ndim < 2 or right[1] > THIN_COLUMNS:
+                if not others and (each.variable.ndim < 2 or right[1] > THIN_COLUMNS):
                     return instructions
-                large[i] = each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute)
+                if each.variable.ndim == 2:
+                    large[i] = each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute)
     return [large.get(i, each) for i, each in enumerate(instructions)]
 
 

@@ -84,10 +84,14 @@ class Op:
     ----------
     views : bool
         Whether the result may share memory with the first input.
+    lends : bool
+        Whether the results that its value packs stay only until it is computed again.
     takes_out : bool
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype, for the result.
     overwrites : slice
         The inputs that ``out`` may be.
+    in_threads : bool
+        Whether `compute` may use several threads, those of the kernels.
     connects : slice
         The inputs by which the result has a gradient, even if it is 0.
     differentiable : bool
@@ -95,8 +99,10 @@ class Op:
     """
 
     views = False
+    lends = False
     takes_out = False
     overwrites = slice(0)
+    in_threads = False
     connects = slice(None)
     differentiable = True
 

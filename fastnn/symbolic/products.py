@@ -9,21 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import tuning
-from fastnn.engine.threads import available_threads, forks
-from fastnn.kernels import dense
+from fastnn.engine.threads import available_threads, forks, kernel_run
+from fastnn.kernels import blas, dense
+
+#: A product of at most this many columns is faster by the kernels than by BLAS, which packs the first matrix.
+THIN_COLUMNS = 20
 
 
-def thin_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callable[[], None] | None:
-    """Return a function that puts A (m, k) @ B (k, n) into out (m, n) by the kernels, for small n; None if they cannot.
+def kernel_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callable[[], None] | None:
+    """Return a function that puts A (m, k) @ B (k, n) into out (m, n) on the kernels' threads; None if it cannot.
 
     A and B may be stored by rows or by columns.  The results do not depend on the number of threads.
     """
-    m, n = out.shape
-    same = A.dtype == B.dtype == out.dtype and out.dtype in (np.float32, np.float64)
-    aligned_ = A.flags.aligned and B.flags.aligned and out.flags.aligned
-    if not (same and aligned_ and A.flags.forc and B.flags.forc and out.flags.c_contiguous):
+    if not (A.dtype == B.dtype == out.dtype and out.dtype in (np.float32, np.float64) and out.flags.c_contiguous):
         return None
-    n_threads = available_threads() if A.size * n >= tuning.SMALL_RUN else 1
+    if not all(array.flags.aligned and array.flags.forc for array in (A, B, out)):
+        return None
+    n_threads = available_threads() if A.size * out.shape[1] >= tuning.SMALL_RUN else 1
+    return (_thin if out.shape[1] <= THIN_COLUMNS else _in_blocks)(A, B, out, n_threads)
+
+
+def _thin(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any], n_threads: int) -> Callable[[], None]:
+    m, n = out.shape
     if A.flags.c_contiguous:
         W, b = np.empty((n, len(B)), B.dtype), np.zeros(n, B.dtype)
 
@@ -39,3 +46,14 @@ def thin_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callabl
         np.copyto(out, G.T)
 
     return backward
+
+
+def _in_blocks(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any], n_threads: int) -> Callable[[], None]:
+    turned_A, turned_B = not A.flags.c_contiguous, not B.flags.c_contiguous
+    stored_A, stored_B = A.T if turned_A else A, B.T if turned_B else B
+
+    def product() -> None:
+        with kernel_run:
+            blas.gemm_in_threads(stored_A, stored_B, out, turned_A, turned_B, forks.usable_threads(n_threads))
+
+    return product

@@ -205,6 +205,7 @@ operations.update(
     power=power,
     reshape=reshape,
     shape=shape,
+    shared_state=RandomStateVariable,
     stack=stack,
     sub=sub,
     sum=sum_,

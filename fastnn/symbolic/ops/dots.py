@@ -21,7 +21,7 @@ from fastnn.symbolic.graph import (
 from fastnn.symbolic.ops.elementwise import mul, promoted
 from fastnn.symbolic.ops.shapes import axis_of, count, dimshuffle, reshape
 from fastnn.symbolic.ops.texts import Calls, Gradients, call
-from fastnn.symbolic.products import thin_product
+from fastnn.symbolic.products import kernel_product
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Dot(Op):
     Parameters
     ----------
     by_kernels : bool, default False
-        Whether the kernels compute it instead of BLAS, because the second matrix has few columns.
+        Whether it runs on the kernels' threads instead of NumPy's.
     """
 
     by_kernels: bool = False
@@ -48,7 +48,7 @@ class Dot(Op):
         return np.dot(*arrays, out=out)  # type: ignore[call-overload]
 
     def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
-        by_kernels = thin_product(*arrays, out) if self.by_kernels else None  # type: ignore[call-arg]
+        by_kernels = kernel_product(*arrays, out) if self.by_kernels else None  # type: ignore[call-arg]
         if by_kernels is not None:
             return [by_kernels]
         # np.dot fills out with zeros first, but copies rows and columns with gaps for BLAS.

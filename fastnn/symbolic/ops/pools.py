@@ -40,6 +40,7 @@ class _Pooling(Op):
     whole: bool
 
     takes_out = True
+    in_threads = True
 
     def positions(self, lengths: tuple[int, ...]) -> Pair:
         """Return how many windows go down and across images of a shape."""
