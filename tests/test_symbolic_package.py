@@ -367,6 +367,22 @@ def test_clones_of_shared_variables():
     assert mean.get_value().all()
 
 
+def test_default_updates():
+    # Theano 1.0.5 says these numbers.
+    s, c, d, w = T.dscalar("s"), theano.shared(0.0, "c"), theano.shared(0.0, "d"), theano.shared(2.0, "w")
+    c.default_update, d.default_update = c + 1, d + c
+    middle = s + c
+    assert theano.function([middle], middle * 2)(1) == 2  # the input has a value: what is behind it does not count
+    assert theano.function([], c * 2, givens={c: T.constant(5.0, dtype="float64")})() == 10
+    assert c.get_value() == 0
+    assert theano.function([], T.grad(w**2 + c, w))() == 4
+    assert c.get_value() == 1
+    assert theano.function([], d)() == 0
+    assert (c.get_value(), d.get_value()) == (2, 1)
+    theano.function([], d, no_default_updates=[c])()
+    assert (c.get_value(), d.get_value()) == (2, 3)
+
+
 def test_products_with_jacobians():
     # The numbers are Theano 1.0.5's.
     W, x, V, v = T.dmatrix("W"), T.dvector("x"), T.dmatrix("V"), T.dvector("v")
