@@ -50,16 +50,6 @@ def test_a_network_prints_what_theano_does(capsys, monkeypatch):
     assert capsys.readouterr().out == MLP
 
 
-def test_a_recurrent_network_prints_what_theano_does(capsys, monkeypatch):
-    monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
-    few = [
-        fastnn.datasets.Dataset(part.X[:1000], part.y[:1000]) for part in fastnn.datasets.load_mnist(dtype="float64")
-    ]
-    monkeypatch.setattr(fastnn.datasets, "load_mnist", lambda dtype: few)
-    runpy.run_path(str(EXAMPLES / "symbolic_rnn.py"))["main"](epochs=2, dtype="float64")
-    assert capsys.readouterr().out == RNN
-
-
 def test_a_denoising_autoencoder_prints_what_theano_does(capsys, monkeypatch):
     monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
     train, valid, test = fastnn.datasets.load_mnist(dtype="float64")
@@ -69,6 +59,16 @@ def test_a_denoising_autoencoder_prints_what_theano_does(capsys, monkeypatch):
     monkeypatch.setitem(main.__globals__, "BATCH_SIZE", 250)
     main(epochs=2, dtype="float64")
     assert capsys.readouterr().out == DENOISING
+
+
+def test_a_recurrent_network_prints_what_theano_does(capsys, monkeypatch):
+    monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
+    few = [
+        fastnn.datasets.Dataset(part.X[:1000], part.y[:1000]) for part in fastnn.datasets.load_mnist(dtype="float64")
+    ]
+    monkeypatch.setattr(fastnn.datasets, "load_mnist", lambda dtype: few)
+    runpy.run_path(str(EXAMPLES / "symbolic_rnn.py"))["main"](epochs=2, dtype="float64")
+    assert capsys.readouterr().out == RNN
 
 
 def test_lenet_in_formulas_does_what_theano_does(capsys, monkeypatch):
