@@ -164,7 +164,7 @@ class Program:
         while len(self._plans) > N_REMEMBERED and (
             len(self._plans) > MOST_REMEMBERED or sum(self._n_bytes.values()) > KEPT_BYTES
         ):
-            oldest = list(self._plans)[0]  # other threads may add some meanwhile
+            oldest, *_ = list(self._plans)  # other threads may add some meanwhile
             self._plans.pop(oldest, None)
             self._n_bytes.pop(oldest, None)
 
