@@ -20,7 +20,7 @@ import fastnn.symbolic.tensor as T
 from fastnn.symbolic import execution
 from fastnn.symbolic.graph import Type, sort
 from fastnn.symbolic.ops import dots
-from fastnn.symbolic.products import thin_product
+from fastnn.symbolic.products import product_by_kernels
 
 #: Cases that Theano 1.0.5 was asked, too.
 notation = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "golden" / "notation" / "cases.py")))
@@ -794,9 +794,9 @@ def test_thin_products(dtype, units, layout, monkeypatch):
 
     def seen(*arrays):
         used.append(arrays)
-        return thin_product(*arrays)
+        return product_by_kernels(*arrays)
 
-    monkeypatch.setattr(dots, "thin_product", seen)
+    monkeypatch.setattr(dots, "product_by_kernels", seen)
     rng = np.random.default_rng(0)
     X, W = rng.normal(size=(400, 200)).astype(dtype), rng.normal(size=(200, units)).astype(dtype)
     D = rng.normal(size=(400, 4)).astype(dtype)

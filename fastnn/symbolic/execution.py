@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import tuning
 from fastnn.symbolic.fusion import joined, without_broadcasts
 from fastnn.symbolic.instructions import FAILURES, Instruction, Output, located, perform
 from fastnn.symbolic.ops import BroadcastTo, Dot, Reshape, SumTo
 from fastnn.symbolic.ops.fused import Fused
+from fastnn.symbolic.products import THIN_COLUMNS, THREADED_PRODUCT
 
 #: A plan keeps arrays for results up to this total size; other arrays are new in each call.
 KEPT_BYTES = 64 * 2**20
@@ -26,11 +28,6 @@ COPIED_BYTES = 4096
 
 #: After this many calls, binding arrays to operations costs less than it saves.
 BINDING_PAYS = 16
-
-#: BLAS starts threads for a product of about this many multiply-adds.  If the second matrix has at most this many
-#: columns, BLAS packs the first one, which takes longer than the product.
-THREADED_PRODUCT = 250_000
-THIN_COLUMNS = 20
 
 BY_KERNELS = Dot(by_kernels=True)
 
@@ -101,7 +98,7 @@ class Plan:
         ]
         places = [output.place for output in self._outputs]
         found = without_broadcasts(_reading_once(instructions, same), self._shapes)
-        found = joined(_thin_products_by_kernels(_needed(found, known, places), shapes), self._shapes, places)
+        found = joined(_products_by_kernels(_needed(found, known, places), shapes), self._shapes, places)
         self._overwritten, last = _overwriting(found, self._shapes, self._outputs)
         self._last = [found[i] for i in last]
         self._needed = [each for i, each in enumerate(found) if i not in last]
@@ -286,17 +283,26 @@ def _needed(instructions: Sequence[Instruction], known: set[int], outputs: Itera
     return found[::-1]
 
 
-def _thin_products_by_kernels(instructions: list[Instruction], shapes: dict[int, tuple[int, ...]]) -> list[Instruction]:
-    # All or none: threads of BLAS stay busy for a while after a product and slow the kernels down.
-    large = {}
+def _products_by_kernels(instructions: list[Instruction], shapes: dict[int, tuple[int, ...]]) -> list[Instruction]:
+    # Those for which BLAS would start threads although they are small: beside a busy process these wait for each other
+    # for milliseconds.  Of the large ones all or none: threads of BLAS stay busy for a while after a product and slow
+    # the kernels down.
+    small, large, all_thin = set(), set(), True
     for i, each in enumerate(instructions):
         if isinstance(each.op, Dot):
             left, right = (shapes.get(source, ()) for source in each.sources)
-            if math.prod(left) * math.prod(right[1:]) >= THREADED_PRODUCT:
-                if each.variables[0].ndim < 2 or right[1] > THIN_COLUMNS:
-                    return instructions
-                large[i] = each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute)
-    return [large.get(i, each) for i, each in enumerate(instructions)]
+            size = math.prod(left) * math.prod(right[1:])
+            thin = each.variables[0].ndim == 2 and right[1] <= THIN_COLUMNS
+            if size >= tuning.SMALL_RUN or (size >= THREADED_PRODUCT and thin):
+                large.add(i)
+                all_thin = all_thin and thin
+            elif size >= THREADED_PRODUCT and each.variables[0].ndim == 2:
+                small.add(i)
+    chosen = small | large if all_thin else small
+    return [
+        each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute) if i in chosen else each
+        for i, each in enumerate(instructions)
+    ]
 
 
 def _last_uses(instructions: Iterable[Instruction], outputs: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:

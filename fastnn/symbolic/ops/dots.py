@@ -20,7 +20,7 @@ from fastnn.symbolic.graph import (
 )
 from fastnn.symbolic.ops.elementwise import mul, promoted
 from fastnn.symbolic.ops.texts import Calls, Gradients, call
-from fastnn.symbolic.products import thin_product
+from fastnn.symbolic.products import product_by_kernels
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Dot(Op):
     Parameters
     ----------
     by_kernels : bool, default False
-        Whether the kernels compute it instead of BLAS, because the second matrix has few columns.
+        Whether the kernels compute it instead of BLAS, if they can.
     """
 
     by_kernels: bool = False
@@ -47,7 +47,7 @@ class Dot(Op):
         return np.dot(*arrays, out=out)  # type: ignore[call-overload]
 
     def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
-        by_kernels = thin_product(*arrays, out) if self.by_kernels else None  # type: ignore[call-arg]
+        by_kernels = product_by_kernels(*arrays, out) if self.by_kernels else None  # type: ignore[call-arg]
         if by_kernels is not None:
             return [by_kernels]
         # np.dot fills out with zeros first, but copies rows and columns with gaps for BLAS.
