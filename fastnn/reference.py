@@ -53,6 +53,18 @@ def gemm(
     C_out[:] = alpha * product + (beta * C_out if beta != 0 else 0)
 
 
+def gemm_in_threads(
+    A: Array,
+    B: Array,
+    C_out: Array,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    n_threads: int = 1,
+) -> None:
+    """C_out (m, n) = op(A) (m, k) @ op(B) (k, n)."""
+    gemm(A, B, C_out, 1.0, 0.0, transpose_a, transpose_b)
+
+
 def warm_up(A: Array, B: Array, C_out: Array, n_threads: int) -> None:
     """C_out[t] (m, n) = A (m, k) @ B (k, n) for each t, side by side, for what it does to BLAS."""
     C_out[:] = A @ B

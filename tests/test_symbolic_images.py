@@ -16,6 +16,8 @@ import fastnn.symbolic.tensor as T
 from fastnn import reference
 from fastnn.kernels import images
 from fastnn.symbolic import ops
+from fastnn.symbolic.ops import dots
+from fastnn.symbolic.products import kernel_product
 from fastnn.symbolic.tensor.nnet import conv
 from fastnn.symbolic.tensor.signal import conv as signal
 from fastnn.symbolic.tensor.signal import downsample, pool
@@ -61,8 +63,8 @@ def same_as_twin(name, inputs, output, tolerance):
 @parametrize_pairs(
     {
         "dtype": DTYPES,
-        "n": [1, 3, 16, 37],
-        "shape": [(1, 1), (5, 8), (7, 4), (16, 17)],
+        "n": [1, 3, 10, 16, 37],
+        "shape": [(1, 1), (5, 8), (7, 4), (16, 17), (11, 5)],
         "channels": [1, 3],
         "filters": [1, 5],
         "size": [(1, 1), (2, 3), (4, 4)],
@@ -155,6 +157,25 @@ def test_a_plan_gives_what_the_first_call_gave(rng):
     for _ in range(20):
         for one, other in zip(first, compute(value), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_beside_convolutions_run_on_the_kernels_threads(dtype, rng, monkeypatch):
+    shapes = []
+    monkeypatch.setattr(dots, "kernel_product", lambda A, B, out: shapes.append(out.shape) or kernel_product(A, B, out))
+    x = theano.shared(rng.standard_normal((60, 1, 10, 10)).astype(dtype), "x")
+    w = theano.shared(rng.standard_normal((10, 1, 3, 3)).astype(dtype), "w")
+    v = theano.shared(rng.standard_normal((640, 50)).astype(dtype), "v")
+    rows = T.nnet.conv2d(x, w).flatten(2)
+    Y = T.dot(rows, v)
+    compute = theano.function([], [Y, *T.grad(T.sum(Y**2) / 2, [v, rows])])
+    for _ in range(3):
+        found = compute()
+    R = rows.eval().astype(float)
+    expected = R @ v.get_value(), R.T @ (R @ v.get_value()), R @ v.get_value() @ v.get_value().T
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, *{"float32": (1e-4, 2e-2), "float64": (1e-12, 1e-10)}[dtype])
+    assert set(shapes) == {(60, 50), (640, 50), (60, 640)}
 
 
 @pytest.mark.parametrize("mode", ops.MODES)

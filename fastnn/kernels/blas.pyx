@@ -15,6 +15,10 @@ cdef extern from *:
     """
     ctypedef int blas_int
 
+cdef extern from "tuning.h" nogil:
+    enum:
+        BLOCK_ROWS
+
 # Casts, so that this compiles whichever integer SciPy's declarations use.
 ctypedef void (*sgemm_t)(char*, char*, blas_int*, blas_int*, blas_int*, float*, float*, blas_int*,
                          float*, blas_int*, float*, float*, blas_int*) noexcept nogil
@@ -58,6 +62,20 @@ def gemm(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, ::1] C_
         gemm_[floating](transpose_a, transpose_b, m, n, k, <floating> alpha,
                         &A[0, 0] if k else NULL, A.shape[1], &B[0, 0] if k else NULL, B.shape[1],
                         <floating> beta, &C_out[0, 0], n)
+
+
+def gemm_in_threads(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, ::1] C_out,
+                    bint transpose_a=False, bint transpose_b=False, int n_threads=1):
+    """C_out (m, n) = op(A) (m, k) @ op(B) (k, n), a block of rows a call of BLAS, which must use one thread."""
+    cdef Py_ssize_t m = C_out.shape[0], n = C_out.shape[1], n_blocks = (m + BLOCK_ROWS - 1) // BLOCK_ROWS, block, first
+    cdef Py_ssize_t k = A.shape[0] if transpose_a else A.shape[1], step = 1 if transpose_a else A.shape[1]
+    if m == 0 or n == 0:
+        return
+    for block in prange(n_blocks, nogil=True, num_threads=n_threads, schedule="dynamic"):
+        first = m * block // n_blocks
+        gemm_[floating](transpose_a, transpose_b, m * (block + 1) // n_blocks - first, n, k, 1,
+                        &A[0, 0] + first * step if k else NULL, A.shape[1], &B[0, 0] if k else NULL, B.shape[1], 0,
+                        &C_out[first, 0], n)
 
 
 def warm_up(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, :, ::1] C_out, int n_threads):

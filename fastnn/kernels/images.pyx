@@ -2,7 +2,8 @@
 
 A thread takes a group of images, or a band of its rows, into lanes and zeros around it, calls the kernels on lanes
 (``convolution``, ``pooling``), and takes the result out of lanes again; all that stays in the second-level cache.
-Groups, bands and parts follow from shapes alone, so threads do not change the bits.
+Few images that would not fill the lanes are cut into strips, which go in lanes of their own.  Groups, bands, strips and
+parts follow from shapes alone, so threads do not change the bits.
 """
 
 from cython cimport floating
@@ -18,6 +19,7 @@ from .pooling cimport pool_equal_backward, pool_max, pool_sum, pool_sum_backward
 cdef extern from "tiles.h" nogil:
     enum:
         BAND_OF_IMAGES
+        FEW_GROUPS
         WEIGHT_PARTS
     Py_ssize_t lanes_of(Py_ssize_t number_size)
     void transpose_square_float(const float* A, Py_ssize_t a_stride, float* A_out, Py_ssize_t out_stride)
@@ -39,9 +41,11 @@ cdef enum Kind:
 # band of positions.
 cdef struct Task:
     Kind kind
-    Py_ssize_t n, height, width             # images, as they are in memory
-    Py_ssize_t rows, columns                # of positions
+    Py_ssize_t n, height, width             # images, or strips of images
+    Py_ssize_t rows, columns                # of positions of each
     Py_ssize_t top, left
+    Py_ssize_t n_strips                     # of each image; it divides the lanes
+    Py_ssize_t x_channel, y_channel         # numbers of a channel of an image, and of its positions
     bint has_border
     Image x, y
     WindowOf window
@@ -60,9 +64,15 @@ cdef Task task_of(Kind kind, const Py_ssize_t* images, const Py_ssize_t* positio
     memset(&task, 0, sizeof(task))
     task.kind, task.n, task.height, task.width = kind, images[0], images[2], images[3]
     task.rows, task.columns, task.top, task.left = positions[2], positions[3], top, left
+    task.x_channel, task.y_channel = task.height * task.width, task.rows * task.columns
     task.has_border = top or left or below or right
     task.window = WindowOf(window[0], window[1], window[2], window[3], 0, 0)
-    task.lanes = lanes_of(number_size)
+    task.lanes, task.n_strips = lanes_of(number_size), 1
+    if kind in (CONVOLUTION, WEIGHT, INPUT) and top == below == 0:
+        task.n_strips = best_strips(task.n, task.rows, task.lanes)
+    if task.n_strips > 1:
+        task.n, task.rows = task.n * task.n_strips, task.rows // task.n_strips
+        task.height, below = (task.rows - 1) * task.window.down + task.window.height, 0
     task.n_groups = (task.n + task.lanes - 1) // task.lanes
     task.x = image_in_lanes(top + task.height + below, left + task.width + right, images[1], task.lanes)
     task.y = image_in_lanes(task.rows, task.columns, positions[1], task.lanes)
@@ -78,18 +88,39 @@ cdef Task task_of(Kind kind, const Py_ssize_t* images, const Py_ssize_t* positio
     return task
 
 
+cdef Py_ssize_t best_strips(Py_ssize_t n, Py_ssize_t rows, Py_ssize_t lanes) noexcept:
+    # Into how many strips to cut each of n images of so many rows of positions, so that most lanes are in use.
+    cdef Py_ssize_t best = 1, n_strips = 2
+    while n_strips <= lanes and rows % n_strips == 0:
+        if (n * n_strips + lanes - 1) // lanes * best < (n * best + lanes - 1) // lanes * n_strips:
+            best = n_strips
+        n_strips *= 2
+    return best if n < lanes * FEW_GROUPS else 1
+
+
 cdef Image image_in_lanes(Py_ssize_t height, Py_ssize_t width, Py_ssize_t channels, Py_ssize_t lanes) noexcept:
     return Image(height, width, channels, width * channels * lanes, channels * lanes, lanes)
 
 
 cdef struct Item:
-    Py_ssize_t first, n         # images
+    Py_ssize_t first, n         # images, or strips
     Py_ssize_t begin, end       # rows of positions
+    Py_ssize_t[MOST_LANES] x_places, y_places      # where each of them begins
 
 
 cdef Item item_of(const Task* task, Py_ssize_t number) noexcept nogil:
-    cdef Py_ssize_t first = number // task.n_bands * task.lanes, begin = number % task.n_bands * task.band
-    return Item(first, min(task.lanes, task.n - first), begin, min(task.rows, begin + task.band))
+    cdef Item item
+    cdef Py_ssize_t lane, image, strip
+    item.first = number // task.n_bands * task.lanes
+    item.n = min(task.lanes, task.n - item.first)
+    item.begin = number % task.n_bands * task.band
+    item.end = min(task.rows, item.begin + task.band)
+    for lane in range(item.n):
+        image, strip = (item.first + lane) // task.n_strips, (item.first + lane) % task.n_strips
+        item.x_places[lane] = (
+            image * task.x.channels * task.x_channel + strip * task.rows * task.window.down * task.width)
+        item.y_places[lane] = image * task.y.channels * task.y_channel + strip * task.rows * task.columns
+    return item
 
 
 # --- into lanes and out of them ---------------------------------------------------------------------------------------
@@ -103,37 +134,42 @@ cdef inline void transpose_square(const floating* A, Py_ssize_t a_stride, floati
         transpose_square_double(A, a_stride, A_out, out_stride)
 
 
-cdef void load_line(const floating* line, Py_ssize_t n_images, Py_ssize_t stride, Py_ssize_t n, Py_ssize_t lanes,
+cdef inline bint is_even(const Task* task, const Item* item, Py_ssize_t n) noexcept nogil:
+    # Whether a square can be read or written at once: lanes lie at equal distances, and are all in use.
+    return item.n == task.lanes and task.n_strips == 1 and n >= task.lanes and task.lanes > 1
+
+
+cdef void load_line(const Task* task, const Item* item, const floating* line, const Py_ssize_t* places, Py_ssize_t n,
                     floating* out, Py_ssize_t step) noexcept nogil:
-    # out[j * step + lane] = line[lane * stride + j] for n numbers of each image, 0 in the other lanes
+    # out[j * step + lane] = line[places[lane] + j] for n numbers of each image, 0 in the other lanes
     cdef floating[MOST_LANES * MOST_LANES] square, turned
-    cdef Py_ssize_t j = 0, lane, k, length
-    if n_images == lanes and n >= lanes:
+    cdef Py_ssize_t j = 0, lane, k, length, lanes = task.lanes
+    if is_even(task, item, n):
         while j < n:
             j = min(j, n - lanes)
-            transpose_square(line + j, stride, out + j * step, step)
+            transpose_square(line + places[0] + j, places[1] - places[0], out + j * step, step)
             j += lanes
         return
     memset(&square[0], 0, lanes * lanes * sizeof(floating))
     while j < n:
         length = min(lanes, n - j)
-        for lane in range(n_images):
-            memcpy(&square[lane * lanes], line + lane * stride + j, length * sizeof(floating))
+        for lane in range(item.n):
+            memcpy(&square[lane * lanes], line + places[lane] + j, length * sizeof(floating))
         transpose_square(&square[0], lanes, &turned[0], lanes)
         for k in range(length):
             memcpy(out + (j + k) * step, &turned[k * lanes], lanes * sizeof(floating))
         j += length
 
 
-cdef void store_line(const floating* maps, Py_ssize_t step, Py_ssize_t lanes, Py_ssize_t n, floating* line,
-                     Py_ssize_t n_images, Py_ssize_t stride) noexcept nogil:
-    # line[lane * stride + j] = maps[j * step + lane] for n numbers of each image
+cdef void store_line(const Task* task, const Item* item, const floating* maps, Py_ssize_t step, Py_ssize_t n,
+                     floating* line, const Py_ssize_t* places, bint adds) noexcept nogil:
+    # line[places[lane] + j] = maps[j * step + lane] for n numbers of each image, or += where strips overlap
     cdef floating[MOST_LANES * MOST_LANES] square, turned
-    cdef Py_ssize_t j = 0, lane, k, length
-    if n_images == lanes and n >= lanes:
+    cdef Py_ssize_t j = 0, lane, k, length, lanes = task.lanes
+    if is_even(task, item, n):
         while j < n:
             j = min(j, n - lanes)
-            transpose_square(maps + j * step, step, line + j, stride)
+            transpose_square(maps + j * step, step, line + places[0] + j, places[1] - places[0])
             j += lanes
         return
     while j < n:
@@ -141,19 +177,22 @@ cdef void store_line(const floating* maps, Py_ssize_t step, Py_ssize_t lanes, Py
         for k in range(length):
             memcpy(&square[k * lanes], maps + (j + k) * step, lanes * sizeof(floating))
         transpose_square(&square[0], lanes, &turned[0], lanes)
-        for lane in range(n_images):
-            memcpy(line + lane * stride + j, &turned[lane * lanes], length * sizeof(floating))
+        for lane in range(item.n):
+            if adds:
+                for k in range(length):
+                    line[places[lane] + j + k] += turned[lane * lanes + k]
+            else:
+                memcpy(line + places[lane] + j, &turned[lane * lanes], length * sizeof(floating))
         j += length
 
 
 cdef void load_seen(const Task* task, const Item* item, const floating* images, floating border,
                     floating* X) noexcept nogil:
     # X in lanes = what the windows of the item see, and around the images the border's number.
-    cdef Py_ssize_t size = task.height * task.width, begin = item.begin * task.window.down - task.top, end, y, c, i
-    cdef Py_ssize_t stride = task.x.channels * size
-    cdef const floating* image = images + item.first * stride
+    cdef Py_ssize_t begin = item.begin * task.window.down - task.top, end = min(task.height, begin + task.x.height)
+    cdef Py_ssize_t y, c, i
+    cdef const floating* image
     cdef floating* first = X + task.left * task.x.pixel - begin * task.x.row
-    end = min(task.height, begin + task.x.height)
     if task.has_border:
         if border == 0:
             memset(X, 0, task.x_size * sizeof(floating))
@@ -162,44 +201,46 @@ cdef void load_seen(const Task* task, const Item* item, const floating* images, 
                 X[i] = border
     begin = max(<Py_ssize_t> 0, begin)
     for c in range(task.x.channels):
+        image = images + c * task.x_channel
         if task.width == task.x.width:
-            load_line(image + c * size + begin * task.width, item.n, stride,
-                      max(<Py_ssize_t> 0, end - begin) * task.width,
-                      task.lanes, first + begin * task.x.row + c * task.lanes, task.x.pixel)
+            load_line(task, item, image + begin * task.width, &item.x_places[0],
+                      max(<Py_ssize_t> 0, end - begin) * task.width, first + begin * task.x.row + c * task.lanes,
+                      task.x.pixel)
             continue
         for y in range(begin, end):
-            load_line(image + c * size + y * task.width, item.n, stride, task.width, task.lanes,
+            load_line(task, item, image + y * task.width, &item.x_places[0], task.width,
                       first + y * task.x.row + c * task.lanes, task.x.pixel)
 
 
 cdef void load_positions(const Task* task, const Item* item, const floating* images, floating* Y) noexcept nogil:
-    cdef Py_ssize_t size = task.rows * task.columns, stride = task.y.channels * size, c
-    cdef const floating* image = images + item.first * stride + item.begin * task.columns
+    cdef Py_ssize_t c
     for c in range(task.y.channels):
-        load_line(image + c * size, item.n, stride, (item.end - item.begin) * task.columns, task.lanes,
-                  Y + c * task.lanes, task.y.pixel)
+        load_line(task, item, images + c * task.y_channel + item.begin * task.columns, &item.y_places[0],
+                  (item.end - item.begin) * task.columns, Y + c * task.lanes, task.y.pixel)
 
 
 cdef void store_positions(const Task* task, const Item* item, const floating* Y, floating* images) noexcept nogil:
-    cdef Py_ssize_t size = task.rows * task.columns, stride = task.y.channels * size, c
-    cdef floating* image = images + item.first * stride + item.begin * task.columns
+    cdef Py_ssize_t c
     for c in range(task.y.channels):
-        store_line(Y + c * task.lanes, task.y.pixel, task.lanes, (item.end - item.begin) * task.columns,
-                   image + c * size, item.n, stride)
+        store_line(task, item, Y + c * task.lanes, task.y.pixel, (item.end - item.begin) * task.columns,
+                   images + c * task.y_channel + item.begin * task.columns, &item.y_places[0], False)
 
 
 cdef void store_seen(const Task* task, const Item* item, const floating* X, floating* images) noexcept nogil:
     # The images without what lies around them, of an item that is a whole group.
-    cdef Py_ssize_t size = task.height * task.width, stride = task.x.channels * size, y, c
-    cdef floating* image = images + item.first * stride
+    cdef Py_ssize_t size = task.x.channels * task.x_channel, y, c
+    cdef bint adds = task.n_strips > 1
     cdef const floating* first = X + task.top * task.x.row + task.left * task.x.pixel
+    if adds:
+        memset(images + item.x_places[0], 0, item.n // task.n_strips * size * sizeof(floating))
     for c in range(task.x.channels):
         if task.width == task.x.width:
-            store_line(first + c * task.lanes, task.x.pixel, task.lanes, size, image + c * size, item.n, stride)
+            store_line(task, item, first + c * task.lanes, task.x.pixel, task.height * task.width,
+                       images + c * task.x_channel, &item.x_places[0], adds)
             continue
         for y in range(task.height):
-            store_line(first + y * task.x.row + c * task.lanes, task.x.pixel, task.lanes, task.width,
-                       image + c * size + y * task.width, item.n, stride)
+            store_line(task, item, first + y * task.x.row + c * task.lanes, task.x.pixel, task.width,
+                       images + c * task.x_channel + y * task.width, &item.x_places[0], adds)
 
 
 # --- what is done to an item ------------------------------------------------------------------------------------------

@@ -8,6 +8,11 @@
 /* Bytes of a cache line, on nearly all processors. */
 #define LINE_BYTES 64
 
+/* --- blas.pyx --------------------------------------------------------------------------------------------------- */
+
+/* Rows that a thread takes at a time in a product outside training. */
+#define BLOCK_ROWS 128
+
 /* --- affine.pyx ------------------------------------------------------------------------------------------------- */
 
 /* Bytes of a row of weights from which our tiles are faster than BLAS. */
@@ -109,6 +114,9 @@
    images with a gradient of their own, at most. */
 #define BAND_OF_IMAGES 524288
 #define WEIGHT_PARTS 16
+/* Groups of images up to which the last may be cut into strips, so that more of its lanes are in use.  Worth 40 % of a
+   step on 10 images, float64. */
+#define FEW_GROUPS 4
 
 /* --- the drivers ------------------------------------------------------------------------------------------------- */
 

@@ -18,7 +18,7 @@ from fastnn.symbolic.fusion import joined, without_broadcasts
 from fastnn.symbolic.instructions import FAILURES, Instruction, Output, located, perform
 from fastnn.symbolic.ops import BroadcastTo, Dot, Reshape, SumTo
 from fastnn.symbolic.ops.fused import Fused
-from fastnn.symbolic.products import THIN_COLUMNS, THREADED_PRODUCT
+from fastnn.symbolic.products import THIN_COLUMNS
 
 #: A plan keeps arrays for results up to this total size; other arrays are new in each call.
 KEPT_BYTES = 64 * 2**20
@@ -28,6 +28,9 @@ COPIED_BYTES = 4096
 
 #: After this many calls, binding arrays to operations costs less than it saves.
 BINDING_PAYS = 16
+
+#: BLAS starts threads for a product of about this many multiply-adds.
+THREADED_PRODUCT = 250_000
 
 BY_KERNELS = Dot(by_kernels=True)
 
@@ -284,21 +287,24 @@ def _needed(instructions: Sequence[Instruction], known: set[int], outputs: Itera
 
 
 def _products_by_kernels(instructions: list[Instruction], shapes: dict[int, tuple[int, ...]]) -> list[Instruction]:
-    # Those for which BLAS would start threads although they are small: beside a busy process these wait for each other
-    # for milliseconds.  Of the large ones all or none: threads of BLAS stay busy for a while after a product and slow
-    # the kernels down.
-    small, large, all_thin = set(), set(), True
+    # Small ones for which BLAS would start threads: beside a busy process these wait for each other for milliseconds.
+    # Of the large ones all or none: threads of NumPy's BLAS stay busy for a while after a product and slow the kernels
+    # down.  So if other operations run on the kernels' threads, products do too; otherwise only if all of them are
+    # faster there.
+    small, large = set(), set()
+    others = any(each.op.in_threads for each in instructions)
+    all_faster = True
     for i, each in enumerate(instructions):
         if isinstance(each.op, Dot):
             left, right = (shapes.get(source, ()) for source in each.sources)
-            size = math.prod(left) * math.prod(right[1:])
-            thin = each.variables[0].ndim == 2 and right[1] <= THIN_COLUMNS
-            if size >= tuning.SMALL_RUN or (size >= THREADED_PRODUCT and thin):
-                large.add(i)
-                all_thin = all_thin and thin
-            elif size >= THREADED_PRODUCT and each.variables[0].ndim == 2:
+            size, is_matrix = math.prod(left) * math.prod(right[1:]), each.variables[0].ndim == 2
+            thin = is_matrix and right[1] <= THIN_COLUMNS
+            if is_matrix and THREADED_PRODUCT <= size < tuning.SMALL_RUN and not thin:
                 small.add(i)
-    chosen = small | large if all_thin else small
+            elif size >= THREADED_PRODUCT:
+                all_faster = all_faster and (others or thin)
+                large |= {i} if is_matrix else set()
+    chosen = small | large if all_faster else small
     return [
         each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute) if i in chosen else each
         for i, each in enumerate(instructions)

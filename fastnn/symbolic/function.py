@@ -21,7 +21,7 @@ from fastnn.symbolic.configuration import config
 from fastnn.symbolic.feed import NotHere
 from fastnn.symbolic.gof.fg import FunctionGraph
 from fastnn.symbolic.gradient import computed_from, taken_anew
-from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, shared_in, sort
+from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, sort
 from fastnn.symbolic.lowering import EngineGradient, EngineStep
 from fastnn.symbolic.modes import Mode, NanGuardMode, get_mode
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
@@ -373,7 +373,9 @@ def function(
             wanted.append(_converted(argument.update, of.type, f"the update of input {pprint(of)}"))
     new_values = _check_updates(updates)
     replacements = _check_givens(givens, given_inputs)
-    new_values |= _default_updates([*wanted, *new_values.values()], replacements, no_default_updates, new_values)
+    known = {*given_inputs, *replacements}
+    needed = sort([*wanted, *new_values.values(), *replacements.values()], known)
+    new_values |= _default_updates(needed, known, no_default_updates, new_values)
     stops = [variable for variable in (*given_inputs, *replacements) if variable.op is not None]
     if stops:
         given_inputs, wanted, new_values, replacements = _with_leaves(
@@ -504,21 +506,21 @@ def _check_updates(updates: Updates) -> dict[Shared, Variable]:
 
 
 def _default_updates(
-    values: list[Variable],
-    givens: dict[Variable, Variable],
+    needed: Iterable[Variable],
+    known: Collection[Variable],
     without: bool | Sequence[Shared],
     updates: Collection[Shared],
 ) -> dict[Shared, Variable]:
-    # Updates that shared variables bring themselves, also those behind such updates.
+    # Updates that the shared variables among those needed bring themselves, also those behind such updates.
     found: dict[Shared, Variable] = {}
     if without is True:
         return found
-    pending = [*values, *givens.values()]
-    while pending:
-        new = {v: v.default_update for v in shared_in(*pending) if v.default_update is not None}
-        new = {v: value for v, value in new.items() if v not in updates and v not in found and v not in (without or ())}
+    left_out = {*known, *updates, *(without or ())}
+    while needed:
+        shared = (v for v in needed if isinstance(v, Shared) and v not in left_out and v not in found)
+        new = {v: v.default_update for v in shared if v.default_update is not None}
         found |= new
-        pending = list(new.values())
+        needed = sort(new.values(), known)
     return found
 
 

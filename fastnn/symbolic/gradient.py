@@ -9,7 +9,12 @@ from typing import Any
 
 from fastnn._validation import check_choice
 from fastnn.symbolic import ops
-from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, replaced, sort
+from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, operations, replaced, sort
+from fastnn.symbolic.ops.passing import consider_constant as consider_constant  # programs look for them here
+from fastnn.symbolic.ops.passing import disconnected_grad as disconnected_grad
+from fastnn.symbolic.ops.passing import grad_clip as grad_clip
+from fastnn.symbolic.ops.passing import grad_scale as grad_scale
+from fastnn.symbolic.ops.passing import zero_grad as zero_grad
 from fastnn.symbolic.printing import pprint
 from fastnn.symbolic.stability import Forms
 
@@ -164,11 +169,42 @@ def Rop(f: Any, wrt: Any, eval_points: Any) -> Any:
         _check_real(expression, "f")
         from_left = Variable(expression.type)
         slopes = pullback({expression: from_left}, _listed(wrt))
-        pairs = zip(_listed(wrt), _listed(eval_points), strict=True)
-        seeds = {slopes[variable]: as_variable(point) for variable, point in pairs if variable in slopes}
+        seeds: dict[Variable, Variable] = {}
+        for variable, point in zip(_listed(wrt), _listed(eval_points), strict=True):
+            if variable in slopes:  # several may have the same
+                seeds[slopes[variable]] = _sum(seeds.get(slopes[variable]), as_variable(point))
         product = pullback(seeds, [from_left]).get(from_left, from_left)
         found += replaced([product], {from_left: ops.zeros_like(expression)})
     return found[0] if isinstance(f, Variable) else type(f)(found)
+
+
+def jacobian(expression: Variable, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:
+    """Return the gradients of each element of a vector, along a new first axis; of a scalar, its gradient.
+
+    See `grad` for the parameters.
+    """
+    if expression.ndim == 0:
+        return grad(expression, wrt, consider_constant, disconnected_inputs)
+    if expression.ndim != 1:
+        raise TypeError(f"jacobian takes a vector, not a {expression.type}: flatten it")
+    variables = list(wrt) if isinstance(wrt, (list, tuple)) else [wrt]
+
+    def row(i: Variable, *_: Variable) -> Any:
+        return [grad(expression[i], variable, consider_constant, disconnected_inputs) for variable in variables]
+
+    steps = ops.arange(ops.shape(expression)[0])
+    found, _ = operations["scan"](row, sequences=[steps], non_sequences=[expression, *variables], return_list=True)
+    return tuple(found) if isinstance(wrt, tuple) else list(found) if isinstance(wrt, list) else found[0]
+
+
+def hessian(cost: Variable, wrt: Any, consider_constant: Any = None, disconnected_inputs: str = "raise") -> Any:
+    """Return the second derivatives of a scalar by vectors, a matrix for each; see `grad` for the parameters."""
+    several = isinstance(wrt, (list, tuple))
+    found = [
+        jacobian(grad(cost, variable, consider_constant, disconnected_inputs), variable, consider_constant, "ignore")
+        for variable in (wrt if several else [wrt])
+    ]
+    return tuple(found) if isinstance(wrt, tuple) else found if several else found[0]
 
 
 def _listed(value: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, partialmethod
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
@@ -30,14 +30,37 @@ INTEGERS = (np.int8, np.int16, np.int32, np.int64, np.uint64)
 #: What the operators and methods of `Variable` call, by name.  `ops` and `function` import this module and fill it in.
 operations: dict[str, Callable[..., Variable]] = {}
 
-RANKS = ("scalar", "vector", "matrix", "tensor3", "tensor4")
+RANKS = ("scalar", "vector", "matrix", "tensor3", "tensor4", "tensor5")
 
 
-class Type(NamedTuple):
-    """dtype and number of dimensions of a variable; a call makes an input of this type."""
-
+class _TypeFields(NamedTuple):
     dtype: np.dtype[Any]
     ndim: int
+
+
+class Type(_TypeFields):
+    """dtype and number of dimensions of a variable; a call makes an input of this type.
+
+    Parameters
+    ----------
+    dtype : dtype
+    broadcastable : int or sequence of bool
+        The number of dimensions; or, as in Theano, whether each has length 1, of which only the number counts.
+    name : str or None
+        Ignored.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, dtype: Any, broadcastable: int | Sequence[bool], name: str | None = None) -> Type:
+        """Return the type."""
+        ndim = broadcastable if isinstance(broadcastable, int) else len(broadcastable)
+        return super().__new__(cls, np.dtype(dtype), ndim)
+
+    @property
+    def broadcastable(self) -> tuple[bool, ...]:
+        """False for each dimension: any may have length 1, and then broadcasts."""
+        return (False,) * self.ndim
 
     def __call__(self, name: str | None = None) -> Variable:
         """Return a new input."""
@@ -61,10 +84,14 @@ class Op:
     ----------
     views : bool
         Whether the result may share memory with the first input.
+    lends : bool
+        Whether the results that its value packs stay only until it is computed again.
     acts : bool
         Whether computing it does more than to return a result, so that each call does.
     takes_out : bool
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype, for the result.
+    in_threads : bool
+        Whether `compute` may use several threads, those of the kernels.
     connects : slice
         The inputs by which the result has a gradient, even if it is 0.
     differentiable : bool
@@ -72,8 +99,10 @@ class Op:
     """
 
     views = False
+    lends = False
     acts = False
     takes_out = False
+    in_threads = False
     connects = slice(None)
     differentiable = True
 
@@ -99,6 +128,10 @@ class Op:
 
     def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
         """Return variables whose shapes, broadcast, certainly make the result's, or None."""
+        return None
+
+    def length(self, inputs: tuple[Variable, ...]) -> int | None:
+        """Return the number of elements of a result that is a vector, if the inputs' types tell it."""
         return None
 
     def text(self, inputs: Parts) -> tuple[str, int]:
@@ -177,6 +210,11 @@ class Variable:
         """Number of dimensions."""
         return self.type.ndim
 
+    @property
+    def broadcastable(self) -> tuple[bool, ...]:
+        """False for each dimension: any may have length 1, and then broadcasts."""
+        return self.type.broadcastable
+
     def __getstate__(self) -> Any:
         state = {name: value for name, value in vars(self).items() if name not in self._passing}
         return state if self.op is None or getattr(_listing, "under_way", False) else (_Behind(self), state)
@@ -197,8 +235,11 @@ class Variable:
     def __len__(self) -> NoReturn:
         raise TypeError("an expression has no length before it is computed: use x.shape[0]")
 
-    def __iter__(self) -> NoReturn:
-        raise TypeError("an expression cannot be iterated over before it is computed")
+    def __iter__(self) -> Iterator[Variable]:
+        length = length_of(self)
+        if length is None:
+            raise TypeError("an expression cannot be iterated over before it is computed, unless it is a shape")
+        return (self[i] for i in range(length))
 
     def __add__(self, other: Operand) -> Variable:
         return operations["add"](self, other)
@@ -241,6 +282,33 @@ class Variable:
 
     def __rpow__(self, other: Operand) -> Variable:
         return operations["power"](other, self)
+
+    def __divmod__(self, other: Operand) -> tuple[Variable, Variable]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Operand) -> tuple[Variable, Variable]:
+        return other // self, other % self
+
+    def __and__(self, other: Operand) -> Variable:
+        return operations["and_"](self, other)
+
+    def __rand__(self, other: Operand) -> Variable:
+        return operations["and_"](other, self)
+
+    def __or__(self, other: Operand) -> Variable:
+        return operations["or_"](self, other)
+
+    def __ror__(self, other: Operand) -> Variable:
+        return operations["or_"](other, self)
+
+    def __xor__(self, other: Operand) -> Variable:
+        return operations["xor"](self, other)
+
+    def __rxor__(self, other: Operand) -> Variable:
+        return operations["xor"](other, self)
+
+    def __invert__(self) -> Variable:
+        return operations["invert"](self)
 
     def __matmul__(self, other: Operand) -> Variable:
         return operations["dot"](self, other)
@@ -293,21 +361,30 @@ class Variable:
             self, tuple(pattern[0] if len(pattern) == 1 and np.iterable(pattern[0]) else pattern)
         )
 
+    def transpose(self, *axes: Any) -> Variable:
+        """Axes in another order, by default the reverse."""
+        pattern = axes[0] if len(axes) == 1 and np.iterable(axes[0]) else axes or range(self.ndim)[::-1]
+        return operations["dimshuffle"](self, pattern)
+
+    def ravel(self) -> Variable:
+        """All elements in a vector."""
+        return operations["flatten"](self)
+
     def reshape(self, *shape: Any, ndim: int | None = None) -> Variable:
         """Give the elements another shape, of numbers and integer scalars, at most one of them -1."""
         return operations["reshape"](self, shape[0] if len(shape) == 1 else shape, ndim)
 
-    def flatten(self, ndim: int = 1) -> Variable:
-        """Join the last axes to one, so that ndim are left."""
-        return operations["flatten"](self, ndim)
+    def flatten(self, ndim: int | None = None, outdim: int | None = None) -> Variable:
+        """Join the last axes to one, so that ndim, 1 by default, are left."""
+        return operations["flatten"](self, ndim, outdim)
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Variable:
+    def sum(self, axis: Any = None, dtype: Any = None, keepdims: bool = False, acc_dtype: Any = None) -> Variable:
         """Sum along axes, or of everything."""
-        return operations["sum"](self, axis, keepdims)
+        return operations["sum"](self, axis, dtype, keepdims, acc_dtype)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Variable:
+    def mean(self, axis: Any = None, dtype: Any = None, keepdims: bool = False, acc_dtype: Any = None) -> Variable:
         """Mean along axes, or of everything."""
-        return operations["mean"](self, axis, keepdims)
+        return operations["mean"](self, axis, dtype, keepdims=keepdims, acc_dtype=acc_dtype)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Maximum along axes, or of everything."""
@@ -317,7 +394,7 @@ class Variable:
         """Minimum along axes, or of everything."""
         return operations["min"](self, axis, keepdims)
 
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Variable:
+    def argmax(self, axis: Any = None, keepdims: bool = False) -> Variable:
         """Index of the maximum; the first of several equal ones."""
         return operations["argmax"](self, axis, keepdims)
 
@@ -624,8 +701,32 @@ def _dtype_of_number(value: Any) -> type[np.generic] | str | None:
 
 
 def as_variable(value: Any) -> Variable:
-    """Return a variable itself, and any other value as a constant."""
-    return value if isinstance(value, Variable) else constant(value)
+    """Return a variable itself, a list with variables as one that stacks them, and any other value as a constant."""
+    if isinstance(value, Variable):
+        return value
+    if isinstance(value, (list, tuple)) and any(isinstance(each, Variable) for each in value):
+        return operations["stack"](value)
+    return constant(value)
+
+
+def methods(*functions: Callable[..., Any]) -> None:
+    """Make functions of a variable methods of `Variable`, by their names."""
+    for function in functions:
+        name = getattr(function, "name", None) or function.__name__.rstrip("_")
+        setattr(Variable, name, partialmethod(_call, function))
+
+
+def _call(variable: Variable, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return function(variable, *arguments, **options)
+
+
+def length_of(vector: Variable) -> int | None:
+    """Return the number of elements of a vector, if its expression tells it: of a shape, a part of one, a constant."""
+    if vector.ndim != 1:
+        return None
+    if isinstance(vector, Constant):
+        return len(vector.value)
+    return None if vector.op is None else vector.op.length(vector.inputs)
 
 
 def sort(

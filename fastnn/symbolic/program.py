@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastnn.symbolic.execution import KEPT_BYTES, Plan, taken
 from fastnn.symbolic.graph import Constant, Shared, Variable, sort
+from fastnn.symbolic.hoisting import hoisted
 from fastnn.symbolic.instructions import Instruction, Output, execute
 from fastnn.symbolic.ops import Count, Shape
 
@@ -45,6 +46,7 @@ class Program:
         n_borrowed: int = 0,
         updates: Sequence[Shared] = (),
     ) -> None:
+        outputs = hoisted(outputs)
         order = _shapes_early(_long_first(outputs))
         self._foreseen = _foreseen(order)
         first = set(sort(v for v in order if v.op and not self._foreseen.issuperset(v.op.shaping(v.inputs))))
@@ -64,7 +66,7 @@ class Program:
         # The caller may keep an output if no other value shares its memory.
         of = [roots[variable] for variable in outputs]
         self._outputs = [
-            Output(place[variable], i < n_borrowed or (of[i].op is not None and of.count(of[i]) == 1))
+            Output(place[variable], i < n_borrowed or (_is_own(of[i]) and of.count(of[i]) == 1))
             for i, variable in enumerate(outputs)
         ]
         self._updates = updates
@@ -181,6 +183,7 @@ def _foreseen(order: list[Variable]) -> set[Variable]:
     found: set[Variable] = set()
     for variable in order:
         follows = variable.op is not None and bool(variable.inputs) and found.issuperset(variable.inputs)
+        follows = follows and not (variable.op is not None and variable.op.lends)
         if follows or isinstance(variable, Constant) or isinstance(variable.op, (Shape, Count)):
             found.add(variable)
     return found
@@ -193,6 +196,11 @@ def _roots(order: list[Variable]) -> dict[Variable, Variable]:
         is_view = variable.op is not None and variable.op.views
         roots[variable] = roots[variable.inputs[0]] if is_view else variable
     return roots
+
+
+def _is_own(root: Variable) -> bool:
+    # Whether the memory of a value is made for it alone.
+    return root.op is not None and not any(source.op is not None and source.op.lends for source in root.inputs[:1])
 
 
 def _schedule(order: list[Variable], place: dict[Variable, int], outputs: Sequence[Variable]) -> list[Instruction]:

@@ -10,7 +10,18 @@ import numpy as np
 
 from fastnn.symbolic import ops
 from fastnn.symbolic.gradient import Gradient, computed_from
-from fastnn.symbolic.graph import PACKED, Constant, Shared, Type, Variable, apply, as_variable, sort, unused
+from fastnn.symbolic.graph import (
+    PACKED,
+    Constant,
+    Shared,
+    Type,
+    Variable,
+    apply,
+    as_variable,
+    operations,
+    sort,
+    unused,
+)
 from fastnn.symbolic.printing import pprint
 from fastnn.symbolic.scanning import Scan, State
 from fastnn.symbolic.simplify import Simplifier
@@ -448,3 +459,6 @@ def foldr(
 ) -> tuple[Any, OrderedUpdates]:
     """Reduce sequences from their ends; see `reduce_`."""
     return reduce_(fn, sequences, outputs_info, non_sequences, True, mode, name)
+
+
+operations["scan"] = scan  # type: ignore[assignment]  # `gradient.jacobian` calls it, and unpacks the pair

@@ -60,15 +60,20 @@ class Scan(Op):
     truncate : int, default -1
         The number of steps, the last ones, that gradients go back through; -1: all.
     name : str or None
+    backwards : bool, default False
+        Whether the first step is at the last row of the sequences and results.
 
     Attributes
     ----------
     results : list of Variable
         Inner variables.  Of those of a state's or the step's own values the result is an array of the values of all
         steps; of one that is carried, it is the last value.  More may be asked for later.
+    is_split : bool
+        Whether `hoisting` has moved work out of it already.
     """
 
     connects = slice(1, None)
+    lends = True
 
     def __init__(
         self,
@@ -79,6 +84,7 @@ class Scan(Op):
         until: Variable | None = None,
         truncate: int = -1,
         name: str | None = None,
+        backwards: bool = False,
     ) -> None:
         self.slices, self.states, self.carried, self.others = (
             tuple(slices),
@@ -86,8 +92,9 @@ class Scan(Op):
             tuple(carried),
             tuple(others),
         )
-        self.until, self.truncate, self.name = until, truncate, name
+        self.until, self.truncate, self.name, self.backwards = until, truncate, name, backwards
         self.results: list[Variable] = []
+        self.is_split = False
         self._loop: Loop | None = None
         self._backward: dict[tuple[int, ...], _Backward] = {}
 
@@ -183,7 +190,9 @@ class _Backward:
         for each in (*gradients.values(), *(state.new for state in states)):
             unused.discard(each)
         slices = [*self._incoming, *self._slices]
-        self._op = Scan(slices, states, (), scan.others, name=f"grad of {scan.name or 'scan'}")
+        self._op = Scan(
+            slices, states, (), scan.others, name=f"grad of {scan.name or 'scan'}", backwards=not scan.backwards
+        )
         self._gradients = gradients
 
     def __call__(
@@ -195,36 +204,38 @@ class _Backward:
             n_steps = ops.shape(scan.result(output, scan.results[0]))[0]
         n_back = n_steps if scan.truncate == -1 else ops.minimum(n_steps, constant(scan.truncate, ops.INDEX))
 
-        def backwards(series: Variable) -> Variable:
-            found = series if scan.until is None else series[:n_steps]
-            return found[::-1] if scan.truncate == -1 else found[::-1][:n_back]
+        def last(series: Variable) -> Variable:
+            # The rows of the steps that gradients go back through.
+            is_all = scan.until is None and scan.truncate == -1
+            return series if is_all else series[n_steps - n_back : n_steps]
 
         rows = {s: scan.result(output, v) for s, v in self._slices.items() if v not in scan.slices}
         rows |= {s: sequences[scan.slices.index(v)] for s, v in self._slices.items() if v in scan.slices}
         rows |= {s: g[number] for s, number in self._incoming.items()}
         zeros = [ops.zeros_like(initials[i][:-tap]) for i, tap, _ in self._later]
         zeros += [ops.zeros_like(others[i].dimshuffle("x", *range(others[i].ndim))) for i, _ in self._summed]
-        pack = apply(op, PACKED, n_back, *(backwards(rows[s]) for s in op.slices), *zeros, *others)
+        pack = apply(op, PACKED, n_back, *(last(rows[s]) for s in op.slices), *zeros, *others)
 
         def series(variable: Variable) -> Variable:
             return op.result(pack, self._gradients[variable])
 
         by_sequence = [
-            _spread(series(inner)[::-1], outer, n_steps - n_back, n_steps, scan) if inner in self._gradients else None
+            _spread(series(inner), outer, n_steps - n_back, n_steps, scan) if inner in self._gradients else None
             for inner, outer in zip(scan.slices, sequences, strict=True)
         ]
         by_initial: list[Variable | None] = [None] * len(initials)
         for i, tap, x in self._later:
             m = scan.states[i].n_initial
-            first = series(x)[::-1][:-tap] if tap < -1 else series(x)[-1:]
+            first = series(x)[tap:][::-1] if scan.backwards else series(x)[:-tap]
             if m > 1:
                 count = ops.shape(first)[0]
                 first = _placed(first, initials[i], m + tap, m + tap + count)
             if scan.truncate != -1:
                 first = ops.switch(ops.eq(n_back, n_steps), first, 0)
             by_initial[i] = first if by_initial[i] is None else by_initial[i] + first  # type: ignore[operator]
+        end = -1 if scan.backwards else 0
         totals = {
-            i: op.result(pack, state.new)[-1]
+            i: op.result(pack, state.new)[end]
             for (i, _), state in zip(self._summed, op.states[len(self._later) :], strict=True)
         }
         return [None, *by_sequence, *by_initial, *[None] * len(carried), *(totals.get(i) for i in range(len(others)))]

@@ -51,7 +51,7 @@ class Simplifier:
         op = variable.op
         if op is None:
             return self._same_constant(variable) if isinstance(variable, Constant) else variable
-        if isinstance(op, Gradient):
+        if isinstance(op, (Gradient, ops.Passing)):
             return inputs[0]
         if (op is ops.power and _is_number(inputs[1], 2)) or (
             op is ops.mul and inputs[0] is inputs[1] and variable.type.dtype.kind != "b"
@@ -59,7 +59,7 @@ class Simplifier:
             op, inputs = ops.sqr, inputs[:1]
         if op is ops.mul and any(_is_number(source, -1) for source in inputs):
             op, inputs = ops.neg, tuple(source for source in inputs if not _is_number(source, -1)) or inputs[:1]
-        if isinstance(op, ops.Scatter):
+        if isinstance(op, ops.Put):
             op = op.without_lost_count(inputs)
         if isinstance(op, ops.Shape):
             inputs = (inputs[0].like,)

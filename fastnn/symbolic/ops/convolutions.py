@@ -114,6 +114,7 @@ class _ByWindows(Op):
     windows: Windows
 
     takes_out = True
+    in_threads = True
 
     def _result(self, lengths: Any, like: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         return np.empty(tuple(lengths), like.dtype) if out is None else out

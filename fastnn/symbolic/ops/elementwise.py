@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -42,10 +43,10 @@ class Elementwise(Op):
     name : str
     function : callable
         Takes arrays, and ``out``.
-    kind : {"same", "square", "whole", "signed", "power", "float", "quotient", "bool"}
+    kind : {"same", "square", "whole", "signed", "bits", "power", "float", "quotient", "bool"}
         dtype of the result: the inputs' (three kinds, because NumPy's square and floor division of bool are int8); the
-        same, but bool is refused; the same, but int8 for bool; a floating one; the same, but ``config.floatX`` for
-        integers; bool.
+        same, but bool is refused; the same, but real numbers are refused; the same, but int8 for bool; a floating one;
+        the same, but ``config.floatX`` for integers; bool.
     slopes : callable or None
         From inputs, output and the output's gradient to the inputs' gradients, before these are summed to the
         inputs' shapes; None if there are none.
@@ -107,6 +108,8 @@ class Elementwise(Op):
         dtype = inputs[0].type.dtype
         if self.kind == "signed" and dtype.kind == "b":
             raise TypeError(f"{self.name} takes numbers, not booleans alone: convert them with T.cast(..., 'int8')")
+        if self.kind == "bits" and dtype.kind == "f":
+            raise TypeError(f"{self.name} takes integers or booleans, not real numbers")
         if self.kind == "quotient" and all(variable.type.dtype.kind != "f" for variable in variables):
             return cast(self.on(*(cast(source, np.float64) for source in inputs)), config.floatX)
         if self.kind == "square" and dtype.kind == "b":
@@ -183,6 +186,35 @@ def _cut_power(x: Any, y: Any, out: NDArray[Any] | None = None) -> Any:
         return np.power(x, y, out=out)
     found = np.trunc(np.power(x, y, dtype=np.float64)).astype(x.dtype)
     return found if out is None else np.positive(found, out=out)
+
+
+def _special(name: str, *first: Any) -> Callable[..., Any]:
+    # A function of SciPy, which is slow to import.
+    def function(*arrays: Any, out: NDArray[Any] | None = None) -> Any:
+        from scipy import special
+
+        found = np.asarray(getattr(special, name)(*first, *arrays), arrays[0].dtype)
+        return found if out is None else np.positive(found, out=out)
+
+    return function
+
+
+def _round_away(x: Any, out: NDArray[Any] | None = None) -> Any:
+    # Halves go away from 0.
+    found = np.trunc(x)
+    return np.add(found, np.copysign(abs(x - found) >= 0.5, x), out=out)
+
+
+def _piecewise_sigmoid(x: Any, out: NDArray[Any] | None = None) -> Any:
+    # Theano's approximation: a hyperbola, a line, a constant.
+    half = np.abs(x) / 2
+    middle = 0.935409070603099 + 0.0458812946797165 * (half - 1.7)
+    found = np.where(half < 1.7, 1.5 * half / (1 + half), np.where(half < 3, middle, 0.99505475368673))
+    return np.add(np.copysign(found.astype(x.dtype) / 2, x), x.dtype.type(0.5), out=out)
+
+
+def _sigmoid_crossentropy(x: Any, y: Any, out: NDArray[Any] | None = None) -> Any:
+    return np.add(np.log1p(np.exp(-np.abs(x))), x * ((x > 0) - y), out=out)
 
 
 def _kernel_of(activation: str, kernel: Callable[..., None]) -> InPlace:
@@ -271,6 +303,80 @@ _clip = Elementwise(
 _choose = Elementwise("switch", _switch, lambda c, x, y, z, g: [None, switch(c, g, 0), switch(c, 0, g)])
 
 
+# Bits, and truth values.
+and_ = Elementwise("and", np.bitwise_and, None, "&", SUM, "bits")
+or_ = Elementwise("or", np.bitwise_or, None, "|", SUM, "bits")
+xor = Elementwise("xor", np.bitwise_xor, None, "^", SUM, "bits")
+invert = Elementwise("invert", np.invert, None, "~", SIGN, "bits")
+isnan = Elementwise("isnan", np.isnan, kind="bool")
+isinf = Elementwise("isinf", np.isinf, kind="bool")
+
+# Powers and logarithms.
+inv = Elementwise("inv", np.reciprocal, lambda x, z, g: [-(g * sqr(z))], kind="float")
+exp2 = Elementwise("exp2", np.exp2, lambda x, z, g: [g * z * _like(math.log(2), x)], kind="float")
+log2 = Elementwise("log2", np.log2, lambda x, z, g: [g / (x * _like(math.log(2), x))], kind="float")
+log10 = Elementwise("log10", np.log10, lambda x, z, g: [g / (x * _like(math.log(10), x))], kind="float")
+
+# Angles and hyperbolas.
+deg2rad = Elementwise("deg2rad", np.deg2rad, lambda x, z, g: [g * _like(math.pi / 180, x)], kind="float")
+rad2deg = Elementwise("rad2deg", np.rad2deg, lambda x, z, g: [g * _like(180 / math.pi, x)], kind="float")
+sin: Elementwise = Elementwise("sin", np.sin, lambda x, z, g: [g * cos(x)], kind="float")
+cos: Elementwise = Elementwise("cos", np.cos, lambda x, z, g: [-(g * sin(x))], kind="float")
+tan = Elementwise("tan", np.tan, lambda x, z, g: [g / sqr(cos(x))], kind="float")
+arcsin = Elementwise("arcsin", np.arcsin, lambda x, z, g: [g / sqrt(1 - sqr(x))], kind="float")
+arccos = Elementwise("arccos", np.arccos, lambda x, z, g: [-(g / sqrt(1 - sqr(x)))], kind="float")
+arctan = Elementwise("arctan", np.arctan, lambda x, z, g: [g / (1 + sqr(x))], kind="float")
+arctan2 = Elementwise(
+    "arctan2",
+    np.arctan2,
+    lambda y, x, z, g: [g * x / (sqr(x) + sqr(y)), -(g * y) / (sqr(x) + sqr(y))],
+    kind="float",
+)
+sinh: Elementwise = Elementwise("sinh", np.sinh, lambda x, z, g: [g * cosh(x)], kind="float")
+cosh: Elementwise = Elementwise("cosh", np.cosh, lambda x, z, g: [g * sinh(x)], kind="float")
+arcsinh = Elementwise("arcsinh", np.arcsinh, lambda x, z, g: [g / sqrt(sqr(x) + 1)], kind="float")
+arccosh = Elementwise("arccosh", np.arccosh, lambda x, z, g: [g / sqrt(sqr(x) - 1)], kind="float")
+arctanh = Elementwise("arctanh", np.arctanh, lambda x, z, g: [g / (1 - sqr(x))], kind="float")
+
+# Functions that SciPy computes.
+erf = Elementwise(
+    "erf", _special("erf"), lambda x, z, g: [g * exp(-sqr(x)) * _like(2 / math.sqrt(math.pi), x)], kind="float"
+)
+erfc = Elementwise(
+    "erfc", _special("erfc"), lambda x, z, g: [-(g * exp(-sqr(x)) * _like(2 / math.sqrt(math.pi), x))], kind="float"
+)
+erfinv = Elementwise(
+    "erfinv", _special("erfinv"), lambda x, z, g: [g * exp(sqr(z)) * _like(math.sqrt(math.pi) / 2, x)], kind="float"
+)
+gamma = Elementwise("gamma", _special("gamma"), lambda x, z, g: [g * z * psi(x)], kind="float")
+gammaln = Elementwise("gammaln", _special("gammaln"), lambda x, z, g: [g * psi(x)], kind="float")
+psi: Elementwise = Elementwise("psi", _special("psi"), lambda x, z, g: [g * tri_gamma(x)], kind="float")
+tri_gamma: Elementwise = Elementwise("tri_gamma", _special("polygamma", 1), kind="float")
+
+ultra_fast_sigmoid = Elementwise(
+    "ultra_fast_sigmoid", _piecewise_sigmoid, lambda x, z, g: [g * z * (1 - z)], kind="float"
+)
+# -(y * log(p) + (1 - y) * log(1 - p)), where p is sigmoid(x).
+sigmoid_crossentropy = Elementwise(
+    "sigmoid_binary_crossentropy",
+    _sigmoid_crossentropy,
+    lambda x, y, z, g: [g * (sigmoid(x) - y), -(g * x)],
+    kind="float",
+)
+
+# Whole numbers near real ones.
+floor = Elementwise("floor", np.floor, kind="float")
+ceil = Elementwise("ceil", np.ceil, kind="float")
+trunc = Elementwise("trunc", np.trunc, kind="float")
+# Of two integers that are as near, the even one, or the one farther from 0.
+round_half_to_even = Elementwise("round", np.rint, kind="float")
+round_half_away_from_zero = Elementwise("round_half_away_from_zero", _round_away, kind="float")
+
+
+def _like(number: float, x: Variable) -> Variable:
+    return constant(number, x.type.dtype)
+
+
 def clip(x: Operand, low: Operand, high: Operand) -> Variable:
     """Limit x to the range from low to high, in the common dtype of the three."""
     return _clip(x, low, high)
@@ -300,10 +406,14 @@ class Cast(Op):
         return call("cast", inputs[0][0], repr(self.dtype.name))
 
 
+def dtype_of(dtype: DTypeLike | None) -> np.dtype[Any]:
+    """Return the dtype that a program names; "floatX" means that of the configuration."""
+    return np.dtype(config.floatX if dtype == "floatX" else dtype)
+
+
 def cast(x: Operand, dtype: DTypeLike | None) -> Variable:
     """Convert x to a dtype; "floatX" means that of the configuration."""
-    variable = as_variable(x)
-    wanted = np.dtype(config.floatX if dtype == "floatX" else dtype)
+    variable, wanted = as_variable(x), dtype_of(dtype)
     if wanted == variable.type.dtype:
         return variable
     if wanted.kind not in "biuf":

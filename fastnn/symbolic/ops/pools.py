@@ -40,6 +40,7 @@ class _Pooling(Op):
     whole: bool
 
     takes_out = True
+    in_threads = True
 
     def positions(self, lengths: tuple[int, ...]) -> Pair:
         """Return how many windows go down and across images of a shape."""
@@ -117,8 +118,6 @@ class Pool(_Pooling):
 
 class LargestSlope(_Pooling):
     """The gradient by x of its max-pooling y, from that by y: each number equal to its window's y gets all of it."""
-
-    overwrites = slice(1)
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         X, Y, dY = map(plain, arrays)

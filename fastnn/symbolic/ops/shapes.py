@@ -20,6 +20,7 @@ from fastnn.symbolic.graph import (
     apply,
     as_variable,
     constant,
+    length_of,
 )
 from fastnn.symbolic.ops.texts import ATOM, INDEX, Gradients, bracketed, call
 
@@ -35,6 +36,9 @@ class Shape(Op):
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [None]
+
+    def length(self, inputs: tuple[Variable, ...]) -> int | None:
+        return inputs[0].ndim
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         return f"{bracketed(inputs[0], ATOM)}.shape", ATOM
@@ -178,6 +182,9 @@ class Dimshuffle(Op):
         places = {axis: place for place, axis in enumerate(self.pattern) if axis != "x"}
         return [dimshuffle(g, tuple(places.get(axis, "x") for axis in range(inputs[0].ndim)))]
 
+    def length(self, inputs: tuple[Variable, ...]) -> int | None:
+        return 1 if self.pattern == ("x",) else None
+
     def text(self, inputs: Parts) -> tuple[str, int]:
         if self.pattern == tuple(reversed(range(len(self.pattern)))):
             return f"{bracketed(inputs[0], ATOM)}.T", ATOM
@@ -215,6 +222,9 @@ class Stack(Op):
 
     def gradient(self, inputs: tuple[Variable, ...], output: Variable, g: Variable) -> Gradients:
         return [None] * len(inputs)
+
+    def length(self, inputs: tuple[Variable, ...]) -> int | None:
+        return len(inputs)
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         return f"({', '.join(text for text, _ in inputs)}{',' if len(inputs) == 1 else ''})", ATOM
@@ -262,8 +272,7 @@ def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
     if isinstance(lengths, Variable) and lengths.ndim == 1:
         if lengths.type.dtype.kind not in "iu":
             raise TypeError(f"a shape must hold integers, not {lengths.dtype}")
-        if ndim is None and isinstance(lengths.op, Shape):
-            ndim = lengths.inputs[0].ndim
+        ndim = length_of(lengths) if ndim is None else ndim
         if ndim is None:
             raise TypeError("reshape to a shape that a vector holds needs the number of dimensions: ndim=...")
         wanted = lengths
@@ -276,9 +285,26 @@ def reshape(x: Operand, lengths: Any, ndim: int | None = None) -> Variable:
     return apply(Reshape(), Type(variable.type.dtype, ndim), variable, wanted)
 
 
-def flatten(x: Operand, ndim: int = 1) -> Variable:
-    """Join the last axes of x to one, so that ndim are left."""
+def is_sequence(value: Any) -> bool:
+    """Whether a value is a sequence of numbers and scalars, or a vector, rather than one of them."""
+    return value.ndim > 0 if isinstance(value, Variable) else bool(np.iterable(value))
+
+
+def alloc(value: Operand, *shape: Any) -> Variable:
+    """Return value, broadcast to a shape of numbers and integer scalars, or in one list or vector."""
+    variable = as_variable(value)
+    lengths = tuple(shape[0] if len(shape) == 1 and is_sequence(shape[0]) else shape)
+    if len(lengths) < variable.ndim:
+        raise TypeError(f"a {variable.type} cannot have a shape of {len(lengths)} lengths")
+    return apply(BroadcastTo(), Type(variable.type.dtype, len(lengths)), variable, lengths_of(lengths))
+
+
+def flatten(x: Operand, ndim: int | None = None, outdim: int | None = None) -> Variable:
+    """Join the last axes of x to one, so that ndim, 1 by default, are left; outdim is its old name."""
     variable = as_variable(x)
+    if ndim is not None and outdim is not None:
+        raise ValueError("ndim and outdim are the same: give one of them")
+    ndim = ndim or outdim or 1
     if not 1 <= ndim <= max(1, variable.ndim):
         raise ValueError(f"flatten leaves from 1 to {max(1, variable.ndim)} dimensions, not {ndim}")
     if ndim == variable.ndim:

@@ -89,13 +89,22 @@ class LogSoftmax(ByKernel):
         return call("log_softmax", inputs[0][0])
 
 
-def softmax(x: Operand) -> Variable:
-    """Softmax of each row of a matrix; a vector becomes a matrix of one row."""
+def _rows(x: Operand) -> Variable:
     variable = as_variable(x)
     if variable.ndim not in (1, 2):
         raise TypeError(f"softmax takes a matrix or a vector, not {variable.type}")
     if variable.type.dtype not in KERNEL_DTYPES:
         variable = cast(variable, np.float64)
-    if variable.ndim == 1:
-        variable = dimshuffle(variable, ("x", 0))
+    return variable if variable.ndim == 2 else dimshuffle(variable, ("x", 0))
+
+
+def softmax(x: Operand) -> Variable:
+    """Softmax of each row of a matrix; a vector becomes a matrix of one row."""
+    variable = _rows(x)
     return apply(Softmax(), variable.type, variable)
+
+
+def logsoftmax(x: Operand) -> Variable:
+    """Logarithm of the softmax of each row of a matrix; a vector becomes a matrix of one row."""
+    variable = _rows(x)
+    return apply(LogSoftmax(), variable.type, variable)

@@ -1,150 +1,122 @@
-"""The names that programs know as ``T``: kinds of variables, and the functions of `ops`."""
+"""The names that programs know as ``T``, gathered from modules: some of these are known by Theano's own names."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-import numpy as np
-
-from fastnn.symbolic import graph
-from fastnn.symbolic.configuration import config
-from fastnn.symbolic.gradient import grad
-from fastnn.symbolic.graph import Operand, Type, Variable
+from fastnn.symbolic.gradient import Lop, Rop, consider_constant, grad, hessian, jacobian
+from fastnn.symbolic.graph import Constant, Variable, methods
 from fastnn.symbolic.ops import (
     abs_,
+    alloc,
+    and_,
     arange,
+    arccos,
+    arccosh,
+    arcsin,
+    arcsinh,
+    arctan,
+    arctan2,
+    arctanh,
     argmax,
+    argmin,
+    argsort,
+    batched_dot,
+    batched_tensordot,
     cast,
+    ceil,
     clip,
     concatenate,
+    cos,
+    cosh,
+    deg2rad,
     dot,
     eq,
+    erf,
+    erfc,
+    erfinv,
     exp,
+    exp2,
     expm1,
     flatten,
+    floor,
+    gamma,
+    gammaln,
     ge,
     gt,
+    inc_subtensor,
+    int_div,
+    inv,
+    invert,
+    isinf,
+    isnan,
+    join,
     le,
     log,
     log1p,
+    log2,
+    log10,
     lt,
     maximum,
     mean,
     minimum,
+    mod,
+    neg,
     neq,
+    nonzero,
     ones_like,
+    or_,
+    prod,
+    psi,
+    rad2deg,
     reshape,
+    round_half_away_from_zero,
+    round_half_to_even,
+    set_subtensor,
     sgn,
+    shape,
+    sin,
+    sinh,
+    sort,
     sqr,
     sqrt,
+    stack,
+    sub,
     switch,
+    tan,
     tanh,
+    tensordot,
+    tri_gamma,
+    true_div,
+    trunc,
+    xor,
     zeros_like,
 )
+from fastnn.symbolic.ops import all_ as all
+from fastnn.symbolic.ops import any_ as any
 from fastnn.symbolic.ops import max_ as max
 from fastnn.symbolic.ops import min_ as min
 from fastnn.symbolic.ops import sum_ as sum
-from fastnn.symbolic.tensor import nnet, raw_random, shared_randomstreams, signal
+from fastnn.symbolic.tensor import basic, extra_ops, nlinalg, nnet, raw_random, shared_randomstreams, signal
+from fastnn.symbolic.tensor.basic import *
+from fastnn.symbolic.tensor.extra_ops import bincount, cumprod, cumsum, fill_diagonal, repeat, squeeze
+from fastnn.symbolic.tensor.kinds import *
 
-__all__ = [
-    "abs_",
-    "arange",
-    "argmax",
-    "as_tensor_variable",
-    "cast",
-    "clip",
-    "concatenate",
-    "constant",
-    "dmatrix",
-    "dot",
-    "dscalar",
-    "dvector",
-    "eq",
-    "exp",
-    "expm1",
-    "flatten",
-    "fmatrix",
-    "fscalar",
-    "fvector",
-    "ge",
-    "grad",
-    "gt",
-    "imatrix",
-    "iscalar",
-    "ivector",
-    "le",
-    "lmatrix",
-    "log",
-    "log1p",
-    "lscalar",
-    "lt",
-    "lvector",
-    "matrix",
-    "max",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "neq",
-    "nnet",
-    "ones_like",
-    "raw_random",
-    "reshape",
-    "scalar",
-    "sgn",
-    "shared_randomstreams",
-    "signal",
-    "sqr",
-    "sqrt",
-    "sum",
-    "switch",
-    "tanh",
-    "vector",
-    "zeros_like",
-]
+if TYPE_CHECKING:
 
-iscalar, ivector, imatrix = (Type(np.dtype(np.int32), ndim) for ndim in range(3))
-lscalar, lvector, lmatrix = (Type(np.dtype(np.int64), ndim) for ndim in range(3))
-fscalar, fvector, fmatrix = (Type(np.dtype(np.float32), ndim) for ndim in range(3))
-dscalar, dvector, dmatrix = (Type(np.dtype(np.float64), ndim) for ndim in range(3))
+    def __getattr__(name: str) -> _Any:  # the kinds of inputs, made by `kinds`
+        ...
 
 
-def scalar(name: str | None = None, dtype: Any = None) -> Variable:
-    """Return a new input without dimensions, of ``config.floatX`` by default."""
-    return _input(0, name, dtype)
+methods(
+    *(all, any, argmin, argsort, basic.copy, cumprod, cumsum, diagonal, fill, nonzero, nonzero_values, basic.norm),
+    *(ones_like, prod, ptp, repeat, round, sort, squeeze, std, swapaxes, take, nlinalg.trace, var, zeros_like),
+    *(arccos, arccosh, arcsin, arcsinh, arctan, arctanh, ceil, cos, cosh, deg2rad, exp, exp2, expm1, floor, log, log10),
+    *(log1p, log2, rad2deg, sin, sinh, sqrt, tan, tanh, trunc, get_scalar_constant_value),
+)
 
-
-def vector(name: str | None = None, dtype: Any = None) -> Variable:
-    """Return a new input of one dimension, of ``config.floatX`` by default."""
-    return _input(1, name, dtype)
-
-
-def matrix(name: str | None = None, dtype: Any = None) -> Variable:
-    """Return a new input of two dimensions, of ``config.floatX`` by default."""
-    return _input(2, name, dtype)
-
-
-def _input(ndim: int, name: str | None, dtype: Any) -> Variable:
-    found = np.dtype(config.floatX if dtype is None else dtype)
-    if found.kind not in "biuf":
-        raise TypeError(f"dtype must be one of real numbers, not {dtype!r}")
-    return Type(found, ndim)(name)
-
-
-def as_tensor_variable(x: Operand, name: str | None = None, ndim: int | None = None) -> Variable:
-    """Return a variable, or a constant of another value; ndim adds axes of length 1 before its own."""
-    variable = x if isinstance(x, Variable) else constant(x, name)
-    if ndim is None or ndim == variable.ndim:
-        return variable
-    if ndim < variable.ndim:
-        raise ValueError(f"ndim is {ndim}, but {variable!r} has {variable.ndim} dimensions")
-    return variable.dimshuffle(*"x" * (ndim - variable.ndim), *range(variable.ndim))
-
-
-def constant(x: Any, name: str | None = None, ndim: int | None = None, dtype: Any = None) -> Variable:
-    """Return a constant; without a dtype an integer gets the least that holds it, a float ``config.floatX`` or less."""
-    if isinstance(x, Variable):
-        raise TypeError(f"constant takes a value, not the expression {x!r}")
-    found = graph.constant(x, config.floatX if dtype == "floatX" else dtype)
-    found.name = name
-    return found if ndim is None else as_tensor_variable(found, ndim=ndim)
+#: All of the above.
+__all__ = sorted(
+    set(globals()) - {"TYPE_CHECKING", "annotations", "methods", "kinds"} - {n for n in globals() if n[0] == "_"}
+)
