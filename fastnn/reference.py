@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
 from fastnn.kernels.affine import REGISTER_BYTES
+from fastnn.kernels.elementwise import CODES, Expression
 from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.lbfgs import Memory
 from fastnn.kernels.losses import Targets
@@ -273,13 +274,54 @@ def inplace_backprop_softmax(P: Array, dP: Array) -> None:
     dP[:] = P * (dP - (P * dP).sum(axis=1, keepdims=True))
 
 
-# --- kernels.ufuncs ---------------------------------------------------------------------------------
+# --- kernels.elementwise ----------------------------------------------------------------------------
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "cast": np.positive,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "true_div": np.true_divide,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sqr": np.square,
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
+    "logaddexp": np.logaddexp,
+    "pow": np.power,
+    "tanh": np.tanh,
+    "tanh_slope": lambda y, g: g * (1 - y * y),
+    "sigmoid": expit,
+    "sigmoid_slope": lambda y, g: g * (y * (1 - y)),
+    "softplus": lambda z: np.logaddexp(z, 0),
+    "relu": lambda z: np.maximum(z, 0),
+    "heaviside": np.heaviside,
+    "sgn": np.sign,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "clip": lambda x, low, high: np.where(x < low, low, np.where(x > high, high, x)),
+    "switch": lambda condition, x, y: np.where(condition != 0, x, y),
+    "eq": np.equal,
+    "neq": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
 
 
-def sum_of_scaled(a: Array, x: Array, b: Array, y: Array) -> Array:
-    """Return a * x + b * y, broadcast as NumPy does it."""
-    total: Array = a * x + b * y
-    return total
+def evaluated(expression: Expression, *arrays: Array) -> list[Array]:
+    """Return the results of an expression."""
+    dtype = np.float32 if expression.single else np.float64
+    names = {code: name for name, code in CODES.items()}
+    values = [array.astype(dtype) for array in arrays]
+    for code, *operands in expression.steps:
+        values.append(np.asarray(FUNCTIONS[names[code]](*(values[i] for i in operands)), dtype))
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    return [np.broadcast_to(values[i], shape) for i in expression.outputs]
 
 
 # --- kernels.streams --------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ STAYING = 1.03
 # slice if they are not.
 SMALL_RUN = 2e6
 
+# Numbers times operations below which an elementwise expression uses one thread.
+SMALL_ELEMENTWISE = 1e6
+
 # Multiply-adds forward of a wide layer that take as long as an output's loss.  Worth 80 % of a gradient of logistic
 # regression on 20,000 rows, 8-1.
 LOSS_PRODUCT = 100

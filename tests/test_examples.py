@@ -24,6 +24,17 @@ epoch 1: loss 0.800806, validation error 10.52 %
 epoch 2: loss 0.389346, validation error 9.10 %
 test error 9.16 %, where the validation error was lowest (9.10 %)
 """
+DENOISING = """\
+epoch 1: cost 232.592857
+epoch 2: cost 155.629067
+mean squared error of the test images: 0.030874 broken, 0.036433 restored
+"""
+
+# The same of 1,000 images of each part.
+RNN = """\
+epoch 1: loss 2.296773, test error 90.10 %
+epoch 2: loss 2.266952, test error 88.50 %
+"""
 
 
 def test_softmax_regression_prints_what_theano_does(capsys):
@@ -37,6 +48,27 @@ def test_a_network_prints_what_theano_does(capsys, monkeypatch):
     monkeypatch.setitem(main.__globals__, "BATCH_SIZE", 500)  # for a quick test
     main(epochs=2, dtype="float64")
     assert capsys.readouterr().out == MLP
+
+
+def test_a_denoising_autoencoder_prints_what_theano_does(capsys, monkeypatch):
+    monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
+    train, valid, test = fastnn.datasets.load_mnist(dtype="float64")
+    few = [fastnn.datasets.Dataset(part.X[:n], part.y[:n]) for part, n in ((train, 3000), (valid, 0), (test, 1000))]
+    monkeypatch.setattr(fastnn.datasets, "load_mnist", lambda dtype: few)
+    main = runpy.run_path(str(EXAMPLES / "symbolic_denoising.py"))["main"]
+    monkeypatch.setitem(main.__globals__, "BATCH_SIZE", 250)
+    main(epochs=2, dtype="float64")
+    assert capsys.readouterr().out == DENOISING
+
+
+def test_a_recurrent_network_prints_what_theano_does(capsys, monkeypatch):
+    monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
+    few = [
+        fastnn.datasets.Dataset(part.X[:1000], part.y[:1000]) for part in fastnn.datasets.load_mnist(dtype="float64")
+    ]
+    monkeypatch.setattr(fastnn.datasets, "load_mnist", lambda dtype: few)
+    runpy.run_path(str(EXAMPLES / "symbolic_rnn.py"))["main"](epochs=2, dtype="float64")
+    assert capsys.readouterr().out == RNN
 
 
 def test_lenet_in_formulas_does_what_theano_does(capsys, monkeypatch):

@@ -17,6 +17,7 @@ from fastnn.kernels import (
     blas,
     dense,
     dropout,
+    elementwise,
     epoch,
     layer,
     lbfgs,
@@ -27,7 +28,6 @@ from fastnn.kernels import (
     sparse,
     streams,
     touched,
-    ufuncs,
     updates,
 )
 from fastnn.kernels.epoch import Batches, Space
@@ -89,19 +89,78 @@ def test_every_kernel_has_a_twin_with_its_signature():
         assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in twins], name
 
 
-@pytest.mark.parametrize("shapes", [((), (7, 5), (), (7, 5)), ((7, 1), (7, 5), (5,), ()), ((), (0,), (), (1,))])
-def test_sum_of_scaled(dtype, assert_close, rng, shapes):
-    operands = [draw(rng, *shape, dtype=dtype) for shape in shapes]
-    expected = reference.sum_of_scaled(*operands)
-    found = ufuncs.sum_of_scaled(*operands)
-    assert found.dtype == dtype
-    assert_close(found, expected, 4)
-    # in place, and with gaps and backwards
-    wide = np.zeros((*expected.shape[:-1], 2 * expected.shape[-1]), dtype)
-    for out in (np.broadcast_to(operands[1], expected.shape).copy(), wide[..., ::2], wide[..., ::-2]):
-        out[...] = operands[1]
-        ufuncs.sum_of_scaled(operands[0], out, *operands[2:], out=out)
-        assert_close(out, expected, 4)
+def expression_of(n_inputs, dtype, *steps, outputs=None):
+    """Return an expression of steps such as ("add", 0, 1); the last is the result if outputs are not given."""
+    codes = tuple((elementwise.CODES[name], *values) for name, *values in steps)
+    return elementwise.Expression(n_inputs, codes, outputs or (n_inputs + len(steps) - 1,), dtype == "float32")
+
+
+@pytest.mark.parametrize("name", elementwise.CODES)
+def test_elementwise_functions(dtype, rng, name):
+    two = {"add", "sub", "mul", "true_div", "logaddexp", "pow", "tanh_slope", "sigmoid_slope", "heaviside", "maximum"}
+    two |= {"minimum", "eq", "neq", "lt", "le", "gt", "ge"}
+    n = 2 if name in two else 3 if name in ("clip", "switch") else 1
+    info = np.finfo(dtype)
+    special = [0, -0.0, 1, -1, np.inf, -np.inf, np.nan, info.tiny / 4, info.max, -info.max, -1 + 1e-6, 100, -100, 800]
+    x = np.concatenate([special, *(rng.normal(size=100) * scale for scale in (1e-6, 0.1, 1, 30))]).astype(dtype)
+    arrays = [x, *(rng.permutation(x) for _ in range(n - 1))]
+    if name == "clip":
+        arrays[1:] = np.nan_to_num(arrays[1:])
+    if name.endswith("slope"):
+        arrays[0] = (0.9 * np.tanh(x)).astype(dtype)
+    expression = expression_of(n, dtype, (name, *range(n)))
+    with np.errstate(all="ignore"):
+        (expected,) = reference.evaluated(expression, *arrays)
+    found = expression(*arrays)
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+    # Sums of logarithms may cancel, and numbers below the normal ones may be 0.
+    unit = 5 * info.eps * (100 if name == "pow" else 1)
+    cancels = name in ("logaddexp", "softplus")
+    np.testing.assert_allclose(found, expected, rtol=unit, atol=unit if cancels else info.tiny)
+
+
+def test_elementwise_shapes_and_places(dtype, rng):
+    product = expression_of(3, dtype, ("mul", 0, 1), ("sub", 3, 2))
+    for m, n in itertools.product((0, 1, 3, 300), (0, 1, 5, 1400)):
+        x = draw(rng, m, n, dtype=dtype)
+        for shapes in (((n,), ()), ((m, 1), (1, n)), ((), (m, n)), ((1, 1), (m, 1))):
+            y, z = (draw(rng, *shape, dtype=dtype) for shape in shapes)
+            expected = x * y - z
+            for array in (x, np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2], x[::-1, ::-1].copy()[::-1, ::-1]):
+                np.testing.assert_array_equal(product(array, y, z), expected)
+                out = array.copy(order="K")
+                assert product(out, y, z, out=out) is out
+                np.testing.assert_array_equal(out, expected)
+    x = draw(rng, 30, 4, 50, dtype=dtype)
+    y, z = draw(rng, 50, 4, dtype=dtype).T, draw(rng, 30, 1, 50, dtype=dtype)
+    np.testing.assert_array_equal(product(x, y, z), x * y - z)
+    square = draw(rng, 40, 40, dtype=dtype)
+    expected = square.T * square - square
+    np.testing.assert_array_equal(product(square.T, square, square, out=square), expected)
+    unaligned = np.frombuffer(b"\0" + x.tobytes(), dtype, offset=1).reshape(x.shape)
+    np.testing.assert_array_equal(product(unaligned, y, z), x * y - z)
+    with pytest.raises(ValueError, match="fit"):
+        product(x, y[:, :3], z)
+
+
+def test_elementwise_results_dtypes_and_threads(dtype, rng):
+    # momentum: v becomes 0.9 v - g, w becomes w + v, in place
+    step = expression_of(4, dtype, ("mul", 1, 3), ("sub", 4, 2), ("add", 0, 5), outputs=(5, 6))
+    w, v, g = draw(rng, 3, 100, 70, dtype=dtype)
+    rate = np.array(0.9, dtype)
+    expected = reference.evaluated(step, w, v, g, rate)
+    for n_threads in (1, 2, 5):
+        arrays = w.copy(), v.copy(), g, rate
+        elementwise.Call(step, arrays, (arrays[1], arrays[0]))(n_threads)
+        np.testing.assert_array_equal(arrays[1], expected[0])
+        np.testing.assert_array_equal(arrays[0], expected[1])
+    chosen = expression_of(3, dtype, ("switch", 0, 1, 2))
+    for kind in ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
+        integers = rng.integers(0, 2, (100, 1)).astype(kind)
+        np.testing.assert_array_equal(chosen(integers, integers, w), np.where(integers, integers.astype(dtype), w))
+    less = elementwise.Expression(2, ((elementwise.CODES["lt"], 0, 1),), (2,), dtype == "float32", (True,))
+    np.testing.assert_array_equal(less(w, v[:, ::-1]), w < v[:, ::-1])
+    assert less(w, v).dtype == bool
 
 
 @pytest.mark.parametrize(("n_streams", "n"), [(1, 5), (3, 0), (0, 0), (64, 640), (65, 700), (130, 77), (200, 1111)])

@@ -108,3 +108,11 @@ def test_default_updates_give_way():
     assert int(count.get_value()) == 10
     theano.function([], x * 2, givens={x: count})()
     assert int(count.get_value()) == 11
+
+
+def test_default_updates_behind_inputs_are_not_made():
+    count, x = counter(), T.lscalar("x")
+    between = x + count
+    assert int(theano.function([between], between * 2)(4)) == 8
+    assert int(theano.function([], between * 2, givens={x: 3, between: x * 0 + 1})()) == 2
+    assert int(count.get_value()) == 0

@@ -1,7 +1,8 @@
-"""exp, expm1, log1p, tanh and the normal distribution as plain arithmetic, so that loops around them vectorise.
+"""exp, expm1, log, log1p, tanh and the normal distribution as plain arithmetic, so that loops around them vectorise.
 
 Method: range reduction x = n ln 2 + r with |r| <= ln(2) / 2, the Taylor polynomial of expm1 at r, and
-2**n assembled from bits; tanh(x) = -e / (e + 2) with e = expm1(-2 |x|); log1p(x) = 2 artanh(x / (x + 2)).
+2**n assembled from bits; tanh(x) = -e / (e + 2) with e = expm1(-2 |x|); log1p(x) = 2 artanh(x / (x + 2));
+log(x) = n ln 2 + 2 artanh((m - 1) / (m + 1)) with x = 2**n m, and sqrt(1 / 2) <= m < sqrt(2).
 See J.-M. Muller, "Elementary Functions", 3rd edition, sections 6.2 and 11.  The tail of the normal distribution
 is exp(-x**2 / 2) times a rational function, as in W. J. Cody, "Rational Chebyshev approximations for the
 error function", Mathematics of Computation 23 (1969).  The constants depend on the number format, so the
@@ -32,9 +33,37 @@ cdef extern from *:
         memcpy(&power, &bits, sizeof power);
         return power;
     }
+    /* x = 2**n m with sqrt(1 / 2) <= m < sqrt(2), for positive normal numbers: returns m.  Adding the distance from
+       the bits of sqrt(1 / 2) to those of 1 makes the exponent n; a number with n as its last bits is made of it. */
+    static inline float fastnn_splitf(float x, float* n) {
+        uint32_t bits, low; float m;
+        memcpy(&bits, &x, sizeof bits);
+        bits += 0x3f800000u - 0x3f3504f3u;
+        low = (bits >> 23) | 0x4b000000u;
+        memcpy(&m, &low, sizeof m);
+        *n = m - (8388608.0f + 127.0f);
+        bits = (bits & 0x007fffffu) + 0x3f3504f3u;
+        memcpy(&m, &bits, sizeof m);
+        return m;
+    }
+    static inline double fastnn_split(double x, double* n) {
+        uint64_t bits, low; double m;
+        memcpy(&bits, &x, sizeof bits);
+        bits += 0x3ff0000000000000u - 0x3fe6a09e667f3bcdu;
+        low = (bits >> 52) | 0x4330000000000000u;
+        memcpy(&m, &low, sizeof m);
+        *n = m - (4503599627370496.0 + 1023.0);
+        bits = (bits & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu;
+        memcpy(&m, &bits, sizeof m);
+        return m;
+    }
     """
     float fastnn_pow2f(float shifted) noexcept nogil
     double fastnn_pow2(double shifted) noexcept nogil
+    float fastnn_splitf(float x, float* n) noexcept nogil
+    double fastnn_split(double x, double* n) noexcept nogil
+    float INFINITY
+    float NAN
     float fabsf(float x) noexcept nogil
     double fabs(double x) noexcept nogil
     float copysignf(float x, float sign) noexcept nogil
@@ -139,6 +168,87 @@ cdef inline floating log1p_(floating x) noexcept nogil:
         p = p * w + 0.33333333333333155
     s = s + s
     return s * w * p + s
+
+
+cdef inline floating exp_less(floating x, floating less) noexcept nogil:
+    # exp(x) - less, for any x, where less is 0 or 1.  2**n, which may be no normal number, is a product of two.
+    cdef floating y, unused, e, n, half, p, q, low, high
+    if floating is float:
+        low, high = <floating> -104.0, <floating> 89.0
+    else:
+        low, high = -746.0, 710.0
+    y = high if x > high else low if x < low else x
+    e = reduced_expm1(y, <floating> 0.0, &unused)
+    if floating is float:
+        n = (y * <floating> 1.4426950408889634 + <floating> 12582912.0) - <floating> 12582912.0
+        half = <floating> 0.5 * n + <floating> 12582912.0
+        p = fastnn_pow2f(half)
+        q = fastnn_pow2f(n - (half - <floating> 12582912.0) + <floating> 12582912.0)
+    else:
+        n = (y * 1.4426950408889634 + 6755399441055744.0) - 6755399441055744.0
+        half = 0.5 * n + 6755399441055744.0
+        p = fastnn_pow2(half)
+        q = fastnn_pow2(n - (half - 6755399441055744.0) + 6755399441055744.0)
+    # Near 0, where p and q are 1, e has all digits.
+    return (e * q + (q - less / p)) * p
+
+
+cdef inline floating log_(floating x) noexcept nogil:
+    # The polynomials are fdlibm's for 2 artanh(s) - 2 s, in s**2.
+    cdef floating n, m, f, s, w, p, half, least, lift, shift, found
+    if floating is float:
+        least, lift, shift = <floating> 1.1754943508222875e-38, <floating> 33554432.0, <floating> -25.0
+    else:
+        least, lift, shift = 2.2250738585072014e-308, 18014398509481984.0, -54.0
+    m = x * lift if x < least else x
+    if floating is float:
+        m = fastnn_splitf(m, &n)
+    else:
+        m = fastnn_split(m, &n)
+    n = n + shift if x < least else n
+    f = m - <floating> 1.0
+    s = f / (f + <floating> 2.0)
+    w = s * s
+    half = <floating> 0.5 * f * f
+    if floating is float:
+        p = <floating> 0.24279078841
+        p = p * w + <floating> 0.28498786688
+        p = p * w + <floating> 0.40000972152
+        p = p * w + <floating> 0.66666662693
+        found = s * (half + w * p) + n * <floating> 9.0580006145e-06
+        found = n * <floating> 6.9313812256e-01 - ((half - found) - f)
+    else:
+        p = 1.479819860511658591e-01
+        p = p * w + 1.531383769920937332e-01
+        p = p * w + 1.818357216161805012e-01
+        p = p * w + 2.222219843214978396e-01
+        p = p * w + 2.857142874366239149e-01
+        p = p * w + 3.999999999940941908e-01
+        p = p * w + 6.666666666666735130e-01
+        found = s * (half + w * p) + n * 1.90821492927058770002e-10
+        found = n * 6.93147180369123816490e-01 - ((half - found) - f)
+    found = x if x == INFINITY else found
+    return found if x > 0 else -INFINITY if x == 0 else NAN
+
+
+cdef inline floating any_log1p(floating x) noexcept nogil:
+    # log of the rounded 1 + x, and what rounding took: N. J. Higham, "Accuracy and Stability of Numerical Algorithms",
+    # 2nd edition, section 1.14.1.
+    cdef floating u = x + <floating> 1.0, found
+    found = log_(u) + (x - (u - <floating> 1.0)) / u
+    found = x if u == 1 else found
+    return found if u > 0 and u < INFINITY else log_(u)
+
+
+cdef inline floating sigmoid_(floating z) noexcept nogil:
+    # 1 / (1 + exp(-z)), without exp of a positive number.
+    cdef floating e = exp_(-z if z > 0 else z)
+    return (e if z < 0 else <floating> 1.0) / (<floating> 1.0 + e)
+
+
+cdef inline floating softplus_(floating z) noexcept nogil:
+    # log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|))
+    return (<floating> 0.0 if z < 0 else z) + log1p_(exp_(-z if z > 0 else z))
 
 
 cdef inline floating normal_tail(floating x, floating* scale) noexcept nogil:

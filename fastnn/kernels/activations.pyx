@@ -13,7 +13,7 @@ nonlinearities improve neural network acoustic models" (2013).
 
 from cython cimport floating
 
-from ._math cimport exp_, expm1_, log1p_, normal_tail, tanh_
+from ._math cimport exp_, expm1_, normal_tail, sigmoid_, softplus_, tanh_
 
 #: Code of each activation, by the name that users give.
 ACTIVATIONS = {
@@ -41,17 +41,6 @@ cdef double DENSITY_AT_0 = 0.3989422804014327  # 1 / sqrt(2 pi)
 cdef enum:
     GELU_END = 38
     SILU_END = 1000
-
-
-cdef inline floating sigmoid_(floating z) noexcept nogil:
-    # 1 / (1 + exp(-z)), without exp of a positive number.
-    cdef floating e = exp_(-z if z > 0 else z)
-    return (e if z < 0 else <floating> 1.0) / (<floating> 1.0 + e)
-
-
-cdef inline floating softplus_(floating z) noexcept nogil:
-    # log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|))
-    return (<floating> 0.0 if z < 0 else z) + log1p_(exp_(-z if z > 0 else z))
 
 
 cdef inline floating gelu_(floating z, floating* slope) noexcept nogil:

@@ -1,26 +1,29 @@
-"""Operations run in order by NumPy and the kernels, and plans of them for values of certain shapes."""
+"""Plans of instructions for values of certain shapes."""
 
 from __future__ import annotations
 
 import math
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import methodcaller
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.graph import Op, Variable
-from fastnn.symbolic.ops import BroadcastTo, Dot, Elementwise, Reshape, SumTo
-from fastnn.symbolic.printing import pprint
+from fastnn.symbolic.fusion import joined, without_broadcasts
+from fastnn.symbolic.instructions import FAILURES, Instruction, Output, located, perform
+from fastnn.symbolic.ops import BroadcastTo, Dot, Reshape, SumTo
+from fastnn.symbolic.ops.fused import Fused
 from fastnn.symbolic.products import THIN_COLUMNS
 
 #: A plan keeps arrays for results up to this total size; other arrays are new in each call.
 KEPT_BYTES = 64 * 2**20
+
+#: Values that change from call to call are copied into arrays that stay, and results out of such, up to this size.
+COPIED_BYTES = 4096
 
 #: After this many calls, binding arrays to operations costs less than it saves.
 BINDING_PAYS = 16
@@ -29,112 +32,6 @@ BINDING_PAYS = 16
 THREADED_PRODUCT = 250_000
 
 BY_KERNELS = Dot(by_kernels=True)
-
-#: Errors of an operation.
-FAILURES = ValueError, IndexError, TypeError, ArithmeticError
-
-
-class Instruction(NamedTuple):
-    """One operation.
-
-    Attributes
-    ----------
-    op : Op
-    compute : callable
-        Computes its result.
-    sources : tuple of int
-        Places of its arguments.
-    target : int
-        Place of its result.
-    into : bool
-        Whether an array for the result exists already.
-    dying : tuple of int
-        Places of values that nothing needs afterwards.
-    variable : Variable
-        The result.
-    """
-
-    op: Op
-    compute: Callable[..., Any]
-    sources: tuple[int, ...]
-    target: int
-    into: bool
-    dying: tuple[int, ...]
-    variable: Variable
-
-    @classmethod
-    def of(cls, variable: Variable, sources: tuple[int, ...], target: int, dying: tuple[int, ...]) -> Instruction:
-        """Return the instruction that computes a variable."""
-        assert variable.op is not None
-        return cls(variable.op, compute_of(variable.op), sources, target, False, dying, variable)
-
-    @property
-    def can_go_into(self) -> bool:
-        """Whether the operation can write its result into a given array."""
-        return self.op.takes_out and self.variable.ndim > 0
-
-    def can_be_bound(self, values: Sequence[Any]) -> bool:
-        """Whether all its arguments, and an array for its result, are known."""
-        return values[self.target] is not None and all([values[source] is not None for source in self.sources])
-
-    def bound(self, values: Sequence[Any]) -> list[Callable[[], Any]]:
-        """Return calls that compute the result in order, if `can_be_bound`."""
-        return self.op.calls([values[source] for source in self.sources], values[self.target])
-
-
-class Output(NamedTuple):
-    """An output.
-
-    Attributes
-    ----------
-    place : int
-        Place of its value.
-    owned : bool
-        Whether the caller may keep the value itself rather than a copy.
-    replaces : int or None
-        Place of a given value that nobody needs after the output exists, so that it may be overwritten.
-    """
-
-    place: int
-    owned: bool
-    replaces: int | None = None
-
-
-def compute_of(op: Op) -> Callable[..., Any]:
-    """Return the function that computes an operation's result."""
-    return op.function if isinstance(op, Elementwise) else op.compute
-
-
-def perform(instruction: Instruction, values: list[Any]) -> None:
-    """Run an operation on arguments in a list, and put its result there."""
-    _, compute, sources, target, into, dying, _ = instruction
-    arrays = [values[i] for i in sources]
-    if into:
-        compute(*arrays, out=values[target])
-    else:
-        values[target] = compute(*arrays)
-    for i in dying:
-        values[i] = None
-
-
-def execute(instructions: Iterable[Instruction], values: list[Any]) -> None:
-    """Run operations in order."""
-    for instruction in instructions:
-        try:
-            perform(instruction, values)
-        except FAILURES as error:
-            raise _located(error, instruction, values) from None
-
-
-def _located(error: Exception, instruction: Instruction, values: list[Any]) -> Exception:
-    shapes = ", ".join(str(np.shape(values[i])) for i in instruction.sources)
-    kind = next(kind for kind in FAILURES if isinstance(error, kind))
-    return kind(f"{pprint(instruction.variable)} cannot be computed{f' from shapes {shapes}' * bool(shapes)}: {error}")
-
-
-def taken(values: Sequence[Any], outputs: Iterable[Output]) -> list[NDArray[Any]]:
-    """Return the values of outputs."""
-    return [np.asarray(values[i]) if owned else np.array(values[i]) for i, owned, _ in outputs]
 
 
 class Turns:
@@ -158,9 +55,9 @@ class Turns:
 class Plan:
     """Operations prepared for values of certain shapes.
 
-    What depends only on shapes is computed in advance, operations that change nothing are left out, and results go to
-    arrays that are made once.  Given values that are the same arrays in every call are bound to the operations.  Only
-    one thread at a time can use a plan: see `lock`.
+    What depends only on shapes is computed in advance, operations that change nothing are left out, elementwise ones
+    are joined, and results go to arrays that are made once.  Given values that are the same arrays in every call, and
+    copies of small ones, are bound to the operations.  Only one thread at a time can use a plan.
 
     Parameters
     ----------
@@ -169,13 +66,18 @@ class Plan:
         By place: constants, and what depends only on shapes; None elsewhere.
     shapes : dict of int to tuple
         Shapes of the values at all other places.
-    given : sequence of int
-        Places of the values that a call gives.
+    given : dict of int to dtype
+        Of the values that a call gives, by place.
     staying : set of int
         Those of them that are probably the same arrays in the next call.
     outputs : sequence of Output
     kept : set of int
         Places of results whose arrays the caller will keep.
+
+    Attributes
+    ----------
+    is_quiet : bool
+        Whether NumPy does not warn of overflows, as the kernels do all the arithmetic.
     """
 
     def __init__(
@@ -183,14 +85,13 @@ class Plan:
         instructions: Sequence[Instruction],
         values: list[Any],
         shapes: dict[int, tuple[int, ...]],
-        given: Sequence[int],
+        given: dict[int, np.dtype[Any]],
         staying: set[int],
         outputs: Sequence[Output],
         kept: set[int],
     ) -> None:
-        self.lock = threading.Lock()
-        self._known, self._shapes, self._kept = values, shapes, kept
         known = {place for place, value in enumerate(values) if value is not None}
+        self._known, self._shapes = values, shapes | {place: np.shape(values[place]) for place in known}
         same = _identities(instructions, shapes)
         self._outputs = [
             output._replace(place=place, owned=output.owned and place not in known)
@@ -198,18 +99,33 @@ class Plan:
             for place in [same.get(output.place, output.place)]
         ]
         places = [output.place for output in self._outputs]
-        needed = _products_by_kernels(_needed(instructions, same, known, places), shapes)
-        chains = _chains_of_updates(needed, shapes, self._outputs)
-        last = {i for chain in chains.values() for i in chain}
-        #: Places of given values that are overwritten, with the places of all results that go there.
-        self._overwritten = {begin: [needed[i].target for i in chain] for begin, chain in chains.items()}
-        self._last = [needed[i] for i in sorted(last)]
-        self._needed = [each for i, each in enumerate(needed) if i not in last]
+        found = without_broadcasts(_reading_once(instructions, same), self._shapes)
+        found = joined(_products_by_kernels(_needed(found, known, places), shapes), self._shapes, places)
+        self._overwritten, last = _overwriting(found, self._shapes, self._outputs)
+        self._last = [found[i] for i in last]
+        self._needed = [each for i, each in enumerate(found) if i not in last]
         self._uses = _last_uses(self._needed + self._last, places)
-        replaced = {output.replaces for output in self._outputs} - set(chains)
-        self._given, self._staying = given, staying - replaced
+        replaced = {output.replaces for output in self._outputs} - set(self._overwritten.values())
+        self._given, self._staying = list(given), staying - replaced
+        #: Arrays that stay, for small values that may be in other arrays in each call.
+        self._own = [
+            (i, np.empty(self._shapes[i], dtype))
+            for i, dtype in given.items()
+            if i not in self._staying and dtype.kind != "O" and _n_bytes(self._shapes[i], dtype) <= COPIED_BYTES
+        ]
+        into = {i: v.type.dtype for each in found if each.op.takes_out for i, v in each.results()}
+        self._kept = {i for i in kept if i in into and _n_bytes(self._shapes[i], into[i]) > COPIED_BYTES}
+        own = into.keys() - self._kept - self._overwritten.keys()
+        self._outputs = [
+            each._replace(owned=each.owned and self._root(each.place) not in own) for each in self._outputs
+        ]
+        self.is_quiet = all(isinstance(each.op, Fused) or each.op.views for each in found)
         self._bound: dict[int, Any] | None = None
         self._n_calls = BINDING_PAYS
+
+    def _root(self, place: int) -> int:
+        # The place whose memory a value may share.
+        return self._uses[1].get(place, place)
 
     def _rebind(self, values: Sequence[Any]) -> None:
         if self._bound is not None and self._n_calls < BINDING_PAYS:
@@ -221,24 +137,26 @@ class Plan:
         # Make arrays for results, and calls of the operations whose arrays are then all known.
         values = self._known.copy()
         known = {place for place, value in enumerate(values) if value is not None}
-        for begin, array in bound.items():
-            for i in (begin, *self._overwritten.get(begin, ())):
-                values[i] = array
+        for i, array in (*bound.items(), *self._own):
+            values[i] = array
+        for i, begin in self._overwritten.items():
+            values[i] = bound.get(begin)
         last_use, roots = self._uses
-        ends = _ends_of_chains(self._needed, self._shapes, last_use, roots, self._kept)
         store = _Store(self._kept)
         calls: list[tuple[Callable[[], Any], Instruction]] = []
         for i, instruction in enumerate(self._needed):
-            sources, target = instruction.sources, instruction.target
-            if instruction.op.views and values[sources[0]] is not None and known.issuperset(sources[1:]):
+            sources = instruction.sources
+            is_view = instruction.op.views and not instruction.op.acts
+            if is_view and values[sources[0]] is not None and known.issuperset(sources[1:]):
                 view = instruction.compute(*(values[source] for source in sources))
                 if np.may_share_memory(view, values[sources[0]]):
-                    values[target] = view
+                    values[instruction.targets[0]] = view
                     continue
-            into = False
-            if target in ends:
-                into = store.has_array(ends[target], target, self._shapes[target], instruction.variable.type.dtype)
-                values[target] = store.arrays.get(ends[target])
+            into = instruction.op.takes_out and all(
+                [store.has_array(target, self._shapes[target], v.type.dtype) for target, v in instruction.results()]
+            )
+            for target in instruction.targets:
+                values[target] = store.arrays.get(target) if into else None
             store.put_back(roots[source] for source in sources if last_use[roots[source]] == i)
             if instruction.can_be_bound(values):
                 calls += [(call, instruction) for call in instruction.bound(values)]
@@ -247,45 +165,53 @@ class Plan:
                 let_go = tuple(source for source in dying if values[source] is None)
                 instruction = instruction._replace(into=into, dying=let_go)
                 calls.append((partial(perform, instruction, values), instruction))
-        self._calls, self._turns = calls, store.turns
+        self._calls, self._turns = calls, list(store.turns.items())
         bindable = all([each.can_be_bound(values) for each in self._last])
         self._updates = [call for each in self._last for call in each.bound(values)] if bindable else None
         #: Places of values that last for one call.
         self._passing = [place for place, value in enumerate(values) if value is None]
-        self._unbound = [place for place in self._given if place not in bound]
-        self._unbound_results = [
-            (i, begin) for begin, places in self._overwritten.items() if begin not in bound for i in places
-        ]
+        self._unbound = [place for place in self._given if values[place] is None]
+        self._unbound_results = [(i, begin) for i, begin in self._overwritten.items() if begin not in bound]
         self._values, self._bound, self._n_calls = values, bound, 0
 
     def __call__(self, given: Sequence[Any]) -> list[NDArray[Any]]:
         """Return the values of the outputs, from a list with the given values at their places."""
-        if self._bound is None or any([given[i] is not array for i, array in self._bound.items()]):
+        bound = self._bound
+        if bound is None or (bound and any([given[i] is not array for i, array in bound.items()])):
             self._rebind(given)
         self._n_calls += 1
         values = self._values
         try:
+            for i, array in self._own:
+                array[...] = given[i]
             for i in self._unbound:
                 values[i] = given[i]
-            for turns, places in self._turns.values():
-                array = turns.next()
-                for i in places:
-                    values[i] = array
+            for i, turns in self._turns:
+                values[i] = turns.next()
             for i, begin in self._unbound_results:
                 values[i] = given[begin]
             for call, instruction in self._calls:
                 try:
                     call()
                 except FAILURES as error:
-                    raise _located(error, instruction, values) from None
-            # From here on nothing can fail, and no signal such as Ctrl-C is handled before the end, because no line of
-            # Python runs in between.
-            updates = self._updates or [call for each in self._last for call in each.bound(values)]
-            deque(map(methodcaller("__call__"), updates), maxlen=0)
+                    raise located(error, instruction, values) from None
+            if self._last:
+                # From here on nothing can fail, and no signal such as Ctrl-C is handled before the end, because no line
+                # of Python runs in between.
+                updates = self._updates or [call for each in self._last for call in each.bound(values)]
+                deque(map(_CALL, updates), maxlen=0)
             return taken(values, self._outputs)
         finally:
             for i in self._passing:
                 values[i] = None
+
+
+_CALL = methodcaller("__call__")
+
+
+def taken(values: Sequence[Any], outputs: Iterable[Output]) -> list[NDArray[Any]]:
+    """Return the values of outputs."""
+    return [np.asarray(values[i]) if owned else np.array(values[i]) for i, owned, _ in outputs]
 
 
 class _Store:
@@ -295,63 +221,67 @@ class _Store:
     ----------
     arrays : dict of int to array
         By the place of the result.
-    turns : dict of int to (Turns, list of int)
-        Arrays of results that the caller will keep, and the places of all results that go into them.
+    turns : dict of int to Turns
+        Arrays of results that the caller will keep.
     """
 
     def __init__(self, kept: set[int]) -> None:
         self.arrays: dict[int, NDArray[Any]] = {}
-        self.turns: dict[int, tuple[Turns, list[int]]] = {}
+        self.turns: dict[int, Turns] = {}
         self._kept = kept
         self._n_bytes = 0
         self._free: list[NDArray[Any]] = []
 
-    def has_array(self, end: int, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-        """Return whether there is an array for the result at a place; a chain with this end shares one."""
-        if end in self._kept:
-            if end not in self.turns and self._has_room(2 * math.prod(shape) * dtype.itemsize):
-                self.turns[end] = Turns(shape, dtype), []
-            if end in self.turns:
-                self.turns[end][1].append(place)
-            return end in self.turns
-        if end not in self.arrays:
-            fitting = (i for i, array in enumerate(self._free) if array.shape == shape and array.dtype == dtype)
-            found = next(fitting, None)
-            if found is not None:
-                self.arrays[end] = self._free.pop(found)
-            elif self._has_room(math.prod(shape) * dtype.itemsize):
-                self.arrays[end] = np.empty(shape, dtype)
-        return end in self.arrays
+    def has_array(self, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+        """Return whether there is an array for the result at a place."""
+        if place in self._kept:
+            if self._has_room(2 * _n_bytes(shape, dtype)):
+                self.turns[place] = Turns(shape, dtype)
+            return place in self.turns
+        fitting = (i for i, array in enumerate(self._free) if array.shape == shape and array.dtype == dtype)
+        found = next(fitting, None)
+        if found is not None:
+            self.arrays[place] = self._free.pop(found)
+        elif self._has_room(_n_bytes(shape, dtype)):
+            self.arrays[place] = np.empty(shape, dtype)
+        return place in self.arrays
 
     def _has_room(self, n_bytes: int) -> bool:
         fits = self._n_bytes + n_bytes <= KEPT_BYTES
         self._n_bytes += n_bytes if fits else 0
         return fits
 
-    def put_back(self, ends: Iterable[int]) -> None:
+    def put_back(self, places: Iterable[int]) -> None:
         """Take back the arrays of results that came from here."""
-        self._free += [self.arrays.pop(end) for end in set(ends) if end in self.arrays]
+        self._free += [self.arrays.pop(place) for place in set(places) if place in self.arrays]
+
+
+def _n_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int, ...]]) -> dict[int, int]:
     # Places whose values are those of other places: operations that only change shapes, to the same shape.
     same: dict[int, int] = {}
     for each in instructions:
-        if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes.get(each.sources[0]) == shapes[each.target]:
-            same[each.target] = same.get(each.sources[0], each.sources[0])
+        (target,) = each.targets
+        if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes.get(each.sources[0]) == shapes[target]:
+            same[target] = same.get(each.sources[0], each.sources[0])
     return same
 
 
-def _needed(
-    instructions: Iterable[Instruction], same: dict[int, int], known: set[int], outputs: Iterable[int]
-) -> list[Instruction]:
-    # Instructions that outputs depend on, each reading a value at its one place.
+def _reading_once(instructions: Iterable[Instruction], same: dict[int, int]) -> list[Instruction]:
+    # Each reads a value at its one place.
+    return [each._replace(sources=tuple(same.get(source, source) for source in each.sources)) for each in instructions]
+
+
+def _needed(instructions: Sequence[Instruction], known: set[int], outputs: Iterable[int]) -> list[Instruction]:
+    # Instructions that outputs depend on.
     needed, found = set(outputs), []
-    for instruction in reversed(list(instructions)):
-        if instruction.target in needed and instruction.target not in known:
-            sources = tuple(same.get(source, source) for source in instruction.sources)
-            needed.update(sources)
-            found.append(instruction._replace(sources=sources))
+    for each in reversed(instructions):
+        if each.targets[0] in needed and each.targets[0] not in known:
+            needed.update(each.sources)
+            found.append(each)
     return found[::-1]
 
 
@@ -364,9 +294,9 @@ def _products_by_kernels(instructions: list[Instruction], shapes: dict[int, tupl
         if isinstance(each.op, Dot):
             left, right = (shapes.get(source, ()) for source in each.sources)
             if math.prod(left) * math.prod(right[1:]) >= THREADED_PRODUCT:
-                if not others and (each.variable.ndim < 2 or right[1] > THIN_COLUMNS):
+                if not others and (each.variables[0].ndim < 2 or right[1] > THIN_COLUMNS):
                     return instructions
-                if each.variable.ndim == 2:
+                if each.variables[0].ndim == 2:
                     large[i] = each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute)
     return [large.get(i, each) for i, each in enumerate(instructions)]
 
@@ -379,62 +309,32 @@ def _last_uses(instructions: Iterable[Instruction], outputs: Iterable[int]) -> t
     for end, instruction in enumerate(instructions):
         for source in instruction.sources:
             last_use[source] = last_use[roots.setdefault(source, source)] = end
-        roots[instruction.target] = roots[instruction.sources[0]] if instruction.op.views else instruction.target
+        for target in instruction.targets:
+            roots[target] = roots[instruction.sources[0]] if instruction.op.views else target
     for place in outputs:
         last_use[place] = last_use[roots.get(place, place)] = end + 1
     return last_use, roots
 
 
-def _chains_of_updates(
+def _overwriting(
     instructions: Sequence[Instruction], shapes: dict[int, tuple[int, ...]], outputs: Sequence[Output]
-) -> dict[int, list[int]]:
-    # By the place of a given value that can be overwritten: the numbers of the instructions that compute its new value
-    # from it.  All results go to its array, so these instructions must come last, and must not fail.
+) -> tuple[dict[int, int], list[int]]:
+    # By the place of a result: that of a given value which nobody needs afterwards, so that the result can go there.
+    # The instructions that overwrite, whose numbers come second, must run last, and must not fail.
     last_use, _ = _last_uses(instructions, [output.place for output in outputs])
-    types = {each.target: (each.variable.type, shapes[each.target]) for each in instructions}
-    chains = {}
-    for end, owned, begin in outputs:
-        if not owned or begin is None or end not in types or not shapes[end] or shapes[end] != shapes.get(begin):
-            continue
-        place, chain = begin, []
-        while (i := last_use.get(place, len(instructions))) < len(instructions):
-            each = instructions[i]
-            if place not in each.sources or not isinstance(each.compute, np.ufunc) or types[each.target] != types[end]:
-                break
-            chain.append(i)
-            place = each.target
-        if place == end:
-            chains[begin] = chain
-    # Instructions that read one of the results must come last too.
-    n_before = len(chains) + 1
-    while len(chains) < n_before:
-        n_before = len(chains)
-        last = {i for chain in chains.values() for i in chain}
-        read = {source for i, each in enumerate(instructions) if i not in last for source in each.sources}
-        chains = {
-            begin: chain for begin, chain in chains.items() if read.isdisjoint(instructions[i].target for i in chain)
+    maker = {place: i for i, each in enumerate(instructions) if isinstance(each.op, Fused) for place in each.targets}
+    found = {
+        end: begin
+        for end, owned, begin in outputs
+        if owned and begin is not None and end in maker and last_use.get(begin, -1) <= maker[end]
+        if shapes[end] == shapes.get(begin)
+    }
+    late: set[int] = set()
+    while late != (late := {maker[end] for end in found}):
+        # Instructions that read one of their results must run last too, and all their results must go to such places.
+        read = {source for i, each in enumerate(instructions) if i not in late for source in each.sources}
+        fit = {
+            i for i in late if found.keys() >= {*instructions[i].targets} and read.isdisjoint(instructions[i].targets)
         }
-    return chains
-
-
-def _ends_of_chains(
-    instructions: Sequence[Instruction],
-    shapes: dict[int, tuple[int, ...]],
-    last_use: dict[int, int],
-    roots: dict[int, int],
-    kept: set[int],
-) -> dict[int, int]:
-    # Places of results that can go into arrays, each with the last place of its chain.  An operand that dies in an
-    # elementwise operation can share its array with the result, and so on: that is a chain.
-    types = {each.target: (each.variable.type, shapes[each.target]) for each in instructions if each.can_go_into}
-    ends: dict[int, int] = {}
-    for i, each in reversed(list(enumerate(instructions))):
-        if each.target not in types:
-            continue
-        end = ends.setdefault(each.target, each.target)
-        for source in each.sources[each.op.overwrites]:
-            fits = types.get(source) == types[each.target] and roots[source] == source and source not in kept
-            if fits and last_use[source] == i:
-                ends[source] = end
-                break
-    return ends
+        found = {end: begin for end, begin in found.items() if maker[end] in fit}
+    return found, sorted(late)

@@ -21,7 +21,7 @@ from fastnn.symbolic.configuration import config
 from fastnn.symbolic.feed import NotHere
 from fastnn.symbolic.gof.fg import FunctionGraph
 from fastnn.symbolic.gradient import computed_from, taken_anew
-from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, shared_in, sort
+from fastnn.symbolic.graph import Shared, Type, Variable, as_variable, replaced, sort
 from fastnn.symbolic.lowering import EngineGradient, EngineStep
 from fastnn.symbolic.modes import Mode, NanGuardMode, get_mode
 from fastnn.symbolic.printing import leaf_name, names_in_use, pprint
@@ -32,6 +32,9 @@ from fastnn.symbolic.staleness import Watch
 
 Updates = Mapping[Shared, Any] | Iterable[Sequence[Any]] | None
 Givens = Mapping[Variable, Any] | Iterable[Sequence[Any]] | None
+
+#: float64 holds Python's integers below this.
+SMALL = 2**31
 
 
 class Function:
@@ -64,6 +67,12 @@ class Function:
         self._takes, self._pack, self._mode = arguments, pack, mode
         carried = [argument for argument in arguments if argument.update is not None]
         self._finish = partial(_carry, carried, pack) if carried else pack
+        #: Of each input: its dtype and number of dimensions, and whether Python's small numbers are taken unchecked.
+        self._quick = [
+            (dtype, ndim, ndim == 0 and dtype == np.float64 and not each.strict)
+            for each in arguments
+            for dtype, ndim in [each.variable.type]
+        ]
         names = names_in_use()
         met = sort([*outputs, *updates, *updates.values(), *givens, *givens.values()])
         self._names = {variable: names[variable] for variable in met if variable in names}
@@ -146,25 +155,40 @@ class Function:
         array, or a list or a dictionary of them
             In the form of the outputs given to `function`; [] without any.
         """
-        outputs, updated = self._computed(self._arguments(args, kwargs))
-        for variable, value in updated.items():
+        if kwargs or len(args) != len(self._takes):
+            args = self._ordered(args, kwargs)
+        arguments = [
+            value
+            if type(value) is np.ndarray and value.dtype is dtype and value.ndim == ndim
+            else np.array(value, dtype)
+            if takes_numbers and (type(value) is float or (type(value) is int and -SMALL < value < SMALL))
+            else self._checked(i, value)
+            for i, (value, (dtype, ndim, takes_numbers)) in enumerate(zip(args, self._quick, strict=True))
+        ]
+        outputs, updated = self._computed(arguments)
+        for variable, value in updated:
             variable.put(value)
         self._watch.called()
         return self._finish(outputs)
 
-    def _computed(self, arguments: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], dict[Shared, NDArray[Any]]]:
+    def _computed(
+        self, arguments: list[NDArray[Any]]
+    ) -> tuple[list[NDArray[Any]], Iterable[tuple[Shared, NDArray[Any]]]]:
         # The engine has updated the parameters of its network when it returns.
         if self._step is not None:
             try:
                 outputs, values = self._step(arguments)
-                return outputs, dict(zip(self._step.updated, values, strict=True))
+                return outputs, zip(self._step.updated, values, strict=True)
             except NotHere:
                 pass  # the program computes the same, or raises an error
         values = self._program(arguments)
+        if not self.updates:
+            return values, ()
         n = len(self.outputs)
-        return values[:n], dict(zip(self.updates, values[n:], strict=True))
+        return values[:n], zip(self.updates, values[n:], strict=True)
 
-    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[NDArray[Any]]:
+    def _ordered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        # All values, by position.
         if len(args) > len(self.inputs):
             raise TypeError(f"{self!r} takes {len(self.inputs)} inputs, not {len(args)}")
         given: dict[int, Any] = dict(enumerate(args))
@@ -175,15 +199,18 @@ class Function:
             if places[0] in given:
                 raise TypeError(f"the input {name!r} is given twice")
             given[places[0]] = value
-        found = []
         for i, argument in enumerate(self._takes):
-            what = f"input {leaf_name(argument.variable, self._names)}"
-            value = given.get(i, argument.value)
-            if value is None:
+            if given.setdefault(i, argument.value) is None:
+                what = f"input {leaf_name(argument.variable, self._names)}"
                 raise TypeError(f"{what} of {self!r}, a {argument.variable.type}, is missing")
-            if isinstance(value, Variable):
-                raise TypeError(f"{what} must be a value, not the expression {pprint(value)}: compute it first")
-            found.append(argument.checked(value, what))
+        return tuple(given[i] for i in range(len(self._takes)))
+
+    def _checked(self, i: int, value: Any) -> NDArray[Any]:
+        argument = self._takes[i]
+        what = f"input {leaf_name(argument.variable, self._names)}"
+        if isinstance(value, Variable):
+            raise TypeError(f"{what} must be a value, not the expression {pprint(value)}: compute it first")
+        found: NDArray[Any] = argument.checked(value, what)
         return found
 
     def _argument(self, key: Variable | str) -> In:
@@ -265,7 +292,9 @@ class GuardedFunction(Function):
         self._guarded = [variable for variable in order if variable.type.dtype.kind == "f"]
         self._all = Program(self.inputs, self._guarded)
 
-    def _computed(self, arguments: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], dict[Shared, NDArray[Any]]]:
+    def _computed(
+        self, arguments: list[NDArray[Any]]
+    ) -> tuple[list[NDArray[Any]], Iterable[tuple[Shared, NDArray[Any]]]]:
         for variable, value in zip(self._guarded, self._all(arguments), strict=True):
             problem = self._mode.problem(value)
             if problem is not None:
@@ -344,7 +373,9 @@ def function(
             wanted.append(_converted(argument.update, of.type, f"the update of input {pprint(of)}"))
     new_values = _check_updates(updates)
     replacements = _check_givens(givens, given_inputs)
-    new_values |= _default_updates([*wanted, *new_values.values()], replacements, no_default_updates, new_values)
+    known = {*given_inputs, *replacements}
+    needed = sort([*wanted, *new_values.values(), *replacements.values()], known)
+    new_values |= _default_updates(needed, known, no_default_updates, new_values)
     stops = [variable for variable in (*given_inputs, *replacements) if variable.op is not None]
     if stops:
         given_inputs, wanted, new_values, replacements = _with_leaves(
@@ -475,21 +506,21 @@ def _check_updates(updates: Updates) -> dict[Shared, Variable]:
 
 
 def _default_updates(
-    values: list[Variable],
-    givens: dict[Variable, Variable],
+    needed: Iterable[Variable],
+    known: Collection[Variable],
     without: bool | Sequence[Shared],
     updates: Collection[Shared],
 ) -> dict[Shared, Variable]:
-    # Updates that shared variables bring themselves, also those behind such updates.
+    # Updates that the shared variables among those needed bring themselves, also those behind such updates.
     found: dict[Shared, Variable] = {}
     if without is True:
         return found
-    pending = [*values, *givens.values()]
-    while pending:
-        new = {v: v.default_update for v in shared_in(*pending) if v.default_update is not None}
-        new = {v: value for v, value in new.items() if v not in updates and v not in found and v not in (without or ())}
+    left_out = {*known, *updates, *(without or ())}
+    while needed:
+        shared = (v for v in needed if isinstance(v, Shared) and v not in left_out and v not in found)
+        new = {v: v.default_update for v in shared if v.default_update is not None}
         found |= new
-        pending = list(new.values())
+        needed = sort(new.values(), known)
     return found
 
 

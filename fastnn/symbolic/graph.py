@@ -86,10 +86,10 @@ class Op:
         Whether the result may share memory with the first input.
     lends : bool
         Whether the results that its value packs stay only until it is computed again.
+    acts : bool
+        Whether computing it does more than to return a result, so that each call does.
     takes_out : bool
         Whether `compute` takes ``out``, a C-contiguous array of the result's shape and dtype, for the result.
-    overwrites : slice
-        The inputs that ``out`` may be.
     in_threads : bool
         Whether `compute` may use several threads, those of the kernels.
     connects : slice
@@ -100,8 +100,8 @@ class Op:
 
     views = False
     lends = False
+    acts = False
     takes_out = False
-    overwrites = slice(0)
     in_threads = False
     connects = slice(None)
     differentiable = True

@@ -380,8 +380,8 @@ class _Split:
                     term = _Term((a.inputs[0], b.inputs[0]), lambda a, b: ops.dot(a.T, b))
         elif isinstance(op, ops.SumTo) and inputs[1] in fixed:
             term = _Term(inputs[:1], lambda a: Variable(v.type, op, (a, fixed[inputs[1]])))
-        elif isinstance(op, ops.Scatter) and op.items == (ops.Hole(0),) and inputs[1] in fixed:
-            term = _Term(inputs[::2], lambda g, i: Variable(v.type, op, (g, fixed[inputs[1]], i)))
+        elif op == ops.Put((ops.Hole(0),), None, True) and inputs[0] in fixed and _is_zero(inputs[0]):
+            term = _Term(inputs[1:], lambda g, i: Variable(v.type, op, (fixed[inputs[0]], g, i)))
         if term is None and v.ndim <= 1:
             term = _Term((v,), lambda a: ops.sum_(a, axis=0))
         return None if term is None or not fixed.keys().isdisjoint(term.sources) else [term]

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.execution import FAILURES, Instruction, execute
 from fastnn.symbolic.graph import Constant, Variable, sort
+from fastnn.symbolic.instructions import FAILURES, Instruction, execute
 from fastnn.symbolic.ops import Count, Shape
-from fastnn.symbolic.simplify import with_scaled_sums
 from fastnn.symbolic.unrolled import Run, Unrolled
 
 if TYPE_CHECKING:
@@ -56,8 +55,7 @@ class Loop:
 
     def __init__(self, scan: Scan) -> None:
         roots = scan.roots()
-        formed = with_scaled_sums(roots)
-        order = sort(formed)
+        order = sort(roots)
         taken = [*scan.slices, *(x for state in scan.states for x in state.inputs), *(old for old, _ in scan.carried)]
         place = {variable: i for i, variable in enumerate(dict.fromkeys([*taken, *scan.others, *order]))}
         self.blank = [variable.value if isinstance(variable, Constant) else None for variable in place]
@@ -68,19 +66,18 @@ class Loop:
             if variable.op is not None
         ]
         self._find_foreseen(order, place, {place[variable]: i for i, variable in enumerate(scan.others)})
-        at = place | {root: place[form] for root, form in zip(roots, formed, strict=True)}
-        self.slices, self.others = [at[v] for v in scan.slices], [at[v] for v in scan.others]
+        self.slices, self.others = [place[v] for v in scan.slices], [place[v] for v in scan.others]
         self.states = [
-            Row(m, [(at[x], m + tap) for tap, x in zip(state.taps, state.inputs, strict=True)], at[state.new])
+            Row(m, [(place[x], m + tap) for tap, x in zip(state.taps, state.inputs, strict=True)], place[state.new])
             for state in scan.states
             for m in [state.n_initial]
         ]
-        self.carried = [(at[old], at[new]) for old, new in scan.carried]
-        self.until = None if scan.until is None else at[scan.until]
+        self.carried = [(place[old], place[new]) for old, new in scan.carried]
+        self.until = None if scan.until is None else place[scan.until]
         self.order = slice(None, None, -1 if scan.backwards else 1)
         self.n_results = len(scan.results)
         self.own: list[int] = []
-        self._results = [self._found(scan, variable, at) for variable in scan.results]
+        self._results = [self._found(scan, variable, place) for variable in scan.results]
         self._kept = threading.local()
 
     def _find_foreseen(self, order: list[Variable], place: dict[Variable, int], others: dict[int, int]) -> None:
@@ -101,7 +98,7 @@ class Loop:
         self.foreseen = foreseen
         self._deciding = [others[i] for i in sorted(deciding)]
 
-    def _found(self, scan: Scan, variable: Variable, at: dict[Variable, int]) -> tuple[str, int, int]:
+    def _found(self, scan: Scan, variable: Variable, place: dict[Variable, int]) -> tuple[str, int, int]:
         # What a result is, its number among those, and its first row.
         for i, (old, _) in enumerate(scan.carried):
             if variable is old:
@@ -115,7 +112,7 @@ class Loop:
         for kind, members in (("sequences", scan.slices), ("others", scan.others)):
             if variable in members:
                 return kind, members.index(variable), 0
-        self.own.append(at[variable])
+        self.own.append(place[variable])
         return "own", len(self.own) - 1, 0
 
     def __call__(

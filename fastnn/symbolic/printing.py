@@ -279,6 +279,7 @@ class Print(Op):
     attrs: Sequence[str] = ("__str__",)
 
     views = True
+    acts = True
 
     def __call__(self, x: Operand) -> Variable:
         """Return x, but printed."""

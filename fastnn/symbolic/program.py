@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.execution import KEPT_BYTES, Instruction, Output, Plan, execute, taken
+from fastnn.symbolic.execution import KEPT_BYTES, Plan, taken
 from fastnn.symbolic.graph import Constant, Shared, Variable, sort
 from fastnn.symbolic.hoisting import hoisted
+from fastnn.symbolic.instructions import Instruction, Output, execute
 from fastnn.symbolic.ops import Count, Shape
-from fastnn.symbolic.simplify import with_scaled_sums
 
 # Shapes of the given values, and which updated variables' values may be overwritten.
 Key: TypeAlias = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]]
@@ -46,7 +46,7 @@ class Program:
         n_borrowed: int = 0,
         updates: Sequence[Shared] = (),
     ) -> None:
-        outputs = with_scaled_sums(hoisted(outputs))
+        outputs = hoisted(outputs)
         order = _shapes_early(_long_first(outputs))
         self._foreseen = _foreseen(order)
         first = set(sort(v for v in order if v.op and not self._foreseen.issuperset(v.op.shaping(v.inputs))))
@@ -74,14 +74,15 @@ class Program:
         for i, variable in enumerate(updates, len(outputs) - len(updates)):
             self._outputs[i] = self._outputs[i]._replace(replaces=None if variable in viewed else place.get(variable))
         self._kept = {place[of[i]] for i, output in enumerate(self._outputs) if output.owned}
-        results = {instruction.target for instruction in self._rest}
+        results = {place for instruction in self._rest for place in instruction.targets}
         read = {i for instruction in self._rest for i in instruction.sources} | {
             output.place for output in self._outputs
         }
-        self._given = [i for i in sorted(read - results) if self._blank[i] is None]
-        self._plans: dict[Key, Plan | None] = {}
+        given = {i for i in read - results if self._blank[i] is None}
+        self._given = {i: variable.type.dtype for variable, i in place.items() if i in given}
+        #: By shapes: None if they were seen once, else plans that no thread uses at the moment.
+        self._plans: dict[Key, list[Plan] | None] = {}
 
-    @np.errstate(all="ignore")
     def __call__(self, arguments: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the values of the outputs; only borrowed ones may share memory with other values.
 
@@ -94,19 +95,43 @@ class Program:
         values[: self._n_inputs] = arguments
         for i, shared in self._shared:
             values[i] = shared.array
+        if not self._first:
+            plans = self._plans.get(self._key(values))
+            if plans and plans[-1].is_quiet:
+                return self._planned(plans, values)
+        return self._quietly(values)
+
+    @np.errstate(all="ignore")
+    def _quietly(self, values: list[Any]) -> list[NDArray[Any]]:
         execute(self._first, values)
+        key = self._key(values)
+        plans = self._plans.get(key)
+        if plans:
+            return self._planned(plans, values)
+        if plans is None:
+            self._run(values, key)
+            return taken(values, self._outputs)
+        return self._unplanned(values)
+
+    def _key(self, values: list[Any]) -> Key:
         shapes = tuple([values[i].shape for i in self._given])
-        free = tuple([not each.exposed and each.array.flags.writeable for each in self._updates])
-        plan = self._plans.get((shapes, free))
-        if plan is None:
-            self._run(values, (shapes, free))
-        elif plan.lock.acquire(blocking=False):
-            try:
-                return plan(values)
-            finally:
-                plan.lock.release()
-        else:  # another thread uses it
-            execute(self._rest, values)
+        if not self._updates:
+            return shapes, ()
+        return shapes, tuple([not each.exposed and each.array.flags.writeable for each in self._updates])
+
+    def _planned(self, plans: list[Plan], values: list[Any]) -> list[NDArray[Any]]:
+        try:
+            plan = plans.pop()
+        except IndexError:  # another thread was faster
+            return self._unplanned(values)
+        try:
+            return plan(values)
+        finally:
+            plans.append(plan)
+
+    @np.errstate(all="ignore")
+    def _unplanned(self, values: list[Any]) -> list[NDArray[Any]]:
+        execute(self._rest, values)
         return taken(values, self._outputs)
 
     def _run(self, values: list[Any], key: Key) -> None:
@@ -115,18 +140,19 @@ class Program:
         known, seen = self._blank.copy(), dict(zip(self._given, shapes, strict=True))
         for instruction in self._rest:
             execute([instruction], values)
-            value = values[instruction.target]
-            if instruction.variable in self._foreseen and value.nbytes <= KEPT_BYTES:
-                known[instruction.target] = value
-            seen[instruction.target] = value.shape
-        plan = None
+            (target,), (variable,) = instruction.targets, instruction.variables
+            value = values[target]
+            if variable in self._foreseen and value.nbytes <= KEPT_BYTES:
+                known[target] = value
+            seen[target] = value.shape
+        plans = None
         if self._plans.pop(key, self) is None:
             outputs = self._outputs.copy()
             for i, is_free in enumerate(free, len(outputs) - len(free)):
                 outputs[i] = outputs[i] if is_free else outputs[i]._replace(replaces=None)
             staying = {i for i, _ in self._shared if i in seen}
-            plan = Plan(self._rest, known, seen, self._given, staying, outputs, self._kept)
-        self._plans[key] = plan
+            plans = [Plan(self._rest, known, seen, self._given, staying, outputs, self._kept)]
+        self._plans[key] = plans
         for old in list(self._plans)[:-N_REMEMBERED]:
             self._plans.pop(old, None)
 

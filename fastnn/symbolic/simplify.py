@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastnn.symbolic import ops
 from fastnn.symbolic.gradient import Gradient
-from fastnn.symbolic.graph import PACKED, Constant, Op, Type, Variable, constant, sort, unused
-from fastnn.symbolic.inplace import KERNEL_DTYPES
+from fastnn.symbolic.graph import PACKED, Constant, Op, Type, Variable, sort, unused
 from fastnn.symbolic.stability import Forms
 
 #: Constants of more elements than this are not computed when a function is made.
@@ -135,35 +133,3 @@ def _without_neutral(op: Op, inputs: tuple[Variable, ...], type_: Type) -> Varia
 
 def _has_shape(variable: Variable, shape: Variable) -> bool:
     return isinstance(shape.op, ops.Shape) and shape.inputs[0].shapes == variable.shapes
-
-
-def with_scaled_sums(outputs: Sequence[Variable]) -> list[Variable]:
-    """Return expressions in which each sum of arrays times scalars is one operation."""
-    order = sort(outputs)
-    uses = Counter([*outputs, *(source for variable in order for source in variable.inputs)])
-    done: dict[Variable, Variable] = {}
-    for variable in order:
-        op, inputs = variable.op, variable.inputs
-        if op in (ops.add, ops.sub) and variable.ndim > 0 and variable.type.dtype in KERNEL_DTYPES:
-            (a, x), (b, y) = (_product(source) if uses[source] == 1 else (None, source) for source in inputs)
-            if a is not None or b is not None:
-                one = constant(1, variable.type.dtype)
-                b = one if b is None else b
-                op, inputs = ops.scaled_sum, (one if a is None else a, x, b if op is ops.add else _negative(b), y)
-        inputs = tuple(done.get(source, source) for source in inputs)
-        done[variable] = variable if inputs == variable.inputs else Variable(variable.type, op, inputs)
-    return [done[variable] for variable in outputs]
-
-
-def _product(variable: Variable) -> tuple[Variable | None, Variable]:
-    # A scalar factor, if there is one, and the other factor.
-    if variable.op is ops.neg:
-        return constant(-1, variable.type.dtype), variable.inputs[0]
-    if variable.op is ops.mul and 0 in (source.ndim for source in variable.inputs):
-        x, y = variable.inputs
-        return (x, y) if x.ndim == 0 else (y, x)
-    return None, variable
-
-
-def _negative(scalar: Variable) -> Variable:
-    return constant(-scalar.value) if isinstance(scalar, Constant) else Variable(scalar.type, ops.neg, (scalar,))

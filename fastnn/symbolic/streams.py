@@ -147,7 +147,7 @@ def _size(size: Any, ndim: int | None, *parameters: Variable) -> tuple[Variable,
             raise TypeError("the size is needed, a list of lengths or a vector, or () for one number")
         return constant([], np.int64), least
     if isinstance(size, (tuple, list)):
-        lengths = _as_lengths(_with_lengths_of(parameters, size))
+        lengths = ops.lengths_of(_with_lengths_of(parameters, size))
         given: int | None = len(size)
     else:
         lengths = as_variable(size)
@@ -163,13 +163,6 @@ def _size(size: Any, ndim: int | None, *parameters: Variable) -> tuple[Variable,
     if least > found:
         raise ValueError(f"the size has {found} lengths, but a parameter has {least} dimensions")
     return lengths, found
-
-
-def _as_lengths(lengths: list[Any]) -> Variable:
-    scalars = [ops.integer_scalar(length, "a length of a size") for length in lengths]
-    if any(isinstance(length, Variable) for length in lengths):
-        return apply(ops.Stack(), Type(np.dtype(np.int64), 1), *scalars)
-    return constant(lengths, np.int64)
 
 
 def _length_of(vector: Variable) -> int | None:

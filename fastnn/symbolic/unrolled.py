@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.execution import Instruction
-from fastnn.symbolic.ops import BroadcastTo, Elementwise, Reshape, SumTo
+from fastnn.symbolic.fusion import joined, without_broadcasts
+from fastnn.symbolic.instructions import Instruction
+from fastnn.symbolic.ops import BroadcastTo, Reshape, SumTo
+from fastnn.symbolic.ops.fused import Fused
 
 if TYPE_CHECKING:
     from fastnn.symbolic.looping import Loop
@@ -68,7 +70,7 @@ class Unrolled:
         roots = [*(state.new for state in loop.states), *(new for _, new in loop.carried), *loop.own]
         roots += [] if loop.until is None else [loop.until]
         self._at = {i: same.get(i, i) for i in roots}
-        self._instructions = self._needed(loop.instructions, same)
+        self._instructions = joined(self._needed(loop.instructions, same), self._shapes, self._at.values())
         self._capacity = self._n_calls = 0
         self._check_at = FIRST_CHECK
         #: Arrays that are bound themselves, by number: of sequences first, then of the others.
@@ -77,12 +79,12 @@ class Unrolled:
 
     def _needed(self, instructions: Iterable[Instruction], same: dict[int, int]) -> list[Instruction]:
         # Instructions that the results depend on, each reading a value at its one place.
+        once = [each._replace(sources=tuple(same.get(i, i) for i in each.sources)) for each in instructions]
         needed, found = set(self._at.values()), []
-        for each in reversed(list(instructions)):
-            if each.target in needed and self._known[each.target] is None:
-                sources = tuple(same.get(source, source) for source in each.sources)
-                needed.update(sources)
-                found.append(each._replace(sources=sources))
+        for each in reversed(without_broadcasts(once, self._shapes)):
+            if each.targets[0] in needed and self._known[each.targets[0]] is None:
+                needed.update(each.sources)
+                found.append(each)
         return found[::-1]
 
     def __call__(
@@ -162,7 +164,7 @@ class Unrolled:
         self._rings = [[np.empty_like(value) for _ in range(2)] for value in carried]
         # Where the results of instructions go: rows of arrays.  What has a place already, or is no such result, is
         # copied.
-        targets = {each.target for each in self._instructions}
+        targets = {target for each in self._instructions for target in each.targets}
         self._homes: dict[int, NDArray[Any]] = {}
         self._copies: list[tuple[int, NDArray[Any]]] = []
         for state, buffer in zip(loop.states, self._buffers, strict=True):
@@ -211,8 +213,10 @@ class Unrolled:
         self._conditions.append(None if loop.until is None else values[self._at[loop.until]])
 
     def _calls_of(self, instruction: Instruction, values: list[Any]) -> Calls:
-        op, sources, target = instruction.op, instruction.sources, instruction.target
+        op, sources, target = instruction.op, instruction.sources, instruction.targets[0]
         arrays, out = [values[i] for i in sources], values[target]
+        if isinstance(op, Fused) or (op.takes_out and out.ndim > 0):
+            return instruction.bound(values)
         if op.views and all(self._known[i] is not None for i in sources[1:]):
             view = np.asarray(op.compute(*arrays))
             if np.may_share_memory(view, arrays[0]):
@@ -220,8 +224,6 @@ class Unrolled:
                     return [partial(np.copyto, out, view)]
                 values[target] = view
                 return []
-        if op.takes_out and (out.ndim > 0 or isinstance(op, Elementwise)):
-            return op.calls(arrays, out)
         return [partial(_put, instruction.compute, arrays, out)]
 
 
@@ -241,7 +243,7 @@ def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int
     # Places whose values are those of other places: operations that only change shapes, to the same shape.
     same: dict[int, int] = {}
     for each in instructions:
-        source = each.sources[0] if each.sources else each.target
-        if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes[source] == shapes[each.target]:
-            same[each.target] = same.get(source, source)
+        (target,), source = each.targets, (each.sources or each.targets)[0]
+        if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes[source] == shapes[target]:
+            same[target] = same.get(source, source)
     return same

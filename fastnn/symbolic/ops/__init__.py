@@ -24,7 +24,6 @@ from fastnn.symbolic.ops.convolutions import (
 )
 from fastnn.symbolic.ops.dots import BatchedDot, Dot, batched_dot, batched_tensordot, dot, tensordot
 from fastnn.symbolic.ops.elementwise import (
-    KERNEL_OVERWRITES,
     LARGEST_CONVERTED,
     Cast,
     Elementwise,
@@ -84,7 +83,6 @@ from fastnn.symbolic.ops.elementwise import (
     relu,
     round_half_away_from_zero,
     round_half_to_even,
-    scaled_sum,
     sgn,
     sigmoid,
     sigmoid_crossentropy,

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation, inplace_backprop_activation
-from fastnn.kernels.ufuncs import sum_of_scaled
 from fastnn.symbolic.configuration import config
 from fastnn.symbolic.graph import (
     MOST_SHAPES,
@@ -33,9 +32,6 @@ from fastnn.symbolic.ops.texts import ATOM, COMPARISON, POWER, PRODUCT, SIGN, SU
 
 #: Constants with more elements than this are converted by an operation, only when needed.
 LARGEST_CONVERTED = 10_000
-
-#: A kernel reads its first arrays again after it begins to write.
-KERNEL_OVERWRITES = slice(-1, None)
 
 
 @dataclass(frozen=True)
@@ -66,10 +62,6 @@ class Elementwise(Op):
     kind: str = "same"
 
     takes_out = True
-
-    @property
-    def overwrites(self) -> slice:  # type: ignore[override]
-        return KERNEL_OVERWRITES if isinstance(self.function, InPlace) else slice(None)
 
     def __reduce__(self) -> str:
         # Each is a global of this module, and is compared by identity.
@@ -297,8 +289,6 @@ expm1 = Elementwise("expm1", np.expm1, lambda x, z, g: [g * exp(x)], kind="float
 logaddexp = Elementwise(
     "logaddexp", np.logaddexp, lambda x, y, z, g: [g * sigmoid(x - y), g * sigmoid(y - x)], kind="float"
 )
-# a * x + b * y
-scaled_sum = Elementwise("scaled_sum", sum_of_scaled, lambda a, x, b, y, z, g: [g * x, g * a, g * y, g * b])
 _step = Elementwise("heaviside", np.heaviside)
 relu = Elementwise("relu", _relu, lambda x, z, g: [g * _step(x, 0.5)], kind="float")
 _clip = Elementwise(

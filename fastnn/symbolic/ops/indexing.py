@@ -213,7 +213,6 @@ class Put(Op):
     adds: bool
 
     takes_out = True
-    overwrites = slice(1)
     connects = slice(2)
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:

@@ -119,8 +119,6 @@ class Pool(_Pooling):
 class LargestSlope(_Pooling):
     """The gradient by x of its max-pooling y, from that by y: each number equal to its window's y gets all of it."""
 
-    overwrites = slice(1)
-
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         X, Y, dY = map(plain, arrays)
         positions = self.positions(X.shape)

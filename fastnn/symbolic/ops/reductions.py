@@ -86,7 +86,7 @@ class Reduction(Op):
         if self.name == "mean":  # NumPy's own mean warns about empty arrays
             x = np.asarray(arrays[0])
             if axis is None and not self.keepdims:
-                return np.add.reduce(x, None) / x.size
+                return np.true_divide(np.add.reduce(x, None), x.size, out=out)
             return np.true_divide(_sum(x, axis, keepdims=self.keepdims), n_elements(x, self.axes), out=out)
         return REDUCE[self.name](np.asarray(arrays[0]), axis, out=out, keepdims=self.keepdims)
 

@@ -19,7 +19,7 @@ from fastnn.symbolic.graph import (
     as_variable,
 )
 from fastnn.symbolic.inplace import KERNEL_DTYPES, InPlace
-from fastnn.symbolic.ops.elementwise import KERNEL_OVERWRITES, cast
+from fastnn.symbolic.ops.elementwise import cast
 from fastnn.symbolic.ops.reductions import sum_
 from fastnn.symbolic.ops.shapes import dimshuffle
 from fastnn.symbolic.ops.texts import Calls, Gradients, call
@@ -31,7 +31,6 @@ class ByKernel(Op):
     kernel: ClassVar[InPlace]
 
     takes_out = True
-    overwrites = KERNEL_OVERWRITES
 
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         return self.kernel(*arrays, out=out)

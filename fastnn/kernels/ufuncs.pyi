@@ -1,3 +1,0 @@
-import numpy as np
-
-sum_of_scaled: np.ufunc
