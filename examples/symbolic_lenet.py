@@ -3,7 +3,7 @@
 The images of a minibatch are (image, channel, row, column).  ``symbolic_softmax.py`` explains minibatches.
 
 The published error of deeplearning.net's network of this kind, after 200 epochs, is .92 %.  ``lenet.py`` trains it as a
-network of layers, some times faster.
+network of layers.
 """
 
 import numpy as np

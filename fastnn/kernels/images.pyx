@@ -20,6 +20,7 @@ cdef extern from "tiles.h" nogil:
     enum:
         BAND_OF_IMAGES
         FEW_GROUPS
+        PARTS_BYTES
         WEIGHT_PARTS
     Py_ssize_t lanes_of(Py_ssize_t number_size)
     void transpose_square_float(const float* A, Py_ssize_t a_stride, float* A_out, Py_ssize_t out_stride)
@@ -50,6 +51,7 @@ cdef struct Task:
     Image x, y
     WindowOf window
     Py_ssize_t lanes, n_groups, band, n_bands, n_items, x_size, y_size
+    Py_ssize_t n_parts                      # what threads take: items, or parts of them with a gradient of their own
     const void* images                      # in the order of memory: see each function below
     const void* positions
     const void* others
@@ -84,6 +86,10 @@ cdef Task task_of(Kind kind, const Py_ssize_t* images, const Py_ssize_t* positio
         task.y.height = task.band
     task.n_bands = (task.rows + task.band - 1) // task.band
     task.n_items = task.n_groups * task.n_bands
+    task.n_parts = task.n_items
+    if kind == WEIGHT:
+        most = PARTS_BYTES // (task.window.height * task.window.width * images[1] * positions[1] * number_size)
+        task.n_parts = min(task.n_items, max(<Py_ssize_t> 1, min(most, <Py_ssize_t> WEIGHT_PARTS)))
     task.x_size, task.y_size = task.x.height * task.x.row, task.y.height * task.y.row
     return task
 
@@ -304,13 +310,8 @@ cdef void scale_positions(const Task* task, const Item* item, const floating* sh
 # --- all items, in threads --------------------------------------------------------------------------------------------
 
 
-cdef Py_ssize_t n_parts_of(const Task* task) noexcept nogil:
-    # What threads take at a time: items, or parts of them with a gradient of their own.
-    return min(task.n_items, <Py_ssize_t> WEIGHT_PARTS) if task.kind == WEIGHT else task.n_items
-
-
 cdef void take_parts(const Task* task, Py_ssize_t* next_, floating* x, floating* parts) noexcept nogil:
-    cdef Py_ssize_t n_parts = n_parts_of(task), part = take(next_), begin, number
+    cdef Py_ssize_t n_parts = task.n_parts, part = take(next_), begin, number
     cdef Py_ssize_t size = task.window.height * task.window.width * task.x.channels * task.y.channels
     cdef floating* y = x + task.x_size
     cdef Item item
@@ -333,7 +334,7 @@ cdef void take_parts(const Task* task, Py_ssize_t* next_, floating* x, floating*
 
 cdef int go(const Task* task, int n_threads, floating* dW) except -1:
     # dW: NULL, but for the gradient by the weight
-    cdef Py_ssize_t work_size = 2 * (task.x_size + task.y_size), n_parts = n_parts_of(task), next_ = 0, i, part
+    cdef Py_ssize_t work_size = 2 * (task.x_size + task.y_size), n_parts = task.n_parts, next_ = 0, i, part
     cdef Py_ssize_t size = 0 if dW == NULL else (
         task.window.height * task.window.width * task.x.channels * task.y.channels)
     cdef int thread

@@ -111,9 +111,10 @@
 /* Vectors of a position's channels that are pooled together. */
 #define VECTORS_POOLED 4
 /* images.pyx: bytes of a band of images and positions, in lanes, which stay in the second-level cache; parts of the
-   images with a gradient of their own, at most. */
+   images with a gradient of their own, at most, and bytes of all their gradients. */
 #define BAND_OF_IMAGES 524288
 #define WEIGHT_PARTS 16
+#define PARTS_BYTES 67108864
 /* Groups of images up to which the last may be cut into strips, so that more of its lanes are in use.  Worth 40 % of a
    step on 10 images, float64. */
 #define FEW_GROUPS 4

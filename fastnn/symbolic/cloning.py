@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastnn.symbolic.gradient import taken_anew
-from fastnn.symbolic.graph import Variable, replaced
+from fastnn.symbolic.graph import Variable, replaced, shared_in
 from fastnn.symbolic.printing import pprint
 
 
@@ -25,10 +25,10 @@ def clone(
         What to replace by what, all at once.
     strict : bool, default True
         Whether the types must be the same; otherwise only the numbers of dimensions.
-    share_inputs : bool
-        Ignored: what is not replaced is shared.
+    share_inputs : bool, default True
+        Whether to keep shared variables that are not replaced, rather than others with their values.
     """
-    pairs = dict(replace or {})
+    pairs: dict[Variable, Variable] = dict(replace or {})
     for old, new in pairs.items():
         if new.ndim != old.ndim or (strict and new.type != old.type):
             raise TypeError(f"{pprint(old)}, a {old.type}, cannot be replaced by {pprint(new)}, a {new.type}")
@@ -36,4 +36,6 @@ def clone(
     stops = [variable for variable in pairs if variable.op is not None]
     anew = {old: new for old, new in taken_anew(outputs, stops).items() if old not in pairs} if stops else {}
     found = replaced(replaced(outputs, anew), pairs)
+    if not share_inputs:
+        found = replaced(found, {variable: variable.clone() for variable in shared_in(*found)})
     return found[0] if isinstance(output, Variable) else found

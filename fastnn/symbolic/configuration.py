@@ -20,7 +20,6 @@ IGNORED: dict[str, Any] = {
     "base_compiledir": "",
     "blas.ldflags": "",
     "compiledir": "",
-    "compute_test_value": "off",
     "compute_test_value_opt": "off",
     "cxx": "",
     "deterministic": "default",
@@ -60,13 +59,24 @@ IGNORED: dict[str, Any] = {
     "unpickle_function": True,
     "vm.lazy": "None",
     "warn.ignore_bug_before": "0.9",
+    "warn.argmax_pushdown_bug": False,
+    "warn.gpu_set_subtensor1": False,
+    "warn.gpusum_01_011_0111_bug": False,
+    "warn.inc_set_subtensor1": False,
+    "warn.reduce_join": False,
     "warn.round": False,
+    "warn.signal_conv2d_interface": False,
+    "warn.subtensor_merge_bug": False,
+    "warn.sum_div_dimshuffle_bug": False,
+    "warn.sum_sum_bug": False,
+    "warn.vm_gc_bug": False,
     "warn_float64": "ignore",
 }
 
 #: Settings with a meaning here, each with the values that it may have.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "cast_policy": ("custom",),
+    "compute_test_value": ("off", "ignore", "warn", "raise", "pdb"),
     "device": ("cpu",),
     "floatX": ("float64", "float32"),
     "int_division": ("int",),
@@ -89,6 +99,10 @@ class Configuration:
         dtype of ``T.scalar``, ``T.vector``, ``T.matrix``, and of ``T.cast(x, "floatX")``.
     mode : str or Mode
         How `function` makes functions; see `modes`.
+    compute_test_value : {"off", "ignore", "warn", "raise", "pdb"}
+        Unless it is "off", expressions have a value as soon as they are made, ``x.tag.test_value``, if all that they
+        depend on has one: shared variables, constants, and inputs to which the program has given it.  What cannot be
+        computed then raises its error at the line of the program that makes it.
     on_unused_input : {"raise", "warn", "ignore"}
         What `function` does with an input that nothing depends on.
     NanGuardMode.nan_is_error, NanGuardMode.inf_is_error, NanGuardMode.big_is_error : bool
@@ -98,6 +112,7 @@ class Configuration:
 
     floatX: str
     mode: Any
+    compute_test_value: str
     on_unused_input: str
 
     def __init__(self, section: str = "") -> None:

@@ -18,12 +18,11 @@ from fastnn.kernels.rows import CSRRows
 from fastnn.plan import choose_storage
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Shared, Variable
+from fastnn.symbolic.inplace import KERNEL_DTYPES
 from fastnn.symbolic.printing import leaf_name, pprint
 from fastnn.symbolic.program import Program
 from fastnn.symbolic.recognition import Network
 from fastnn.symbolic.simplify import Simplifier
-
-FLOATING = ("float32", "float64")
 
 
 class NotHere(Exception):
@@ -166,8 +165,8 @@ class Feed:
             return value, 0, len(value)
 
         # The engine converts floats to its dtype itself, as it goes.
-        stored = source.shared.type.dtype.name
-        as_stored = stored in FLOATING and all(each == dtype for each in source.dtypes)
+        stored = source.shared.type.dtype
+        as_stored = stored in KERNEL_DTYPES and all(each == dtype for each in source.dtypes)
 
         def prepare(array: NDArray[Any]) -> NDArray[Any]:
             return np.require(array if as_stored else source.converted(array), requirements=["C", "A"])

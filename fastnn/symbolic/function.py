@@ -91,7 +91,7 @@ class Function:
 
     def _taken_over(self, simplify: Simplifier) -> EngineStep | EngineGradient:
         # What the engine takes over; NotRecognised, if nothing.
-        plain = Simplifier()
+        plain = Simplifier(differentiable=True)
         network = recognise(self.outputs, self.updates, self.givens, plain)
         try:
             ascent = ascent_of(network, self.outputs, self.updates, plain)

@@ -192,7 +192,7 @@ class Variable:
 
     @property
     def tag(self) -> SimpleNamespace:
-        """What a program notes about the variable; ``tag.test_value`` is not looked at."""
+        """What a program notes about the variable; ``tag.test_value``: see ``config.compute_test_value``."""
         found: SimpleNamespace = vars(self).setdefault("_tag", SimpleNamespace())
         return found
 
@@ -496,6 +496,7 @@ class Shared(Variable):
         self.home: Any = None
         self.default_update: Variable | None = None
         self._prepared: dict[Any, Any] = {}
+        self._has_clones = False
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
@@ -506,13 +507,14 @@ class Shared(Variable):
         return self
 
     def clone(self) -> Shared:
-        """Return the variable itself: in Theano a clone shares the value."""
-        return self
+        """Return another variable with the same value, also after a change of either."""
+        self._has_clones = self.exposed = True
+        return Clone(self)
 
     def put(self, array: NDArray[Any], exposed: bool = False) -> None:
         """Make an array the value."""
         self.array = array
-        self.exposed = exposed
+        self.exposed = exposed or self._has_clones
         self._prepared.clear()
 
     def changed(self) -> None:
@@ -582,6 +584,33 @@ class Shared(Variable):
         return self._prepared[key]
 
 
+class Clone(Shared):
+    """A shared variable whose value is that of another one.
+
+    Parameters
+    ----------
+    of : Shared
+    """
+
+    def __init__(self, of: Shared) -> None:
+        self._of = of
+        super().__init__(of.array, of.name, True, of._strict, of._downcast)
+        self._has_clones = True  # it is one itself
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The value of the other variable."""
+        return self._of.array
+
+    @array.setter
+    def array(self, array: NDArray[Any]) -> None:
+        self._of.put(array)
+
+    def clone(self) -> Shared:
+        """Return another variable with the same value."""
+        return self._of.clone()
+
+
 class _Behind:
     """Everything that an expression depends on, each after its inputs, so that its pickle is not nested deeply."""
 
@@ -627,7 +656,28 @@ def now() -> int:
 
 def apply(op: Op, type_: Type, *inputs: Variable) -> Variable:
     """Return the result of an operation, an expression."""
-    return _registered(Variable(type_, op, inputs))
+    result = _registered(Variable(type_, op, inputs))
+    if config.compute_test_value != "off":
+        _test(op, result)
+    return result
+
+
+def _test(op: Op, result: Variable) -> None:
+    # Compute the test value from those of the inputs, if they have any; an error shows where the program is wrong.
+    values = []
+    for variable in result.inputs:
+        value = getattr(variable.tag, "test_value", None)
+        if isinstance(variable, Constant):
+            value = variable.value
+        elif isinstance(variable, Shared):
+            value = variable.array
+        elif value is None:
+            return
+        elif variable.op is None:
+            value = check_array(value, variable.type.dtype, variable.ndim, f"the test value of {variable!r}")
+        values.append(value)
+    with np.errstate(all="ignore"):
+        result.tag.test_value = op.compute(*values)
 
 
 def _registered(variable: V) -> V:

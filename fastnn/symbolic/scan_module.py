@@ -275,7 +275,7 @@ class _Step:
         done: dict[Variable, Variable] = {variable: variable for variable in arguments}
         done.update(old)
         inside, outer = set(done), dict[Variable, Variable]()
-        simplify = Simplifier()
+        simplify = Simplifier(differentiable=True)
 
         def leaf(variable: Variable) -> Variable:
             if isinstance(variable, Constant):

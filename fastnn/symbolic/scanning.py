@@ -264,7 +264,7 @@ def _from_series(
 ) -> tuple[dict[Variable, Variable], dict[Variable, Variable]]:
     # Gradients as expressions of what the steps have computed already, instead of computing it again; with it, by the
     # inner variable of its slice.
-    simplify = Simplifier()
+    simplify = Simplifier(differentiable=True)
     own = {simplify(variable): variable for variable in scan.order()}
     plain = [simplify(gradient) for gradient in found.values()]
     same = set(sort(scan.others)) | {v for v in own if isinstance(v, Constant)}

@@ -28,9 +28,14 @@ class Simplifier:
     ----------
     replacements : mapping of Variable to Variable
         New expressions for variables; they are simplified, but nothing is replaced in them.
+    differentiable : bool, default False
+        Whether gradients of the results matter, so that operations that only change gradients have to stay.
     """
 
-    def __init__(self, replacements: Mapping[Variable, Variable] | None = None) -> None:
+    def __init__(
+        self, replacements: Mapping[Variable, Variable] | None = None, *, differentiable: bool = False
+    ) -> None:
+        self._passing = (Gradient,) if differentiable else (Gradient, ops.Passing)
         self._known: dict[Any, Variable] = {}
         self._results: set[Variable] = set()
         self._replaced: dict[Variable, Variable] = {}
@@ -51,7 +56,7 @@ class Simplifier:
         op = variable.op
         if op is None:
             return self._same_constant(variable) if isinstance(variable, Constant) else variable
-        if isinstance(op, (Gradient, ops.Passing)):
+        if isinstance(op, self._passing):
             return inputs[0]
         if (op is ops.power and _is_number(inputs[1], 2)) or (
             op is ops.mul and inputs[0] is inputs[1] and variable.type.dtype.kind != "b"

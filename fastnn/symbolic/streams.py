@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastnn.symbolic import graph, ops
 from fastnn.symbolic.configuration import config
-from fastnn.symbolic.graph import Operand, Shared, Type, Variable, apply, as_variable, constant
+from fastnn.symbolic.graph import Operand, Shared, Type, Variable, apply, as_variable, constant, length_of
 
 #: The moduli of MRG31k3p.
 M1, M2 = 2**31 - 1, 2**31 - 21069
@@ -153,7 +153,7 @@ def _size(size: Any, ndim: int | None, *parameters: Variable) -> tuple[Variable,
         lengths = as_variable(size)
         if lengths.ndim != 1 or lengths.type.dtype.kind not in "iu":
             raise TypeError(f"the size must be a list of lengths or a vector of integers, not {size!r}")
-        given = _length_of(lengths)
+        given = length_of(lengths)
         lengths = ops.cast(lengths, np.int64)
     found = given if given is not None else ndim
     if found is None:
@@ -163,19 +163,6 @@ def _size(size: Any, ndim: int | None, *parameters: Variable) -> tuple[Variable,
     if least > found:
         raise ValueError(f"the size has {found} lengths, but a parameter has {least} dimensions")
     return lengths, found
-
-
-def _length_of(vector: Variable) -> int | None:
-    if isinstance(vector, graph.Constant):
-        return len(vector.value)
-    if isinstance(vector.op, ops.Shape):
-        return vector.inputs[0].ndim
-    if isinstance(vector.op, ops.Stack):
-        return len(vector.inputs)
-    if isinstance(vector.op, ops.Index) and len(vector.inputs) == 1:
-        n = _length_of(vector.inputs[0])
-        return None if n is None else len(vector.op.compute(np.zeros(n)))
-    return None
 
 
 def _with_lengths_of(parameters: tuple[Variable, ...], size: Any) -> list[Any]:

@@ -6,14 +6,25 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from fastnn.symbolic.graph import Apply, Constant, Variable, sort
+from fastnn.symbolic.graph import Apply, Constant, Variable
 
 __all__ = ["Apply", "Constant", "Variable", "ancestors", "inputs", "is_same_graph"]
 
 
 def ancestors(variable_list: Iterable[Variable], blockers: Collection[Variable] | None = None) -> list[Variable]:
-    """Return what variables depend on, and these themselves, each after its inputs; nothing behind the blockers."""
-    return sort(variable_list, blockers or ())
+    """Return what variables depend on, and these themselves, each before its inputs; nothing behind the blockers.
+
+    The search begins with the last of the variables, as in Theano: programs rely on the order.
+    """
+    found: dict[Variable, None] = {}
+    pending = list(variable_list)
+    while pending:
+        variable = pending.pop()
+        if variable not in found:
+            found[variable] = None
+            if not blockers or variable not in blockers:
+                pending += reversed(variable.inputs)
+    return list(found)
 
 
 def inputs(variable_list: Iterable[Variable], blockers: Collection[Variable] | None = None) -> list[Variable]:

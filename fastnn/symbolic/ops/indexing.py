@@ -314,7 +314,9 @@ def index(x: Operand, items: Any) -> Variable:
         return value if value is None else _plain(value) if _is_plain(value) else hole(integer_scalar(value, "a bound"))
 
     template: list[Any] = []
-    for item in items if isinstance(items, tuple) else (items,):
+    # As in early NumPy, a list with slices is not an index of one axis.
+    several = isinstance(items, tuple) or (isinstance(items, list) and any(isinstance(item, slice) for item in items))
+    for item in items if several else (items,):
         if item is None or item is Ellipsis:
             template.append(item)
         elif isinstance(item, slice):
