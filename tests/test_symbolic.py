@@ -811,6 +811,57 @@ def test_thin_products(dtype, units, layout, monkeypatch):
     assert bool(used) == (units == 4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_products_without_threads_of_blas(dtype):
+    rng = np.random.default_rng(0)
+    X, W, D = (rng.normal(size=shape).astype(dtype) for shape in ((50, 90), (90, 100), (50, 100)))
+    x, w, d = T.matrix("x", dtype), theano.shared(W, "w"), T.matrix("d", dtype)
+    f = theano.function([x, d], [T.dot(x, w), T.dot(x.T, d), T.dot(d, w.T), T.dot(x, w[::-1])])
+    for _ in range(4):
+        found = f(X, D)
+    for product, (left, right) in zip(found, ((X, W), (X.T, D), (D, W.T), (X, W[::-1])), strict=True):
+        assert product.dtype == dtype
+        np.testing.assert_allclose(product, left.astype(float) @ right, atol=1e-12 if dtype == "float64" else 1e-4)
+
+
+def test_powers_of_arrays():
+    x = T.dmatrix("x")
+    exponents = [0, 0.5, 1, 2, 3, 5, 7, 16, 17, -1, -2, 1.5]
+    f = theano.function([x], [x**exponent for exponent in exponents])
+    value = np.array([[0.0, 1.5, 1e-200], [2.0, np.inf, np.nan]])
+    for _ in range(4):
+        for found, exponent in zip(f(value), exponents, strict=True):
+            with np.errstate(all="ignore"):
+                np.testing.assert_allclose(found, value**exponent, rtol=1e-14)
+
+
+def test_adam_written_out_and_joined():
+    # One call of the kernel for each parameter, with three results that overwrite the old values.
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=shape) for shape in ((7, 5), (5,))]
+    parameters, i = [theano.shared(value.copy()) for value in values], theano.shared(0.0)
+    moments = [[theano.shared(np.zeros_like(value)) for value in values] for _ in range(2)]
+    cost = sum(T.sum(T.tanh(p) ** 2) for p in parameters)
+    updates = [(i, i + 1)]
+    for p, m, v in zip(parameters, *moments, strict=True):
+        g = T.grad(cost, p)
+        new_m, new_v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        step = 0.1 * T.sqrt(1 - 0.999 ** (i + 1)) / (1 - 0.9 ** (i + 1)) * new_m / (T.sqrt(new_v) + 1e-8)
+        updates += [(m, new_m), (v, new_v), (p, p - step)]
+    function, arrays = theano.function([], cost, updates=updates), [p.get_value() for p in parameters]
+    expected_m, expected_v = ([np.zeros_like(value) for value in values] for _ in range(2))
+    for t in range(1, 9):
+        function()
+        for k, value in enumerate(arrays):
+            g = 2 * np.tanh(value) * (1 - np.tanh(value) ** 2)
+            expected_m[k] = 0.9 * expected_m[k] + 0.1 * g
+            expected_v[k] = 0.999 * expected_v[k] + 0.001 * g**2
+            step = 0.1 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * expected_m[k] / (np.sqrt(expected_v[k]) + 1e-8)
+            arrays[k] = value - step
+            np.testing.assert_allclose(parameters[k].get_value(), arrays[k], rtol=1e-9)
+            np.testing.assert_allclose(moments[1][k].get_value(), expected_v[k], rtol=1e-9)
+
+
 @pytest.mark.parametrize("often", [True, False])
 def test_shared_arrays_that_others_replace(often):
     rng = np.random.default_rng(0)

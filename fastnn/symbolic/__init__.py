@@ -14,9 +14,9 @@ array([0.8, 1.6])
 Nothing is compiled to machine code.  A function that trains a network by plain gradient steps becomes one call of the
 engine; of one that does anything else with the gradients of a network, the engine computes these; all else runs
 operation by operation on NumPy.  `Function.explain` says which, and why.  Read the modules in this order: `graph`,
-`ops`, `stability`, `gradient`, `simplify`, `instructions`, `fusion`, `execution`, `program`, `terms`, `recognition`,
-`ascent`, `feed`, `lowering`, `arguments`, `modes`, `function`, `staleness`, `printing`, and `tensor` with its modules,
-which have the names that programs use.
+`ops`, `stability`, `gradient`, `simplify`, `instructions`, `fusion`, `unrolled`, `looping`, `scanning`, `hoisting`,
+`execution`, `program`, `terms`, `recognition`, `ascent`, `feed`, `lowering`, `arguments`, `modes`, `function`,
+`staleness`, `printing`, and `scan_module` and `tensor` with its modules, which have the names that programs use.
 `as_theano` lets programs and libraries import all of this as ``theano``.
 """
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnn import tuning
 from fastnn.symbolic.fusion import joined, without_broadcasts
 from fastnn.symbolic.instructions import FAILURES, Instruction, Output, located, perform
 from fastnn.symbolic.ops import BroadcastTo, Dot, Reshape, SumTo
@@ -286,19 +287,28 @@ def _needed(instructions: Sequence[Instruction], known: set[int], outputs: Itera
 
 
 def _products_by_kernels(instructions: list[Instruction], shapes: dict[int, tuple[int, ...]]) -> list[Instruction]:
-    # All or none: threads of NumPy's BLAS stay busy for a while after a product and slow the kernels down.  So if other
-    # operations run on the kernels' threads, products do too; otherwise only if all of them are faster there.
+    # Small ones for which BLAS would start threads: beside a busy process these wait for each other for milliseconds.
+    # Of the large ones all or none: threads of NumPy's BLAS stay busy for a while after a product and slow the kernels
+    # down.  So if other operations run on the kernels' threads, products do too; otherwise only if all of them are
+    # faster there.
+    small, large = set(), set()
     others = any(each.op.in_threads for each in instructions)
-    large = {}
+    all_faster = True
     for i, each in enumerate(instructions):
         if isinstance(each.op, Dot):
             left, right = (shapes.get(source, ()) for source in each.sources)
-            if math.prod(left) * math.prod(right[1:]) >= THREADED_PRODUCT:
-                if not others and (each.variables[0].ndim < 2 or right[1] > THIN_COLUMNS):
-                    return instructions
-                if each.variables[0].ndim == 2:
-                    large[i] = each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute)
-    return [large.get(i, each) for i, each in enumerate(instructions)]
+            size, is_matrix = math.prod(left) * math.prod(right[1:]), each.variables[0].ndim == 2
+            thin = is_matrix and right[1] <= THIN_COLUMNS
+            if is_matrix and THREADED_PRODUCT <= size < tuning.SMALL_RUN and not thin:
+                small.add(i)
+            elif size >= THREADED_PRODUCT:
+                all_faster = all_faster and (others or thin)
+                large |= {i} if is_matrix else set()
+    chosen = small | large if all_faster else small
+    return [
+        each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute) if i in chosen else each
+        for i, each in enumerate(instructions)
+    ]
 
 
 def _last_uses(instructions: Iterable[Instruction], outputs: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:

@@ -40,7 +40,7 @@ def joined(
         (target,) = each.targets
         first = min((at[user] for user in users.get(target, ())), default=i)
         other = instructions[first]
-        n = len(each.sources) + 1
+        n = len(each.sources) + (len(each.op.steps) if isinstance(each.op, Fused) else 0)
         fits = isinstance(each.op, Fused) and isinstance(other.op, Fused) and each.op.dtype == other.op.dtype
         fits = fits and first != i and shapes[target] == shapes[other.targets[0]]
         if not fits or n_operands[first] + n > MOST_OPERANDS:
@@ -67,12 +67,14 @@ def _one(members: Sequence[Instruction], needed: Collection[int]) -> Instruction
     steps: list[Step] = []
     for each in members:
         assert isinstance(each.op, Fused)
-        ((op, _),), (target,) = each.op.steps, each.targets
-        if isinstance(op, Cast):  # the kernel converts as it reads
-            number[target] = number[each.sources[0]]
-        else:
-            number[target] = len(sources) + len(steps)
-            steps.append((op, tuple(number[source] for source in each.sources)))
+        values = [number[source] for source in each.sources]
+        for op, operands in each.op.steps:
+            if isinstance(op, Cast):  # the kernel converts as it reads
+                values.append(values[operands[0]])
+            else:
+                steps.append((op, tuple(values[i] for i in operands)))
+                values.append(len(sources) + len(steps) - 1)
+        number[each.targets[0]] = values[-1]
     results = [
         (target, variable)
         for each in members

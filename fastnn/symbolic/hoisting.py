@@ -160,9 +160,20 @@ class Lifted:
             return Variable(
                 _with_axis(variable.type), whole, (self.stepped[first], *(self.fixed[source] for source in rest))
             )
-        if first in self.fixed and op.items == (ops.Hole(0),) and rest[0].type.dtype.kind in "iu":
-            return Variable(_with_axis(variable.type), op, (self.fixed[first], self.stepped[rest[0]]))
+        axis = _indexed_axis(op.items, rest)
+        if first not in self.fixed or axis is None:
+            return None
+        found = Variable(_with_axis(variable.type), op, (self.fixed[first], self.stepped[rest[0]]))
+        return ops.dimshuffle(found, (axis, *(other for other in range(found.ndim) if other != axis)))
+
+
+def _indexed_axis(items: Sequence[Any], sources: Sequence[Variable]) -> int | None:
+    # The axis that an array of integers indexes, if slices of numbers are all else; behind other axes, of scalars only.
+    slices = [item for item in items if isinstance(item, ops.Slice) and ops.Hole(0) not in vars(item).values()]
+    if len(slices) != len(items) - 1 or ops.Hole(0) not in items or sources[0].type.dtype.kind not in "iu":
         return None
+    axis = list(items).index(ops.Hole(0))
+    return axis if axis == 0 or sources[0].ndim == 0 else None
 
 
 def _is_flat_argmax(op: Op) -> bool:
@@ -380,8 +391,10 @@ class _Split:
                     term = _Term((a.inputs[0], b.inputs[0]), lambda a, b: ops.dot(a.T, b))
         elif isinstance(op, ops.SumTo) and inputs[1] in fixed:
             term = _Term(inputs[:1], lambda a: Variable(v.type, op, (a, fixed[inputs[1]])))
-        elif op == ops.Put((ops.Hole(0),), None, True) and inputs[0] in fixed and _is_zero(inputs[0]):
-            term = _Term(inputs[1:], lambda g, i: Variable(v.type, op, (fixed[inputs[0]], g, i)))
+        elif isinstance(op, ops.Put) and op.adds and inputs[0] in fixed and _is_zero(inputs[0]):
+            axis = _indexed_axis(op.items, inputs[2:])
+            if axis is not None:
+                term = _Term(inputs[1:], lambda g, i: _put(v, fixed[inputs[0]], g, i, axis))
         if term is None and v.ndim <= 1:
             term = _Term((v,), lambda a: ops.sum_(a, axis=0))
         return None if term is None or not fixed.keys().isdisjoint(term.sources) else [term]
@@ -402,6 +415,13 @@ def _row_indexed(variable: Variable, row: Variable) -> Variable:
     first, *rest = variable.op.items
     items = ((None,) if isinstance(first, ops.Slice) else ()) + tuple(rest)
     return Variable(variable.type, ops.Index(items), (row, *variable.inputs[1:])) if items else row
+
+
+def _put(like: Variable, zeros: Variable, rows: Variable, numbers: Variable, axis: int) -> Variable:
+    # What an operation puts into zeros in all steps.
+    assert like.op is not None
+    values = ops.dimshuffle(rows, (*range(1, axis + 1), 0, *range(axis + 1, rows.ndim)))
+    return Variable(like.type, like.op, (zeros, values, numbers))
 
 
 def _flat(rows: Variable) -> Variable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 
 from fastnn import tuning
 from fastnn.engine.threads import available_threads, forks, kernel_run
-from fastnn.kernels import blas, dense
+from fastnn.kernels import affine, blas, dense
 
 #: A product of at most this many columns is faster by the kernels than by BLAS, which packs the first matrix.
 THIN_COLUMNS = 20
+
+#: Bytes of a row of a product's result from which a layer's kernels do without BLAS.
+WIDE_BYTES = 256
 
 
 def kernel_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callable[[], None] | None:
@@ -26,7 +30,10 @@ def kernel_product(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Calla
     if not all(array.flags.aligned and array.flags.forc for array in (A, B, out)):
         return None
     n_threads = available_threads() if A.size * out.shape[1] >= tuning.SMALL_RUN else 1
-    return (_thin if out.shape[1] <= THIN_COLUMNS else _in_blocks)(A, B, out, n_threads)
+    if out.shape[1] <= THIN_COLUMNS:
+        return _thin(A, B, out, n_threads)
+    alone = _alone(A, B, out) if n_threads == 1 else None
+    return _in_blocks(A, B, out, n_threads) if alone is None else alone
 
 
 def _thin(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any], n_threads: int) -> Callable[[], None]:
@@ -46,6 +53,18 @@ def _thin(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any], n_threads: int) -
         np.copyto(out, G.T)
 
     return backward
+
+
+def _alone(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> Callable[[], None] | None:
+    # On this thread, without BLAS.
+    wide = out.strides[0] >= WIDE_BYTES
+    if not A.flags.c_contiguous:
+        fits = wide and B.flags.c_contiguous
+        return partial(affine.backprop_affine_weight, A.T, B, out, 1.0, 0.0) if fits else None
+    zeros = np.zeros(out.shape[1], out.dtype)
+    if B.flags.c_contiguous:
+        return partial(affine.affine, A, B, zeros, out) if wide else None
+    return partial(dense.dense_affine, A, B.T, zeros, out, 1)
 
 
 def _in_blocks(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any], n_threads: int) -> Callable[[], None]:

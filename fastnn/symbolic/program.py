@@ -20,6 +20,10 @@ Key: TypeAlias = tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]]
 #: Number of combinations of shapes that a program remembers.
 N_REMEMBERED = 4
 
+#: It remembers up to this number if their results take no more than `KEPT_BYTES` in all, as those of sentences of
+#: different lengths.
+MOST_REMEMBERED = 64
+
 
 class Program:
     """A list of operations that computes expressions from the values of inputs and shared variables.
@@ -82,6 +86,7 @@ class Program:
         self._given = {i: variable.type.dtype for variable, i in place.items() if i in given}
         #: By shapes: None if they were seen once, else plans that no thread uses at the moment.
         self._plans: dict[Key, list[Plan] | None] = {}
+        self._n_bytes: dict[Key, int] = {}
 
     def __call__(self, arguments: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the values of the outputs; only borrowed ones may share memory with other values.
@@ -138,6 +143,7 @@ class Program:
         # Run the operations as they are; from the shapes seen, make a plan the second time.
         shapes, free = key
         known, seen = self._blank.copy(), dict(zip(self._given, shapes, strict=True))
+        n_bytes = 0
         for instruction in self._rest:
             execute([instruction], values)
             (target,), (variable,) = instruction.targets, instruction.variables
@@ -145,6 +151,7 @@ class Program:
             if variable in self._foreseen and value.nbytes <= KEPT_BYTES:
                 known[target] = value
             seen[target] = value.shape
+            n_bytes += value.nbytes
         plans = None
         if self._plans.pop(key, self) is None:
             outputs = self._outputs.copy()
@@ -153,8 +160,13 @@ class Program:
             staying = {i for i, _ in self._shared if i in seen}
             plans = [Plan(self._rest, known, seen, self._given, staying, outputs, self._kept)]
         self._plans[key] = plans
-        for old in list(self._plans)[:-N_REMEMBERED]:
-            self._plans.pop(old, None)
+        self._n_bytes[key] = n_bytes
+        while len(self._plans) > N_REMEMBERED and (
+            len(self._plans) > MOST_REMEMBERED or sum(self._n_bytes.values()) > KEPT_BYTES
+        ):
+            oldest, *_ = list(self._plans)  # other threads may add some meanwhile
+            self._plans.pop(oldest, None)
+            self._n_bytes.pop(oldest, None)
 
 
 def _long_first(outputs: Sequence[Variable]) -> list[Variable]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 from fastnn import tuning
 from fastnn.engine.threads import available_threads, forks
 from fastnn.kernels.elementwise import CODES, MOST_AXES, Call, Expression
-from fastnn.symbolic.graph import Op, Parts, Variable
+from fastnn.symbolic.graph import Constant, Op, Parts, Variable
 from fastnn.symbolic.inplace import KERNEL_DTYPES
-from fastnn.symbolic.ops.elementwise import Cast, Elementwise, power
+from fastnn.symbolic.ops.elementwise import Cast, Elementwise, mul, power, sqr, sqrt
 
 #: An operation and the numbers of its values: inputs first, then results of steps.
 Step: TypeAlias = "tuple[Elementwise | Cast, tuple[int, ...]]"
+
+#: Powers up to this one are products.
+MOST_FACTORS = 16
 
 
 @dataclass(frozen=True)
@@ -83,13 +87,30 @@ def fused(variable: Variable) -> Fused | None:
     if isinstance(op, Cast):
         dtype, known = op.dtype, inputs[0].type.dtype.kind in "biu" or inputs[0].type.dtype in KERNEL_DTYPES
     elif isinstance(op, Elementwise):
-        # NumPy's power is faster.
-        known = op.name in CODES and (variable.ndim == 0 or op is not power)
+        # NumPy's power is faster than the C library's.
+        known = op.name in CODES and (op is not power or variable.ndim == 0 or _power(inputs[1]) is not None)
         dtype, condition = inputs[-1].type.dtype, inputs[0].type.dtype
         known = known and (condition == dtype or condition.kind in "biu")
     else:
         return None
     if not known or dtype not in KERNEL_DTYPES:
         return None
-    values = tuple(range(len(inputs)))
-    return Fused(len(values), ((op, values),), (len(values),), dtype, (variable.type.dtype.kind == "b",))
+    steps = _power(inputs[1]) if op is power and dtype.kind == "f" else None
+    steps = steps or ((op, tuple(range(len(inputs)))),)
+    last = len(inputs) + len(steps) - 1
+    return Fused(len(inputs), steps, (last,), dtype, (variable.type.dtype.kind == "b",))
+
+
+def _power(exponent: Variable) -> tuple[Step, ...] | None:
+    # The steps from value 0, whose power is wanted, if products or a root give it.
+    number = float(exponent.value) if isinstance(exponent, Constant) and exponent.ndim == 0 else math.nan
+    if number == 0.5:
+        return ((sqrt, (0,)),)
+    if not number.is_integer() or not 2 <= number <= MOST_FACTORS:
+        return None
+    steps: list[Step] = []
+    for digit in bin(int(number))[3:]:
+        steps.append((sqr, (len(steps) + 1 if steps else 0,)))
+        if digit == "1":
+            steps.append((mul, (len(steps) + 1, 0)))
+    return tuple(steps)

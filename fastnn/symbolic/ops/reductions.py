@@ -46,6 +46,8 @@ def _ones(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 #: Rows up to this length are summed by a product.
 SHORT_ROW = 64
 
+UFUNCS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+
 # NumPy's functions of these names, without their wrappers.
 REDUCE: dict[str, Callable[..., Any]] = {
     "sum": _sum,
@@ -94,6 +96,8 @@ class Reduction(Op):
         if self.name == "sum" and _has_short_rows(arrays[0], self._axis):
             ones = _ones(arrays[0].shape[1], out.dtype)
             return [partial(np.dot, arrays[0], ones, out.reshape(-1))]
+        if self.name in UFUNCS:
+            return [partial(UFUNCS[self.name].reduce, arrays[0], self._axis, None, out, self.keepdims)]
         return super().calls(arrays, out)
 
     @property

@@ -402,6 +402,19 @@ def embedding_in_the_step(theano, T):
 
 
 @case
+def columns_by_number(theano, T):
+    x, A, B = T.lvector("x"), T.dmatrix("A"), T.dmatrix("B")
+    s, _ = theano.scan(
+        lambda t, s, x: T.dot(s, A) * B[:, x[t]] + B[x[t], 1:],
+        sequences=T.arange(1, x.shape[0]),
+        outputs_info=B[:, x[0]],
+        non_sequences=x,
+    )
+    slopes = T.grad(T.sum(s**2), [A, B])
+    return [x, A, B], [s, *slopes], [], [np.array([0, 2, 1, 2, 2, 0]), numbers(3, 3), numbers(3, 4, seed=1)]
+
+
+@case
 def softmax_in_the_step(theano, T):
     x, y = T.dmatrix("x"), T.lvector("y")
     W, U, V = (shared(theano, *s, seed=i) for i, s in enumerate([(3, 4), (4, 4), (4, 5)]))
