@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import fastnn.symbolic as theano
 import fastnn.symbolic.tensor as T
+from fastnn.symbolic.tensor import kinds
 
 _spec = importlib.util.spec_from_file_location("names", Path(__file__).parent / "golden" / "notation" / "names.py")
 names = importlib.util.module_from_spec(_spec)
@@ -91,3 +93,51 @@ def test_gradients_equal_central_differences(name, rng):
         if name == "T.psi" and value is directed:  # tri_gamma has no gradient here
             continue
         np.testing.assert_allclose(slope.eval({x: point}), wanted, rtol=1e-5, atol=1e-6)
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "notation-names.md").read_text()
+SECTIONS = dict(re.findall(r"^## `theano(.*?)`\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
+
+
+def listed(section):
+    """Return the names that a section lists, outside of its remarks."""
+    paragraphs = [text for text in re.split(r"\n\s*\n", section) if not text.lstrip().startswith("- ")]
+    return [name for text in paragraphs for name in re.findall(r"`([^`]+)`", text)]
+
+
+@pytest.mark.parametrize("module", SECTIONS)
+def test_page_lists_the_names_that_exist(module):
+    found = set(listed(SECTIONS[module]))
+    exist = set(importlib.import_module("fastnn.symbolic" + module).__all__)
+    if module == ".tensor":
+        found -= {*kinds.LETTERS, "dmatrix", "matrices", "dmatrices"}
+        assert found >= set(kinds.NDIMS)
+        exist -= kinds.KINDS.keys() - kinds.NDIMS.keys()
+    assert found == exist
+
+
+def test_page_lists_all_modules():
+    package = Path(theano.__file__).parent
+    modules = {"." + ".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")}
+    with_names = {
+        module.removesuffix(".__init__").removesuffix("__init__").rstrip(".")
+        for module in modules
+        if not module.startswith(".ops")
+    }
+    public = {name for name in with_names if hasattr(importlib.import_module("fastnn.symbolic" + name), "__all__")}
+    assert public - {".tensor.basic", ".tensor.kinds"} == set(SECTIONS) - {".tensor.basic"}
+
+
+def test_page_lists_what_other_modules_and_variables_have():
+    others = re.search(r"^## Other modules\n(.*?)^## ", PAGE, re.M | re.S).group(1)
+    for name in re.findall(r"`theano\.(\w+(?:\.\w+)*)`", others):
+        module, _, attribute = name.rpartition(".")
+        if module:
+            assert hasattr(importlib.import_module("fastnn.symbolic." + module), attribute), name
+    methods = set(re.findall(r"`(\w+)`", PAGE[PAGE.index("## Methods of variables") :]))
+    x = T.dmatrix("x")
+    assert methods == {name for name in dir(x) if not name.startswith("_")} - INTERNAL | {"T"}
+
+
+#: What the package itself asks variables.
+INTERNAL = {"op", "inputs", "number", "like", "shapes"}

@@ -10,13 +10,25 @@ from typing import Any
 from fastnn._validation import check_choice
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Op, Parts, Shared, Variable, apply, as_variable, constant, operations, replaced, sort
-from fastnn.symbolic.ops.passing import consider_constant as consider_constant  # programs look for them here
-from fastnn.symbolic.ops.passing import disconnected_grad as disconnected_grad
-from fastnn.symbolic.ops.passing import grad_clip as grad_clip
-from fastnn.symbolic.ops.passing import grad_scale as grad_scale
-from fastnn.symbolic.ops.passing import zero_grad as zero_grad
+from fastnn.symbolic.ops import consider_constant, disconnected_grad, grad_clip, grad_scale, zero_grad
 from fastnn.symbolic.printing import pprint
 from fastnn.symbolic.stability import Forms
+
+#: What programs look for here.
+__all__ = [
+    "DisconnectedInputError",
+    "Lop",
+    "NullTypeGradError",
+    "Rop",
+    "consider_constant",
+    "disconnected_grad",
+    "grad",
+    "grad_clip",
+    "grad_scale",
+    "hessian",
+    "jacobian",
+    "zero_grad",
+]
 
 
 class DisconnectedInputError(ValueError):

@@ -99,6 +99,7 @@ from fastnn.symbolic.ops.elementwise import (
     true_div,
     trunc,
     ultra_fast_sigmoid,
+    xlogy0,
     xor,
 )
 from fastnn.symbolic.ops.indexing import (

@@ -351,6 +351,8 @@ erfinv = Elementwise(
 gamma = Elementwise("gamma", _special("gamma"), lambda x, z, g: [g * z * psi(x)], kind="float")
 gammaln = Elementwise("gammaln", _special("gammaln"), lambda x, z, g: [g * psi(x)], kind="float")
 psi: Elementwise = Elementwise("psi", _special("psi"), lambda x, z, g: [g * tri_gamma(x)], kind="float")
+# x * log(y), and 0 where x is 0.
+xlogy0 = Elementwise("xlogy0", _special("xlogy"), lambda x, y, z, g: [g * log(y), g * x / y], kind="float")
 tri_gamma: Elementwise = Elementwise("tri_gamma", _special("polygamma", 1), kind="float")
 
 ultra_fast_sigmoid = Elementwise(

@@ -98,7 +98,7 @@ from fastnn.symbolic.ops import any_ as any
 from fastnn.symbolic.ops import max_ as max
 from fastnn.symbolic.ops import min_ as min
 from fastnn.symbolic.ops import sum_ as sum
-from fastnn.symbolic.tensor import basic, extra_ops, nlinalg, nnet, raw_random, shared_randomstreams, signal
+from fastnn.symbolic.tensor import basic, extra_ops, nlinalg, nnet, raw_random, shared_randomstreams, signal, xlogx
 from fastnn.symbolic.tensor.basic import *
 from fastnn.symbolic.tensor.extra_ops import bincount, cumprod, cumsum, fill_diagonal, repeat, squeeze
 from fastnn.symbolic.tensor.kinds import *

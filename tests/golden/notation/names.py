@@ -85,9 +85,9 @@ CASES = {
         T.inv(y); T.sqr(x); T.square(x); T.sin(x); T.cos(x); T.tan(x); T.arcsin(x / 2); T.arccos(x / 2); T.arctan(x)
         T.arctan2(x, y); T.arctan2(y, v); T.sinh(x); T.cosh(x); T.arcsinh(x); T.arccosh(y + 1); T.arctanh(x / 2)
         T.exp2(x); T.log2(y); T.log10(y); T.deg2rad(x); T.rad2deg(x); T.erf(x); T.erfc(x); T.erfinv(x / 2); T.gamma(y)
-        T.gammaln(y); T.psi(y); T.tri_gamma(y).zeros_like() + y; x.sin(); x.log1p(); y.sqrt(); x.exp(); y.log2()
-        x.tanh(); x.arctan(); T.floor(2 * x); T.ceil(2 * x); T.trunc(2 * x); T.round(2 * x)
-        T.round(4 * x, mode='half_away_from_zero'); (4 * x).round(); T.round_half_to_even(4 * x)
+        T.gammaln(y); T.psi(y); T.xlogx.xlogx(y); T.xlogx.xlogy0(x, y); T.tri_gamma(y).zeros_like() + y; x.sin()
+        x.log1p(); y.sqrt(); x.exp(); y.log2(); x.tanh(); x.arctan(); T.floor(2 * x); T.ceil(2 * x); T.trunc(2 * x)
+        T.round(2 * x); T.round(4 * x, mode='half_away_from_zero'); (4 * x).round(); T.round_half_to_even(4 * x)
         T.round_half_away_from_zero(4 * x); T.iround(4 * x); T.floor(i); T.ceil(i); T.trunc(i); x.floor() * x
         x.ceil(); x.trunc(); T.isnan(v / (v - v[0])); T.isinf(v / (v - v[0])); T.isnan(i); T.isinf(i)
         T.isclose(x, x + 1e-9); T.isclose(x, y); T.allclose(x, x + 1e-9); T.allclose(x, y)
@@ -227,6 +227,7 @@ if __name__ == "__main__":
     import theano
     import theano.tensor
     import theano.tensor.nnet.bn
+    import theano.tensor.xlogx
 
     results = {"/".join(run): {text: _theanos(text, *run) for text in cases()} for run in runs()}
     FILE.write_text(json.dumps(results, separators=(",", ":")))

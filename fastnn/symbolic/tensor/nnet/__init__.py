@@ -6,12 +6,14 @@ import numpy as np
 
 from fastnn.symbolic import ops
 from fastnn.symbolic.graph import Operand, Variable, as_variable, constant
-from fastnn.symbolic.ops import logsoftmax, sigmoid, softmax, softplus, ultra_fast_sigmoid
+from fastnn.symbolic.ops import LogSoftmax, Softmax, logsoftmax, sigmoid, softmax, softplus, ultra_fast_sigmoid
 from fastnn.symbolic.tensor.nnet import abstract_conv, bn, conv
 from fastnn.symbolic.tensor.nnet.abstract_conv import conv2d, conv2d_grad_wrt_inputs, conv2d_transpose
 from fastnn.symbolic.tensor.nnet.bn import batch_normalization
 
 __all__ = [
+    "LogSoftmax",
+    "Softmax",
     "abstract_conv",
     "batch_normalization",
     "binary_crossentropy",
