@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastnn import tuning
 from fastnn.symbolic.fusion import joined, without_broadcasts
 from fastnn.symbolic.instructions import FAILURES, Instruction, Output, located, perform
-from fastnn.symbolic.ops import BroadcastTo, Dot, Reshape, SumTo
+from fastnn.symbolic.ops import BroadcastTo, Dot, Hole, Index, Picked, Reduction, Reshape, SumTo, added_axes
 from fastnn.symbolic.ops.fused import Fused
 from fastnn.symbolic.products import THIN_COLUMNS
 
@@ -100,7 +100,8 @@ class Plan:
             for place in [same.get(output.place, output.place)]
         ]
         places = [output.place for output in self._outputs]
-        found = without_broadcasts(_reading_once(instructions, same), self._shapes)
+        found = [_on_shapes(each, self._shapes) for each in _reading_once(instructions, same)]
+        found = without_broadcasts(found, self._shapes)
         found = joined(_products_by_kernels(_needed(found, known, places), shapes), self._shapes, places)
         self._overwritten, last = _overwriting(found, self._shapes, self._outputs)
         self._last = [found[i] for i in last]
@@ -274,6 +275,19 @@ def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int
 def _reading_once(instructions: Iterable[Instruction], same: dict[int, int]) -> list[Instruction]:
     # Each reads a value at its one place.
     return [each._replace(sources=tuple(same.get(source, source) for source in each.sources)) for each in instructions]
+
+
+def _on_shapes(each: Instruction, shapes: dict[int, tuple[int, ...]]) -> Instruction:
+    # The instruction for arrays of known shapes, which may take an array for its result.
+    op, sources = each.op, each.sources
+    if isinstance(op, Index) and any(isinstance(item, Hole) and shapes[sources[1 + item.number]] for item in op.items):
+        op = Picked(op.items)
+    elif isinstance(op, SumTo):
+        lengths, narrow = shapes[sources[0]], shapes[each.targets[0]]
+        n_new, axes = len(lengths) - len(narrow), added_axes(lengths, narrow)
+        if n_new in (0, len(axes)):
+            op, sources = Reduction("sum", tuple(axes), keepdims=n_new == 0), sources[:1]
+    return each if op is each.op else each._replace(op=op, compute=op.compute, sources=sources)
 
 
 def _needed(instructions: Sequence[Instruction], known: set[int], outputs: Iterable[int]) -> list[Instruction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from fastnn.symbolic.graph import (
 from fastnn.symbolic.ops.elementwise import cast, promoted
 from fastnn.symbolic.ops.parts import packed, part
 from fastnn.symbolic.ops.shapes import axis_of, count, dimshuffle, flatten, integer_scalar, sum_to, zeros_like
-from fastnn.symbolic.ops.texts import ATOM, INDEX, Gradients, bracketed, call
+from fastnn.symbolic.ops.texts import ATOM, INDEX, Calls, Gradients, bracketed, call
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,25 @@ class Index(Op):
         return f"{bracketed(inputs[0], ATOM)}[{', '.join(_item_text(item, names) for item in self.items)}]", ATOM
 
 
+@dataclass(frozen=True)
+class Picked(Index):
+    """An `Index` that has arrays of integers, so that its result is no view."""
+
+    views = False
+    takes_out = True
+
+    def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
+        found = super().compute(*arrays)
+        if out is None:
+            return found
+        out[...] = found
+        return out
+
+    def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
+        x, key = arrays[0], self.key(arrays[1:])
+        return [lambda: np.copyto(out, x[key])]
+
+
 def _filled(item: Any, values: Sequence[Any]) -> Any:
     if isinstance(item, Hole):
         return values[item.number]
@@ -218,33 +238,45 @@ class Put(Op):
     def compute(self, *arrays: Any, out: NDArray[Any] | None = None) -> Any:
         base, *rest = arrays
         result = np.empty(np.shape(base), np.asarray(base).dtype) if out is None else out
-        values, *others = (np.array(array) if np.may_share_memory(result, array) else array for array in rest)
-        if result is not base:
-            np.copyto(result, base)
-        key = Index(self.items).key(others)
-        if not self.adds:
-            result[key] = values
-        elif self._takes_no_element_twice(others):
-            result[key] += values
-        else:
-            np.add.at(result, key, values)
+        rest = [np.array(array) if np.may_share_memory(result, array) else array for array in rest]
+        for each in self.calls([base, *rest], result):
+            each()
         return result
+
+    def calls(self, arrays: Sequence[NDArray[Any]], out: NDArray[Any]) -> Calls:
+        base, values, *others = arrays
+        if any(np.may_share_memory(out, array) for array in (values, *others)):
+            return super().calls(arrays, out)
+        key, rows = Index(self.items).key(others), self._counted_rows(others)
+        takes_once = self._takes_each_once(others)
+
+        def put() -> None:
+            if not self.adds:
+                out[key] = values
+            elif takes_once or (rows is not None and (len(rows) == 0 or min(rows[0], rows[-1]) >= 0)):
+                out[key] += values
+            else:
+                np.add.at(out, key, values)
+
+        return [put] if out is base else [partial(np.copyto, out, base), put]
 
     def without_lost_count(self, inputs: Sequence[Variable]) -> Put:
         """Return the operation for new inputs, whose `Arange` may have been replaced."""
         lost = self.counting is not None and not isinstance(inputs[2 + self.counting].op, Arange)
         return Put(self.items, None, self.adds) if lost else self
 
-    def _takes_no_element_twice(self, others: Sequence[Any]) -> bool:
-        # If that is easy to see: slices and integers, a mask, or one element of each row.
+    def _takes_each_once(self, others: Sequence[Any]) -> bool:
+        # Whether the index has slices, integers, and a mask at most, so that it takes no element twice.
         arrays = [np.asarray(other) for other in others if np.ndim(other) > 0]
-        if len(arrays) < 2 and all(array.dtype.kind == "b" for array in arrays):
-            return True
-        if self.counting is None or any(array.ndim > 1 for array in arrays):
-            return False
-        rows = others[self.counting]
-        counted = len(rows) == max(map(len, arrays)) and all(array.dtype.kind != "b" for array in arrays)
-        return counted and (len(rows) == 0 or min(rows[0], rows[-1]) >= 0)
+        return len(arrays) < 2 and all(array.dtype.kind == "b" for array in arrays)
+
+    def _counted_rows(self, others: Sequence[Any]) -> Any:
+        # The rows, if the index takes one element of each; then it takes none twice unless some are negative.
+        if self.counting is None:
+            return None
+        arrays, rows = [np.asarray(other) for other in others if np.ndim(other) > 0], others[self.counting]
+        counts = all(array.ndim == 1 and array.dtype.kind != "b" for array in arrays)
+        return rows if counts and len(rows) == max(map(len, arrays)) else None
 
     def shapes(self, inputs: tuple[Variable, ...]) -> frozenset[Variable] | None:
         return inputs[0].shapes

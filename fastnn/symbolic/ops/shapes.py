@@ -135,9 +135,7 @@ class SumTo(Op):
         array, lengths = np.asarray(arrays[0]), tuple(arrays[1])
         if array.shape == lengths:
             return array
-        new = array.ndim - len(lengths)
-        stretched = [new + axis for axis, n in enumerate(lengths) if n == 1 != array.shape[new + axis]]
-        return array.sum(axis=(*range(new), *stretched), keepdims=True).reshape(lengths)
+        return array.sum(axis=tuple(added_axes(array.shape, lengths)), keepdims=True).reshape(lengths)
 
     def shaping(self, inputs: tuple[Variable, ...]) -> tuple[Variable, ...]:
         return inputs[1:]
@@ -150,6 +148,12 @@ class SumTo(Op):
 
     def text(self, inputs: Parts) -> tuple[str, int]:
         return call("sum_to", inputs[0][0], inputs[1][0])
+
+
+def added_axes(lengths: tuple[int, ...], narrow: tuple[int, ...]) -> list[int]:
+    """Return the axes along which arrays of a shape are broadcast to other lengths: new ones, and those of length 1."""
+    new = len(lengths) - len(narrow)
+    return [*range(new), *(new + axis for axis, n in enumerate(narrow) if n == 1 != lengths[new + axis])]
 
 
 def sum_to(x: Variable, like: Variable) -> Variable:
