@@ -67,9 +67,9 @@ class Function:
         self._takes, self._pack, self._mode = arguments, pack, mode
         carried = [argument for argument in arguments if argument.update is not None]
         self._finish = partial(_carry, carried, pack) if carried else pack
-        #: Of each input: its dtype and number of dimensions, and whether Python's small numbers are taken unchecked.
+        #: Of each input: its dtype and number of dimensions, and the types of numbers that are taken unchecked.
         self._quick = [
-            (dtype, ndim, ndim == 0 and dtype == np.float64 and not each.strict)
+            (dtype, ndim, _numbers_for(dtype) if ndim == 0 and not each.strict else ())
             for each in arguments
             for dtype, ndim in [each.variable.type]
         ]
@@ -161,9 +161,9 @@ class Function:
             value
             if type(value) is np.ndarray and value.dtype is dtype and value.ndim == ndim
             else np.array(value, dtype)
-            if takes_numbers and (type(value) is float or (type(value) is int and -SMALL < value < SMALL))
+            if type(value) in numbers and (type(value) is not int or -SMALL < value < SMALL)
             else self._checked(i, value)
-            for i, (value, (dtype, ndim, takes_numbers)) in enumerate(zip(args, self._quick, strict=True))
+            for i, (value, (dtype, ndim, numbers)) in enumerate(zip(args, self._quick, strict=True))
         ]
         outputs, updated = self._computed(arguments)
         for variable, value in updated:
@@ -503,6 +503,12 @@ def _check_updates(updates: Updates) -> dict[Shared, Variable]:
             raise ValueError(f"{pprint(variable)} is updated twice")
         found[variable] = _converted(value, variable.type, f"the update of {pprint(variable)}")
     return found
+
+
+def _numbers_for(dtype: np.dtype[Any]) -> tuple[type, ...]:
+    # Types of numbers that a dtype holds, small ones of int.
+    python = {"float64": (float, int), "int64": (int,)}
+    return dtype.type, *python.get(dtype.name, ())
 
 
 def _default_updates(

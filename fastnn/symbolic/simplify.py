@@ -119,7 +119,7 @@ def _is_number(variable: Variable, number: float) -> bool:
 
 
 def _without_neutral(op: Op, inputs: tuple[Variable, ...], type_: Type) -> Variable | None:
-    # x of x + 0, x - 0, x * 1, x / 1, x ** 1, if the type is the same.
+    # x of x + 0, x - 0, x * 1, x / 1, x ** 1, and of sums of a single number, if the type is the same.
     kept = None
     if op in (ops.mul, ops.true_div, ops.power) and _is_number(inputs[1], 1):
         kept = inputs[0]
@@ -131,7 +131,9 @@ def _without_neutral(op: Op, inputs: tuple[Variable, ...], type_: Type) -> Varia
         kept = inputs[1]
     elif op is ops.neg and inputs[0].op is ops.neg:
         (kept,) = inputs[0].inputs
-    elif isinstance(op, (ops.SumTo, ops.BroadcastTo)) and _has_shape(inputs[0], inputs[1]):
+    elif (isinstance(op, (ops.SumTo, ops.BroadcastTo)) and _has_shape(inputs[0], inputs[1])) or (
+        isinstance(op, ops.Reduction) and op.name not in ops.DISCRETE and inputs[0].ndim == 0
+    ):
         kept = inputs[0]
     return kept if kept is not None and kept.type == type_ else None
 

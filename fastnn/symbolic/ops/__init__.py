@@ -133,6 +133,7 @@ from fastnn.symbolic.ops.passing import Passing, consider_constant, disconnected
 from fastnn.symbolic.ops.pools import MODES, Pool, pool
 from fastnn.symbolic.ops.random import Choice, Multinomial, Normal, Parameter, RandomStateVariable, draw, mrg_uniform
 from fastnn.symbolic.ops.reductions import (
+    DISCRETE,
     SHORT_ROW,
     Cumulative,
     LogSumExp,
