@@ -39,13 +39,17 @@ MODULES = [
 ]
 
 
-def run(program):
-    """Run a program in a process of its own, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+@pytest.fixture
+def run(tmp_path):
+    """Run a program in a process of its own, elsewhere than in a checkout, and return what it prints."""
+
+    def run_there(program):
+        command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    return run_there
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -59,7 +63,7 @@ def test_the_package_lists_its_names():
     assert all(hasattr(theano, name) for name in theano.__all__)
 
 
-def test_as_theano():
+def test_as_theano(run):
     printed = run("""
         import sys
         import fastnn.symbolic as ours
@@ -95,7 +99,7 @@ def test_as_theano():
     assert printed == ["restored", "theano.gpuarray"]
 
 
-def test_as_theano_beside_another_theano():
+def test_as_theano_beside_another_theano(run):
     printed = run("""
         import sys, types
         sys.modules["theano"] = types.ModuleType("theano")
@@ -448,7 +452,7 @@ def test_settings():
             setattr(config, name, value)
 
 
-def test_flags_in_the_environment(monkeypatch):
+def test_flags_in_the_environment(monkeypatch, run):
     monkeypatch.setenv("THEANO_FLAGS", "device=gpu0, floatX=float32,mode=FAST_COMPILE,blas.ldflags=")
     printed = run("import fastnn.symbolic as t; print(t.config.floatX, t.config.mode, t.config.device)")
     assert printed == ["float32", "FAST_COMPILE", "cpu"]
