@@ -206,18 +206,18 @@ def test_gemm(dtype, assert_close, rng, m, n, k, transpose_a, transpose_b):
 
 @parametrize_pairs(
     {
-        "m": [0, 1, 127, 300],
+        "m, n": [(0, 5), (1, 5), (127, 5), (300, 5), (1, 300), (7, 129), (200, 300)],
         "k": [0, 1, 9],
         "transpose_a, transpose_b": itertools.product([False, True], repeat=2),
         "n_threads": [1, 3],
         "dtype": DTYPES,
     }
 )
-def test_gemm_in_threads(dtype, assert_close, rng, m, k, transpose_a, transpose_b, n_threads):
+def test_gemm_in_threads(dtype, assert_close, rng, m, n, k, transpose_a, transpose_b, n_threads):
     A = draw(rng, *((k, m) if transpose_a else (m, k)), dtype=dtype)
-    B = draw(rng, *((5, k) if transpose_b else (k, 5)), dtype=dtype)
+    B = draw(rng, *((n, k) if transpose_b else (k, n)), dtype=dtype)
     ours, expected = call_both(
-        "gemm_in_threads", lambda o: (A, B, *o, transpose_a, transpose_b, n_threads), [np.full((m, 5), np.nan, dtype)]
+        "gemm_in_threads", lambda o: (A, B, *o, transpose_a, transpose_b, n_threads), [np.full((m, n), np.nan, dtype)]
     )
     assert_close(ours[0], expected[0], 4)
 

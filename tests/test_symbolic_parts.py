@@ -1,6 +1,7 @@
 """Theano's notation: operations with several results, known gradients, default updates."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,3 +117,68 @@ def test_default_updates_behind_inputs_are_not_made():
     assert int(theano.function([between], between * 2)(4)) == 8
     assert int(theano.function([], between * 2, givens={x: 3, between: x * 0 + 1})()) == 2
     assert int(count.get_value()) == 0
+
+
+def test_products_with_a_constant_that_was_transposed_once():
+    s, C = theano.shared(np.ones((4, 3))), np.arange(9.0).reshape(3, 3)
+    step = theano.function([], [], updates=[(s, s - 0.1 * T.grad((T.dot(s, C) * s).sum(), s))])
+    wanted = np.ones((4, 3))
+    for _ in range(CALLS):
+        step()
+        wanted = wanted - 0.1 * wanted @ (C + C.T)
+    np.testing.assert_allclose(s.get_value(), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("returned", ["zero", "none"])
+def test_gradients_by_what_the_cost_does_not_depend_on(returned):
+    x, other = T.dvector("x"), T.dvector("other")
+    _, found = T.grad(T.sum(x), [x, other], disconnected_inputs="ignore", add_names=False, return_disconnected=returned)
+    if returned == "none":
+        assert found is None
+    else:
+        np.testing.assert_array_equal(found.eval({other: [1.0, 2.0], x: [1.0]}), [0, 0])
+
+
+def classifier(x, W, y):
+    return T.mean(T.log(T.nnet.softmax(T.dot(x, W)))[T.arange(y.shape[0]), y])
+
+
+def test_a_clone_of_rows_follows_their_new_value():
+    rows, W, y = theano.shared(np.zeros((4, 2))), theano.shared(np.zeros((2, 2))), T.ivector("y")
+    function = theano.function([y], T.grad(classifier(rows.clone(), W, y), W))
+    labels = np.array([0, 1, 0, 0], np.int32)
+    assert function.recognised
+    np.testing.assert_array_equal(function(labels), np.zeros((2, 2)))
+    rows.set_value(np.ones((4, 2)))
+    np.testing.assert_allclose(function(labels), [[0.25, -0.25]] * 2, rtol=1e-14)
+
+
+def test_a_gradient_at_a_corner_is_the_same_in_each_call():
+    generator = np.random.default_rng(0)
+    x, y = T.dmatrix("x"), T.ivector("y")
+    W, b, V = (theano.shared(a) for a in (np.ones((3, 4)), np.zeros(4), generator.normal(size=(4, 2))))
+    function = theano.function([x, y], T.grad(classifier(T.nnet.relu(T.dot(x, W) + b), V, y), b))
+    values = np.zeros((2, 3)), np.array([0, 0], np.int32)
+    first, *others = [function(*values) for _ in range(CALLS)]
+    assert first.any()
+    for found in others:
+        np.testing.assert_array_equal(found, first)
+
+
+def test_threads_take_turns_in_functions_that_leave_something_behind():
+    generator = np.random.default_rng(0)
+    count, W = theano.shared(0), theano.shared(generator.normal(size=(20, 3)))
+    x, y = T.dmatrix("x"), T.ivector("y")
+    gradient = theano.function([x, y], T.grad(classifier(x, W, y), W))
+    counted = theano.function([], count, updates=[(count, count + 1)])
+    batches = [(generator.normal(size=(50, 20)), generator.integers(0, 3, 50).astype(np.int32)) for _ in range(2)]
+    wanted = [gradient(*batch) for batch in batches]
+
+    def work(number):
+        for _ in range(300):
+            counted()
+            np.testing.assert_allclose(gradient(*batches[number]), wanted[number], rtol=1e-10)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    assert int(count.get_value()) == 600

@@ -66,16 +66,25 @@ def gemm(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, ::1] C_
 
 def gemm_in_threads(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, ::1] C_out,
                     bint transpose_a=False, bint transpose_b=False, int n_threads=1):
-    """C_out (m, n) = op(A) (m, k) @ op(B) (k, n), a block of rows a call of BLAS, which must use one thread."""
-    cdef Py_ssize_t m = C_out.shape[0], n = C_out.shape[1], n_blocks = (m + BLOCK_ROWS - 1) // BLOCK_ROWS, block, first
-    cdef Py_ssize_t k = A.shape[0] if transpose_a else A.shape[1], step = 1 if transpose_a else A.shape[1]
+    """C_out (m, n) = op(A) (m, k) @ op(B) (k, n), a block of rows or columns a call of BLAS, which uses one thread."""
+    cdef Py_ssize_t m = C_out.shape[0], n = C_out.shape[1], block, first, size
+    cdef Py_ssize_t k = A.shape[0] if transpose_a else A.shape[1], length = max(m, n)
+    cdef Py_ssize_t at_a_time = BLOCK_ROWS if min(m, n) >= BLOCK_ROWS else BLOCK_ROWS // 2
+    cdef Py_ssize_t n_blocks = (length + at_a_time - 1) // at_a_time
+    cdef bint by_rows = m >= n
+    # From a row of op(A), and from a column of op(B), to the next.
+    cdef Py_ssize_t step_a = 1 if transpose_a else A.shape[1], step_b = B.shape[1] if transpose_b else 1
     if m == 0 or n == 0:
         return
+    if n_blocks > 1:
+        n_blocks = (n_blocks + 3) // 4 * 4  # equal shares for two threads and for four
     for block in prange(n_blocks, nogil=True, num_threads=n_threads, schedule="dynamic"):
-        first = m * block // n_blocks
-        gemm_[floating](transpose_a, transpose_b, m * (block + 1) // n_blocks - first, n, k, 1,
-                        &A[0, 0] + first * step if k else NULL, A.shape[1], &B[0, 0] if k else NULL, B.shape[1], 0,
-                        &C_out[first, 0], n)
+        first = length * block // n_blocks
+        size = length * (block + 1) // n_blocks - first
+        gemm_[floating](transpose_a, transpose_b, size if by_rows else m, n if by_rows else size, k, 1,
+                        &A[0, 0] + (first * step_a if by_rows else 0) if k else NULL, A.shape[1],
+                        &B[0, 0] + (0 if by_rows else first * step_b) if k else NULL, B.shape[1], 0,
+                        &C_out[0, 0] + first * (n if by_rows else 1), n)
 
 
 def warm_up(const floating[:, ::1] A, const floating[:, ::1] B, floating[:, :, ::1] C_out, int n_threads):

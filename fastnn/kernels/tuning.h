@@ -10,7 +10,8 @@
 
 /* --- blas.pyx --------------------------------------------------------------------------------------------------- */
 
-/* Rows that a thread takes at a time in a product outside training. */
+/* Rows, or columns, that a thread takes at a time in a product outside training; half of them if the other side is
+   shorter, as the matrix that is read for them comes from memory then. */
 #define BLOCK_ROWS 128
 
 /* --- affine.pyx ------------------------------------------------------------------------------------------------- */

@@ -102,7 +102,8 @@ class Plan:
         places = [output.place for output in self._outputs]
         found = [_on_shapes(each, self._shapes) for each in _reading_once(instructions, same)]
         found = without_broadcasts(found, self._shapes)
-        found = joined(_products_by_kernels(_needed(found, known, places), shapes), self._shapes, places)
+        found = joined(_needed(found, known, places), self._shapes, places)
+        found = _products_by_kernels(found, self._shapes)
         self._overwritten, last = _overwriting(found, self._shapes, self._outputs)
         self._last = [found[i] for i in last]
         self._needed = [each for i, each in enumerate(found) if i not in last]
@@ -306,7 +307,7 @@ def _products_by_kernels(instructions: list[Instruction], shapes: dict[int, tupl
     # down.  So if other operations run on the kernels' threads, products do too; otherwise only if all of them are
     # faster there.
     small, large = set(), set()
-    others = any(each.op.in_threads for each in instructions)
+    others = any(_runs_in_threads(each, shapes) for each in instructions)
     all_faster = True
     for i, each in enumerate(instructions):
         if isinstance(each.op, Dot):
@@ -323,6 +324,13 @@ def _products_by_kernels(instructions: list[Instruction], shapes: dict[int, tupl
         each._replace(op=BY_KERNELS, compute=BY_KERNELS.compute) if i in chosen else each
         for i, each in enumerate(instructions)
     ]
+
+
+def _runs_in_threads(each: Instruction, shapes: dict[int, tuple[int, ...]]) -> bool:
+    # Whether an operation other than a product runs on the kernels' threads.
+    if isinstance(each.op, Fused):
+        return math.prod(shapes[each.targets[0]]) * len(each.op.steps) >= tuning.SMALL_ELEMENTWISE
+    return each.op.in_threads
 
 
 def _last_uses(instructions: Iterable[Instruction], outputs: Iterable[int]) -> tuple[dict[int, int], dict[int, int]]:

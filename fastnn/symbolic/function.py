@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from operator import itemgetter
 from types import SimpleNamespace
@@ -88,6 +90,9 @@ class Function:
                 self._step = self._taken_over(simplify)
             except NotRecognised as reason:
                 self._reason = str(reason)
+        # Calls that leave something behind take turns; others may run in several threads at once.
+        takes_turns = bool(updates) or self._step is not None
+        self._lock: AbstractContextManager[Any] = threading.RLock() if takes_turns else nullcontext()
 
     def _taken_over(self, simplify: Simplifier) -> EngineStep | EngineGradient:
         # What the engine takes over; NotRecognised, if nothing.
@@ -165,9 +170,10 @@ class Function:
             else self._checked(i, value)
             for i, (value, (dtype, ndim, numbers)) in enumerate(zip(args, self._quick, strict=True))
         ]
-        outputs, updated = self._computed(arguments)
-        for variable, value in updated:
-            variable.put(value)
+        with self._lock:
+            outputs, updated = self._computed(arguments)
+            for variable, value in updated:
+                variable.put(value)
         self._watch.called()
         return self._finish(outputs)
 

@@ -76,7 +76,9 @@ def grad(
     wrt: Variable | list[Variable] | tuple[Variable, ...],
     consider_constant: Iterable[Variable] | None = None,
     disconnected_inputs: str = "raise",
+    add_names: bool = True,
     known_grads: Mapping[Variable, Any] | None = None,
+    return_disconnected: str = "zero",
 ) -> Any:
     """Return the gradient of a cost.
 
@@ -90,8 +92,12 @@ def grad(
         Expressions to treat as constants.
     disconnected_inputs : {"raise", "warn", "ignore"}, default "raise"
         What to do if the cost does not depend on a variable; without an error the gradient is zero.
+    add_names : bool
+        Ignored: gradients have texts of their own.
     known_grads : mapping of Variable to array or Variable, optional
         Gradients by some expressions, of their shapes, instead of those by the cost.
+    return_disconnected : {"zero", "none"}, default "zero"
+        What the gradient by a variable is that the cost does not depend on, if there is no error.
 
     Returns
     -------
@@ -110,6 +116,7 @@ def grad(
     several = isinstance(wrt, (list, tuple))
     variables = list(wrt) if isinstance(wrt, (list, tuple)) else [wrt]
     check_choice(disconnected_inputs, "disconnected_inputs", ["raise", "warn", "ignore"])
+    check_choice(return_disconnected, "return_disconnected", ["zero", "none"])
     known = _check_known(known_grads)
     if cost is None and not known:
         raise TypeError("the cost must be a variable, not None: only known_grads can stand for it")
@@ -129,12 +136,15 @@ def grad(
     order = sort(seeds, constants)
     connected = set(sort(seeds, constants, _connecting))
     _check_differentiable(seeds, variables, connected, constants)
-    found = []
+    found: list[Variable | None] = []
     for variable in variables:
         expansion = inner.get(variable, gradients).get(variable)
         if expansion is None:
             if variable not in connected:
                 _complain(seeds, variable, variable in order, disconnected_inputs)
+                if return_disconnected == "none":
+                    found.append(None)
+                    continue
             expansion = ops.zeros_like(variable)
         if cost is not None and not known:
             expansion = apply(Gradient(constants), variable.type, expansion, cost, variable)
@@ -161,7 +171,7 @@ def Lop(
         As for `grad`.
     """
     known = dict(zip(_listed(f), _listed(eval_points), strict=True))
-    return grad(None, wrt, consider_constant, disconnected_inputs, known)
+    return grad(None, wrt, consider_constant, disconnected_inputs, known_grads=known)
 
 
 def Rop(f: Any, wrt: Any, eval_points: Any) -> Any:

@@ -558,8 +558,9 @@ class Shared(Variable):
         """Return whether other code has the array, and may write into it unnoticed.
 
         It has not if nothing else refers to the array, nor to that of which it is a view: `exposed` ends then.
+        Clones do refer to it.
         """
-        if self.exposed and sys.getrefcount(self.array) <= _UNSHARED:
+        if self.exposed and not self._has_clones and sys.getrefcount(self.array) <= _UNSHARED:
             base = self.array.base
             alone = base is None
             if isinstance(base, np.ndarray) and base.base is None:

@@ -46,7 +46,7 @@ class Home:
 
         Units with biases of 0 start there on rows of zeros, and units without any weights stay there.
         """
-        starts, self._starts = self._starts, False
+        starts = self._starts
         for (W, b), smooth in zip(self.network.layers, self.network.smooth, strict=False):
             if not smooth:
                 continue
@@ -57,6 +57,10 @@ class Home:
                 at_zero = bool(zeros.any()) and (starts or not W.array[:, zeros].any(axis=0).all())
             if at_zero:
                 raise NotHere("the inputs of rectifiers may be 0")
+
+    def stepped(self) -> None:
+        """Take note that the parameters have moved."""
+        self._starts = False
 
     def adopt(self) -> EngineNetwork:
         """Move the parameters' values into the vector, and give the shared variables views of it."""
@@ -156,6 +160,7 @@ class EngineStep:
             found = self._steps(rows, y, float(rate) * (len(y) if ascent.is_sum else 1), begin)
         except FloatingPointError:
             raise NotHere("the log-likelihood is not finite") from None
+        self._home.stepped()
         for variable in self._home.network.parameters:
             variable.changed()
         for i, affine in ascent.outputs.items():
@@ -229,6 +234,8 @@ class EngineGradient:
             raise NotHere("the log-likelihood is not finite") from None
         self._leaves.set(log_likelihood, len(y), gradient, network)
         found = iter(before), iter(self._program(arguments))
+        if not set(self._home.network.parameters).isdisjoint(self.updated):
+            self._home.stepped()
         values = [next(found[is_after]) for is_after in self._after]
         return values[: self._n_outputs], values[self._n_outputs :]
 

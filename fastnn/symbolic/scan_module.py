@@ -361,12 +361,21 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _whole(n_steps: Any) -> Any:
+    if isinstance(n_steps, float) and not n_steps.is_integer():
+        raise ValueError(f"n_steps must be a whole number, not {n_steps}")
     return int(n_steps) if isinstance(n_steps, float) else n_steps
+
+
+def _check_keys(given: Mapping[str, Any], value: str) -> None:
+    unknown = set(given) - {value, "taps"}
+    if unknown or value not in given:
+        raise ValueError(f"such a dictionary has {value!r}, and perhaps 'taps', not {sorted(given)}")
 
 
 def _checked_sequence(value: Any) -> _Sequence:
     taps = None
     if isinstance(value, Mapping):
+        _check_keys(value, "input")
         value, taps = value["input"], value.get("taps")
     rows = as_variable(value)
     if rows.ndim == 0:
@@ -379,6 +388,7 @@ def _checked_outputs(infos: Any) -> list[_Output]:
     for info in _listed(infos):
         initial, taps = info, None
         if isinstance(info, Mapping):
+            _check_keys({"initial": None, **info}, "initial")
             initial, taps = info.get("initial"), info.get("taps")
         if initial is None:
             if taps is not None:
