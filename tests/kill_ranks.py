@@ -25,7 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 # A job that goes on is disturbed again with this probability.
 AGAIN = 0.4
+
+#: Seconds after its moment by which Ctrl-C of one rank comes.
+LATEST = 0.01
 
 # Seconds that ranks wait for each other: long, and where one is stopped.
 PATIENT, IMPATIENT = 30, 0.5
@@ -385,7 +388,7 @@ CAUGHT = {
     "full disk": Caught(OSError, "", within=lambda draw: full_disk(), begins=True),
     "stray": Caught(RuntimeError, "no longer", within=stray, begins=True),
     "Ctrl-C of one rank": Caught(
-        None, within=lambda draw: at("stepping", draw.randint(1, 8), later(draw, "SIGINT", 0.01)), begins=True
+        None, within=lambda draw: at("stepping", draw.randint(1, 8), later(draw, "SIGINT", LATEST)), begins=True
     ),
 }
 # Kinds that are about the same data on all ranks, which mean nothing with rows of their own.
@@ -418,6 +421,9 @@ def catch(name: str, task: Task, folder: Path, comm: Any, rank: int, draw: rando
     try:
         with kind.within(draw) if meets else nullcontext():
             history = fit(folder, trainer, kind.change(data) if meets else data)
+            if kind.error is None:
+                with suppress(KeyboardInterrupt):  # what comes after the end must not come into the next fit
+                    time.sleep(2 * LATEST)
         if kind.error is None:
             said = f"interrupted: {history.interrupted}, {digest(trainer, history)}"
     except Exception as error:
