@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import tuning
-from fastnn.symbolic.fusion import joined, without_broadcasts
+from fastnn.symbolic.fusion import identities, joined, without_broadcasts
 from fastnn.symbolic.instructions import FAILURES, Instruction, Output, located, perform
-from fastnn.symbolic.ops import BroadcastTo, Dot, Hole, Index, Picked, Reduction, Reshape, SumTo, added_axes
+from fastnn.symbolic.ops import Dot, Hole, Index, Picked, Reduction, SumTo, added_axes
 from fastnn.symbolic.ops.fused import Fused
 from fastnn.symbolic.products import THIN_COLUMNS
 
@@ -93,7 +93,7 @@ class Plan:
     ) -> None:
         known = {place for place, value in enumerate(values) if value is not None}
         self._known, self._shapes = values, shapes | {place: np.shape(values[place]) for place in known}
-        same = _identities(instructions, shapes)
+        same = identities(instructions, shapes)
         self._outputs = [
             output._replace(place=place, owned=output.owned and place not in known)
             for output in outputs
@@ -261,16 +261,6 @@ class _Store:
 
 def _n_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return math.prod(shape) * dtype.itemsize
-
-
-def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int, ...]]) -> dict[int, int]:
-    # Places whose values are those of other places: operations that only change shapes, to the same shape.
-    same: dict[int, int] = {}
-    for each in instructions:
-        (target,) = each.targets
-        if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes.get(each.sources[0]) == shapes[target]:
-            same[target] = same.get(each.sources[0], each.sources[0])
-    return same
 
 
 def _reading_once(instructions: Iterable[Instruction], same: dict[int, int]) -> list[Instruction]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastnn.kernels.elementwise import MOST_OPERANDS
-from fastnn.symbolic.ops import BroadcastTo, Cast
+from fastnn.symbolic.ops import BroadcastTo, Cast, Reshape, SumTo
 from fastnn.symbolic.ops.fused import Fused, Step
 
 if TYPE_CHECKING:
     from fastnn.symbolic.instructions import Instruction
+
+
+def identities(instructions: Iterable[Instruction], shapes: Mapping[int, tuple[int, ...]]) -> dict[int, int]:
+    """Return places whose values are those of other places: operations that change shapes, to the same shape."""
+    same: dict[int, int] = {}
+    for each in instructions:
+        (target,) = each.targets
+        if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes.get(each.sources[0]) == shapes[target]:
+            same[target] = same.get(each.sources[0], each.sources[0])
+    return same
 
 
 def joined(

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.symbolic.fusion import joined, without_broadcasts
+from fastnn.symbolic.fusion import identities, joined, without_broadcasts
 from fastnn.symbolic.instructions import Instruction
-from fastnn.symbolic.ops import BroadcastTo, Reshape, SumTo
 from fastnn.symbolic.ops.fused import Fused
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Unrolled:
         self._loop = loop
         self._shapes = {i: np.shape(value) for i, value in enumerate(first) if value is not None}
         self._known = [value if i in loop.foreseen else None for i, value in enumerate(first)]
-        same = _identities(loop.instructions, self._shapes)
+        same = identities(loop.instructions, self._shapes)
         roots = [*(state.new for state in loop.states), *(new for _, new in loop.carried), *loop.own]
         roots += [] if loop.until is None else [loop.until]
         self._at = {i: same.get(i, i) for i in roots}
@@ -237,13 +236,3 @@ def _where(array: NDArray[Any]) -> Any:
     if not rows.flags.forc:
         return None
     return array.__array_interface__["data"][0], array.shape, array.strides
-
-
-def _identities(instructions: Iterable[Instruction], shapes: dict[int, tuple[int, ...]]) -> dict[int, int]:
-    # Places whose values are those of other places: operations that only change shapes, to the same shape.
-    same: dict[int, int] = {}
-    for each in instructions:
-        (target,), source = each.targets, (each.sources or each.targets)[0]
-        if isinstance(each.op, (BroadcastTo, SumTo, Reshape)) and shapes[source] == shapes[target]:
-            same[target] = same.get(source, source)
-    return same
