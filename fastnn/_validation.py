@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 import numbers
 import operator
@@ -105,6 +106,33 @@ def check_layers(layers: Sequence[Any], kinds: Iterable[type]) -> tuple[Any, ...
     if output.batch_norm:
         raise ValueError("the output layer must have no batch_norm: only hidden layers are normalised")
     return tuple(layers)
+
+
+def check_instances(values: Any, kinds: Iterable[type], name: str) -> tuple[Any, ...]:
+    """Return one or more objects of these types as a tuple."""
+    allowed = tuple(kinds)
+    found = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else None
+    if not found or not all(type(value) in allowed for value in found):
+        names = " and ".join(kind.__name__ for kind in allowed)
+        raise TypeError(f"{name} must be a sequence of one or more {names}, not {values!r}")
+    return found
+
+
+def check_dicts(values: Any, name: str) -> list[dict[str, Any]]:
+    """Return a list of dictionaries, as JSON has them."""
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError(f"{name} must be a list of objects, not {values!r}")
+    return values
+
+
+def check_increasing(values: Any, name: str) -> tuple[float, ...]:
+    """Return none, or two or more finite numbers, each above the one before, as floats."""
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
+        raise TypeError(f"{name} must be a sequence of numbers, not {values!r}")
+    found = tuple(check_number(value, f"{name}[{i}]", -math.inf, open_left=True) for i, value in enumerate(values))
+    if len(found) == 1 or not all(low < high for low, high in itertools.pairwise(found)):
+        raise ValueError(f"{name} must be none, or two or more numbers that increase, not {values!r}")
+    return found
 
 
 def check_input_shape(shape: Any) -> tuple[int, ...]:
@@ -206,6 +234,22 @@ def check_rows(
     array = _as_laid_out(array, None if array.dtype in STORED else dtype)
     array = array.reshape(len(array), math.prod(shape))
     _check_finite(array, dtype, name, n_threads)
+    return array
+
+
+def check_table(X: Any, n_columns: int, name: str = "X") -> NDArray[Any]:
+    """Return rows (n, n_columns) of numbers and NaN, as a C-contiguous array of float32 or float64."""
+    if hasattr(X, "tocsr"):
+        raise TypeError(f"{name} must be dense, such as {name}.toarray(), for a network that begins with Columns")
+    array = np.asarray(X)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, with codes for categories, not dtype {array.dtype}")
+    check_shape(array.shape, (n_columns,), name)
+    array = _as_laid_out(array, None if array.dtype in FLOATING else np.float64)
+    infinite = np.isinf(array)
+    if infinite.any():
+        row, column = np.argwhere(infinite)[0]
+        raise ValueError(f"{name} must be finite or NaN, but row {row} has an infinity in column {column}")
     return array
 
 

@@ -24,6 +24,7 @@ from fastnn._validation import (
     check_number,
     check_rows,
     check_seed,
+    check_table,
     check_targets,
     check_threads,
     check_weights,
@@ -31,15 +32,28 @@ from fastnn._validation import (
 from fastnn.engine.local import Engine, few_rows
 from fastnn.engine.maps import forward_maps
 from fastnn.engine.ranks import ALONE, Ranks
-from fastnn.engine.rows import Rows
+from fastnn.engine.rows import Rows, encode
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
+from fastnn.kernels.columns import Encoder
 from fastnn.kernels.losses import LOSSES, Targets, inplace_loss
 from fastnn.kernels.normalisation import EPSILON
 from fastnn.kernels.predict import FewRows
 from fastnn.kernels.softmax import inplace_softmax
 from fastnn.kernels.updates import UPDATES, Steps
-from fastnn.layers import Dense, Flatten, Layer, Shape, facts_of, read_layers, settle, shapes_of, slots_of, table_of
+from fastnn.layers import (
+    Columns,
+    Dense,
+    Flatten,
+    Layer,
+    Shape,
+    facts_of,
+    read_layers,
+    settle,
+    shapes_of,
+    slots_of,
+    table_of,
+)
 from fastnn.layout import LayerFacts
 from fastnn.parameters import ParameterList, refuse_read_only
 from fastnn.plan import Method
@@ -103,7 +117,8 @@ class Network:
     -----
     Biases start at 0, and so do the weights of softmax regression.  The weights of other networks are drawn
     uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, or from +-sqrt(6 / n_in) [2]_ before a ReLU and its kind.  For a
-    convolution, n_in is the numbers in a window, of all channels, and n_out those of a window in all filters.
+    convolution, n_in is the numbers in a window, of all channels, and n_out those of a window in all filters; after
+    `Columns`, n_in is the features that a row has at most.
 
     With `batch_norm` a hidden layer is ``activation(scale * (Z - mean) / sqrt(variance + 1e-5) + bias)``, where Z is
     the product of its input and its weights.  In training, mean and variance are those of the batch's rows, which count
@@ -115,7 +130,8 @@ class Network:
 
     Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  If `input_shape` is that of images, X
     may also be (n, height, width, channels), and (n, height, width) for one channel; flat rows have the numbers in the
-    same order, the channels of a pixel beside each other.  Convolution and pooling take no sparse rows.  uint8 is taken
+    same order, the channels of a pixel beside each other.  Convolution and pooling take no sparse rows.  If the first
+    layer is `Columns`, X holds the columns of a table, dense, with NaN for what is missing.  Otherwise uint8 is taken
     as pixels, each multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for
     cross-entropy, and (n, n_out) numbers for other losses, from 0 to 1 for the binary one; a single output may also
     have (n,).  `sample_weight` is (n,), at least 0; means are weighted by it.  `n_threads` is None for the processors
@@ -201,6 +217,8 @@ class Network:
         for layer, weight in zip(self._weighted, self.weights, strict=True):
             *window, n_in, n_out = weight.shape
             n_in, n_out = n_in * math.prod(window), n_out * math.prod(window)
+            if self._encoder is not None and weight is self.weights[0]:
+                n_in = self._encoder.most_active
             limit = math.sqrt(6 / n_in if layer.activation in RECTIFYING else 6 / (n_in + n_out))
             weight[:] = generator.uniform(-limit, limit, weight.shape)
 
@@ -395,6 +413,16 @@ class Network:
         return facts_of(self.layers, self.input_shape, shares)
 
     @property
+    def columns(self) -> Columns | None:
+        """The first layer if it is `Columns`: then X holds the columns of a table."""
+        first = self.layers[0]
+        return first if isinstance(first, Columns) else None
+
+    @cached_property
+    def _encoder(self) -> Encoder | None:
+        return None if self.columns is None else Encoder([column.facts for column in self.columns.columns])
+
+    @property
     def takes_sparse(self) -> bool:
         """Whether X may be sparse: not if there is convolution or pooling."""
         return all(facts.maps is None for facts in self.facts())
@@ -446,6 +474,8 @@ class Network:
 
     def _rows(self, X: Any, n_threads: int | None, name: str = "X") -> Rows:
         n_threads = n_threads or available_threads()
+        if self._encoder is not None:
+            return encode(self._encoder, check_table(X, self.n_in, name), self.dtype, n_threads)
         return check_rows(X, self.input_shape, self.dtype, name, n_threads, self.takes_sparse)
 
     def _outputs(
@@ -460,7 +490,7 @@ class Network:
 
     @cached_property
     def _few_rows(self) -> FewRows:
-        return few_rows(self.facts(), self.input_shape, self._parameters, self.loss)
+        return few_rows(self.facts(), self.input_shape, self._parameters, self.loss, self._encoder)
 
     def predict(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Most probable class (n,) of each row, the first of equals.

@@ -25,7 +25,7 @@ FORMAT = 2
 KEY = "fastnn"  # the only key of the metadata, so that the same network gives the same bytes
 ENSEMBLE_KEY, ENSEMBLE_FORMAT = "fastnn ensemble", 1
 CHECKPOINT_KEY, CHECKPOINT_FORMAT = "fastnn checkpoint", 2
-MAX_DESCRIPTION = 10**6  # characters of JSON that describe a network or an ensemble; most networks have a hundred
+MAX_DESCRIPTION = 10**7  # characters of JSON that describe a network or an ensemble; a table's columns may need many
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file format's
 
 
@@ -259,5 +259,5 @@ def _read_layer(fields: Any) -> Layer:
     names = {"kind", *(field.name for field in dataclasses.fields(kind))}
     if fields.keys() not in (names, names - {"dropout"}):
         raise ValueError(f"a {kind.__name__} layer must have the fields {sorted(names)}, not {sorted(fields)}")
-    layer: Layer = kind(**{name: value for name, value in fields.items() if name != "kind"})
+    layer: Layer = kind.read({name: value for name, value in fields.items() if name != "kind"})
     return layer

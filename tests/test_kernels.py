@@ -15,6 +15,7 @@ from fastnn.kernels import (
     activations,
     affine,
     blas,
+    columns,
     dense,
     dropout,
     elementwise,
@@ -57,6 +58,7 @@ MODULES = (
     epoch,
     lbfgs,
     streams,
+    columns,
 )
 KERNELS = {
     name: kernel

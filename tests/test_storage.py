@@ -332,7 +332,7 @@ FORMAT_1 = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
         ({}, json.dumps(FORMAT_1 | {"input_scale": 10**400}), "input_scale must be above 0"),
         ({}, json.dumps(FORMAT_1 | {"input_scale": True}), "input_scale must be a number"),
         ({}, json.dumps(FORMAT_1 | {"input_scale": "1/256"}), "input_scale must be a number"),
-        ({}, json.dumps(FORMAT_1) + " " * 10**6, "its description has"),
+        ({}, json.dumps(FORMAT_1) + " " * 10**7, "its description has"),
         ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(FORMAT_1), r"layers.0.bias should be float32 of shape \(3,\)"),
         ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(FORMAT_1), "layers.0.bias should be float32"),
         ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(FORMAT_1), "holds NaN or infinity"),
