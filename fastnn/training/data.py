@@ -120,7 +120,8 @@ class Prepared:
     ) -> tuple[Rows, Targets]:
         """Return what the network's `check_data` does of X, y and sample_weight; names are for error messages."""
         network = settings.network
-        key = "checked", names, network.input_shape, network.takes_sparse, network.n_out, network.loss, network.dtype
+        loss = network.loss, network.quantiles
+        key = "checked", names, network.input_shape, network.takes_sparse, network.n_out, *loss, network.dtype
         may_be_empty = settings.rows == "own"
         return self._once(key, lambda: network.check_data(*data, names, threads_of(settings), may_be_empty))
 
