@@ -332,25 +332,40 @@ def check_loss(loss: str) -> str:
     return check_choice(loss, "loss", LOSSES)
 
 
+def check_quantiles(quantiles: Any, loss: str, n_out: int) -> tuple[float, ...]:
+    """Return the levels of the quantile loss, one for each output; other losses have none."""
+    given = quantiles if isinstance(quantiles, Iterable) and not isinstance(quantiles, (str, bytes)) else [quantiles]
+    levels = tuple(check_number(level, f"quantiles[{i}]", 0, 1, open_left=True) for i, level in enumerate(given))
+    if levels and loss != "quantile":
+        raise ValueError(f"quantiles are for the loss 'quantile', not {loss!r}")
+    if loss == "quantile" and (len(levels) != n_out or sorted(set(levels)) != list(levels)):
+        raise ValueError(f"quantiles must be increasing and as many as outputs, {n_out}, for this loss, not {levels}")
+    return levels
+
+
 def check_targets(
     y: ArrayLike, n_rows: int, n_out: int, loss: str, dtype: np.dtype[Any], name: str = "y"
 ) -> NDArray[Any]:
-    """Return the target of each row: class indices (n_rows,) for cross-entropy, else numbers (n_rows, n_out)."""
+    """Return the target of each row: class indices (n_rows,) for cross-entropy, else numbers (n_rows, n_out).
+
+    For the quantile loss a row has one number, which is repeated.
+    """
     if loss == "cross_entropy":
         return check_labels(y, n_rows, n_out, name)
     values = np.asarray(y)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {values.dtype}")
-    if values.shape == (n_rows,) and n_out == 1:
+    width = 1 if loss == "quantile" else n_out
+    if values.shape == (n_rows,) and width == 1:
         values = values[:, None]
-    if values.shape != (n_rows, n_out):
-        raise ValueError(f"{name} must have shape ({n_rows}, {n_out}), a row for each row of X; it is {values.shape}")
+    if values.shape != (n_rows, width):
+        raise ValueError(f"{name} must have shape ({n_rows}, {width}), a row for each row of X; it is {values.shape}")
     _check_finite(values, dtype, name)
     if loss == "binary_cross_entropy" and values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(
             f"{name} must hold probabilities, from 0 to 1, but it goes from {values.min()} to {values.max()}"
         )
-    return np.array(values, dtype=dtype, order="C")  # a copy, as for labels
+    return np.array(np.broadcast_to(values, (n_rows, n_out)), dtype=dtype, order="C")  # a copy, as for labels
 
 
 def check_weights(weights: ArrayLike | None, n_rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:

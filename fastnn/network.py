@@ -22,6 +22,7 @@ from fastnn._validation import (
     check_loss,
     check_not_empty,
     check_number,
+    check_quantiles,
     check_rows,
     check_seed,
     check_table,
@@ -85,12 +86,17 @@ class Network:
         For the initial weights; None takes fresh entropy from the system.
     loss : str, default "cross_entropy"
         Minus the log-likelihood of a row: "cross_entropy" of a softmax over classes; "binary_cross_entropy" of a
-        sigmoid for each output, for rows that may have several labels; "squared" (half the square), "absolute" or
-        "huber" (threshold 1), for outputs that are real numbers.  All but the first are summed over the outputs.
+        sigmoid for each output, for rows that may have several labels; "squared" (half the square), "absolute",
+        "huber" (threshold 1) or "quantile", for outputs that are real numbers.  All but the first are summed over the
+        outputs.
     batch_norm : bool, default False
         Whether the hidden layers with weights are batch-normalised [3]_, between weights and bias: see Notes.
     input_shape : int, (n_in,), (height, width, channels), (height, width) or None, default None
         Shape of a row, if layers are given; sizes include it.  Two lengths are of images of one channel.
+    quantiles : sequence of float, default ()
+        For the loss "quantile" [4]_, which quantile of a row's number each output is, from above 0 to below 1 and
+        increasing: ``quantiles=(0.05, 0.5, 0.95)`` for three outputs, the median between the limits of nine in ten.
+        The loss of an output z at level q is ``max(q * (y - z), (q - 1) * (y - z))``.
 
     Attributes
     ----------
@@ -134,8 +140,12 @@ class Network:
     layer is `Columns`, X holds the columns of a table, dense, with NaN for what is missing.  Otherwise uint8 is taken
     as pixels, each multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for
     cross-entropy, and (n, n_out) numbers for other losses, from 0 to 1 for the binary one; a single output may also
-    have (n,).  `sample_weight` is (n,), at least 0; means are weighted by it.  `n_threads` is None for the processors
-    that the process may run on, at most OMP_NUM_THREADS; the results do not depend on it.
+    have (n,).  For the quantile loss it is (n,) or (n, 1), one number for all outputs.  `sample_weight` is (n,), at
+    least 0; means are weighted by it.  `n_threads` is None for the processors that the process may run on, at most
+    OMP_NUM_THREADS; the results do not depend on it.
+
+    Outputs of the quantile loss may cross, where a row is unlike those of training; ``np.sort(predicted, axis=1)`` puts
+    them in order, which is never worse [5]_.
 
     A row's prediction has the same bits in any batch, except through layers that BLAS computes: those of more than
     2,048 weights and fewer than 10 outputs in float32, 5 in float64; through these it is the same up to rounding, and
@@ -148,6 +158,9 @@ class Network:
     .. [2] K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", ICCV 2015.
     .. [3] S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
        shift", ICML 2015.
+    .. [4] R. Koenker, G. Bassett, "Regression quantiles", Econometrica 46 (1978).
+    .. [5] V. Chernozhukov, I. Fernandez-Val, A. Galichon, "Quantile and probability curves without crossing",
+       Econometrica 78 (2010).
 
     Examples
     --------
@@ -179,26 +192,41 @@ class Network:
         loss: str = "cross_entropy",
         batch_norm: bool = False,
         input_shape: int | Sequence[int] | None = None,
+        quantiles: Sequence[float] = (),
     ) -> None:
         loss, batch_norm = check_loss(loss), check_choice(batch_norm, "batch_norm", [False, True])
         layers, shape = read_layers(sizes, input_shape)
         layers = settle(layers, activation, batch_norm)
-        self._become(layers, shape, loss, batch_norm, check_dtype(dtype))
+        (n_out,) = shapes_of(layers, shape)[-1]
+        quantiles = check_quantiles(quantiles, loss, n_out)
+        self._become(layers, shape, loss, batch_norm, check_dtype(dtype), quantiles)
         self._draw(check_seed(seed))
 
     @classmethod
     def _empty(
-        cls, layers: tuple[Layer, ...], input_shape: Shape, loss: str, batch_norm: bool, dtype: np.dtype[Any]
+        cls,
+        layers: tuple[Layer, ...],
+        input_shape: Shape,
+        loss: str,
+        batch_norm: bool,
+        dtype: np.dtype[Any],
+        quantiles: tuple[float, ...],
     ) -> Network:
         """Network of arguments that are checked and settled already; no weights are drawn."""
         network = cls.__new__(cls)
-        network._become(layers, input_shape, loss, batch_norm, dtype)
+        network._become(layers, input_shape, loss, batch_norm, dtype, quantiles)
         return network
 
     def _become(
-        self, layers: tuple[Layer, ...], input_shape: Shape, loss: str, batch_norm: bool, dtype: np.dtype[Any]
+        self,
+        layers: tuple[Layer, ...],
+        input_shape: Shape,
+        loss: str,
+        batch_norm: bool,
+        dtype: np.dtype[Any],
+        quantiles: tuple[float, ...],
     ) -> None:
-        self._layers, self._input_shape, self._loss = layers, input_shape, loss
+        self._layers, self._input_shape, self._loss, self._quantiles = layers, input_shape, loss, quantiles
         self._weighted = tuple(layer for layer in layers if layer.has_weights)
         self._batch_norm = any(layer.batch_norm for layer in layers) if len(self._weighted) > 1 else batch_norm
         before, *after = map(math.prod, shapes_of(layers, input_shape))
@@ -251,6 +279,11 @@ class Network:
     def loss(self) -> str:
         """Name of the loss."""
         return self._loss
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """Which quantile each output is, for the quantile loss; otherwise empty."""
+        return self._quantiles
 
     @property
     def batch_norm(self) -> bool:
@@ -369,6 +402,7 @@ class Network:
 
     def __repr__(self) -> str:
         loss = "" if self.loss == "cross_entropy" else f", loss={self.loss!r}"
+        loss += f", quantiles={self.quantiles}" if self.quantiles else ""
         plain = all(isinstance(layer, Dense) and layer.dropout is None for layer in self.layers)
         if not plain or len(self.input_shape) > 1 or len({layer.batch_norm for layer in self.layers[:-1]}) > 1:
             alone = ", batch_norm=True" if self.batch_norm and len(self._weighted) == 1 else ""  # no layer says so
@@ -385,7 +419,7 @@ class Network:
         return table_of(self.layers, shapes_of(self.layers, self.input_shape), sizes)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("layers", "input_shape", "loss", "batch_norm", "parameters", "input_scale")
+        names = ("layers", "input_shape", "loss", "batch_norm", "quantiles", "parameters", "input_scale")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -394,7 +428,8 @@ class Network:
             layers = settle(layers, state["activation"], state["batch_norm"])
         else:
             layers, shape = state["layers"], state["input_shape"]
-        self._become(layers, shape, state["loss"], state["batch_norm"], state["parameters"].dtype)
+        quantiles = state.get("quantiles", ())  # older pickles do not have them
+        self._become(layers, shape, state["loss"], state["batch_norm"], state["parameters"].dtype, quantiles)
         self._parameters[:] = state["parameters"]
         self.input_scale = state.get("input_scale")  # older pickles do not have it
 
@@ -435,7 +470,7 @@ class Network:
         if not self.batch_norm:
             return self
         layers = tuple(layer.without_norm() for layer in self.layers)
-        plain = self._empty(layers, self.input_shape, self.loss, False, self.dtype)
+        plain = self._empty(layers, self.input_shape, self.loss, False, self.dtype, self.quantiles)
         plain.input_scale = self.input_scale
         tables = self.slots.by_layer(self.parameters), plain.slots.by_layer(plain.parameters)
         pairs = list(zip(*tables, strict=True))
@@ -470,7 +505,8 @@ class Network:
         if not may_be_empty:
             check_not_empty(n_rows, names[0])
         values = check_targets(y, n_rows, self.n_out, self.loss, self.dtype, names[1])
-        return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows))
+        levels = np.array(self.quantiles) if self.quantiles else None
+        return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows), levels=levels)
 
     def _rows(self, X: Any, n_threads: int | None, name: str = "X") -> Rows:
         n_threads = n_threads or available_threads()
@@ -638,13 +674,19 @@ class Network:
     def description(self) -> storage.Description:
         """Return what a file says of the network beside its parameters."""
         return storage.Description(
-            self.layers, self.input_shape, self.loss, self.batch_norm, self.dtype, self.input_scale
+            self.layers,
+            self.input_shape,
+            self.loss,
+            self.batch_norm,
+            self.dtype,
+            self.input_scale,
+            self.quantiles,
         )
 
     @classmethod
     def assemble(cls, description: storage.Description, parameters: NDArray[Any]) -> Network:
         """Return the network of a description and parameters that were checked when they were read."""
-        network = cls._empty(*description[:5])
+        network = cls._empty(*description[:5], description.quantiles)
         network._parameters[:] = parameters
         network.input_scale = description.input_scale
         return network

@@ -350,7 +350,7 @@ def mrg31k3p(
 
 # --- kernels.losses ---------------------------------------------------------------------------------
 
-LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared": 2, "absolute": 3, "huber": 4}
+LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared": 2, "absolute": 3, "huber": 4, "quantile": 5}
 
 
 def inplace_loss(targets: Targets, Z: Array, total: float) -> float:
@@ -358,7 +358,7 @@ def inplace_loss(targets: Targets, Z: Array, total: float) -> float:
 
     targets : Targets of the rows;  Z : (n, n_out) outputs;  total : sum of the weights of the rows' batch
     """
-    loss, y, weights, smoothing = targets
+    loss, y, weights, smoothing, levels = targets
     if not Z.size:
         return 0.0
     name = list(LOSSES)[loss]
@@ -380,6 +380,10 @@ def inplace_loss(targets: Targets, Z: Array, total: float) -> float:
             each, gradient = -0.5 * residual**2, residual
         elif name == "absolute":
             each, gradient = -size, np.sign(residual)
+        elif name == "quantile":
+            q = np.asarray(levels)
+            each = -np.maximum(q * residual, (q - 1) * residual)
+            gradient = np.where(residual > 0, q, q - 1) * (residual != 0)
         else:
             each = np.where(size <= 1, -0.5 * residual**2, 0.5 - size)
             gradient = np.clip(residual, -1, 1)

@@ -121,7 +121,7 @@ class Prepared:
         """Return what the network's `check_data` does of X, y and sample_weight; names are for error messages."""
         network = settings.network
         form = network.input_shape, network.columns, network.takes_sparse, network.dtype
-        key = "checked", names, form, network.n_out, network.loss
+        key = "checked", names, form, network.n_out, network.loss, network.quantiles
         may_be_empty = settings.rows == "own"
         return self._once(key, lambda: network.check_data(*data, names, threads_of(settings), may_be_empty))
 
