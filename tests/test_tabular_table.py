@@ -19,7 +19,7 @@ pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
 
 from fastnn.tabular import Table  # noqa: E402
-from fastnn.tabular.table import LEAST_ROWS, MOST_VALUES  # noqa: E402
+from fastnn.tabular.recognition import LEAST_ROWS, MOST_VALUES  # noqa: E402
 
 COLUMNS = {
     "age": [31, None, 58, 44, 31],
@@ -80,6 +80,8 @@ def test_a_row_is_read_as_a_table_of_one_row_is(source):
         for row in (dict(zip(table.names, cells, strict=True)), cells, np.array(cells, dtype=object)):
             assert table.read_row(row).shape == (1, len(table.inputs))
             np.testing.assert_array_equal(table.read_row(row), [expected])
+    if isinstance(X, pd.DataFrame):
+        np.testing.assert_array_equal(table.read_row(X.iloc[0]), RAW[:1])
 
 
 def test_a_table_is_described_printed_and_stored(source):
@@ -236,6 +238,8 @@ def test_ids_and_prose_are_ignored_unless_told(make):
     assert [column.kind for column in table.columns] == ["ignored", "ignored", "number"]
     assert table.columns[0].why == "300 different values in 300 rows: ids or prose"
     assert table.columns[1].why == "no value is in 3 rows"
+    holes = Table.learn(make({**columns, "id": [None] * 30 + columns["id"][30:]}))
+    assert (holes.columns[0].kind, round(holes.columns[0].missing, 9)) == ("ignored", 0.1)
     told = Table.learn(make(columns), {"id": "category", "x": "ignored"})
     assert [column.kind for column in told.columns] == ["category", "ignored", "ignored"]
     assert len(told.columns[0].values) == 300
@@ -344,6 +348,22 @@ def test_what_cannot_be_told_is_refused(told, message):
     for make in (dict, pd.DataFrame, pl.DataFrame):
         with pytest.raises(ValueError, match=message):
             Table.learn(make(columns), told)
+
+
+def test_columns_of_an_array_are_told_by_position_or_name():
+    X = np.array([[3, 1], [1, 2], [3, 3]])
+    for told in ({0: "category"}, {np.int64(0): "category"}, {"x0": "category"}):
+        table = Table.learn(X, told)
+        assert [column.values for column in table.columns] == [(1, 3), ()]
+    with pytest.raises(ValueError, match="columns must name columns of X, which are 'x0', 'x1', not 'x2'"):
+        Table.learn(X, {2: "category"})
+
+
+def test_infinities_are_no_values_of_categories():
+    for cells in ([1, 2.5, math.inf, 1], [decimal.Decimal(1), 2.5, math.inf, 1], np.array([1, 2.5, -np.inf, 1])):
+        table = Table.learn({"a": cells}, {"a": "category"})
+        assert Table.from_json(table.to_json()).columns[0].values == (1, 2.5)
+        np.testing.assert_array_equal(table.read({"a": cells}), [[0], [1], [-1], [0]])
 
 
 def test_told_must_be_a_mapping():
@@ -493,6 +513,16 @@ def test_missing_text_and_booleans_of_pandas(dtype):
     np.testing.assert_array_equal(Table.learn(frame).read(frame), [[1], [np.nan], [0]])
 
 
+def test_tables_of_pyarrow():
+    pa = pytest.importorskip("pyarrow")
+    X = pa.table(COLUMNS)
+    table = Table.learn(X)
+    assert [column.kind for column in table.columns] == KINDS
+    np.testing.assert_array_equal(table.read(X), RAW)
+    with pytest.raises(ValueError, match="different names, not 2 of name 'a'"):
+        Table.learn(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]))
+
+
 def test_text_by_its_first_rows_may_hold_anything_later():
     cells = ["a", "b"] * 100 + [{}]
     with pytest.raises(TypeError, match=r"column 'a' cannot be used: argument must be .*, not {}; leave"):
@@ -520,7 +550,7 @@ TABLES = st.integers(1, 8).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(TABLES)
 def test_whatever_is_learned_is_stored_and_read_the_same_from_rows_and_frames(columns):
     try:

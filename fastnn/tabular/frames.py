@@ -87,7 +87,7 @@ def is_missing(value: Any) -> bool:
         return not value.strip()
     try:
         return value is None or bool(value != value)
-    except (TypeError, ValueError):  # pandas' NA has no truth, arrays have several
+    except (TypeError, ValueError, ArithmeticError):  # pandas' NA has no truth, arrays have several
         return type(value).__name__ == "NAType"
 
 

@@ -306,6 +306,11 @@ def text_of(value: Any) -> str:
     return str(plain_number(float(value))) if isinstance(value, (float, np.floating)) else str(value)
 
 
+def several(n: int, noun: str) -> str:
+    """Return a number of things in words."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def _short(value: Any) -> str:
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."

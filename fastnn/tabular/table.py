@@ -8,67 +8,22 @@ missing.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import decimal
 import json
 import math
-import numbers
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnn._validation import check_choice, check_number
-from fastnn.tabular.frames import Cells, Coded, Frame, Moments, Numbers, Objects, is_missing, read_frame, zone_of
-from fastnn.tabular.readers import (
-    DATE,
-    MISSING_NUMBERS,
-    NUMBER,
-    PARTS,
-    Column,
-    Reader,
-    moment_of,
-    plain_number,
-    reader_of,
-    text_of,
-)
-
-KINDS = ("number", "category", "boolean", "date", "constant", "ignored")
-
-#: Kinds that a user may tell.
-TOLD = ("number", "category", "boolean", "date", "ignored")
+from fastnn.tabular.frames import Frame, read_frame, zone_of
+from fastnn.tabular.readers import PARTS, Column, Reader, reader_of, several, text_of
+from fastnn.tabular.recognition import MOST_VALUES, TOLD, learn_column
 
 FORMAT = 1  # of the JSON
-
-#: A value of a category has a code if it is in this many rows, or in 1 % of the rows and one more if that is less.
-LEAST_ROWS = 3
-
-#: A column has at most so many codes, for the values that are in the most rows.
-MOST_VALUES = 1 << 14
-
-#: Text of which a larger share than this is different, in more values than that, is ids or prose.
-DIFFERENT_SHARE, DIFFERENT_VALUES = 0.9, 10
-
-NO_CELLS = partial(Column, kind="constant", why="all cells are missing", missing=1.0)
-
-#: Types of objects that say what a column is.
-SORTS: dict[str, tuple[type, ...]] = {
-    "boolean": (bool, np.bool_),
-    "duration": (datetime.timedelta, np.timedelta64),
-    "date": (datetime.date, np.datetime64),
-    "number": (numbers.Real, decimal.Decimal),
-    "text": (str,),
-}
-
-COMPLEX = (complex, np.complexfloating)
-
-#: How codes begin that look like numbers.
-CODE = re.compile(r"[+-]?0\d")
 
 
 class Input(NamedTuple):
@@ -132,8 +87,8 @@ class Table:
             Frames may be of pandas, polars or pyarrow.  Missing are None, NaN, NaT, NA and empty text; in text that is
             numbers also "NA", "N/A", "nan", "null", "None", "?" and "-", in any case.
         told : dict of str to {"number", "category", "boolean", "date", "ignored"}, optional
-            What columns are, by name, where it is known better.  Whole numbers, such as postal codes, are numbers
-            unless they are told to be categories.
+            What columns are, where it is known better; by name, or by position in an array.  Whole numbers, such as
+            postal codes, are numbers unless they are told to be categories.
 
         Raises
         ------
@@ -147,7 +102,7 @@ class Table:
             shape = (frame.n_rows, len(frame.names))
             what = "sample" if frame.names else "feature"
             raise ValueError(f"X has 0 {what}(s) (shape={shape}) while a minimum of 1 is required.")
-        columns = [_learn(name, frame.column(j), kinds.get(name)) for j, name in enumerate(frame.names)]
+        columns = [learn_column(name, frame.column(j), kinds.get(name)) for j, name in enumerate(frame.names)]
         table = cls(tuple(columns), frame.named)
         if not table.inputs:
             reasons = "; ".join(f"{column.name!r} is {column.kind}, {column.why}" for column in columns[:5])
@@ -224,7 +179,7 @@ class Table:
         places = {name: j for j, name in enumerate(frame.names)}
         lost = [reader.column.name for _, reader in self._readers if reader.column.name not in places]
         if lost:
-            raise ValueError(_lost(lost))
+            raise ValueError(_lost(lost, "X"))
         return {j: places[reader.column.name] for j, reader in self._readers}
 
     def read_row(self, row: Mapping[str, Any] | ArrayLike) -> NDArray[np.float64]:
@@ -232,7 +187,7 @@ class Table:
 
         Parameters
         ----------
-        row : mapping of names to cells, or (n_columns,) array or sequence
+        row : mapping of names to cells, or (n_columns,) array, sequence or pandas Series
 
         Returns
         -------
@@ -243,8 +198,10 @@ class Table:
         TypeError, ValueError
             As `read` does.
         """
-        by_name = isinstance(row, Mapping)
-        cells: Any = row if by_name else row.tolist() if isinstance(row, np.ndarray) else row
+        cells: Any = row.tolist() if isinstance(row, np.ndarray) else row
+        if hasattr(cells, "to_dict"):  # a row of a pandas frame
+            cells = cells.to_dict() if self.named else list(cells)
+        by_name = isinstance(cells, Mapping)
         try:
             if by_name:
                 found = [cell(cells[name]) for _, name, cell in self._cells]
@@ -269,7 +226,7 @@ class Table:
                 )
         lost = [name for _, name, _ in self._cells if by_name and name not in cells]
         if lost:
-            return ValueError(_lost(lost).replace("X", "row", 1))
+            return ValueError(_lost(lost, "row"))
         for j, reader in self._readers:
             value = cells[reader.column.name if by_name else j]
             try:
@@ -311,8 +268,7 @@ class Table:
             told = json.loads(text)
             if not isinstance(told, dict) or told.keys() != {"format", "named", "columns"}:
                 raise ValueError("it must be an object of format, named and columns")
-            if told["format"] is not FORMAT and told["format"] != FORMAT:
-                raise ValueError(f"its format is {told['format']!r}, not {FORMAT}")
+            check_choice(told["format"], "format", [FORMAT])
             named = check_choice(told["named"], "named", [False, True])
             if not isinstance(told["columns"], list):
                 raise ValueError("columns must be a list")
@@ -326,23 +282,17 @@ class Table:
         return table
 
 
-def _lost(names: list[str]) -> str:
-    return f"X must have the columns that the table was learned of: there is no {', '.join(map(repr, names))}"
+def _lost(names: list[str], where: str) -> str:
+    return f"{where} must have the columns that the table was learned of: there is no {', '.join(map(repr, names))}"
 
 
 def _printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _several(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def _becomes(column: Column) -> str:
     if column.kind in ("category", "boolean"):
-        return (
-            f"{'ordered ' if column.ordered else ''}code of {len(column.values)} value{'s'[: len(column.values) > 1]}"
-        )
+        return f"{'ordered ' if column.ordered else ''}code of {several(len(column.values), 'value')}"
     return {"number": "number", "date": ", ".join(column.parts)}.get(column.kind, "nothing")
 
 
@@ -351,7 +301,10 @@ def _check_told(told: Mapping[Any, str] | None, frame: Frame) -> dict[str, str]:
         return {}
     if not isinstance(told, Mapping):
         raise TypeError(f"columns must be a mapping of names to kinds, not {told!r}")
-    kinds = {str(name): check_choice(kind, f"columns[{name!r}]", TOLD) for name, kind in told.items()}
+    kinds = {}
+    for name, kind in told.items():
+        made_up = isinstance(name, (int, np.integer)) and not frame.named
+        kinds[f"x{name}" if made_up else str(name)] = check_choice(kind, f"columns[{name!r}]", TOLD)
     unknown = [name for name in kinds if name not in frame.names]
     if unknown:
         known = ", ".join(map(repr, frame.names[:10])) + (", ..." if len(frame.names) > 10 else "")
@@ -359,186 +312,11 @@ def _check_told(told: Mapping[Any, str] | None, frame: Frame) -> dict[str, str]:
     return kinds
 
 
-def _learn(name: str, cells: Cells, told: str | None) -> Column:
-    # The record of a column.  That its own reader reads all of it is part of what is learned.
-    if told == "ignored":
-        return Column(name, "ignored", "told")
-    distinct = _distinct(cells, name)
-    column = _told(name, told, cells, distinct) if told else _recognise(name, cells, distinct)
-    if not column.inputs:
-        return column
-    raw = reader_of(column).cells(cells)
-    missing = np.isnan(raw[:, 0])
-    column = dataclasses.replace(column, missing=float(missing.mean()))
-    if missing.all():
-        return NO_CELLS(name)
-    varies = np.nanmin(raw, axis=0) != np.nanmax(raw, axis=0)
-    if not varies.any() and not missing.any():
-        return Column(name, "constant", f"one value: {_first(cells)}")
-    if column.kind == "date":
-        kept = tuple(part for part, does in zip(column.parts, varies, strict=True) if does or part == "days")
-        column = dataclasses.replace(column, parts=kept)
-    return column
-
-
-def _first(cells: Cells) -> str:
-    value = cells.values[0]
-    if isinstance(cells, Numbers):
-        value = plain_number(float(value), cells.sort)
-    return f"{_printable(str(value)):.40}" if not isinstance(value, str) else f"{value!r:.40}"
-
-
-def _distinct(cells: Cells, name: str) -> dict[Any, int]:
-    # Objects, and in how many rows they are, without missing ones.
-    if not isinstance(cells, Objects):
-        return {}
-    try:
-        counts = dict(Counter(cells.values))
-        if isinstance(cells, Coded):
-            in_rows = np.bincount(cells.codes[cells.codes >= 0], minlength=len(cells.values)).tolist()
-            counts = dict(zip(cells.values, in_rows, strict=True))
-        if not any(issubclass(kind, COMPLEX) for kind in set(map(type, counts))):
-            return {value: count for value, count in counts.items() if not is_missing(value)}
-    except TypeError:  # of a value without a hash
-        pass
-    value = next(value for value in cells.values if isinstance(value, COMPLEX) or not _has_hash(value))
-    raise TypeError(
-        f"X's column {name!r} cannot be used: argument must be a string, a number, a date or missing, not "
-        f"{value!r:.80}; leave the column out, or tell that it is ignored"
-    )
-
-
-def _has_hash(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _sorts(values: Iterable[Any]) -> set[str]:
-    return {
-        next((sort for sort, types in SORTS.items() if issubclass(kind, types)), "other")
-        for kind in set(map(type, values))
-    }
-
-
-def _recognise(name: str, cells: Cells, distinct: dict[Any, int]) -> Column:
-    if isinstance(cells, Moments):
-        return Column(name, "date", "dates", parts=PARTS, zone=cells.zone)
-    if isinstance(cells, Numbers):
-        return _of_sort(name, cells.sort)
-    if isinstance(cells, Objects) and cells.categories is not None:
-        return _category(name, "a categorical type", cells, distinct)
-    sorts = _sorts(distinct)
-    if not sorts:
-        return NO_CELLS(name)
-    if len(sorts) == 1 and not sorts & {"text", "other"}:
-        return _of_sort(name, sorts.pop(), _zone(distinct))
-    if sorts == {"number", "boolean"}:
-        return Column(name, "number", "numbers and booleans")
-    texts = [value.strip() for value in distinct if isinstance(value, str)]
-    if sorts <= {"text", "number"} and _are_numbers(texts):
-        return Column(name, "number", "text that is numbers" if sorts == {"text"} else "numbers, some of them as text")
-    if sorts <= {"text", "date"} and all(map(DATE.fullmatch, texts)):
-        return Column(name, "date", "text that is dates", parts=PARTS, zone=_zone(distinct))
-    mixed = f"{' and '.join(sorted(sorts))} mixed, by their text"
-    return _category(name, "text" if sorts == {"text"} else mixed, cells, distinct)
-
-
-def _of_sort(name: str, sort: str, zone: str | None = None) -> Column:
-    # Of a column whose cells are all of a type that says what they are.
-    if sort == "number":
-        return Column(name, "number", "numbers")
-    if sort == "duration":
-        return Column(name, "number", "durations, in days", parts=PARTS[:1])
-    if sort == "boolean":
-        return Column(name, "boolean", "booleans", values=(False, True))
-    return Column(name, "date", "dates", parts=PARTS, zone=zone)
-
-
-def _zone(distinct: Mapping[Any, int]) -> str | None:
-    # Of dates as Python's objects or text: their own zones may differ, so all are taken in UTC.
-    value = next(iter(distinct))
-    try:
-        moment = moment_of(value)
-    except (TypeError, ValueError):
-        return None
-    return None if moment is None or moment.tzinfo is None else "UTC"
-
-
-def _are_numbers(texts: list[str]) -> bool:
-    # A number does not begin with a zero that says nothing: that is the code of something.
-    known = [text for text in texts if text.lower() not in MISSING_NUMBERS]
-    return bool(known) and all(NUMBER.fullmatch(text) and not CODE.match(text) for text in known)
-
-
-def _told(name: str, told: str, cells: Cells, distinct: dict[Any, int]) -> Column:
-    sort = cells.sort if isinstance(cells, Numbers) else "date" if isinstance(cells, Moments) else ""
-    if told == "number":
-        durations = sort == "duration" or _sorts(distinct) == {"duration"}
-        return Column(name, told, "told", parts=PARTS[:1] if durations else ())
-    if told == "date":
-        zone = cells.zone if isinstance(cells, Moments) else _zone(distinct) if distinct else None
-        return Column(name, told, "told", parts=PARTS, zone=zone)
-    if sort in ("duration", "date"):
-        raise ValueError(f"columns[{name!r}] must not be {told!r}, for X holds {sort}s there: {_first(cells)}")
-    if isinstance(cells, Numbers):
-        values, counts = np.unique(cells.values[np.isfinite(cells.values)], return_counts=True)
-        numbers = [plain_number(value, cells.sort) for value in values.tolist()]
-        distinct = dict(zip(numbers, counts.tolist(), strict=True))
-    if told == "boolean" and len(distinct) > 2:
-        some = ", ".join(f"{value!r:.20}" for value in list(distinct)[:3])
-        raise ValueError(
-            f"columns[{name!r}] must not be 'boolean', for X holds {len(distinct)} values there: {some}, ..."
-        )
-    if not distinct:
-        return Column(name, "constant", "", 1.0)
-    return _category(name, "told", cells, distinct, told)
-
-
-def _category(name: str, why: str, cells: Cells, distinct: dict[Any, int], told: str | None = None) -> Column:
-    n_known, n_rows = sum(distinct.values()), len(cells.codes if isinstance(cells, Coded) else cells.values)
-    if told is None and len(distinct) > max(DIFFERENT_VALUES, DIFFERENT_SHARE * n_known):
-        return Column(name, "ignored", f"{len(distinct)} different values in {n_known} rows: ids or prose")
-    counts = _plain(distinct)
-    ordered = isinstance(cells, Objects) and cells.ordered
-    in_order = sorted(counts)
-    if isinstance(cells, Objects) and cells.ordered:
-        order = {text_of(value): place for place, value in enumerate(cells.categories or ())}
-        in_order = sorted(counts, key=lambda value: order[text_of(value)])
-    least = 1 if ordered or told == "boolean" else min(LEAST_ROWS, 1 + n_rows // 100)
-    kept = [value for value in in_order if counts[value] >= least]
-    if not kept and told is None:
-        return Column(name, "ignored", f"no value is in {least} rows")
-    kept = kept or in_order
-    if len(kept) > MOST_VALUES:
-        most = set(sorted(kept, key=lambda value: -counts[value])[:MOST_VALUES])
-        kept = [value for value in kept if value in most]
-    n_rare = len(in_order) - len(kept)
-    rare = f"; {_several(n_rare, 'rare value')} as unseen" if n_rare else ""
-    return Column(name, told or "category", why + rare, values=tuple(kept), ordered=ordered)
-
-
-def _plain(distinct: Mapping[Any, int]) -> dict[Any, int]:
-    # Values of one of JSON's types, in this order: text if they are of several.
-    sorts = _sorts(distinct)
-    found: dict[Any, int] = {}
-    for value, count in distinct.items():
-        plain: Any = text_of(value)
-        if sorts == {"boolean"}:
-            plain = bool(value)
-        elif sorts == {"number"}:
-            plain = int(value) if isinstance(value, numbers.Integral) else plain_number(float(value))
-        found[plain] = found.get(plain, 0) + count
-    return found
-
-
 def _column_of(fields: Any) -> Column:
     # The record of a column from JSON, which may hold anything.
     if not isinstance(fields, dict) or fields.keys() != {field.name for field in dataclasses.fields(Column)}:
         raise ValueError(f"a column must be an object of name, kind, why and others, not {fields!r:.80}")
-    kind = check_choice(fields["kind"], "kind", KINDS)
+    kind = check_choice(fields["kind"], "kind", [*TOLD, "constant"])
     for key, kinds in {"name": str, "why": str, "values": list, "parts": list, "ordered": bool}.items():
         if not isinstance(fields[key], kinds):
             raise ValueError(f"{key} must be {kinds.__name__}, not {fields[key]!r:.80}")
