@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import math
 import numbers
 import operator
@@ -105,6 +106,33 @@ def check_layers(layers: Sequence[Any], kinds: Iterable[type]) -> tuple[Any, ...
     if output.batch_norm:
         raise ValueError("the output layer must have no batch_norm: only hidden layers are normalised")
     return tuple(layers)
+
+
+def check_instances(values: Any, kinds: Iterable[type], name: str) -> tuple[Any, ...]:
+    """Return one or more objects of these types as a tuple."""
+    allowed = tuple(kinds)
+    found = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else None
+    if not found or not all(type(value) in allowed for value in found):
+        names = " and ".join(kind.__name__ for kind in allowed)
+        raise TypeError(f"{name} must be a sequence of one or more {names}, not {values!r}")
+    return found
+
+
+def check_dicts(values: Any, name: str) -> list[dict[str, Any]]:
+    """Return a list of dictionaries, as JSON has them."""
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError(f"{name} must be a list of objects, not {values!r}")
+    return values
+
+
+def check_increasing(values: Any, name: str) -> tuple[float, ...]:
+    """Return none, or two or more finite numbers, each above the one before, as floats."""
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
+        raise TypeError(f"{name} must be a sequence of numbers, not {values!r}")
+    found = tuple(check_number(value, f"{name}[{i}]", -math.inf, open_left=True) for i, value in enumerate(values))
+    if len(found) == 1 or not all(low < high for low, high in itertools.pairwise(found)):
+        raise ValueError(f"{name} must be none, or two or more numbers that increase, not {values!r}")
+    return found
 
 
 def check_input_shape(shape: Any) -> tuple[int, ...]:
@@ -209,6 +237,22 @@ def check_rows(
     return array
 
 
+def check_table(X: Any, n_columns: int, name: str = "X") -> NDArray[Any]:
+    """Return rows (n, n_columns) of numbers and NaN, as a C-contiguous array of float32 or float64."""
+    if hasattr(X, "tocsr"):
+        raise TypeError(f"{name} must be dense, such as {name}.toarray(), for a network that begins with Columns")
+    array = np.asarray(X)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, with codes for categories, not dtype {array.dtype}")
+    check_shape(array.shape, (n_columns,), name)
+    array = _as_laid_out(array, None if array.dtype in FLOATING else np.float64)
+    infinite = np.isinf(array)
+    if infinite.any():
+        row, column = np.argwhere(infinite)[0]
+        raise ValueError(f"{name} must be finite or NaN, but row {row} has an infinity in column {column}")
+    return array
+
+
 def _as_laid_out(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
     # Kernels need contiguous, aligned arrays.  Numbers after a header of odd length, in a file say, are not aligned.
     array = np.ascontiguousarray(array, dtype)
@@ -288,25 +332,40 @@ def check_loss(loss: str) -> str:
     return check_choice(loss, "loss", LOSSES)
 
 
+def check_quantiles(quantiles: Any, loss: str, n_out: int) -> tuple[float, ...]:
+    """Return the levels of the quantile loss, one for each output; other losses have none."""
+    given = quantiles if isinstance(quantiles, Iterable) and not isinstance(quantiles, (str, bytes)) else [quantiles]
+    levels = tuple(check_number(level, f"quantiles[{i}]", 0, 1, open_left=True) for i, level in enumerate(given))
+    if levels and loss != "quantile":
+        raise ValueError(f"quantiles are for the loss 'quantile', not {loss!r}")
+    if loss == "quantile" and (len(levels) != n_out or sorted(set(levels)) != list(levels)):
+        raise ValueError(f"quantiles must be increasing and as many as outputs, {n_out}, for this loss, not {levels}")
+    return levels
+
+
 def check_targets(
     y: ArrayLike, n_rows: int, n_out: int, loss: str, dtype: np.dtype[Any], name: str = "y"
 ) -> NDArray[Any]:
-    """Return the target of each row: class indices (n_rows,) for cross-entropy, else numbers (n_rows, n_out)."""
+    """Return the target of each row: class indices (n_rows,) for cross-entropy, else numbers (n_rows, n_out).
+
+    For the quantile loss a row has one number, which is repeated.
+    """
     if loss == "cross_entropy":
         return check_labels(y, n_rows, n_out, name)
     values = np.asarray(y)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, not dtype {values.dtype}")
-    if values.shape == (n_rows,) and n_out == 1:
+    width = 1 if loss == "quantile" else n_out
+    if values.shape == (n_rows,) and width == 1:
         values = values[:, None]
-    if values.shape != (n_rows, n_out):
-        raise ValueError(f"{name} must have shape ({n_rows}, {n_out}), a row for each row of X; it is {values.shape}")
+    if values.shape != (n_rows, width):
+        raise ValueError(f"{name} must have shape ({n_rows}, {width}), a row for each row of X; it is {values.shape}")
     _check_finite(values, dtype, name)
     if loss == "binary_cross_entropy" and values.size and (values.min() < 0 or values.max() > 1):
         raise ValueError(
             f"{name} must hold probabilities, from 0 to 1, but it goes from {values.min()} to {values.max()}"
         )
-    return np.array(values, dtype=dtype, order="C")  # a copy, as for labels
+    return np.array(np.broadcast_to(values, (n_rows, n_out)), dtype=dtype, order="C")  # a copy, as for labels
 
 
 def check_weights(weights: ArrayLike | None, n_rows: int, name: str = "sample_weight") -> NDArray[np.float64] | None:

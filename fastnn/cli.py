@@ -692,15 +692,16 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
 def targets(network: Network, classes: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
     """Return what a network should give for images of these classes, and its meaning in words."""
     n_classes = int(classes.max()) + 1
+    one_number = network.n_out == 1 or network.loss == "quantile"
     needed = 2 if network.n_out == 1 and network.loss == "binary_cross_entropy" else network.n_out
-    if n_classes > needed and (network.classifies or network.n_out > 1):
+    if n_classes > needed and (network.classifies or not one_number):
         raise ValueError(
             f"the test images have {n_classes} classes, which do not fit the model's "
             f"{plural(network.n_out, 'output')} and {network.loss} loss"
         )
     if network.loss == "cross_entropy":
         return classes, ""
-    if network.n_out == 1:
+    if one_number:
         return classes.astype(network.dtype), "the class"
     wanted = np.eye(network.n_out, dtype=network.dtype)[classes]
     return wanted, "1 for the output of an image's class, 0 for the others"
@@ -798,7 +799,7 @@ def answers(network: Network, X: NDArray[Any]) -> Iterator[list[Any]]:
         return
     names = [""] if network.n_out == 1 else [f" {k}" for k in range(network.n_out)]
     if not network.classifies:
-        yield [f"value{name}" for name in names]
+        yield [f"quantile {level:g}" for level in network.quantiles] or [f"value{name}" for name in names]
         yield from (list(map(str, row)) for row in predicted)  # the shortest text that gives the same number
         return
     yield [f"{kind}{name}" for name in names for kind in ("label", "probability")]

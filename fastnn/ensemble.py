@@ -24,8 +24,8 @@ class Ensemble:
     Parameters
     ----------
     networks : iterable of Network
-        At least one; they agree in their numbers of inputs and of outputs, and in their loss.  They stay the caller's:
-        training one changes the ensemble.
+        At least one; they agree in their numbers of inputs and of outputs, in their loss and in its quantiles.  They
+        stay the caller's: training one changes the ensemble.
 
     Notes
     -----
@@ -177,7 +177,7 @@ class Ensemble:
 
 
 def _check_alike(network: Network, first: Network, name: str) -> None:
-    for what in ("n_in", "n_out", "loss"):
+    for what in ("n_in", "n_out", "loss", "quantiles"):
         here, there = getattr(network, what), getattr(first, what)
         if here != there:
             raise ValueError(f"{name} must have {what}={there!r}, as the first network, not {here!r}")

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,10 @@ import numpy as np
 from fastnn._validation import (
     check_activations,
     check_choice,
+    check_dicts,
+    check_increasing,
     check_input_shape,
+    check_instances,
     check_integer,
     check_layers,
     check_number,
@@ -29,6 +32,7 @@ from fastnn._validation import (
 )
 from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.blas import MAX_DIMENSION
+from fastnn.kernels.columns import ColumnFacts
 from fastnn.kernels.pooling import MOST_PLACES
 from fastnn.layout import LayerFacts, Maps, Window
 from fastnn.slots import Slot, Slots, dense_slots
@@ -87,9 +91,14 @@ class Layer(ABC):
         """Return the record of the same layer that is not normalised."""
         return self
 
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Layer:
+        """Return the record with these fields, as `fields` returned them."""
+        return cls(**fields)
+
     def fields(self) -> dict[str, Any]:
         """Return the fields by name; dropout only if it is not the trainer's."""
-        found = dataclasses.asdict(self)
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in found.items() if name != "dropout" or value is not None}
 
     def __repr__(self) -> str:
@@ -389,9 +398,168 @@ class Flatten(Layer):
         """Return None: in memory, images are flat rows already."""
 
 
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers, for `Columns`.
+
+    Parameters
+    ----------
+    center, scale : float, default 0 and 1
+        A number x becomes s / sqrt(1 + (s / 3)**2) with s = (x - center) * scale, between -3 and 3 [1]_.
+    knots : sequence of float, default ()
+        None, or two or more, increasing: then x has a piecewise-linear embedding [2]_ too, a feature for each knot,
+        that falls from 1 there to 0 at its neighbours.  Outside the knots the first or last stays 1.
+    missing : bool, default False
+        Whether a missing number, NaN, has a feature.
+
+    References
+    ----------
+    .. [1] D. Holzmueller, L. Grinsztajn, I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on
+       tabular data", NeurIPS 2024.
+    .. [2] Y. Gorishniy, I. Rubachev, A. Babenko, "On embeddings for numerical features in tabular deep learning",
+       NeurIPS 2022.
+    """
+
+    center: float = 0.0
+    scale: float = 1.0
+    knots: tuple[float, ...] = ()
+    missing: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "center", check_number(self.center, "center", -math.inf, open_left=True))
+        object.__setattr__(self, "scale", check_number(self.scale, "scale", 0))
+        object.__setattr__(self, "knots", check_increasing(self.knots, "knots"))
+        check_choice(self.missing, "missing", [False, True])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return 1 + self.missing + len(self.knots)
+
+    @property
+    def facts(self) -> ColumnFacts:
+        """The column for the kernels."""
+        return ColumnFacts(True, self.missing, 0, self.center, self.scale, self.knots)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories, given as codes from 0, for `Columns`.
+
+    Parameters
+    ----------
+    n : int
+        Number of categories, each with a feature.  A number that is no code is a category that was not seen, and has
+        none.
+    missing : bool, default False
+        Whether a missing category, NaN, has a feature.
+    """
+
+    n: int
+    missing: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer(self.n, "n", 1, MAX_DIMENSION)
+        check_choice(self.missing, "missing", [False, True])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return self.n + self.missing
+
+    @property
+    def facts(self) -> ColumnFacts:
+        """The column for the kernels."""
+        return ColumnFacts(False, self.missing, self.n)
+
+
+@dataclass(frozen=True, repr=False)
+class Columns(Layer):
+    """The columns of a table, numbers and categories with missing values, as features: a network's first layer.
+
+    Parameters
+    ----------
+    columns : sequence of Number and Category
+        One for each column of X, which then holds real numbers and NaN where a value is missing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not such a sequence.
+
+    Notes
+    -----
+    Nothing here is trained.  Few features of a row are not 0, and the layer after this one, which must be `Dense`,
+    computes with these only: for a category it gathers a row of its weight, for a number with knots it mixes two.
+
+    Examples
+    --------
+    >>> from fastnn import Network
+    >>> columns = Columns([Number(center=40, scale=0.1, knots=(20, 40, 60)), Category(5, missing=True)])
+    >>> net = Network([columns, Dense(8), Dense(2)], input_shape=2)
+    >>> net.sizes
+    (2, 10, 8, 2)
+    >>> net.predict_proba([[35, 4], [np.nan, np.nan]]).shape
+    (2, 2)
+    """
+
+    columns: tuple[Number | Category, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", check_instances(self.columns, COLUMNS.values(), "columns"))
+
+    def __hash__(self) -> int:
+        return self._hash  # there may be thousands of numbers
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.columns)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return sum(column.n_features for column in self.columns)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for one row of this shape."""
+        if input_shape != (len(self.columns),):
+            raise ValueError(f"needs rows of {len(self.columns)} columns, but input_shape is {input_shape}")
+        return (self.n_features,)
+
+    def facts(self, input_shape: Shape, dropout: float) -> None:
+        """Return None: rows are features before the engine sees them."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return {"columns": [{"kind": type(one).__name__} | dataclasses.asdict(one) for one in self.columns]}
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Columns:
+        """Return the record with these fields, doubted."""
+        return cls(tuple(_read_column(told) for told in check_dicts(fields["columns"], "columns")))
+
+    def __repr__(self) -> str:
+        return f"Columns({list(self.columns)})"
+
+    def __str__(self) -> str:
+        return f"Columns({len(self.columns)} columns)"
+
+
+# By their names in files.
+COLUMNS: dict[str, Any] = {kind.__name__: kind for kind in (Number, Category)}
+
+
+def _read_column(told: dict[str, Any]) -> Any:
+    kind = COLUMNS[check_choice(told.get("kind"), "kind of column", COLUMNS)]
+    names = {"kind", *(field.name for field in dataclasses.fields(kind))}
+    if told.keys() != names:
+        raise ValueError(f"a {kind.__name__} must have the fields {sorted(names)}, not {sorted(told)}")
+    return kind(**{name: value for name, value in told.items() if name != "kind"})
+
+
 # By their names in files.
 RECORDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Dense, Conv2D, MaxPool2D, AveragePool2D, GlobalAveragePool2D, Flatten)
+    kind.__name__: kind for kind in (Dense, Conv2D, MaxPool2D, AveragePool2D, GlobalAveragePool2D, Flatten, Columns)
 }
 
 
@@ -527,6 +695,8 @@ def fit_together(layers: Sequence[Layer], input_shape: Shape) -> tuple[Layer, ..
     for i, layer in enumerate(layers):
         added = [Flatten(), layer] if isinstance(layer, Dense) and len(shapes[-1]) > 1 else [layer]
         try:
+            if isinstance(layer, Columns) and i > 0:
+                raise ValueError("must be the first layer")
             shapes += shapes_of(added, shapes[-1])[1:]
             if math.prod(shapes[-1]) > MAX_DIMENSION:
                 raise ValueError(f"gives {math.prod(shapes[-1])} numbers a row, more than {MAX_DIMENSION}")

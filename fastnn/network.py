@@ -22,8 +22,10 @@ from fastnn._validation import (
     check_loss,
     check_not_empty,
     check_number,
+    check_quantiles,
     check_rows,
     check_seed,
+    check_table,
     check_targets,
     check_threads,
     check_weights,
@@ -31,15 +33,28 @@ from fastnn._validation import (
 from fastnn.engine.local import Engine, few_rows
 from fastnn.engine.maps import forward_maps
 from fastnn.engine.ranks import ALONE, Ranks
-from fastnn.engine.rows import Rows
+from fastnn.engine.rows import Rows, encode
 from fastnn.engine.threads import available_threads
 from fastnn.kernels.activations import ACTIVATIONS, inplace_activation
+from fastnn.kernels.columns import Encoder
 from fastnn.kernels.losses import LOSSES, Targets, inplace_loss
 from fastnn.kernels.normalisation import EPSILON
 from fastnn.kernels.predict import FewRows
 from fastnn.kernels.softmax import inplace_softmax
 from fastnn.kernels.updates import UPDATES, Steps
-from fastnn.layers import Dense, Flatten, Layer, Shape, facts_of, read_layers, settle, shapes_of, slots_of, table_of
+from fastnn.layers import (
+    Columns,
+    Dense,
+    Flatten,
+    Layer,
+    Shape,
+    facts_of,
+    read_layers,
+    settle,
+    shapes_of,
+    slots_of,
+    table_of,
+)
 from fastnn.layout import LayerFacts
 from fastnn.parameters import ParameterList, refuse_read_only
 from fastnn.plan import Method
@@ -71,12 +86,17 @@ class Network:
         For the initial weights; None takes fresh entropy from the system.
     loss : str, default "cross_entropy"
         Minus the log-likelihood of a row: "cross_entropy" of a softmax over classes; "binary_cross_entropy" of a
-        sigmoid for each output, for rows that may have several labels; "squared" (half the square), "absolute" or
-        "huber" (threshold 1), for outputs that are real numbers.  All but the first are summed over the outputs.
+        sigmoid for each output, for rows that may have several labels; "squared" (half the square), "absolute",
+        "huber" (threshold 1) or "quantile", for outputs that are real numbers.  All but the first are summed over the
+        outputs.
     batch_norm : bool, default False
         Whether the hidden layers with weights are batch-normalised [3]_, between weights and bias: see Notes.
     input_shape : int, (n_in,), (height, width, channels), (height, width) or None, default None
         Shape of a row, if layers are given; sizes include it.  Two lengths are of images of one channel.
+    quantiles : sequence of float, default ()
+        For the loss "quantile" [4]_, which quantile of a row's number each output is, from above 0 to below 1 and
+        increasing: ``quantiles=(0.05, 0.5, 0.95)`` for three outputs, the median between the limits of nine in ten.
+        The loss of an output z at level q is ``max(q * (y - z), (q - 1) * (y - z))``.
 
     Attributes
     ----------
@@ -103,7 +123,8 @@ class Network:
     -----
     Biases start at 0, and so do the weights of softmax regression.  The weights of other networks are drawn
     uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, or from +-sqrt(6 / n_in) [2]_ before a ReLU and its kind.  For a
-    convolution, n_in is the numbers in a window, of all channels, and n_out those of a window in all filters.
+    convolution, n_in is the numbers in a window, of all channels, and n_out those of a window in all filters; after
+    `Columns`, n_in is the features that a row has at most.
 
     With `batch_norm` a hidden layer is ``activation(scale * (Z - mean) / sqrt(variance + 1e-5) + bias)``, where Z is
     the product of its input and its weights.  In training, mean and variance are those of the batch's rows, which count
@@ -115,11 +136,16 @@ class Network:
 
     Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  If `input_shape` is that of images, X
     may also be (n, height, width, channels), and (n, height, width) for one channel; flat rows have the numbers in the
-    same order, the channels of a pixel beside each other.  Convolution and pooling take no sparse rows.  uint8 is taken
+    same order, the channels of a pixel beside each other.  Convolution and pooling take no sparse rows.  If the first
+    layer is `Columns`, X holds the columns of a table, dense, with NaN for what is missing.  Otherwise uint8 is taken
     as pixels, each multiplied by 1/256; other types are taken as they are.  `y` is (n,), integer classes from 0, for
     cross-entropy, and (n, n_out) numbers for other losses, from 0 to 1 for the binary one; a single output may also
-    have (n,).  `sample_weight` is (n,), at least 0; means are weighted by it.  `n_threads` is None for the processors
-    that the process may run on, at most OMP_NUM_THREADS; the results do not depend on it.
+    have (n,).  For the quantile loss it is (n,) or (n, 1), one number for all outputs.  `sample_weight` is (n,), at
+    least 0; means are weighted by it.  `n_threads` is None for the processors that the process may run on, at most
+    OMP_NUM_THREADS; the results do not depend on it.
+
+    Outputs of the quantile loss may cross, where a row is unlike those of training; ``np.sort(predicted, axis=1)`` puts
+    them in order, which is never worse [5]_.
 
     A row's prediction has the same bits in any batch, except through layers that BLAS computes: those of more than
     2,048 weights and fewer than 10 outputs in float32, 5 in float64; through these it is the same up to rounding, and
@@ -132,6 +158,9 @@ class Network:
     .. [2] K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", ICCV 2015.
     .. [3] S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
        shift", ICML 2015.
+    .. [4] R. Koenker, G. Bassett, "Regression quantiles", Econometrica 46 (1978).
+    .. [5] V. Chernozhukov, I. Fernandez-Val, A. Galichon, "Quantile and probability curves without crossing",
+       Econometrica 78 (2010).
 
     Examples
     --------
@@ -163,26 +192,41 @@ class Network:
         loss: str = "cross_entropy",
         batch_norm: bool = False,
         input_shape: int | Sequence[int] | None = None,
+        quantiles: Sequence[float] = (),
     ) -> None:
         loss, batch_norm = check_loss(loss), check_choice(batch_norm, "batch_norm", [False, True])
         layers, shape = read_layers(sizes, input_shape)
         layers = settle(layers, activation, batch_norm)
-        self._become(layers, shape, loss, batch_norm, check_dtype(dtype))
+        (n_out,) = shapes_of(layers, shape)[-1]
+        quantiles = check_quantiles(quantiles, loss, n_out)
+        self._become(layers, shape, loss, batch_norm, check_dtype(dtype), quantiles)
         self._draw(check_seed(seed))
 
     @classmethod
     def _empty(
-        cls, layers: tuple[Layer, ...], input_shape: Shape, loss: str, batch_norm: bool, dtype: np.dtype[Any]
+        cls,
+        layers: tuple[Layer, ...],
+        input_shape: Shape,
+        loss: str,
+        batch_norm: bool,
+        dtype: np.dtype[Any],
+        quantiles: tuple[float, ...],
     ) -> Network:
         """Network of arguments that are checked and settled already; no weights are drawn."""
         network = cls.__new__(cls)
-        network._become(layers, input_shape, loss, batch_norm, dtype)
+        network._become(layers, input_shape, loss, batch_norm, dtype, quantiles)
         return network
 
     def _become(
-        self, layers: tuple[Layer, ...], input_shape: Shape, loss: str, batch_norm: bool, dtype: np.dtype[Any]
+        self,
+        layers: tuple[Layer, ...],
+        input_shape: Shape,
+        loss: str,
+        batch_norm: bool,
+        dtype: np.dtype[Any],
+        quantiles: tuple[float, ...],
     ) -> None:
-        self._layers, self._input_shape, self._loss = layers, input_shape, loss
+        self._layers, self._input_shape, self._loss, self._quantiles = layers, input_shape, loss, quantiles
         self._weighted = tuple(layer for layer in layers if layer.has_weights)
         self._batch_norm = any(layer.batch_norm for layer in layers) if len(self._weighted) > 1 else batch_norm
         before, *after = map(math.prod, shapes_of(layers, input_shape))
@@ -201,6 +245,8 @@ class Network:
         for layer, weight in zip(self._weighted, self.weights, strict=True):
             *window, n_in, n_out = weight.shape
             n_in, n_out = n_in * math.prod(window), n_out * math.prod(window)
+            if self._encoder is not None and weight is self.weights[0]:
+                n_in = self._encoder.most_active
             limit = math.sqrt(6 / n_in if layer.activation in RECTIFYING else 6 / (n_in + n_out))
             weight[:] = generator.uniform(-limit, limit, weight.shape)
 
@@ -233,6 +279,11 @@ class Network:
     def loss(self) -> str:
         """Name of the loss."""
         return self._loss
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """Which quantile each output is, for the quantile loss; otherwise empty."""
+        return self._quantiles
 
     @property
     def batch_norm(self) -> bool:
@@ -351,6 +402,7 @@ class Network:
 
     def __repr__(self) -> str:
         loss = "" if self.loss == "cross_entropy" else f", loss={self.loss!r}"
+        loss += f", quantiles={self.quantiles}" if self.quantiles else ""
         plain = all(isinstance(layer, Dense) and layer.dropout is None for layer in self.layers)
         if not plain or len(self.input_shape) > 1 or len({layer.batch_norm for layer in self.layers[:-1]}) > 1:
             alone = ", batch_norm=True" if self.batch_norm and len(self._weighted) == 1 else ""  # no layer says so
@@ -367,7 +419,7 @@ class Network:
         return table_of(self.layers, shapes_of(self.layers, self.input_shape), sizes)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("layers", "input_shape", "loss", "batch_norm", "parameters", "input_scale")
+        names = ("layers", "input_shape", "loss", "batch_norm", "quantiles", "parameters", "input_scale")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -376,7 +428,8 @@ class Network:
             layers = settle(layers, state["activation"], state["batch_norm"])
         else:
             layers, shape = state["layers"], state["input_shape"]
-        self._become(layers, shape, state["loss"], state["batch_norm"], state["parameters"].dtype)
+        quantiles = state.get("quantiles", ())  # older pickles do not have them
+        self._become(layers, shape, state["loss"], state["batch_norm"], state["parameters"].dtype, quantiles)
         self._parameters[:] = state["parameters"]
         self.input_scale = state.get("input_scale")  # older pickles do not have it
 
@@ -395,6 +448,16 @@ class Network:
         return facts_of(self.layers, self.input_shape, shares)
 
     @property
+    def columns(self) -> Columns | None:
+        """The first layer if it is `Columns`: then X holds the columns of a table."""
+        first = self.layers[0]
+        return first if isinstance(first, Columns) else None
+
+    @cached_property
+    def _encoder(self) -> Encoder | None:
+        return None if self.columns is None else Encoder([column.facts for column in self.columns.columns])
+
+    @property
     def takes_sparse(self) -> bool:
         """Whether X may be sparse: not if there is convolution or pooling."""
         return all(facts.maps is None for facts in self.facts())
@@ -407,7 +470,7 @@ class Network:
         if not self.batch_norm:
             return self
         layers = tuple(layer.without_norm() for layer in self.layers)
-        plain = self._empty(layers, self.input_shape, self.loss, False, self.dtype)
+        plain = self._empty(layers, self.input_shape, self.loss, False, self.dtype, self.quantiles)
         plain.input_scale = self.input_scale
         tables = self.slots.by_layer(self.parameters), plain.slots.by_layer(plain.parameters)
         pairs = list(zip(*tables, strict=True))
@@ -442,10 +505,13 @@ class Network:
         if not may_be_empty:
             check_not_empty(n_rows, names[0])
         values = check_targets(y, n_rows, self.n_out, self.loss, self.dtype, names[1])
-        return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows))
+        levels = np.array(self.quantiles) if self.quantiles else None
+        return rows, Targets(LOSSES[self.loss], values, check_weights(sample_weight, n_rows), levels=levels)
 
     def _rows(self, X: Any, n_threads: int | None, name: str = "X") -> Rows:
         n_threads = n_threads or available_threads()
+        if self._encoder is not None:
+            return encode(self._encoder, check_table(X, self.n_in, name), self.dtype, n_threads)
         return check_rows(X, self.input_shape, self.dtype, name, n_threads, self.takes_sparse)
 
     def _outputs(
@@ -460,7 +526,7 @@ class Network:
 
     @cached_property
     def _few_rows(self) -> FewRows:
-        return few_rows(self.facts(), self.input_shape, self._parameters, self.loss)
+        return few_rows(self.facts(), self.input_shape, self._parameters, self.loss, self._encoder)
 
     def predict(self, X: ArrayLike, n_threads: int | None = None) -> NDArray[Any]:
         """Most probable class (n,) of each row, the first of equals.
@@ -608,13 +674,19 @@ class Network:
     def description(self) -> storage.Description:
         """Return what a file says of the network beside its parameters."""
         return storage.Description(
-            self.layers, self.input_shape, self.loss, self.batch_norm, self.dtype, self.input_scale
+            self.layers,
+            self.input_shape,
+            self.loss,
+            self.batch_norm,
+            self.dtype,
+            self.input_scale,
+            self.quantiles,
         )
 
     @classmethod
     def assemble(cls, description: storage.Description, parameters: NDArray[Any]) -> Network:
         """Return the network of a description and parameters that were checked when they were read."""
-        network = cls._empty(*description[:5])
+        network = cls._empty(*description[:5], description.quantiles)
         network._parameters[:] = parameters
         network.input_scale = description.input_scale
         return network

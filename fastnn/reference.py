@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
 from fastnn.kernels.affine import REGISTER_BYTES
+from fastnn.kernels.columns import ColumnFacts, Encoder
 from fastnn.kernels.elementwise import CODES, Expression
 from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.lbfgs import Memory
@@ -349,7 +350,7 @@ def mrg31k3p(
 
 # --- kernels.losses ---------------------------------------------------------------------------------
 
-LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared": 2, "absolute": 3, "huber": 4}
+LOSSES = {"cross_entropy": 0, "binary_cross_entropy": 1, "squared": 2, "absolute": 3, "huber": 4, "quantile": 5}
 
 
 def inplace_loss(targets: Targets, Z: Array, total: float) -> float:
@@ -357,7 +358,7 @@ def inplace_loss(targets: Targets, Z: Array, total: float) -> float:
 
     targets : Targets of the rows;  Z : (n, n_out) outputs;  total : sum of the weights of the rows' batch
     """
-    loss, y, weights, smoothing = targets
+    loss, y, weights, smoothing, levels = targets
     if not Z.size:
         return 0.0
     name = list(LOSSES)[loss]
@@ -379,6 +380,10 @@ def inplace_loss(targets: Targets, Z: Array, total: float) -> float:
             each, gradient = -0.5 * residual**2, residual
         elif name == "absolute":
             each, gradient = -size, np.sign(residual)
+        elif name == "quantile":
+            q = np.asarray(levels)
+            each = -np.maximum(q * residual, (q - 1) * residual)
+            gradient = np.where(residual > 0, q, q - 1) * (residual != 0)
         else:
             each = np.where(size <= 1, -0.5 * residual**2, 0.5 - size)
             gradient = np.clip(residual, -1, 1)
@@ -727,6 +732,48 @@ def fill_nonzeros(X: Array, indptr: Array, data_out: Array, indices_out: Array, 
     if X.dtype == np.uint8:
         data_out *= UINT8_SCALE
     indices_out[:] = np.nonzero(X)[1]
+
+
+# --- kernels.columns --------------------------------------------------------------------------------
+
+
+def count_active(encoder: Encoder, X: Array, counts_out: Array, n_threads: int = 1) -> None:
+    """counts_out (n,) = number of features that are stored of each row of X (n, n_columns)."""
+    counts_out[:] = [sum(len(features) for features in _encoded(encoder.facts, x)) for x in X]
+
+
+def encode(encoder: Encoder, X: Array, indptr: Array, data_out: Array, indices_out: Array, n_threads: int = 1) -> None:
+    """data_out, indices_out (nnz,) = the features of X (n, n_columns) as a CSR with this indptr (n + 1,).
+
+    NaN is a missing value.  A number other than a category's code is a category that was not seen, without a feature.
+    """
+    firsts = np.cumsum([0, *(fact.is_number + fact.marks_missing + fact.n + len(fact.knots) for fact in encoder.facts)])
+    for i, x in enumerate(X):
+        features = [
+            (first + place, value)
+            for first, found in zip(firsts, _encoded(encoder.facts, x), strict=False)
+            for place, value in found
+        ]
+        for p, (place, value) in enumerate(features, indptr[i]):
+            indices_out[p], data_out[p] = place, value
+
+
+def _encoded(facts: Sequence[ColumnFacts], x: Array) -> Iterator[list[tuple[int, float]]]:
+    # For each column, its features that are stored: their places, from the column's first, and values.
+    for fact, value in zip(facts, x.astype(np.float64), strict=True):
+        if np.isnan(value):
+            yield [(1 if fact.is_number else fact.n, 1.0)] if fact.marks_missing else []
+        elif not fact.is_number:
+            yield [(int(value), 1.0)] if value in range(fact.n) else []
+        else:
+            s = np.clip((value - fact.center) * fact.scale, -1e100, 1e100)
+            hats = [np.interp(value, fact.knots, unit) for unit in np.eye(len(fact.knots))]
+            inside = len(hats) and fact.knots[0] < value < fact.knots[-1]
+            kept = (
+                range(i := np.searchsorted(fact.knots, value, "right") - 1, i + 2) if inside else np.flatnonzero(hats)
+            )
+            begin = 1 + fact.marks_missing
+            yield [(0, s / np.sqrt(1 + (s / 3) ** 2)), *((begin + int(k), hats[k]) for k in kept)]
 
 
 # --- kernels.updates --------------------------------------------------------------------------------

@@ -16,16 +16,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn._validation import check_choice, check_input_shape, check_layers, check_loss, check_number, check_path
+from fastnn._validation import (
+    check_choice,
+    check_input_shape,
+    check_layers,
+    check_loss,
+    check_number,
+    check_path,
+    check_quantiles,
+)
 from fastnn.engine.threads import import_whole
-from fastnn.layers import RECORDS, Layer, Shape, fit_together, read_layers, settle, slots_of
+from fastnn.layers import RECORDS, Layer, Shape, fit_together, read_layers, settle, shapes_of, slots_of
 from fastnn.slots import Slot, Slots
 
 FORMAT = 2
 KEY = "fastnn"  # the only key of the metadata, so that the same network gives the same bytes
 ENSEMBLE_KEY, ENSEMBLE_FORMAT = "fastnn ensemble", 1
 CHECKPOINT_KEY, CHECKPOINT_FORMAT = "fastnn checkpoint", 2
-MAX_DESCRIPTION = 10**6  # characters of JSON that describe a network or an ensemble; most networks have a hundred
+MAX_DESCRIPTION = 10**7  # characters of JSON that describe a network or an ensemble; a table's columns may need many
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file format's
 
 
@@ -65,6 +73,7 @@ class Description(NamedTuple):
     batch_norm: bool
     dtype: np.dtype[Any]
     input_scale: float | None
+    quantiles: tuple[float, ...]
 
 
 def by_tensor(slots: Slots, vector: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -98,11 +107,12 @@ def _prefix(k: int) -> str:
 
 
 def _told(description: Description) -> dict[str, Any]:
-    layers, input_shape, loss, batch_norm, dtype, input_scale = description
+    layers, input_shape, loss, batch_norm, dtype, input_scale, quantiles = description
     told = {"format": FORMAT, "input_shape": input_shape, "layers": [_written(layer) for layer in layers]}
     told |= {"loss": loss, "dtype": dtype.name}
     told |= {"batch_norm": True} if batch_norm and not any(layer.batch_norm for layer in layers) else {}
     told |= {} if input_scale is None else {"input_scale": input_scale}
+    told |= {"quantiles": quantiles} if quantiles else {}
     return told
 
 
@@ -238,7 +248,10 @@ def _read_description(told: Any) -> Description:
     dtype = np.dtype(check_choice(told["dtype"], "dtype", DTYPES))
     scale = told.get("input_scale")
     input_scale = None if scale is None else check_number(scale, "input_scale", 0, open_left=True)
-    return Description(layers, input_shape, check_loss(told["loss"]), batch_norm, dtype, input_scale)
+    loss = check_loss(told["loss"])
+    (n_out,) = shapes_of(layers, input_shape)[-1]
+    quantiles = check_quantiles(told.get("quantiles", ()), loss, n_out)
+    return Description(layers, input_shape, loss, batch_norm, dtype, input_scale, quantiles)
 
 
 def _read_layers(told: Any, input_shape: Shape) -> tuple[Layer, ...]:
@@ -259,5 +272,5 @@ def _read_layer(fields: Any) -> Layer:
     names = {"kind", *(field.name for field in dataclasses.fields(kind))}
     if fields.keys() not in (names, names - {"dropout"}):
         raise ValueError(f"a {kind.__name__} layer must have the fields {sorted(names)}, not {sorted(fields)}")
-    layer: Layer = kind(**{name: value for name, value in fields.items() if name != "kind"})
+    layer: Layer = kind.read({name: value for name, value in fields.items() if name != "kind"})
     return layer

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import strategies as st
+from levels import levels_of
 from scipy import sparse
 
 import fastnn
@@ -93,18 +94,19 @@ class Data:
             kinds = {"plain": "int64", "small": "int8", "unsigned": "uint64", "big-endian": ">i4"}
             given = y.astype(kinds.get(self.y_form, "int64"))
         else:
-            y = rng.standard_normal((self.n, n_out)) if loss != "binary_cross_entropy" else rng.random((self.n, n_out))
+            width = 1 if loss == "quantile" else n_out
+            y = rng.standard_normal((self.n, width)) if loss != "binary_cross_entropy" else rng.random((self.n, width))
             if self.y_form == "small":
                 y = y.astype(np.float32).astype(float)
             given = y.astype({"small": "f4", "big-endian": ">f8"}.get(self.y_form, "f8"))
-            given = given[:, 0] if n_out == 1 and self.y_form == "strided" else given
+            given = given[:, 0] if width == 1 and self.y_form == "strided" else given
         if self.y_form == "strided":
             given = np.repeat(given, 2, axis=0)[::2]
         elif self.y_form == "lists":
             given = given.tolist()
         elif self.y_form == "read-only":
             given.flags.writeable = False
-        return given, y
+        return given, np.repeat(y, n_out, axis=1) if loss == "quantile" else y
 
     def row_weights(self) -> tuple[Any, np.ndarray | None]:
         """Return weights as the user has them, and as the twin takes them."""
@@ -247,6 +249,7 @@ class Net:
     def make(self) -> fastnn.Network:
         """Return the network."""
         options = (self.activation, self.dtype, self.seed, self.loss, self.batch_norm, self.input_shape)
+        options += (levels_of(self.loss, self.sizes[-1]),)
         network = fastnn.Network(self.layers or self.sizes, *options)
         if self.start == "random":
             rng = np.random.default_rng(self.seed)
@@ -612,7 +615,8 @@ class Twin:
         of_batches = [weights[first : first + size].sum() for first in starts]
         times = len(self.curve) + ((done + n * np.arange(len(starts)) / len(starts)) / n_rows if n_rows else 0 * starts)
         steps = self._steps(times, of_batches)
-        targets = Targets(LOSSES[self.network.loss], part.y[order], weights, settings.get("label_smoothing", 0.0))
+        smoothing, levels = settings.get("label_smoothing", 0.0), np.array(self.network.quantiles)
+        targets = Targets(LOSSES[self.network.loss], part.y[order], weights, smoothing, levels)
         space, plan = self._space(self.state), self._plan(self.shapes, size)
         X = self._noisy(part.X)
         for first in starts:
@@ -656,7 +660,7 @@ class Twin:
         """Gradient of the mean log-likelihood, by weights, by biases and, with batch normalisation, by scales."""
         n = len(part.y)
         weights = np.ones(n) if part.weights is None else part.weights
-        targets = Targets(LOSSES[self.network.loss], part.y, weights)
+        targets = Targets(LOSSES[self.network.loss], part.y, weights, levels=np.array(self.network.quantiles))
         space = self._space(np.zeros((0, self.parameters.size), self.dtype))
         steps = Steps(UPDATES["none"], np.zeros((1, 3)))
         plan = self._plan(self.network.facts(), n)
@@ -730,7 +734,7 @@ def outputs(network: fastnn.Network, parameters: np.ndarray, X: np.ndarray) -> n
 def log_likelihood(network: fastnn.Network, Z: np.ndarray, part: Part) -> float:
     """Mean log-likelihood of last layers Z (n, n_out)."""
     total = float(len(Z) if part.weights is None else part.weights.sum())
-    targets = Targets(LOSSES[network.loss], part.y, part.weights)
+    targets = Targets(LOSSES[network.loss], part.y, part.weights, levels=np.array(network.quantiles))
     return reference.inplace_loss(targets, Z.astype(np.float64), total) / total
 
 

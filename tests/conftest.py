@@ -1,6 +1,7 @@
 """Shared by all tests: the one table of tolerances and the embedded data."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -32,10 +33,16 @@ def dtype(request):
 
 
 @pytest.fixture
-def assert_close(dtype):
+def assert_close(dtype, assert_close_in):
     """Assert that two arrays agree to the dtype's rounding, times a factor that the caller explains."""
+    return partial(assert_close_in, dtype)
 
-    def check(actual, expected, factor=1):
+
+@pytest.fixture
+def assert_close_in():
+    """Assert the same for a dtype that is given."""
+
+    def check(dtype, actual, expected, factor=1):
         actual, expected = np.asarray(actual, float), np.asarray(expected, float)
         assert actual.shape == expected.shape
         scale = np.abs(expected).max(initial=1)

@@ -186,6 +186,7 @@ def network_seeds():
         ([2, 3], {}),
         ([3, 2, 2], {"dtype": "float32", "activation": "relu"}),
         ([3, 2, 1], {"loss": "binary_cross_entropy", "batch_norm": True}),
+        ([2, 2], {"loss": "quantile", "quantiles": (0.1, 0.9)}),
         ([2, 3, 2, 2], {"loss": "huber", "activation": ["gelu", "tanh"], "batch_norm": True}),
         ([Conv2D(2, 2), MaxPool2D(2), Dense(2, dropout=0.5), Dense(2)], {"input_shape": (4, 3), "batch_norm": True}),
         ([AveragePool2D(2, 1), Conv2D(2, 1, 2, "same"), GlobalAveragePool2D(), Dense(1)], {"input_shape": (2, 3, 2)}),

@@ -33,6 +33,7 @@ import bits
 import numpy as np
 import scipy.sparse
 from bits import digest
+from levels import levels_of, one_each
 
 import fastnn
 from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, _mapped, tuning
@@ -160,7 +161,9 @@ def rows(n: int, n_in: int, kind: str, dtype: str) -> Any:
 def targets(n: int, loss: str) -> Any:
     """What n rows should give."""
     rng = np.random.default_rng(n)
-    return rng.integers(0, N_CLASSES, n) if loss == "cross_entropy" else rng.uniform(0, 1, (n, N_CLASSES))
+    if loss == "cross_entropy":
+        return rng.integers(0, N_CLASSES, n)
+    return one_each(loss, rng.uniform(0, 1, (n, N_CLASSES)))
 
 
 def history_of(history: Any) -> list[list[float]]:
@@ -343,8 +346,8 @@ def shared_cases() -> Iterator[Case]:
         norm = {"network": {"batch_norm": True}, "dtype": dtype, "n_validation": 300, "optimizer": Adam()}
         yield Case(f"batch norm, {dtype}", shared((30, 40), 900, 300, **norm))
     yield Case("initial parameters of rank 0", _initial)
-    for loss in ("squared", "absolute", "huber", "binary_cross_entropy"):
-        fits = {"network": {"loss": loss}, "n_validation": 700}
+    for loss in ("squared", "absolute", "huber", "binary_cross_entropy", "quantile"):
+        fits = {"network": {"loss": loss, "quantiles": levels_of(loss, N_CLASSES)}, "n_validation": 700}
         yield Case(f"{loss}, shards", shared((30, 12), 2100, 900, **fits))
         yield Case(f"{loss}, units", shared((30, 250), 130, 60, **fits))
 
@@ -460,8 +463,9 @@ def own_cases() -> Iterator[Case]:
         yield Case(f"own, l1, {dtype}", own((12, 8), l1=0.01, l2=0.01, label_smoothing=0.1, **fits), "rounding")
         yield Case(f"own, wide, {dtype}", own((12, 220), **fits), "rounding")
         yield Case(f"own, deep, {dtype}", own((12, 30, 70, 9), 50, **fits), "rounding")
-        for loss in ("squared", "absolute", "huber", "binary_cross_entropy"):
-            yield Case(f"own, {loss}, {dtype}", own((12, 8), network={"loss": loss}, **fits), "rounding")
+        for loss in ("squared", "absolute", "huber", "binary_cross_entropy", "quantile"):
+            network = {"loss": loss, "quantiles": levels_of(loss, N_CLASSES)}
+            yield Case(f"own, {loss}, {dtype}", own((12, 8), network=network, **fits), "rounding")
         layers = [Conv2D(3, 3), MaxPool2D(2), Dense(N_CLASSES)]
         images = {"network": {"input_shape": (6, 6, 1)}, **fits}
         yield Case(f"own, convolution, {dtype}", own(layers, **images), "rounding")

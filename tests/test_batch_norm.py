@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import safetensors.numpy
+from levels import levels_of, one_each
 from pairs import parametrize_pairs
 from scipy import sparse
 
@@ -20,12 +21,14 @@ from fastnn.kernels.losses import LOSSES
 
 def draw(rng, loss="cross_entropy", n=30, n_in=5, n_out=3):
     X = rng.standard_normal((n, n_in))
-    y = rng.integers(0, n_out, n) if loss == "cross_entropy" else rng.random((n, n_out))
+    y = rng.integers(0, n_out, n) if loss == "cross_entropy" else one_each(loss, rng.random((n, n_out)))
     return X, y, rng.random(n) + 0.1
 
 
 def random_network(sizes=(5, 4, 6, 3), activation="tanh", dtype="float64", loss="cross_entropy"):
-    network = fastnn.Network(list(sizes), activation, dtype, loss=loss, batch_norm=True)
+    network = fastnn.Network(
+        list(sizes), activation, dtype, loss=loss, batch_norm=True, quantiles=levels_of(loss, sizes[-1])
+    )
     generator = np.random.default_rng(1)
     for biases in network.biases:
         biases[:] = generator.standard_normal(len(biases))
@@ -48,7 +51,7 @@ def last_hidden(network, X, statistics):
 
 def of_last_layer(network):
     """The output layer alone, which has no normalisation."""
-    last = fastnn.Network(network.sizes[-2:], loss=network.loss)
+    last = fastnn.Network(network.sizes[-2:], loss=network.loss, quantiles=network.quantiles)
     last.weights, last.biases = network.weights[-1:], network.biases[-1:]
     return last
 

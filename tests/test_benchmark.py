@@ -301,3 +301,37 @@ def test_the_whole_benchmark_runs(tmp_path):
     assert content["machine_info"]["fastnn"]["instruction set"]
     found, _ = load_table().read(content)
     assert set(found["2", "float32"]) - {HANDOVER} == {ROOFLINE, DENSE, AUTOMATIC, "NumPy"}
+
+
+@needs_checkout
+def test_the_report_of_tables_compares_on_common_splits():
+    import table_report
+
+    scores = {  # by table, peer and split
+        "a": {"LightGBM": {0: 1.0, 1: 3.0}, "RealMLP-TD-S": {0: 2.0}, "fastnn": {0: 1.5, 1: 1.0}},
+        "b": {"LightGBM": {0: 1.0, 1: 1.0}, "RealMLP-TD-S": {0: 0.8, 1: 0.8}, "fastnn": {0: 0.4, 1: 0.8}},
+    }
+    assert table_report.behind(scores, "fastnn") == pytest.approx({"a": 50, "b": -25})
+    assert table_report.behind(scores, "LightGBM") == pytest.approx({"a": -50, "b": 25})
+    ranks = table_report.mean_ranks(scores, ["LightGBM", "RealMLP-TD-S", "fastnn"])
+    assert ranks == {"LightGBM": 2, "RealMLP-TD-S": 2.5, "fastnn": 1.5}
+    scores["b"].pop("LightGBM")
+    assert table_report.mean_ranks(scores, ["LightGBM", "RealMLP-TD-S", "fastnn"]) == {"RealMLP-TD-S": 2, "fastnn": 1}
+    assert table_report.behind(scores, "fastnn")["b"] == pytest.approx(-25)
+
+
+@needs_checkout
+def test_the_benchmark_of_tables_continues(tmp_path):
+    pytest.importorskip("pandas")
+    command = [sys.executable, str(BENCHMARKS / "bench_tables.py"), "--tables", "diabetes", "--peers", "linear"]
+    for n_splits in (1, 2):
+        options = ["constant", "--splits", str(n_splits), "--output", "results.json"]
+        done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        results = json.loads((tmp_path / "results.json").read_text())["results"]
+        assert [(result["split"], result["peer"]) for result in results] == [
+            (split, peer) for split in range(n_splits) for peer in ("linear", "constant")
+        ]
+    linear, constant = rows_of(done.stdout.splitlines())[1][1:]
+    assert float(linear.split()[0]) < float(constant.split()[0])  # it learned something
+    assert linear.endswith("(2)")

@@ -625,6 +625,20 @@ def test_predict_with_real_outputs(run, rng, n_out, names, dtype, loss):
     np.testing.assert_array_equal(np.array([line[1:] for line in lines[1:]], dtype), network.predict(X))
 
 
+def test_quantiles_are_predicted_by_name_and_evaluated(run, tmp_path, rng):
+    test = write_two_classes(tmp_path, rng, 3)
+    network = fastnn.Network([4, 2], loss="quantile", quantiles=(0.05, 0.5))
+    network.save("net")
+    status, out, _ = run("evaluate", "net", "--data", ".")
+    assert status == 0
+    assert "target: the class" in out
+    assert f"loss            {-network.log_likelihood(test.X, test.y):.6g} (quantile)" in out
+    np.save("a.npy", rng.standard_normal((5, 4)))
+    status, out, _ = run("predict", "net", "a.npy")
+    assert status == 0
+    assert out.splitlines()[0].split("\t") == ["row", "quantile 0.05", "quantile 0.5"]
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "squared"])
 def test_predict_without_rows(run, loss):
     small_network(loss).save("net")

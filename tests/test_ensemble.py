@@ -8,18 +8,20 @@ import pytest
 import safetensors.numpy
 import scipy.sparse
 import scipy.special
+from levels import levels_of, one_each
 
 import fastnn
 from fastnn import Ensemble, Network
 
-LOSSES = ["cross_entropy", "binary_cross_entropy", "squared", "absolute", "huber"]
+LOSSES = ["cross_entropy", "binary_cross_entropy", "squared", "absolute", "huber", "quantile"]
 
 
 def members(loss, dtype, n=3, rng=None, scale=1.0):
+    levels = levels_of(loss, 3)
     made = [
-        Network([4, 6, 3], "relu", dtype, seed=0, loss=loss),
-        Network([4, 3], dtype=dtype, loss=loss),
-        Network([4, 5, 5, 3], dtype="float64", seed=2, loss=loss, batch_norm=True),
+        Network([4, 6, 3], "relu", dtype, seed=0, loss=loss, quantiles=levels),
+        Network([4, 3], dtype=dtype, loss=loss, quantiles=levels),
+        Network([4, 5, 5, 3], dtype="float64", seed=2, loss=loss, batch_norm=True, quantiles=levels),
     ][:n]
     for network in made[: 3 if rng else 0]:
         for weight in network.weights:
@@ -33,7 +35,7 @@ def outputs(network, X):
 
 
 def targets(loss, n, rng):
-    return rng.integers(0, 3, n) if loss == "cross_entropy" else rng.random((n, 3)).round(2)
+    return rng.integers(0, 3, n) if loss == "cross_entropy" else one_each(loss, rng.random((n, 3)).round(2))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -63,7 +65,11 @@ def test_it_is_the_mean_of_its_networks(loss, n_members, dtype, rng, assert_clos
             "absolute": np.abs,
             "huber": lambda d: scipy.special.huber(1, d),
         }
-        logs = -losses[loss](mean - y).sum(axis=1)
+        if loss == "quantile":
+            pairs = zip(mean.T, levels_of(loss, 3), strict=True)
+            logs = -sum(np.maximum(q * (y - z), (q - 1) * (y - z)) for z, q in pairs)
+        else:
+            logs = -losses[loss](mean - y).sum(axis=1)
         for method in (lambda: ensemble.predict_proba(X), lambda: ensemble.error(X, y)):
             with pytest.raises(TypeError, match=r"gives numbers|do not classify"):
                 method()
@@ -126,6 +132,9 @@ def test_networks_that_do_not_go_together():
     for message, other in others:
         with pytest.raises(ValueError, match=rf"networks\[1\] must have {message}, as the first"):
             Ensemble([Network([4, 3]), other])
+    networks = [Network([4, 1], loss="quantile", quantiles=(level,)) for level in (0.1, 0.9)]
+    with pytest.raises(ValueError, match=r"networks\[1\] must have quantiles=\(0.1,\), as the first"):
+        Ensemble(networks)
 
 
 def test_many_fits_make_an_ensemble(tmp_path):

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from levels import levels_of
 from pairs import parametrize_pairs
 from scipy import special
 from sklearn import datasets
@@ -30,7 +31,7 @@ FORMULAS = {
     "elu": lambda z: np.where(z > 0, z, special.expm1(np.minimum(z, 0))),
     "softplus": lambda z: np.logaddexp(z, 0),
 }
-LOSSES = ["cross_entropy", "binary_cross_entropy", "squared", "absolute", "huber"]
+LOSSES = ["cross_entropy", "binary_cross_entropy", "squared", "absolute", "huber", "quantile"]
 HIDDEN = [[], [7], [9, 8, 7]]
 
 
@@ -53,7 +54,7 @@ def run(onnx):
 
 
 def draw(sizes, activation, dtype, loss="cross_entropy"):
-    network = fastnn.Network(sizes, activation, dtype, loss=loss)
+    network = fastnn.Network(sizes, activation, dtype, loss=loss, quantiles=levels_of(loss, sizes[-1]))
     network.parameters = np.random.default_rng(1).normal(size=network.parameters.size)
     return network
 

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from levels import levels_of
 from pairs import parametrize_pairs
 from scipy import sparse as scipy_sparse
 from scipy import special
@@ -15,6 +16,7 @@ from fastnn.kernels import (
     activations,
     affine,
     blas,
+    columns,
     dense,
     dropout,
     elementwise,
@@ -57,6 +59,7 @@ MODULES = (
     epoch,
     lbfgs,
     streams,
+    columns,
 )
 KERNELS = {
     name: kernel
@@ -743,7 +746,7 @@ def test_losses(dtype, assert_close, rng, loss, n, weighted, n_out):
     y = rng.integers(0, n_out, n) if loss == "cross_entropy" else rng.random((n, n_out)).astype(dtype)
     weights = rng.random(n) if weighted else None
     for smoothing in (0.0, 0.1) if loss == "cross_entropy" else (0.0,):
-        targets = Targets(losses.LOSSES[loss], y, weights, smoothing)
+        targets = Targets(losses.LOSSES[loss], y, weights, smoothing, np.array(levels_of(loss, n_out)))
         ours, expected = call_both("inplace_loss", lambda o, t=targets: (t, *o, 2.5), [Z])
         assert_close(ours[0], expected[0])
         assert_close(ours[1], expected[1])
@@ -753,7 +756,8 @@ def test_losses(dtype, assert_close, rng, loss, n, weighted, n_out):
 def test_losses_have_the_gradient_that_they_say(rng, loss):
     Z = rng.standard_normal((4, 3))
     y = rng.integers(0, 3, 4) if loss == "cross_entropy" else rng.random((4, 3))
-    targets = Targets(losses.LOSSES[loss], y, rng.random(4), 0.2 if loss == "cross_entropy" else 0.0)
+    smoothing = 0.2 if loss == "cross_entropy" else 0.0
+    targets = Targets(losses.LOSSES[loss], y, rng.random(4), smoothing, np.array(levels_of(loss, 3)))
     dZ = Z.copy()
     losses.inplace_loss(targets, dZ, 1.0)
     for index in np.ndindex(Z.shape):
@@ -774,7 +778,7 @@ def test_losses_without_any_weight_move_nothing(dtype):
 @pytest.mark.parametrize("loss", list(losses.LOSSES))
 def test_losses_pass_nan_on(dtype, loss):
     y = np.zeros(1, np.intp) if loss == "cross_entropy" else np.zeros((1, 2), dtype)
-    targets = Targets(losses.LOSSES[loss], y)
+    targets = Targets(losses.LOSSES[loss], y, levels=np.array(levels_of(loss, 2)))
     for bad in ([np.nan, 1], [np.inf, 1]):
         found = losses.inplace_loss(targets, np.array([bad], dtype), 1.0)
         assert not np.isfinite(found)
@@ -921,8 +925,8 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
     order = rng.permutation(n) if n % 2 == 0 and kind != "blocks" else None  # sorted blocks are of rows in order
     loss = others.get("loss", "cross_entropy")
     y = rng.integers(0, sizes[-1], n) if loss == "cross_entropy" else rng.random((n, sizes[-1])).astype(dtype)
-    weights = rng.random(n) if others.get("weighted") else None
-    targets = Targets(losses.LOSSES[loss], y, weights, others.get("smoothing", 0.0))
+    weights, levels = rng.random(n) if others.get("weighted") else None, np.array(levels_of(loss, sizes[-1]))
+    targets = Targets(losses.LOSSES[loss], y, weights, others.get("smoothing", 0.0), levels)
     if update == "none":
         batch_size = n
     n_batches = -(-n // batch_size)
@@ -979,6 +983,7 @@ def check_epoch(dtype, assert_close, rng, update, numbers, l2, kind, sizes, name
             {"loss": "squared"},
             {"loss": "huber", "clip_norm": 0.05},
             {"loss": "absolute", "weighted": True, "max_norm": 1.0},
+            {"loss": "quantile", "weighted": True},
             {"weighted": True, "smoothing": 0.1, "l1": 0.01},
             {"dropout": 0.4},
             {"dropout": 0.2, "max_norm": 0.9, "weighted": True},

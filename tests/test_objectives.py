@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from levels import levels_of, one_each
 from scipy import optimize, sparse
 from scipy.special import log_softmax
+from sklearn.metrics import mean_pinball_loss
 
 import fastnn
 from fastnn.kernels.activations import ACTIVATIONS
@@ -12,7 +14,7 @@ from fastnn.kernels.losses import LOSSES
 
 def draw(rng, loss, n=12, n_in=5, n_out=3):
     X = rng.standard_normal((n, n_in))
-    y = rng.integers(0, n_out, n) if loss == "cross_entropy" else rng.random((n, n_out))
+    y = rng.integers(0, n_out, n) if loss == "cross_entropy" else one_each(loss, rng.random((n, n_out)))
     return X, y, rng.random(n) + 0.1
 
 
@@ -32,7 +34,7 @@ def numerical_gradient(network, *data):
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_gradient_of_every_pair_by_central_differences(rng, loss, activation):
     data = draw(rng, loss)
-    network = fastnn.Network([5, 4, 6, 3], [activation, "tanh"], loss=loss, seed=1)
+    network = fastnn.Network([5, 4, 6, 3], [activation, "tanh"], loss=loss, seed=1, quantiles=levels_of(loss, 3))
     for bias in network.biases:
         bias[:] = rng.standard_normal(len(bias))
     dweights, dbiases = network.gradient(*data)
@@ -49,7 +51,7 @@ def test_weights_count_like_repetitions(rng, dtype, loss, batch_size):
         times = np.full(100, 2)  # batches must stay the same rows
     results = []
     for rows, values, weights in ((X, y, times), (X.repeat(times, 0), y.repeat(times, 0), None)):
-        network = fastnn.Network([5, 30, 3], dtype=dtype, loss=loss)
+        network = fastnn.Network([5, 30, 3], dtype=dtype, loss=loss, quantiles=levels_of(loss, 3))
         size = batch_size if batch_size is None or weights is not None else 2 * batch_size
         trainer = fastnn.Trainer(network, fastnn.SGD(0.05), size, l2=0.1, shuffle=False)
         history = trainer.fit(rows, values, epochs=5, sample_weight=weights, validation=(rows, values, weights))
@@ -194,6 +196,58 @@ def test_predictions_of_other_losses(rng):
             call(X)
 
 
+@pytest.mark.parametrize("n", [1, 2, 101])
+@pytest.mark.parametrize("levels", [(0.5,), (0.05, 0.95), (0.1, 0.2, 0.9)])
+def test_the_quantile_loss_is_the_pinball_loss_of_scikit_learn(rng, dtype, assert_close, n, levels):
+    X, y, weights = rng.standard_normal((n, 5)), rng.standard_normal(n), rng.random(n) + 0.1
+    network = fastnn.Network([5, 4, len(levels)], dtype=dtype, loss="quantile", quantiles=levels)
+    assert network.quantiles == levels
+    pairs = list(zip(network.predict(X).T, levels, strict=True))
+    for given in (None, weights):
+        wanted = -sum(mean_pinball_loss(y, z, sample_weight=given, alpha=level) for z, level in pairs)
+        for targets in (y, y[:, None]):
+            assert_close(network.log_likelihood(X, targets, given), wanted)
+
+
+@pytest.mark.parametrize("optimizer", [fastnn.Adam(fastnn.schedules.Exponential(0.05, 0.99)), fastnn.LBFGS()])
+def test_the_quantile_loss_finds_quantiles(rng, dtype, optimizer):
+    y, levels = rng.exponential(size=3001), (0.05, 0.5, 0.9)
+    network = fastnn.Network([1, 3], dtype=dtype, loss="quantile", quantiles=levels)
+    fastnn.Trainer(network, optimizer, 500 if isinstance(optimizer, fastnn.Adam) else None).fit(
+        np.zeros((3001, 1)), y, epochs=400
+    )
+    below = (y[:, None] <= network.predict([[0.0]])).mean(axis=0)
+    np.testing.assert_allclose(below, levels, rtol=0, atol=0.01)
+
+
+def test_at_its_quantile_a_row_has_no_gradient(dtype):
+    network = fastnn.Network([1, 2], dtype=dtype, loss="quantile", quantiles=(0.1, 0.9))
+    for parts in network.gradient([[1.0]], [0.0]):
+        np.testing.assert_array_equal(np.concatenate(parts, axis=None), 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "quantiles", "message"),
+    [
+        ("quantile", (), "quantiles must be increasing and as many as outputs, 2,"),
+        ("quantile", (0.1, 0.5, 0.9), "as many as outputs, 2,"),
+        ("quantile", (0.9, 0.1), "quantiles must be increasing"),
+        ("quantile", (0.5, 0.5), "quantiles must be increasing"),
+        ("quantile", (0.0, 0.5), r"quantiles\[0\] must be above 0"),
+        ("quantile", (0.5, 1.0), r"quantiles\[1\] must be above 0 and below 1"),
+        ("quantile", (0.5, np.nan), r"quantiles\[1\] must be above 0"),
+        ("quantile", (0.5, "1"), r"quantiles\[1\] must be a number"),
+        ("quantile", "12", r"quantiles\[0\] must be a number"),
+        ("quantile", None, r"quantiles\[0\] must be a number"),
+        ("quantile", 0.5, "as many as outputs, 2,"),
+        ("squared", (0.1, 0.9), "quantiles are for the loss 'quantile', not 'squared'"),
+    ],
+)
+def test_bad_quantiles_are_refused(loss, quantiles, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fastnn.Network([4, 2], loss=loss, quantiles=quantiles)
+
+
 @pytest.mark.parametrize(
     ("loss", "y", "message"),
     [
@@ -202,10 +256,12 @@ def test_predictions_of_other_losses(rng):
         ("squared", np.full((3, 2), "a"), "y must hold real numbers"),
         ("binary_cross_entropy", np.full((3, 2), 1.5), "y must hold probabilities"),
         ("cross_entropy", np.zeros((3, 2)), "y must hold integer class indices"),
+        ("quantile", np.zeros((3, 2)), r"y must have shape \(3, 1\)"),
+        ("quantile", np.zeros(2), r"y must have shape \(3, 1\)"),
     ],
 )
 def test_bad_targets_are_refused(loss, y, message):
-    network = fastnn.Network([4, 2], loss=loss)
+    network = fastnn.Network([4, 2], loss=loss, quantiles=levels_of(loss, 2))
     with pytest.raises((TypeError, ValueError), match=message):
         fastnn.Trainer(network).fit(np.zeros((3, 4)), y)
 

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from levels import levels_of
 from pairs import parametrize_pairs
 from scipy import sparse, special
 
@@ -33,7 +34,9 @@ ACTIVATION = {
 
 
 def random_network(sizes, activation="tanh", dtype="float64", loss="cross_entropy", batch_norm=False):
-    network = fastnn.Network(sizes, activation, dtype, loss=loss, batch_norm=batch_norm)
+    network = fastnn.Network(
+        sizes, activation, dtype, loss=loss, batch_norm=batch_norm, quantiles=levels_of(loss, sizes[-1])
+    )
     network.parameters = np.abs(network.parameters) + np.random.default_rng(2).normal(0, 0.1, network.parameters.size)
     return network
 

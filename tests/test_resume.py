@@ -157,6 +157,22 @@ def test_the_way_of_storing_that_auto_takes_is_what_counts(data, path, validated
     make(path, sparse=True).fit(*data, epochs=3, validation=data if validated else None, resume=path)
 
 
+def test_quantiles_are_part_of_what_the_bits_depend_on(data, path):
+    X, y = data[0], data[0][:, 0]
+
+    def fit(levels, epochs):
+        network = fastnn.Network([7, 9, 2], loss="quantile", quantiles=levels)
+        make(path, network=network).fit(X, y, epochs=epochs, validation=(X[:50], y[:50]), resume=path)
+        return network.parameters
+
+    fit((0.1, 0.9), 2)
+    with pytest.raises(ValueError, match=r"quantiles=\(0.1, 0.9\).*but here it is .*quantiles=\(0.1, 0.8\)"):
+        fit((0.1, 0.8), 4)
+    resumed = fit((0.1, 0.9), 4)
+    path.unlink()
+    np.testing.assert_array_equal(resumed, fit((0.1, 0.9), 4))
+
+
 def test_other_data_are_refused(data, path):
     X, y = data
     weights = np.arange(600.0)

@@ -60,12 +60,28 @@ def test_the_scale_of_inputs_is_kept_wherever_a_network_goes(network, tmp_path, 
     assert told.get("input_scale") == (None if scale is None else repr(float(scale)))
 
 
-def test_pickles_of_earlier_versions_have_no_scale(network):
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_quantiles_are_kept_wherever_a_network_goes(tmp_path, batch_norm):
+    options = {"loss": "quantile", "quantiles": [np.float32(0.1), 0.5], "batch_norm": batch_norm}
+    network = fastnn.Network([7, 5, 2], **options)
+    network.save(tmp_path / "net")
+    others = [fastnn.Network.load(tmp_path / "net"), pickle.loads(pickle.dumps(network)), copy.deepcopy(network)]
+    for other in [*others, network.without_norm(), eval(repr(network), {"Network": fastnn.Network})]:
+        assert other.quantiles == (float(np.float32(0.1)), 0.5)
+        assert set(map(type, other.quantiles)) == {float}
+    fastnn.Network([7, 2], loss="absolute").save(tmp_path / "net")
+    assert fastnn.Network.load(tmp_path / "net").quantiles == ()
+    with safetensors.safe_open(tmp_path / "net", framework="numpy") as file:
+        assert "quantiles" not in json.loads(file.metadata()["fastnn"])
+
+
+def test_pickles_of_earlier_versions_have_no_scale_and_no_quantiles(network):
     state = network.__getstate__()
-    del state["input_scale"]
+    del state["input_scale"], state["quantiles"]
     other = fastnn.Network.__new__(fastnn.Network)
     other.__setstate__(state)
     assert other.input_scale is None
+    assert other.quantiles == ()
     np.testing.assert_array_equal(other.parameters, network.parameters)
 
 
@@ -332,7 +348,7 @@ FORMAT_1 = {"format": 1, "sizes": [2, 3], "activation": [], "dtype": "float32"}
         ({}, json.dumps(FORMAT_1 | {"input_scale": 10**400}), "input_scale must be above 0"),
         ({}, json.dumps(FORMAT_1 | {"input_scale": True}), "input_scale must be a number"),
         ({}, json.dumps(FORMAT_1 | {"input_scale": "1/256"}), "input_scale must be a number"),
-        ({}, json.dumps(FORMAT_1) + " " * 10**6, "its description has"),
+        ({}, json.dumps(FORMAT_1) + " " * 10**7, "its description has"),
         ({"layers.0.bias": np.ones(4, "f4")}, json.dumps(FORMAT_1), r"layers.0.bias should be float32 of shape \(3,\)"),
         ({"layers.0.bias": np.ones(3, "f8")}, json.dumps(FORMAT_1), "layers.0.bias should be float32"),
         ({"layers.0.bias": np.full(3, np.nan, "f4")}, json.dumps(FORMAT_1), "holds NaN or infinity"),
@@ -396,6 +412,13 @@ FORMAT_2 = {"format": 2, "input_shape": [2], "layers": [DENSE], "loss": "huber",
         (FORMAT_2 | {"layers": [HIDDEN | {"units": 2**31 - 1}] * 3 + [DENSE]}, "more parameters than memory"),
         (FORMAT_2 | {"layers": [HIDDEN] * 10_000 + [DENSE]}, "its tensors are not those of a network of 10001 layers"),
         (FORMAT_2 | {"batch_norm": 1}, "batch_norm must be one of"),
+        (FORMAT_2 | {"quantiles": [0.1, 0.5, 0.9]}, "quantiles are for the loss 'quantile', not 'huber'"),
+        (FORMAT_2 | {"loss": "quantile"}, "quantiles must be increasing and as many as outputs, 3,"),
+        (FORMAT_2 | {"loss": "quantile", "quantiles": [0.5]}, "as many as outputs, 3,"),
+        (FORMAT_2 | {"loss": "quantile", "quantiles": [[0.1], 0.5, 0.9]}, "must be a number"),
+        (FORMAT_2 | {"loss": "quantile", "quantiles": {"0.1": 1}}, "must be a number"),
+        (FORMAT_2 | {"loss": "quantile", "quantiles": None}, "must be a number"),
+        (FORMAT_2 | {"loss": "quantile", "quantiles": [0.1, 0.5, 1e999]}, "must be above 0"),
     ],
 )
 def test_descriptions_of_layers_that_cannot_be_are_refused(tmp_path, architecture, message):

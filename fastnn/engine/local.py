@@ -24,6 +24,7 @@ from fastnn.engine.rows import Rows, aligned, sort_blocks
 from fastnn.engine.threads import forks, kernel_run
 from fastnn.kernels import blas, epoch, layer, touched
 from fastnn.kernels.affine import REGISTER_BYTES
+from fastnn.kernels.columns import Encoder
 from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES, CompiledPlan
@@ -61,13 +62,20 @@ def _compiled_for_forward(layers: tuple[LayerFacts, ...], dtype: str, block_rows
 
 
 def few_rows(
-    layers: tuple[LayerFacts, ...], input_shape: tuple[int, ...], parameters: NDArray[Any], loss: str
+    layers: tuple[LayerFacts, ...],
+    input_shape: tuple[int, ...],
+    parameters: NDArray[Any],
+    loss: str,
+    encoder: Encoder | None = None,
 ) -> FewRows:
-    """Return what predicts for few rows in one call; the parameters may change in place."""
+    """Return what predicts for few rows in one call; the parameters may change in place.
+
+    encoder : of rows that are those of a table
+    """
     dtype = NAMES[parameters.dtype]
     block_rows = 1 if layers[0].maps is not None else tuning.FEWEST_BLOCK_ROWS
-    compiled = _compiled_for_forward(layers, dtype, block_rows, False)
-    return FewRows(compiled, input_shape, parameters, LOSSES[loss], most_few_rows(layers, dtype))
+    compiled = _compiled_for_forward(layers, dtype, block_rows, encoder is not None)
+    return FewRows(compiled, input_shape, parameters, LOSSES[loss], most_few_rows(layers, dtype), encoder)
 
 
 class Engine:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from fastnn import tuning
 from fastnn.engine.threads import forks
+from fastnn.kernels import columns, sparse
 from fastnn.kernels import rows as kernel_rows
-from fastnn.kernels import sparse
+from fastnn.kernels.columns import Encoder
 from fastnn.kernels.rows import CACHE_LINE, CSRRows
 from fastnn.kernels.sparse import SortedBlocks
 
@@ -41,6 +42,17 @@ def to_csr(X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows
     data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
     sparse.fill_nonzeros(X, indptr, data, indices, n_threads)
     return CSRRows(data, indices, indptr, n_in)
+
+
+def encode(encoder: Encoder, X: NDArray[Any], dtype: np.dtype[Any], n_threads: int = 1) -> CSRRows:
+    """Rows (n, n_columns) of a table, float32 or float64, as features of dtype."""
+    n_threads = forks.usable_threads(n_threads) if X.nbytes > tuning.PARALLEL_BYTES else 1
+    indptr = np.zeros(len(X) + 1, np.int64)
+    columns.count_active(encoder, X, indptr[1:], n_threads)
+    np.cumsum(indptr, out=indptr)
+    data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
+    columns.encode(encoder, X, indptr, data, indices, n_threads)
+    return CSRRows(data, indices, indptr, encoder.n_features)
 
 
 def all_finite(values: NDArray[Any], n_threads: int) -> bool:

@@ -7,6 +7,7 @@ cdef enum:
     SQUARED
     ABSOLUTE
     HUBER
+    QUANTILE
 
 # The targets of rows, by position in the order; pointers into arrays that the caller keeps alive.
 cdef struct TargetStore:
@@ -15,6 +16,7 @@ cdef struct TargetStore:
     const void* values          # (n, n_out) of the network's dtype, other losses
     const double* weights       # (n,); NULL: all 1
     double smoothing            # of the classes
+    const double* levels        # (n_out,), quantile loss
 
 cdef TargetStore open_targets(object targets) except *
 cdef double sum_of_weights(const TargetStore* targets, Py_ssize_t first, Py_ssize_t n) noexcept nogil

@@ -10,5 +10,6 @@ class Targets(NamedTuple):
     y: NDArray[Any]
     weights: NDArray[np.float64] | None = None
     smoothing: float = 0.0
+    levels: NDArray[np.float64] | None = None
 
 def inplace_loss(targets: Targets, Z: NDArray[Any], total: float) -> float: ...

@@ -1,11 +1,12 @@
 """Losses at the output layer, a row at a time: each is minus the log-likelihood of a distribution, up to a constant.
 
-Cross-entropy includes a softmax, binary cross-entropy a sigmoid for each output.  Squared (half the square), absolute
-and Huber's loss take the outputs as they are, and are summed over them.  All are counted as log-likelihoods, which
-training ascends.
+Cross-entropy includes a softmax, binary cross-entropy a sigmoid for each output.  Squared (half the square), absolute,
+Huber's and the quantile loss take the outputs as they are, and are summed over them.  All are counted as
+log-likelihoods, which training ascends.
 
-Huber's loss: P. J. Huber, "Robust estimation of a location parameter" (1964), here with threshold 1.  Label smoothing:
-C. Szegedy et al., "Rethinking the Inception architecture for computer vision" (2015).
+Huber's loss: P. J. Huber, "Robust estimation of a location parameter" (1964), here with threshold 1.  Quantile
+(pinball) loss: R. Koenker, G. Bassett, "Regression quantiles" (1978).  Label smoothing: C. Szegedy et al., "Rethinking
+the Inception architecture for computer vision" (2015).
 """
 
 from typing import NamedTuple
@@ -23,6 +24,7 @@ LOSSES = {
     "squared": SQUARED,
     "absolute": ABSOLUTE,
     "huber": HUBER,
+    "quantile": QUANTILE,
 }
 
 cdef double SMALL_PRODUCT = 1e-100
@@ -35,12 +37,14 @@ class Targets(NamedTuple):
     y : (n,) classes for cross-entropy, (n, n_out) numbers of the network's dtype for the others
     weights : (n,) float64, at least 0, or None for 1 each
     smoothing : share of each class's probability that cross-entropy spreads over all classes
+    levels : (n_out,) float64, which quantile each output is of, for the quantile loss; its y repeats a row's number
     """
 
     loss: int
     y: object
     weights: object = None
     smoothing: float = 0.0
+    levels: object = None
 
 
 cdef TargetStore open_targets(object targets) except *:
@@ -48,11 +52,11 @@ cdef TargetStore open_targets(object targets) except *:
     cdef const Py_ssize_t[::1] classes
     cdef const float[:, ::1] singles
     cdef const double[:, ::1] doubles
-    cdef const double[::1] weights
+    cdef const double[::1] weights, levels
     store.loss, store.smoothing = targets.loss, targets.smoothing
     store.classes = NULL
     store.values = NULL
-    store.weights = NULL
+    store.weights = store.levels = NULL
     if targets.y.shape[0] == 0:
         return store
     if store.loss == CROSS_ENTROPY:
@@ -67,6 +71,9 @@ cdef TargetStore open_targets(object targets) except *:
     if targets.weights is not None:
         weights = targets.weights
         store.weights = &weights[0]
+    if store.loss == QUANTILE:
+        levels = targets.levels
+        store.levels = &levels[0]
     return store
 
 
@@ -182,6 +189,23 @@ cdef double residual_rows(const floating* values, const TargetStore* targets, Py
     return log_likelihood
 
 
+cdef double quantile_rows(const floating* values, const TargetStore* targets, Py_ssize_t first, floating* Z,
+                          Py_ssize_t n, Py_ssize_t n_out, double scale) noexcept nogil:
+    # At level q, max(q r, (q - 1) r) of the residual r = y - z.
+    cdef Py_ssize_t i, j
+    cdef double weight, sum_, r, slope, log_likelihood = 0
+    for i in range(n):
+        weight = weight_of(targets, first + i)
+        sum_ = 0
+        for j in range(n_out):
+            r = <double> values[(first + i) * n_out + j] - Z[i * n_out + j]
+            slope = targets.levels[j] if r > 0 else targets.levels[j] - 1
+            sum_ -= slope * r
+            Z[i * n_out + j] = <floating> (weight * scale * (slope if r != 0 else 0.0))
+        log_likelihood += weight * sum_
+    return log_likelihood
+
+
 cdef double loss_rows(const TargetStore* targets, Py_ssize_t first, floating* Z, Py_ssize_t n, Py_ssize_t n_out,
                       double total) noexcept nogil:
     # Returns the weighted sum of the log-likelihoods of n rows from first on, with outputs Z (n, n_out); Z becomes the
@@ -196,6 +220,8 @@ cdef double loss_rows(const TargetStore* targets, Py_ssize_t first, floating* Z,
         if n_out == 1 and targets.weights == NULL:
             return single_rows(values + first, Z, n, scale)
         return binary_rows(values, targets, first, Z, n, n_out, scale)
+    if targets.loss == QUANTILE:
+        return quantile_rows(values, targets, first, Z, n, n_out, scale)
     return residual_rows(values, targets, first, Z, n, n_out, scale)
 
 

@@ -8,16 +8,18 @@ says what is wrong with them.  Products are our tiles, not BLAS, so that a proce
 from cython cimport floating
 from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport fabs
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
 
 cimport numpy as np
 
 from .activations cimport SIGMOID, activate
 from .affine cimport most_tiled_rows
+from .columns cimport Encoder, Table, encode_row, raw
 from .driver_rows cimport forward_shard
 from .losses cimport BINARY_CROSS_ENTROPY, CROSS_ENTROPY
 from .plan cimport CompiledPlan, Job, Plan
-from .rows cimport FLOAT32, FLOAT64, UINT8, RowStore
+from .rows cimport CSR, FLOAT32, FLOAT64, UINT8, RowStore
 from .softmax cimport softmax_rows
 
 np.import_array()
@@ -57,6 +59,31 @@ cdef bint all_finite(const RowStore* store, double largest) noexcept nogil:
     return store.kind == UINT8 or all_below(<const double*> store.values, n, largest)
 
 
+cdef bint none_infinite(const raw* X, Py_ssize_t n) noexcept nogil:
+    # x - x is NaN of an infinity, and of NaN
+    cdef Py_ssize_t i, n_infinite = 0
+    for i in range(n):
+        n_infinite += X[i] == X[i] and X[i] - X[i] != 0
+    return n_infinite == 0
+
+
+cdef bint encode_table(const Table* table, RowStore* store, const raw* X, char* memory,
+                       const floating* number) noexcept nogil:
+    # Makes the rows X (n, n_columns) of the store a CSR of their features, in memory; returns False if a number is
+    # infinite.  The last argument is for its type only.
+    cdef Py_ssize_t i, n = store.n_rows
+    cdef int64_t* starts = <int64_t*> memory
+    cdef floating* values = <floating*> (starts + n + 1)
+    cdef int32_t* indices = <int32_t*> (values + n * table.most_active)
+    if not none_infinite(X, n * table.n_columns):
+        return False
+    starts[0] = 0
+    for i in range(n):
+        starts[i + 1] = starts[i] + encode_row(table, X + i * table.n_columns, indices + starts[i], values + starts[i])
+    store.kind, store.values, store.columns, store.row_starts = CSR, values, indices, starts
+    return True
+
+
 cdef Py_ssize_t argmax(const floating* z, Py_ssize_t n) noexcept nogil:
     # As NumPy's: the first of equals, or the first NaN.
     cdef Py_ssize_t j, best = 0
@@ -84,18 +111,33 @@ cdef void to_probabilities(int loss, floating* Z, Py_ssize_t n, Py_ssize_t n_out
         activate(SIGMOID, Z, <floating*> NULL, n * n_out)
 
 
-cdef int forward(const Plan* plan, const RowStore* store, const floating* parameters, Py_ssize_t work_size, int loss,
-                 floating* Z, Py_ssize_t* chosen, bint as_probabilities) noexcept nogil:
+cdef int forward(const Plan* plan, const Table* table, RowStore* store, const floating* parameters,
+                 Py_ssize_t work_size, int loss, floating* Z, Py_ssize_t* chosen,
+                 bint as_probabilities) noexcept nogil:
     # Z (n, n_out) = the outputs or, as_probabilities, what they say.  If Z is NULL, chosen has the classes or labels.
     cdef Job job
-    cdef Py_ssize_t n = store.n_rows, n_out = plan.layers[plan.n_layers - 1].n_out
+    cdef Py_ssize_t n = store.n_rows, n_out = plan.layers[plan.n_layers - 1].n_out, n_bytes = 0
+    cdef char* memory
     cdef floating* work
     cdef floating* outputs
-    if not all_finite(store, FLT_MAX if sizeof(floating) == sizeof(float) else DBL_MAX):
+    cdef bint is_finite
+    if table != NULL:
+        n_bytes = 8 * (n + 1) + n * table.most_active * (4 + sizeof(floating))
+        n_bytes += -n_bytes % 8
+    elif not all_finite(store, FLT_MAX if sizeof(floating) == sizeof(float) else DBL_MAX):
         return DECLINED
-    work = <floating*> malloc((work_size + n * n_out) * sizeof(floating))
-    if work == NULL:
+    memory = <char*> malloc(n_bytes + (work_size + n * n_out) * sizeof(floating))
+    if memory == NULL:
         return NO_MEMORY
+    if table != NULL:
+        if store.kind == FLOAT32:
+            is_finite = encode_table(table, store, <const float*> store.values, memory, Z)
+        else:
+            is_finite = encode_table(table, store, <const double*> store.values, memory, Z)
+        if not is_finite:
+            free(memory)
+            return DECLINED
+    work = <floating*> (memory + n_bytes)
     outputs = Z if Z != NULL else work + work_size
     job.plan, job.store, job.order, job.key = plan, store, NULL, 0
     job.parameters, job.n_rows, job.n_threads = <void*> parameters, n, 1
@@ -104,7 +146,7 @@ cdef int forward(const Plan* plan, const RowStore* store, const floating* parame
         to_probabilities(loss, outputs, n, n_out)
     if chosen != NULL:
         choose(loss, outputs, n, n_out, chosen)
-    free(work)
+    free(memory)
     return 0
 
 
@@ -114,9 +156,12 @@ cdef class FewRows:
     plan : CompiledPlan of a forward pass;  input_shape : of a row;  parameters : (n_parameters,), as stored
     loss : code of LOSSES
     most_rows : at most; more are declined, and those that would go through BLAS
+    encoder : Encoder of rows of a table, or None
     """
 
     cdef CompiledPlan _plan
+    cdef Encoder _encoder       # keeps the table alive
+    cdef const Table* _table    # NULL: X has no columns of a table
     cdef tuple _input_shape
     cdef object _parameters     # keeps the numbers alive
     cdef const void* _numbers
@@ -124,16 +169,20 @@ cdef class FewRows:
     cdef double _products       # multiply-adds of a row
     cdef Py_ssize_t _n_in, _n_out, _most_rows, _work_size
 
-    def __init__(self, CompiledPlan plan, tuple input_shape, parameters, int loss, Py_ssize_t most_rows):
+    def __init__(self, CompiledPlan plan, tuple input_shape, parameters, int loss, Py_ssize_t most_rows,
+                 Encoder encoder=None):
         cdef int k
+        self._encoder, self._table = encoder, NULL if encoder is None else &encoder.table
         self._plan, self._input_shape, self._parameters = plan, input_shape, parameters
         self._loss, self._most_rows = loss, most_rows
         self._products = sum(layer.facts.products for layer in plan.source.layers)
-        for k in range(plan.plan.trunk.n_layers, plan.plan.n_layers):
+        # Neither layers on images nor the first one on sparse rows use BLAS.
+        for k in range(plan.plan.trunk.n_layers if encoder is None else 1, plan.plan.n_layers):
             most_rows = most_tiled_rows(plan.plan.layers[k].n_in, plan.plan.layers[k].n_out, parameters.itemsize)
             self._most_rows = min(self._most_rows, most_rows)
         self._number, self._numbers = np.PyArray_TYPE(parameters), np.PyArray_DATA(parameters)
-        self._n_in, self._n_out = plan.plan.layers[0].n_in, plan.plan.layers[plan.plan.n_layers - 1].n_out
+        self._n_in = plan.plan.layers[0].n_in if encoder is None else encoder.table.n_columns
+        self._n_out = plan.plan.layers[plan.plan.n_layers - 1].n_out
         self._work_size = plan.source.work_size
 
     def predict(self, X):
@@ -154,6 +203,8 @@ cdef class FewRows:
         if not as_needed(X, self._n_in, self._input_shape, self._most_rows) or as_probabilities and not classifies:
             return None
         number = np.PyArray_TYPE(X)
+        if self._table != NULL and number == np.NPY_UINT8:  # here it is no pixel
+            return None
         store.kind = FLOAT32 if number == np.NPY_FLOAT32 else FLOAT64 if number == np.NPY_FLOAT64 else UINT8
         store.n_rows, store.n_columns, store.values = np.PyArray_DIM(X, 0), self._n_in, np.PyArray_DATA(X)
         store.movement.height = 0
@@ -177,9 +228,9 @@ cdef class FewRows:
             raise MemoryError
         return None if status == DECLINED else found
 
-    cdef int _forward(self, const RowStore* store, void* Z, Py_ssize_t* chosen, bint as_probabilities) noexcept nogil:
+    cdef int _forward(self, RowStore* store, void* Z, Py_ssize_t* chosen, bint as_probabilities) noexcept nogil:
         if self._number == np.NPY_FLOAT32:
-            return forward(&self._plan.plan, store, <const float*> self._numbers, self._work_size, self._loss,
-                           <float*> Z, chosen, as_probabilities)
-        return forward(&self._plan.plan, store, <const double*> self._numbers, self._work_size, self._loss,
-                       <double*> Z, chosen, as_probabilities)
+            return forward(&self._plan.plan, self._table, store, <const float*> self._numbers, self._work_size,
+                           self._loss, <float*> Z, chosen, as_probabilities)
+        return forward(&self._plan.plan, self._table, store, <const double*> self._numbers, self._work_size,
+                       self._loss, <double*> Z, chosen, as_probabilities)

@@ -120,14 +120,16 @@ class Prepared:
     ) -> tuple[Rows, Targets]:
         """Return what the network's `check_data` does of X, y and sample_weight; names are for error messages."""
         network = settings.network
-        key = "checked", names, network.input_shape, network.takes_sparse, network.n_out, network.loss, network.dtype
+        form = network.input_shape, network.columns, network.takes_sparse, network.dtype
+        key = "checked", names, form, network.n_out, network.loss, network.quantiles
         may_be_empty = settings.rows == "own"
         return self._once(key, lambda: network.check_data(*data, names, threads_of(settings), may_be_empty))
 
     def store(self, settings: Settings, rows: Rows, X: Any, name: str) -> tuple[Rows, str]:
         """Return rows, checked from X, stored as dense or sparse, and why so."""
         network = settings.network
-        key = "stored", name, network.input_shape, _must_be_dense(settings), network.dtype, settings.sparse
+        form = network.input_shape, network.columns, _must_be_dense(settings), network.dtype
+        key = "stored", name, form, settings.sparse
         return self._once(key, lambda: _store(settings, rows, X))
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
@@ -327,6 +329,8 @@ def _method(settings: Settings, batch_size: int) -> Method:
 
 def _store(settings: Settings, rows: Rows, X: Any) -> tuple[Rows, str]:
     # Returns the rows, checked from X, stored as dense or sparse, and why so.
+    if settings.network.columns is not None:
+        return rows, "features of a table's columns"
     on_disk, must_be_dense = stay_on_disk(rows, X), _must_be_dense(settings)
     if must_be_dense is not None and isinstance(rows, CSRRows):
         raise TypeError("X must be dense, such as X.toarray(), if its images are moved by augment")
@@ -358,7 +362,9 @@ def _must_be_dense(settings: Settings) -> str | None:
 
 
 def _are_pixels(settings: Settings, rows: Rows, X: Any) -> bool:
-    # Sparse rows have been scaled already.  Where each rank has own rows, they may be those of one rank only.
+    # Tables hold no pixels, and sparse rows have been scaled.  Where each rank has own rows, they may be those of one.
+    if settings.network.columns is not None:
+        return False
     found = bool((X if isinstance(rows, CSRRows) else rows).dtype == np.uint8)
     if settings.rows == "shared":
         return found
