@@ -161,7 +161,7 @@ def _of_series(series: nw.Series[Any]) -> Cells:
     known = None if not isinstance(dtype, (nw.Categorical, nw.Enum)) else categories
     if known is not None or isinstance(dtype, nw.String):
         with contextlib.suppress(TypeError):  # of what lies beyond the rows by which it was found to be text
-            if series.implementation.is_pandas_like():  # a third of the time of a list of its strings
+            if series.implementation.is_pandas():  # a third of the time of a list of its strings
                 codes, values = series.to_native().factorize()
                 return Coded(values.tolist(), known, bool(categories), codes=codes)
     return Objects(series.to_list(), known, bool(categories))

@@ -147,8 +147,8 @@ class NumberReader(Reader):
 
     def cell(self, value: Any) -> float:
         """Return the number."""
-        if type(value) is float and -LARGEST <= value <= LARGEST:  # nearly all are
-            return value
+        if type(value) in (float, int) and -LARGEST <= value <= LARGEST:  # as nearly all are
+            return float(value)
         if isinstance(value, (datetime.timedelta, np.timedelta64)):
             raise TypeError
         if is_missing(value) or (isinstance(value, str) and value.strip().lower() in MISSING_NUMBERS):
