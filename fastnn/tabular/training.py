@@ -27,7 +27,9 @@ from fastnn.training import Trainer, fit_many
 Data = Sequence[Any]
 
 
-def start(columns: Columns, recipe: Recipe, prior: NDArray[Any], loss: str, seed: Any) -> Network:
+def start(
+    columns: Columns, recipe: Recipe, prior: NDArray[Any], loss: str, seed: Any, quantiles: Sequence[float] = ()
+) -> Network:
     """Return a network that predicts the same for all rows.
 
     Parameters
@@ -42,6 +44,8 @@ def start(columns: Columns, recipe: Recipe, prior: NDArray[Any], loss: str, seed
         As for `fastnn.Network`.
     seed : int or numpy.random.Generator
         For the initial weights.
+    quantiles : sequence of float, default ()
+        As for `fastnn.Network`.
 
     Notes
     -----
@@ -50,7 +54,8 @@ def start(columns: Columns, recipe: Recipe, prior: NDArray[Any], loss: str, seed
     """
     hidden = [Dense(units) for units in recipe.hidden_layer_sizes]
     layers = [columns, *hidden, Dense(len(prior))]
-    network = Network(layers, recipe.activation, "float32", seed, loss, input_shape=len(columns.columns))
+    n_in = len(columns.columns)
+    network = Network(layers, recipe.activation, "float32", seed, loss, input_shape=n_in, quantiles=quantiles)
     network.weights[0][hat_features(columns)] = 0
     network.weights[-1][:] = 0
     network.biases[-1] = prior
