@@ -216,8 +216,8 @@ def kind_of(path: str | os.PathLike[str]) -> str | None:
 def _read_networks(file: Any, told: Any, known: int) -> list[tuple[Description, NDArray[Any]]]:
     if told["format"] != known:
         raise ValueError(f"its format is {told['format']!r}, not {known}")
-    if not isinstance(told["networks"], list) or not told["networks"]:
-        raise ValueError("networks must be a list of one or more")
+    if not isinstance(told["networks"], list):
+        raise ValueError("networks must be a list")
     descriptions = [_read_description(each) for each in told["networks"]]
     prefixes = [_prefix(k) for k in range(len(descriptions))]
     return list(zip(descriptions, _read_all(file, descriptions, prefixes), strict=True))

@@ -125,6 +125,8 @@ def _read_classes(told: Any) -> NDArray[Any]:
 
 
 def _read_networks(pairs: list[Any]) -> list[Network]:
+    if not pairs:
+        raise ValueError("networks is empty")
     return [Network.assemble(*pair) for pair in pairs]
 
 
