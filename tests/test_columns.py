@@ -70,6 +70,21 @@ def test_features(rng, n, stored, dtype, n_threads, assert_close_in):
     assert np.diff(rows.indptr).max(initial=0) <= encoder.most_active == 3 + 1 + 1 + 1 + 3 + 1
 
 
+def test_the_smallest_and_the_largest_numbers():
+    tiny, huge = 5e-324, 1.7e308
+    numbers = [Number(-huge, 0.0), Number(-huge, 1.0, (-huge, 0.0, huge)), Number(0.0, huge, (-0.0, 2 * tiny))]
+    encoder = kernels.Encoder([column.facts for column in [*numbers, Category(2)]])
+    X = np.array([[huge, huge / 2, tiny, -0.0], [-huge, -huge, -0.0, 1], [huge, huge, 2 * tiny, huge]])
+    rows = encode(encoder, X, np.dtype("float64"))
+    clipped = tiny * huge
+    expected = [
+        [0, 3, 0, 0.5, 0.5, clipped, 0.5, 0.5, 1, 0],
+        [0, 0, 1, 0, 0, 0, 1, 0, 0, 1],
+        [0, 3, 0, 0, 1, 2 * clipped, 0, 1, 0, 0],
+    ]
+    np.testing.assert_array_equal(sparse.csr_array((rows.data, rows.indices, rows.indptr)).toarray(), expected)
+
+
 @parametrize_pairs({"n": [0, 1, 33], "stored": ["float32", "float64"], "dtype": ["float32", "float64"]})
 def test_kernels_and_twins(rng, n, stored, dtype, assert_close_in):
     X = draw(rng, n, stored)
@@ -117,6 +132,25 @@ def test_same_bits_for_threads_chunks_and_kinds_of_rows(rng):
         assert np.concatenate([net.predictor().predict(x) for x in rows]).tolist() == whole[:50].argmax(1).tolist()
 
 
+@parametrize_pairs(
+    {
+        "kept": [(0, 1, 2, 3, 4, 5), (0,), (0, 3, 5), (5,), (3,)],
+        "width": [3, 56, 200, 600],
+        "stored": ["float32", "float64"],
+        "dtype": ["float32", "float64"],
+    }
+)
+def test_few_rows_have_the_bits_of_many(rng, kept, width, stored, dtype):
+    X = draw(rng, 300, stored)[:, kept].copy()
+    columns = Columns([COLUMNS.columns[k] for k in kept])
+    net = fastnn.Network([columns, Dense(width), Dense(20)], input_shape=len(kept), dtype=dtype)
+    whole, predictor = net.predict_proba(X), net.predictor()
+    for n in (1, 2, 3, 16):
+        for begin in range(0, 48, n):
+            few = predictor.predict_proba(X[begin : begin + n])
+            assert few.tobytes() == whole[begin : begin + n].tobytes()
+
+
 def test_bytes_are_numbers_and_not_pixels():
     columns = Columns([Number(), Category(200)])
     net = fastnn.Network([columns, Dense(3), Dense(2)], input_shape=2)
@@ -157,6 +191,7 @@ WRONG_RECORDS = [
     (lambda: Number(0, np.inf), ValueError, "scale must be at least 0 and finite"),
     (lambda: Number(knots=(1,)), ValueError, "knots must be none, or two or more numbers that increase"),
     (lambda: Number(knots=(1, 1)), ValueError, "knots must be none, or two or more"),
+    (lambda: Number(knots=(-1e308, 1e308)), ValueError, "numbers that increase by finite steps"),
     (lambda: Number(knots=(1, np.nan)), ValueError, r"knots\[1\] must be"),
     (lambda: Number(knots=3), TypeError, "knots must be a sequence"),
     (lambda: Number(missing=2), ValueError, "missing must be one of"),
