@@ -283,7 +283,7 @@ def _fit(
     trainers = [
         Trainer(
             network,
-            AdamW(rate_at(recipe, 0, 0), beta_2=recipe.beta_2, weight_decay=recipe.weight_decay),
+            AdamW(rate_at(recipe, 0, 0), weight_decay=recipe.weight_decay),
             batch_size=min(recipe.batch_size, len(y)),
             seed=seed,
             n_threads=n_threads,
