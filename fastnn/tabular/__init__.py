@@ -5,7 +5,8 @@ try:
 except ImportError as error:
     raise ImportError('fastnn.tabular needs narwhals and scikit-learn: pip install "fastnn[tabular]"') from error
 
+from fastnn.tabular.estimators import Predictor, TabularClassifier, TabularRegressor, load
 from fastnn.tabular.readers import Column
 from fastnn.tabular.table import Table
 
-__all__ = ["Column", "Table"]
+__all__ = ["Column", "Predictor", "Table", "TabularClassifier", "TabularRegressor", "load"]

@@ -7,7 +7,7 @@ splits, in the geometric mean; "worth" is how much higher it is without.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -59,6 +59,13 @@ class Recipe:
     validation_fraction: float
     refit: bool
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __str__(self) -> str:
+        rows = [("what", "choice", "why")]
+        for name in (one.name for one in fields(self) if one.name != "reasons"):
+            rows.append((name.replace("_", " "), str(getattr(self, name)), self.reasons.get(name, "")))
+        widths = [max(len(row[k]) for row in rows) for k in (0, 1)]
+        return "\n".join(f"{what:{widths[0]}}  {choice:{widths[1]}}  {why}".rstrip() for what, choice, why in rows)
 
 
 # Hat functions of all columns of numbers together, about, and rows to each of a column's; a column has so many knots at

@@ -137,7 +137,7 @@ class Table:
     def _has_dates(self) -> bool:
         return any(column.kind == "date" for column in self.columns)
 
-    def read(self, X: Any) -> NDArray[np.float64]:
+    def read(self, X: Any, who: str = "Table") -> NDArray[np.float64]:
         """Return raw rows.
 
         Parameters
@@ -145,6 +145,8 @@ class Table:
         X : as for `learn`
             Columns of a frame are found by name, and others than those of the table are left alone; those of an array
             by position.
+        who : str, default "Table"
+            Wants to read, for errors.
 
         Returns
         -------
@@ -157,7 +159,7 @@ class Table:
             If columns are missing, or a cell is not of the column's type; the message names column, value and row.
         """
         frame = read_frame(X)
-        positions = self._positions(frame)
+        positions = self._positions(frame, who)
         raw = np.empty((frame.n_rows, len(self.inputs)))
         start = 0
         for j, reader in self._readers:
@@ -166,12 +168,12 @@ class Table:
             start = stop
         return raw
 
-    def _positions(self, frame: Frame) -> Mapping[int, int] | range:
+    def _positions(self, frame: Frame, who: str) -> Mapping[int, int] | range:
         # Where in the frame the columns are, from their positions in the table.
         if not (self.named and frame.named):
             if len(frame.names) != len(self.columns):
                 raise ValueError(
-                    f"X has {len(frame.names)} features, but Table is expecting {len(self.columns)} features as input"
+                    f"X has {len(frame.names)} features, but {who} is expecting {len(self.columns)} features as input"
                 )
             return range(len(self.columns))
         if frame.names == self.names:
