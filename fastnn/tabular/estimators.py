@@ -38,9 +38,9 @@ from fastnn.tabular import files
 from fastnn.tabular.calibration import temperature_of
 from fastnn.tabular.intervals import interval_of, kept_of
 from fastnn.tabular.preparation import columns_for
-from fastnn.tabular.recipe import Recipe, recipe_for
+from fastnn.tabular.recipe import Recipe, recipe_for, rivals
 from fastnn.tabular.table import Table
-from fastnn.tabular.training import repeat, start, train
+from fastnn.tabular.training import choose, repeat, start
 
 __all__ = ["Predictor", "TabularClassifier", "TabularRegressor", "load"]
 
@@ -195,7 +195,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         self, data: Data, validation: Data | None, random_state: np.random.RandomState, checkpoint: str | None
     ) -> None:
         holds_out = validation is None and bool(self.early_stopping) and len(data[0]) >= FEWEST_ROWS
-        self.recipe_ = recipe = self._choose_recipe(len(data[0]), holds_out)
+        recipe = self._choose_recipe(len(data[0]), holds_out)
         kept = np.arange(len(data[0]))
         if holds_out:
             groups = data[1] if self._n_classes else np.zeros(len(kept), np.intp)
@@ -209,25 +209,26 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         self._set_scale(*_part(data, kept)[1:])
         data, validation = self._scaled(data), None if validation is None else self._scaled(validation)
         raw, targets, weights = _part(data, kept)
-        columns = columns_for(raw, [one.n_values for one in self.table_.inputs], recipe.n_knots)
+        prior, inputs = self._prior(targets, weights), [one.n_values for one in self.table_.inputs]
         seeds = random_state.randint(np.iinfo(np.int32).max, size=(2, self.n_members)).tolist()
         options: dict[str, Any] = {"n_threads": self.n_threads, "progress": bool(self.verbose)}
 
-        def begin() -> list[Network]:
-            prior = self._prior(targets, weights)
-            return [start(columns, recipe, prior, self._loss, seed, self._quantiles) for seed in seeds[0]]
+        def begin(recipe: Recipe, member: int) -> Network:
+            columns = columns_for(raw, inputs, recipe.n_knots)
+            return start(columns, recipe, prior, self._loss, seeds[0][member], self._quantiles)
 
-        networks = begin()
-        results = train(
-            networks, (raw, targets, weights), validation, recipe, seeds[1], checkpoint=checkpoint, **options
+        recipes = (recipe, *rivals(recipe, len(data[0]), self._n_classes, self._told()))
+        recipe, networks, results = choose(
+            begin, (raw, targets, weights), validation, recipes, seeds[1], checkpoint, **options
         )
+        self.recipe_ = recipe
         self.history_ = [history for history, _ in results]
         self._look_at(networks, validation)
         if recipe.refit and not any(history.interrupted for history in self.history_):
-            networks = begin()
+            networks = [begin(recipe, member) for member in range(self.n_members)]
             again = None if checkpoint is None else f"{checkpoint}.all"
-            rates = [rates for _, rates in results]
-            repeat(networks, data, rates, recipe, seeds[1], checkpoint=again, **options)
+            rates, same = [rates for _, rates in results], [recipe] * len(networks)
+            repeat(networks, data, rates, same, seeds[1], checkpoint=again, **options)
         for network in networks:
             self._finish(network)
         self.networks_ = networks

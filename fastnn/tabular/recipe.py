@@ -6,8 +6,8 @@ splits, in the geometric mean; "worth" is how much higher it is without.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 T = TypeVar("T", int, float)
@@ -92,6 +92,12 @@ DECAY_OF_NUMBERS = 0.1
 # Dropout of classifiers and regressors with fewer than MANY_ROWS rows.
 DROPOUT = 0.2, 0.1
 
+# What else is tried, of classifiers and regressors.
+OTHER_REGULARISATION: tuple[dict[str, Any], ...] = (
+    {"weight_decay": 0.1, "dropout": 0.1},
+    {"weight_decay": 1.0, "dropout": 0.2},
+)
+
 # Rows from which batches are of the larger sizes.  Batches of 32 are worth 0.2 % with 700 rows.
 FEW_ROWS, MANY_ROWS = 2000, 10_000
 
@@ -153,6 +159,32 @@ def recipe_for(n_rows: int, n_numbers: int, n_classes: int | None = None, **told
     chosen |= {name: (value, "as told") for name, value in told.items()}
     values = {name: value for name, (value, _) in chosen.items()}
     return Recipe(**values, reasons={name: why for name, (_, why) in chosen.items()})
+
+
+def rivals(recipe: Recipe, n_rows: int, n_classes: int | None = None, told: Collection[str] = ()) -> tuple[Recipe, ...]:
+    """Return other recipes for a table, of which validation rows may tell which is best; none for many rows.
+
+    They are without knots, which only costs where numbers act by straight lines or by products, and more or less
+    regularised, as targets are clear or noisy.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Of `recipe_for`.
+    n_rows, n_classes
+        As for `recipe_for`.
+    told : collection of str
+        Names of fields that stay.
+    """
+    if n_rows >= MANY_ROWS:
+        return ()
+    smooth: dict[str, Any] = {"n_knots": 0}
+    other = OTHER_REGULARISATION[n_classes is None]
+    variants = [{name: each[name] for name in each if name not in told} for each in (smooth, other, smooth | other)]
+    why = "chosen on the validation rows"
+    return tuple(
+        replace(recipe, **each, reasons={**recipe.reasons, **dict.fromkeys(each, why)}) for each in variants if each
+    )
 
 
 def _within(least: T, value: T, most: T) -> T:

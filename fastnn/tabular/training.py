@@ -1,14 +1,14 @@
 """Training on tables: networks as they start, and the fit that finds its own end.
 
-`start` makes a network, `train` trains one or several from it, `repeat` trains again on more rows what `train` has
-found best.  What is measured on the validation rows is never the network itself but a mean of its parameters over the
-last epochs, which moves less from epoch to epoch.
+`start` makes a network, `train` trains one or several, `choose` finds the best of some recipes by it, and `repeat`
+trains again, on more rows, as it went best.  What is measured on the validation rows is never the network itself but a
+mean of its parameters over the last epochs, which moves less from epoch to epoch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -218,7 +218,7 @@ def train(
     networks: Sequence[Network],
     data: Data,
     validation: Data | None,
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     seeds: Sequence[int],
     callbacks: Sequence[Sequence[Callback]] | None = None,
     **options: Any,
@@ -233,7 +233,8 @@ def train(
         Raw rows to train on, with classes from 0 or numbers.
     validation : (X, y) or (X, y, sample_weight), or None
         Raw rows that decide when the learning rate falls, and which epoch is the best; None goes all epochs.
-    recipe : Recipe
+    recipes : sequence of Recipe, one a network
+        They agree in `max_epochs`.
     seeds : sequence of int, one a network
         For the order of rows and dropout.
     callbacks : sequence of lists of Callback, one a network, or None
@@ -247,16 +248,59 @@ def train(
     list of (History, list of float), one a network
         Validation is of the mean of parameters.
     """
-    descents = [Descent(recipe, validation) for _ in networks]
-    histories = _fit(networks, data, recipe, seeds, descents, callbacks, **options)
+    descents = [Descent(recipe, validation) for recipe in recipes]
+    histories = _fit(networks, data, recipes, seeds, descents, callbacks, **options)
     return [(history, one.rates[: one.best_epoch]) for history, one in zip(histories, descents, strict=True)]
+
+
+def choose(
+    begin: Callable[[Recipe, int], Network],
+    data: Data,
+    validation: Data | None,
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    checkpoint: str | None = None,
+    **options: Any,
+) -> tuple[Recipe, list[Network], list[tuple[History, list[float]]]]:
+    """Train a network by each recipe, and more by the one that predicts the validation rows best.
+
+    Parameters
+    ----------
+    begin : callable
+        Takes a recipe and a member's number, from 0, and returns the member's network as it starts.
+    recipes : sequence of Recipe
+        They agree in `max_epochs`.  Without validation, only the first counts.
+    seeds : sequence of int, one a member
+    data, validation, checkpoint, **options
+        As for `train`.
+
+    Returns
+    -------
+    (recipe, networks, results)
+        The best recipe, its networks, one a member, and what `train` returns of them.  After Ctrl-C there may be only
+        the first network.
+    """
+    recipes = recipes if validation is not None else recipes[:1]
+    trials = [begin(recipe, 0) for recipe in recipes]
+    own = checkpoint if len(seeds) == 1 or checkpoint is None else f"{checkpoint}.trial"
+    results = train(trials, data, validation, recipes, [seeds[0]] * len(recipes), checkpoint=own, **options)
+    curves = [history.validation_log_likelihood for history, _ in results]
+    interrupted = any(history.interrupted for history, _ in results)
+    best = max(range(len(recipes)), key=lambda k: max(curves[k], default=-math.inf))
+    recipe, others = recipes[best], range(1, len(seeds))
+    networks, results = [trials[best]], [results[best]]
+    if others and not interrupted:
+        more = [begin(recipe, k) for k in others]
+        results += train(more, data, validation, [recipe] * len(more), seeds[1:], checkpoint=checkpoint, **options)
+        networks += more
+    return recipe, networks, results
 
 
 def repeat(
     networks: Sequence[Network],
     data: Data,
     rates: Sequence[Sequence[float]],
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     seeds: Sequence[int],
     callbacks: Sequence[Sequence[Callback]] | None = None,
     **options: Any,
@@ -265,14 +309,14 @@ def repeat(
 
     Parameters are those of `train`; rates has a sequence of one or more a network.
     """
-    repetitions = [Repetition(recipe, each) for each in rates]
-    return _fit(networks, data, recipe, seeds, repetitions, callbacks, **options)
+    repetitions = [Repetition(recipe, each) for recipe, each in zip(recipes, rates, strict=True)]
+    return _fit(networks, data, recipes, seeds, repetitions, callbacks, **options)
 
 
 def _fit(
     networks: Sequence[Network],
     data: Data,
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     seeds: Sequence[int],
     own: Sequence[Callback],
     callbacks: Sequence[Sequence[Callback]] | None,
@@ -293,9 +337,9 @@ def _fit(
             dropout=recipe.dropout,
             label_smoothing=recipe.label_smoothing if network.loss == "cross_entropy" else 0.0,
         )
-        for network, seed, first, others in zip(networks, seeds, own, given, strict=True)
+        for network, recipe, seed, first, others in zip(networks, recipes, seeds, own, given, strict=True)
     ]
-    options["epochs"], options["sample_weight"] = recipe.max_epochs, sample_weight
+    options["epochs"], options["sample_weight"] = recipes[0].max_epochs, sample_weight
     if checkpoint is not None:
         return [_resume(trainer, f"{checkpoint}.{k}", X, y, options) for k, trainer in enumerate(trainers)]
     if len(trainers) == 1:
