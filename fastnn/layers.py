@@ -460,7 +460,7 @@ class Category:
     missing: bool = False
 
     def __post_init__(self) -> None:
-        check_integer(self.n, "n", 1, MAX_DIMENSION)
+        object.__setattr__(self, "n", check_integer(self.n, "n", 1, MAX_DIMENSION))
         check_choice(self.missing, "missing", [False, True])
 
     @property

@@ -22,7 +22,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_consistent_length
 
 from fastnn._estimators import all_or_nothing, keep, plain, seeded, under_way
-from fastnn._validation import check_choice, check_integer, check_number, check_quantiles, check_threads, check_weights
+from fastnn._validation import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_quantiles,
+    check_threads,
+    check_weights,
+    check_writable,
+)
 from fastnn.engine.ranks import ALONE
 from fastnn.ensemble import Ensemble
 from fastnn.network import Network
@@ -85,6 +93,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         X_val: Any = None,
         y_val: ArrayLike | None = None,
         sample_weight_val: ArrayLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Any:
         """Fit the model to a table.
 
@@ -98,6 +107,9 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             Weight of each row, at least 0.
         X_val, y_val, sample_weight_val : as X, y and sample_weight, or None
             Rows to measure on after each epoch, instead of rows of X that are held out.
+        checkpoint : path or None, default None
+            Beginning of the names of files from which the same call goes on if it was killed, with the same bits as
+            without; `random_state` must be an integer then.  Members are trained one by one.
 
         Returns
         -------
@@ -122,7 +134,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             targets = self._read_targets(y, len(raw))
             weights = self._weigh(targets, _weights(sample_weight, raw))
             validation = self._read_validation(X_val, y_val, sample_weight_val)
-            self._train((raw, targets, weights), validation, random_state)
+            self._train((raw, targets, weights), validation, random_state, self._check_checkpoint(checkpoint))
         return self
 
     def _check_parameters(self) -> None:
@@ -170,7 +182,16 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         n_numbers = sum(one.n_values is None for one in self.table_.inputs)
         return recipe_for(n_rows, n_numbers, self._n_classes, **told)
 
-    def _train(self, data: Data, validation: Data | None, random_state: np.random.RandomState) -> None:
+    def _check_checkpoint(self, path: Any) -> str | None:
+        if path is None:
+            return None
+        if not isinstance(plain(self.random_state), int):
+            raise ValueError(f"a fit with a checkpoint needs an integer as random_state, not {self.random_state!r}")
+        return check_writable(path, "checkpoint")
+
+    def _train(
+        self, data: Data, validation: Data | None, random_state: np.random.RandomState, checkpoint: str | None
+    ) -> None:
         holds_out = validation is None and bool(self.early_stopping) and len(data[0]) >= FEWEST_ROWS
         self.recipe_ = recipe = self._choose_recipe(len(data[0]), holds_out)
         kept = np.arange(len(data[0]))
@@ -188,20 +209,24 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         raw, targets, weights = _part(data, kept)
         columns = columns_for(raw, [one.n_values for one in self.table_.inputs], recipe.n_knots)
         seeds = random_state.randint(np.iinfo(np.int32).max, size=(2, self.n_members)).tolist()
-        options = {"n_threads": self.n_threads, "progress": bool(self.verbose)}
+        options: dict[str, Any] = {"n_threads": self.n_threads, "progress": bool(self.verbose)}
 
         def begin() -> list[Network]:
             prior = self._prior(targets, weights)
             return [start(columns, recipe, prior, self._loss, seed, self._quantiles) for seed in seeds[0]]
 
         networks = begin()
-        results = train(networks, (raw, targets, weights), validation, recipe, seeds[1], **options)
+        results = train(
+            networks, (raw, targets, weights), validation, recipe, seeds[1], checkpoint=checkpoint, **options
+        )
         self.history_ = [history for history, _ in results]
         if validation is not None:
             self._look_at(networks, validation)
         if recipe.refit and not any(history.interrupted for history in self.history_):
             networks = begin()
-            repeat(networks, data, [rates for _, rates in results], recipe, seeds[1], **options)
+            again = None if checkpoint is None else f"{checkpoint}.all"
+            rates = [rates for _, rates in results]
+            repeat(networks, data, rates, recipe, seeds[1], checkpoint=again, **options)
         for network in networks:
             self._finish(network)
         self.networks_ = networks
@@ -637,6 +662,12 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[Any]:
         """Number (n,) for each row of a table; with `quantiles`, that of the level next to one half."""
         return self._answer(self._fitted()._model.predict(self._read(X), self.n_threads))
+
+    def predict_quantiles(self, X: Any) -> NDArray[Any]:
+        """Quantiles (n, n_quantiles) for each row of a table, which increase, if the model has learnt `quantiles`."""
+        if not len(self.quantiles):
+            raise TypeError("predict_quantiles needs a model with quantiles, such as (0.05, 0.5, 0.95)")
+        return np.sort(self._fitted()._model.predict(self._read(X), self.n_threads), axis=1)
 
     def _answer(self, outputs: NDArray[Any]) -> NDArray[Any]:
         middle = int(np.abs(np.array(self.quantiles) - 0.5).argmin()) if len(self.quantiles) else 0
