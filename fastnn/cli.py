@@ -304,8 +304,8 @@ def build_parser(arguments: Sequence[str] = ()) -> Parser:
         argument = command(
             "train",
             train_command,
-            "Train a classifier of handwritten digits and save it; or a network on a table, of which fastnn train TABLE "
-            "--target COLUMN --help tells.",
+            "Train a classifier of handwritten digits and save it; or a network on a table, by fastnn train TABLE "
+            "--target COLUMN, of which fastnn train TABLE --help tells.",
         )
         add_model_options(argument)
         add_step_options(argument)

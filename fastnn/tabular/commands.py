@@ -7,6 +7,7 @@ import csv
 import io
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ from fastnn._commands import INTERRUPTED, free_name, percent, plural, save_somew
 from fastnn._validation import check_integer, check_number, check_writable
 from fastnn.storage import write_atomically
 from fastnn.tabular.estimators import LOSSES, TabularClassifier, TabularRegressor, load, split
-from fastnn.tabular.frames import Cells, read_frame
+from fastnn.tabular.frames import Cells, Numbers, read_frame
+from fastnn.tabular.readers import plain_number
 from fastnn.tabular.recognition import TOLD
 from fastnn.tabular.sources import NUMPY, Source, names_of, read_source, select, take
 from fastnn.tabular.table import Table
@@ -65,11 +67,16 @@ def add_train_options(argument: Callable[..., Any]) -> None:
         metavar="NAME=KIND",
     )
     argument(
-        "--test-share", "share of the rows that are kept out, to score the model", TEST_SHARE, type=float, metavar="S"
+        "--test-share", "share of the rows that are kept out to score the model", TEST_SHARE, type=float, metavar="S"
     )
     argument("--seed", "of the rows that are kept out, initial weights and shuffling", 0, type=int, metavar="N")
     argument("--threads", "number of threads (default: all processors)", dest="n_threads", type=int, metavar="N")
     argument("--save", "where to save the model (default: named like the table, or a new name)", metavar="FILE")
+    argument(
+        "--checkpoint",
+        "update FILE.0 and the like while training; after a stop or a kill, the same command continues from them",
+        metavar="FILE",
+    )
     argument("--explain", "print what the columns are and how it would train; train nothing", action="store_true")
     for flag, text, options in PARAMETERS:
         argument(flag, text, **options)
@@ -108,7 +115,7 @@ PARAMETERS: list[tuple[str, str, dict[str, Any]]] = [
     (
         "--calibrate",
         "make probabilities right on the rows that say when to stop",
-        {"action": "store_true", "default": None},
+        {"action": "store_const", "const": True},
     ),
     (
         "--balance",
@@ -123,8 +130,14 @@ def cells_of(source: Source, name: str, file: str, option: str = "--target") -> 
     names = names_of(source)
     if name not in names:
         known = ", ".join(map(repr, names[:10])) + ", ..." * (len(names) > 10)
-        raise ValueError(f"{option} must name a column of {file}, which are {known}, not {name!r}")
+        raise ValueError(f"{option} must name a column of {file}, which are {known}{f', not {name!r}' if name else ''}")
     return read_frame(select(source, [name])).column(0)
+
+
+def check_place(path: str, option: str, *read: str) -> None:
+    """Refuse a file that cannot be written, or is one of those that are read."""
+    if os.path.realpath(check_writable(path, option)) in map(os.path.realpath, read):
+        raise ValueError(f"{option} must not be {path}, which is read")
 
 
 def make_estimator(arguments: argparse.Namespace, task: str, columns: dict[str, str], on_terminal: bool) -> Model:
@@ -152,7 +165,7 @@ def train(arguments: argparse.Namespace) -> int:
     file, on_terminal = arguments.table, sys.stderr.isatty()
     name = f"{Path(file).name.partition('.')[0] or 'table'}.safetensors"
     save_path = free_name(name) if arguments.save is None else arguments.save
-    check_writable(save_path, "--save")
+    check_place(save_path, "--save", file)
     test_share = check_number(arguments.test_share, "--test-share", 0, below=1)
     check_integer(arguments.seed, "--seed", 0, 2**32 - 1)
     columns = dict(arguments.column or [])
@@ -172,7 +185,7 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         print("\nnothing was trained")
         return 0
-    status = fit(estimator, X_train, y_train)
+    status = fit(estimator, X_train, y_train, arguments.checkpoint)
     estimator.target_name_ = target
     save_path, failure = save_somewhere(estimator, save_path, name)
     print(f"saved: {save_path}", flush=True)
@@ -199,17 +212,20 @@ def print_data(file: str, source: Source, target: str, targets: Targets, notes: 
     print(f"{targets.task} of {target}: {targets.why}, {what}")
 
 
-def fit(estimator: Model, X: Source, y: NDArray[Any]) -> int:
+def fit(estimator: Model, X: Source, y: NDArray[Any], checkpoint: str | None) -> int:
     """Fit, print how it went, and return the status."""
+    start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"fastnn train: warning: {message}", file=sys.stderr)
-        estimator.fit(X, y)
+        estimator.fit(X, y, checkpoint=checkpoint)
     epochs = [len(history) for history in estimator.history_]
     best = [1 + int(np.argmax(history.validation_log_likelihood or [0])) for history in estimator.history_]
-    seconds = sum(sum(history.seconds) for history in estimator.history_)
-    counts = ", ".join(f"{n} epochs, the best {k}" for n, k in zip(epochs, best, strict=True))
-    print(f"\ntrained: {counts}; {seconds:.1f} s")
+    counts = "; ".join(f"{plural(n, 'epoch')}, the best was {k}" for n, k in zip(epochs, best, strict=True))
+    again = ", and again on all rows" * estimator.recipe_.refit
+    print(f"\ntrained for {counts}{again}, in {time.perf_counter() - start:.1f} s")
     if any(history.interrupted for history in estimator.history_):
+        if checkpoint is not None:
+            print(f"the same command continues from {checkpoint}.0")
         print("interrupted; what has been learnt so far:")
         return INTERRUPTED
     return 0
@@ -236,6 +252,7 @@ def compare(estimator: Model, train: tuple[Source, NDArray[Any]], test: tuple[So
         warnings.simplefilter("ignore", ConvergenceWarning)
         linear.fit(estimator._read(X), y)
     raw, n = estimator._read(X_test), len(y_test)
+    by_median = not classifies and (bool(estimator.quantiles) or estimator.loss == "absolute_error")
     if classifies:
         codes = np.searchsorted(estimator.classes_, y_test)
         shares = np.bincount(np.searchsorted(estimator.classes_, y)) / len(y)
@@ -244,15 +261,15 @@ def compare(estimator: Model, train: tuple[Source, NDArray[Any]], test: tuple[So
             for probabilities in (estimator.predict_proba(X_test), linear.predict_proba(raw), np.tile(shares, (n, 1)))
         ]
     else:
-        constant = np.full(n, np.median(y) if estimator.quantiles or estimator.loss == "absolute_error" else y.mean())
-        found = [
-            number_scores(predicted, y_test) for predicted in (estimator.predict(X_test), linear.predict(raw), constant)
-        ]
-    kind = "LogisticRegression" if classifies else "Ridge"
+        guess = np.full(n, np.median(y) if by_median else y.mean())
+        found = [number_scores(each, y_test) for each in (estimator.predict(X_test), linear.predict(raw), guess)]
     lines = [table_of(f"on {plural(n, 'test row')}", ["network", "linear", "constant"], found)]
     if not classifies:
         lines += coverage(estimator, X_test, y_test)
-    return "\n".join([*lines, f"linear: scikit-learn's {kind}, on scaled numbers and one-hot categories"])
+    kind = "LogisticRegression" if classifies else "Ridge"
+    constant = "the shares of the classes" if classifies else "the median" if by_median else "the mean"
+    note = f"linear: scikit-learn's {kind}, on scaled numbers and one-hot categories; constant: {constant}"
+    return "\n".join([*lines, note])
 
 
 def class_scores(probabilities: NDArray[Any], codes: NDArray[np.intp]) -> dict[str, str]:
@@ -319,9 +336,9 @@ def predict(arguments: argparse.Namespace) -> int:
     """Write a model's answer for each row of a table, as CSV."""
     model, keep = load(arguments.model), arguments.keep or []
     if arguments.output is not None:
-        check_writable(arguments.output, "--output")
+        check_place(arguments.output, "--output", arguments.file, arguments.model)
     source = read_for(model, arguments.file, keep)
-    names, columns = list(keep), [objects_of_column(source, name, arguments.file) for name in keep]
+    names, columns = list(keep), [kept_cells(source, name, arguments.file) for name in keep]
     for name, values in answers(model, without_target(model, source), arguments.interval).items():
         names.append(name)
         columns.append(values)
@@ -337,9 +354,12 @@ def predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def objects_of_column(source: Source, name: str, file: str) -> list[Any]:
+def kept_cells(source: Source, name: str, file: str) -> list[Any]:
     """Return the cells of a column that ``--keep`` names."""
-    return objects_of(cells_of(source, name, file, "--keep"))
+    cells = cells_of(source, name, file, "--keep")
+    if isinstance(cells, Numbers):
+        return [None if value != value else plain_number(value, cells.sort) for value in cells.values.tolist()]
+    return objects_of(cells)
 
 
 def answers(model: Model, X: Source, interval: float | None) -> dict[str, list[Any]]:

@@ -126,7 +126,7 @@ def _read_arrays(name: str, is_archive: bool) -> dict[str, NDArray[Any]]:
 
 def _read_csv(name: str, as_text: Collection[str]) -> tuple[dict[str, Any], list[str]]:
     try:
-        with open_maybe_gzip(name) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:  # type: ignore[type-var]
+        with open_maybe_gzip(name) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
             names, columns, notes = _parse(_lines(text, most_bytes(file)))
     except UnicodeDecodeError as error:
         byte = f"byte 0x{error.object[error.start]:02x}"

@@ -93,7 +93,7 @@ def objects_of(cells: Any) -> list[Any]:
     """Return cells that are numbers or objects as a list."""
     if isinstance(cells, Coded):
         return [None if code < 0 else cells.values[code] for code in cells.codes.tolist()]
-    return cells.values if isinstance(cells, Objects) else cells.values.tolist()  # type: ignore[no-any-return]
+    return cells.values if isinstance(cells, Objects) else cells.values.tolist()
 
 
 def read_numbers(name: str, cells: Cells) -> NDArray[np.float64]:
