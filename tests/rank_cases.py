@@ -39,7 +39,7 @@ import fastnn
 from fastnn import LBFGS, SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, _mapped, tuning
 from fastnn.augment import Flip, Shift
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping
-from fastnn.layers import Conv2D, Dense, MaxPool2D
+from fastnn.layers import Category, Columns, Conv2D, Dense, MaxPool2D, Number
 from fastnn.schedules import Cosine, OnPlateau
 
 N_CLASSES = 4
@@ -473,6 +473,8 @@ def own_cases() -> Iterator[Case]:
         images = {"network": {"input_shape": (6, 6, 1)}, **fits}
         yield Case(f"own, convolution, augment, {dtype}",
                    own([*layers[:-1], Dense(5), layers[-1]], **images, **moved), "ranks")  # fmt: skip
+        layers = [Columns([Number(0.5, 2, (0, 0.5, 1)), Category(1)] * 6), Dense(8), Dense(N_CLASSES)]
+        yield Case(f"own, table, {dtype}", own(layers, network={"input_shape": 12}, **fits), "rounding")
         yield Case(f"own, shuffled, {dtype}", own((12, 8), shuffle=True, dropout=0.2, **fits), "ranks")
         for name, optimizer in list(OPTIMIZERS.items())[:3]:  # an average of linear steps is a step by the average
             averages = {"optimizer": optimizer, "l2": 0.01, "sync_every": 1, **fits}

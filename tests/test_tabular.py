@@ -176,7 +176,7 @@ def test_files_of_others_are_refused(table, classifier, tmp_path):
         ("no 'told'", lambda content: content.pop("told")),
         ("not one of a model", lambda content: content.update(told=[])),
         ("not one of a model", lambda content: content["told"].pop("table")),
-        ("not one of a model", lambda content: content["told"].update(scores=None)),
+        ("not one of a model", lambda content: content["told"].update(residuals=None)),
         ("no description of a table", lambda content: content["told"].update(table="[]")),
         ("classes must be", lambda content: content["told"].update(classes=["low", "high"])),
         ("classes must be", lambda content: content["told"].update(classes=[1, "a"])),
@@ -186,7 +186,8 @@ def test_files_of_others_are_refused(table, classifier, tmp_path):
         ("dropout must be of type float", lambda content: content["told"]["recipe"].update(dropout="a")),
         ("n_members must be at least 1", lambda content: content["told"]["parameters"].update(n_members=0)),
         ("unexpected keyword", lambda content: content["told"]["parameters"].update(other=0)),
-        ("scores must be", lambda content: content["told"].update(scores=["a"])),
+        ("residuals must be", lambda content: content["told"].update(residuals=["a"])),
+        ("cannot reshape", lambda content: content["told"].update(residuals=[1.0])),
         ("tensors are not those", lambda content: content.update(networks=[])),
     ]
     for message, change in changes:

@@ -307,7 +307,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         wrong = [network for network in model.networks if network.n_in != len(model.table.inputs)]
         if wrong or {network.loss for network in model.networks} != {self._loss}:
             raise ValueError("its networks are not those of its table")
-        self._residuals = model.scores.reshape(-1, model.networks[0].n_out)
+        self._residuals = model.residuals.reshape(-1, model.networks[0].n_out)
 
     @property
     def network_(self) -> Network:
@@ -747,12 +747,6 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[Any]:
         """Number (n,) for each row of a table; with `quantiles`, that of the level next to one half."""
         return self._answer(self._fitted()._model.predict(self._read(X), self.n_threads))
-
-    def predict_quantiles(self, X: Any) -> NDArray[Any]:
-        """Quantiles (n, n_quantiles) for each row of a table, which increase, if the model has learnt `quantiles`."""
-        if not len(self.quantiles):
-            raise TypeError("predict_quantiles needs a model with quantiles, such as (0.05, 0.5, 0.95)")
-        return np.sort(self._fitted()._model.predict(self._read(X), self.n_threads), axis=1)
 
     def _answer(self, outputs: NDArray[Any]) -> NDArray[Any]:
         middle = int(np.abs(np.array(self.quantiles) - 0.5).argmin()) if len(self.quantiles) else 0
