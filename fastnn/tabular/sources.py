@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ from fastnn.tabular.readers import MISSING_NUMBERS
 
 #: What may separate cells; the one that the header has most of does.
 MARKS = ",;\t"
+
+#: Characters of a line, at most.
+MOST_CHARACTERS = 2**24
 
 #: Endings of files other than CSV, which may have any.
 PARQUET, NUMPY = (".parquet", ".pq"), (".npz", ".npy")
@@ -129,23 +133,23 @@ def _read_csv(name: str, as_text: Collection[str]) -> tuple[dict[str, Any], list
         with open_maybe_gzip(name) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
             names, columns, notes = _parse(_lines(text, most_bytes(file)))
     except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x}"
-        raise ValueError(
-            f"{name} is not a usable CSV file: it is not text in UTF-8 ({byte} is not); save it so"
-        ) from error
-    except (ValueError, csv.Error, EOFError, zlib.error, MemoryError, OSError) as error:
+        byte = error.object[error.start]
+        raise ValueError(f"{name} is not a usable CSV file: it is not text in UTF-8 (byte 0x{byte:02x})") from error
+    except (ValueError, EOFError, zlib.error, MemoryError, OSError) as error:
         raise ValueError(f"{name} is not a usable CSV file: {error}") from error
     return {
         each: cells if each in as_text else numbers_of(cells) for each, cells in zip(names, columns, strict=True)
     }, notes
 
 
-def _lines(text: Iterable[str], most: int) -> Iterator[str]:
+def _lines(text: io.TextIOWrapper, most: int) -> Iterator[str]:
     total = 0
-    for number, line in enumerate(text, 1):
+    for number, line in enumerate(iter(lambda: text.readline(MOST_CHARACTERS), ""), 1):
         total += len(line)
         if total > most:
             raise ValueError(f"it unpacks to more than {most:,} characters")
+        if len(line) == MOST_CHARACTERS:
+            raise ValueError(f"line {number} is longer than {MOST_CHARACTERS:,} characters")
         if "\0" in line:
             raise ValueError(f"line {number} holds a NUL, which text does not")
         yield line
@@ -167,8 +171,8 @@ def _parse(lines: Iterator[str]) -> tuple[list[str], list[list[str]], list[str]]
             if len(row) == len(names):
                 rows.append(row)
             elif any(map(str.strip, row)):  # others are empty lines
-                raise ValueError(f"it has {count(len(row))}, and the header has {len(names)}")
-    except (ValueError, csv.Error) as error:
+                raise csv.Error(f"it has {count(len(row))}, and the header has {len(names)}")
+    except csv.Error as error:
         raise ValueError(f"line {n_before + reader.line_num}: {error}") from error
     kept, notes = _check_names(names)
     if not rows:
@@ -184,11 +188,11 @@ def _check_names(names: Sequence[str]) -> tuple[int, list[str]]:
             f"its first line must be a header, the names of the columns, and looks like a row: {names[0]!r:.40}, ..."
         )
     index = len(names) > 1 and not names[0]
-    for number, name in enumerate(names[index:], 1 + index):
-        if not name:
-            raise ValueError(f"its column {number} has no name")
-        if names.count(name) > 1:
-            raise ValueError(f"{names.count(name)} of its columns have the name {name!r}")
+    if "" in names[index:]:
+        raise ValueError(f"its column {1 + names.index('', index)} has no name")
+    name, n_columns = Counter(names).most_common(1)[0]
+    if n_columns > 1:
+        raise ValueError(f"{n_columns} of its columns have the name {name!r:.40}")
     return int(index), ["its first column, which has no name, is taken as an index and left out"] * index
 
 
