@@ -79,7 +79,7 @@ def test_kernels_and_twins(rng, n, stored, dtype, assert_close_in):
         module.count_active(encoder, X, indptr[1:])
         np.cumsum(indptr, out=indptr)
         data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
-        module.encode(encoder, X, indptr, data, indices)
+        module.encode(encoder, X, indptr, data, indices, np.empty((n, 0), np.int32))
         found.append((indptr, indices, data))
     (indptr, indices, data), (twins_indptr, twins_indices, twins_data) = found
     np.testing.assert_array_equal(indptr, twins_indptr)
