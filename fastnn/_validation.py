@@ -126,12 +126,12 @@ def check_dicts(values: Any, name: str) -> list[dict[str, Any]]:
 
 
 def check_increasing(values: Any, name: str) -> tuple[float, ...]:
-    """Return none, or two or more finite numbers, each above the one before, as floats."""
+    """Return none, or two or more finite numbers, each above the one before by a finite step, as floats."""
     if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
         raise TypeError(f"{name} must be a sequence of numbers, not {values!r}")
     found = tuple(check_number(value, f"{name}[{i}]", -math.inf, open_left=True) for i, value in enumerate(values))
-    if len(found) == 1 or not all(low < high for low, high in itertools.pairwise(found)):
-        raise ValueError(f"{name} must be none, or two or more numbers that increase, not {values!r}")
+    if len(found) == 1 or not all(0 < high - low < math.inf for low, high in itertools.pairwise(found)):
+        raise ValueError(f"{name} must be none, or two or more numbers that increase by finite steps, not {values!r}")
     return found
 
 

@@ -8,10 +8,11 @@ https://onnx.ai/onnx/operators, https://onnxruntime.ai
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +21,8 @@ from fastnn import storage
 from fastnn._validation import FLOATING, check_path
 from fastnn._version import __version__
 from fastnn.kernels.activations import LEAKY_SLOPE
-from fastnn.layers import Shape
+from fastnn.kernels.columns import LARGEST_NUMBER, NUMBER_LIMIT, ColumnFacts
+from fastnn.layers import Columns, Shape
 from fastnn.layout import Maps, Window
 from fastnn.network import Network
 
@@ -34,7 +36,10 @@ MAX_BYTES = 2**31 - 2**20  # protobuf's limit, minus some room for everything bu
 
 
 class Graph:
-    """A list of operators; `add` returns the name of each one's result."""
+    """A list of operators; `add` returns the name of each one's result.
+
+    A constant that is not an array becomes one of the network's dtype.
+    """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
@@ -54,8 +59,7 @@ class Graph:
         import onnx
 
         name = f"constant_{len(self.constants)}"
-        is_place = isinstance(value, np.ndarray) and value.dtype == np.int64
-        array = np.asarray(value, None if is_place else self.dtype)
+        array = value if isinstance(value, np.ndarray) else np.asarray(value, self.dtype)
         self.constants.append(onnx.numpy_helper.from_array(array, name))
         return name
 
@@ -169,6 +173,102 @@ def places(*numbers: int) -> NDArray[np.int64]:
     return np.array(numbers, np.int64)
 
 
+class Placed(NamedTuple):
+    """A column of a table: its place in a row, and that of its first feature among all."""
+
+    place: int
+    first: int
+    facts: ColumnFacts
+
+
+def add_columns(graph: Graph, columns: Columns, weight: NDArray[Any]) -> str:
+    """Add the product of a table's features and the weight (n_features, n_out); the rows of the table are float64.
+
+    The operators are as few for many columns as for two: each is for all numbers, all knots or all categories.
+    """
+    firsts = itertools.accumulate((column.n_features for column in columns.columns), initial=0)
+    placed = [Placed(k, next(firsts), column.facts) for k, column in enumerate(columns.columns)]
+    numbers = [column for column in placed if column.facts.is_number]
+    categories = [column for column in placed if not column.facts.is_number]
+    products = [add_numbers(graph, numbers, weight)] if numbers else []
+    products += [add_categories(graph, categories, weight)] if categories else []
+    return graph.add("Sum", *products)
+
+
+def add_numbers(graph: Graph, numbers: Sequence[Placed], weight: NDArray[Any]) -> str:
+    """Add the product of the features of numbers and the weight: clipped numbers, hat functions, marks of missing."""
+    import onnx
+
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(graph.dtype)
+    centered = graph.add("Sub", add_taken(graph, numbers), np.array([column.facts.center for column in numbers]))
+    scaled = graph.add("Mul", centered, np.array([column.facts.scale for column in numbers]))
+    scaled = graph.add("Clip", scaled, np.array(-LARGEST_NUMBER), np.array(LARGEST_NUMBER))
+    part = graph.add("Div", scaled, np.array(NUMBER_LIMIT))
+    root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", part, part), np.array(1.0)))
+    features, sources, rows = graph.add("Div", scaled, root), [*numbers], [column.first for column in numbers]
+    for column in numbers:
+        begin = column.first + 1 + column.facts.marks_missing
+        rows += range(begin, begin + len(column.facts.knots))
+        sources += [column] * len(column.facts.knots)
+    if len(rows) > len(numbers):
+        features = graph.add("Concat", features, add_hats(graph, numbers), axis=1)
+    missing = graph.add("IsNaN", add_taken(graph, sources))
+    features = graph.add("Cast", graph.add("Where", missing, np.array(0.0), features), to=dtype)
+    marked = [column for column in numbers if column.facts.marks_missing]
+    if marked:
+        rows += [column.first + 1 for column in marked]
+        marks = graph.add("Cast", graph.add("IsNaN", add_taken(graph, marked)), to=dtype)
+        features = graph.add("Concat", features, marks, axis=1)
+    return graph.add("MatMul", features, weight[rows])
+
+
+def add_hats(graph: Graph, numbers: Sequence[Placed]) -> str:
+    """Add the hat functions of all knots: of each the way to it from the knot before, minus that on to the next.
+
+    A way is 0 before its beginning and 1 behind its end.  That to the first knot is always 1, that from the last 0.
+    """
+    sources: list[Placed] = []
+    begins, lengths, added = [], [], []
+    ups: list[int] = []
+    for column in numbers:
+        knots = column.facts.knots
+        if knots:
+            ups += range(len(sources), len(sources) + len(knots))
+            sources += [column] * (len(knots) + 1)
+            begins += [0.0, *knots[:-1], 0.0]
+            lengths += [math.inf, *np.diff(knots), math.inf]
+            added += [1.0] + [0.0] * len(knots)
+    ways = graph.add("Div", graph.add("Sub", add_taken(graph, sources), np.array(begins)), np.array(lengths))
+    ways = graph.add("Clip", graph.add("Add", ways, np.array(added)), np.array(0.0), np.array(1.0))
+    to, on = (graph.add("Gather", ways, places(*(up + k for up in ups)), axis=1) for k in (0, 1))
+    return graph.add("Sub", to, on)
+
+
+def add_categories(graph: Graph, categories: Sequence[Placed], weight: NDArray[Any]) -> str:
+    """Add the sum of the rows of the weight that a table's row gathers: for a category without a feature, zeros."""
+    import onnx
+
+    n_rows = [column.facts.n + column.facts.marks_missing for column in categories]
+    rows = [column.first + k for column, n in zip(categories, n_rows, strict=True) for k in range(n)]
+    gathered = np.vstack([weight[rows], np.zeros_like(weight[:1])])
+    *begins, none = itertools.accumulate(n_rows, initial=0)
+    absent = [
+        begin + column.facts.n if column.facts.marks_missing else none
+        for begin, column in zip(begins, categories, strict=True)
+    ]
+    x, last = add_taken(graph, categories), np.array([column.facts.n - 1.0 for column in categories])
+    code = graph.add("Floor", graph.add("Max", graph.add("Min", x, last), np.array(0.0)))
+    other = graph.add("Where", graph.add("IsNaN", x), np.array(absent, float), np.array(float(none)))
+    row = graph.add("Where", graph.add("Equal", x, code), graph.add("Add", code, np.array(begins, float)), other)
+    found = graph.add("Gather", gathered, graph.add("Cast", row, to=onnx.TensorProto.INT64), axis=0)
+    return graph.add("ReduceSum", found, places(1), keepdims=0)
+
+
+def add_taken(graph: Graph, sources: Iterable[Placed]) -> str:
+    """Add the numbers of these columns of the table, in this order."""
+    return graph.add("Gather", "X", places(*(column.place for column in sources)), axis=1)
+
+
 def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
     """Translate a network to an ONNX model, and write it to a file if a path is given.
 
@@ -182,7 +282,9 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
     -------
     onnx.ModelProto
         Checked.  Its input is ``"X"`` (n, n_in), or (n, height, width, channels) if the network takes images, of the
-        network's dtype: multiply uint8 pixels by 1/256 first, as the network itself does.  The outputs of a classifier
+        network's dtype: multiply uint8 pixels by 1/256 first, as the network itself does.  If the network begins with
+        `fastnn.layers.Columns`, X is (n, n_columns), with NaN for what is missing, and always float64, so that dates
+        and large numbers lose nothing before they are scaled.  The outputs of a classifier
         are ``"probabilities"`` and ``"labels"`` (int64), as `Network.predict_proba` and `Network.predict` return them;
         the output of regression is ``"values"``.  The metadata has this package's version under ``"fastnn"``, the
         network's description under ``"network"``, and its `input_scale`, if known, under ``"input_scale"``.
@@ -218,7 +320,7 @@ def to_onnx(network: Network, path: str | os.PathLike[str] | None = None) -> onn
     graph = Graph(network.dtype)
     logits = _add_layers(graph, network)
     outputs = _add_outputs(graph, network, logits)
-    number = onnx.helper.np_dtype_to_tensor_dtype(network.dtype)
+    number = onnx.helper.np_dtype_to_tensor_dtype(network.dtype if network.columns is None else np.dtype("float64"))
     X = onnx.helper.make_tensor_value_info("X", number, ["n", *network.input_shape])
     model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "network", [X], outputs, graph.constants),
@@ -253,7 +355,11 @@ def _add_layers(graph: Graph, network: Network) -> str:
                 value = graph.add("Transpose", value, perm=[0, 2, 3, 1]) if channels_first else value
                 value, is_image = graph.add("Flatten", value), False
             arrays = next(tables)
-            value = graph.add("Add", graph.add("MatMul", value, arrays["weight"]), arrays["bias"])
+            if value == "X" and network.columns is not None:
+                product = add_columns(graph, network.columns, arrays["weight"])
+            else:
+                product = graph.add("MatMul", value, arrays["weight"])
+            value = graph.add("Add", product, arrays["bias"])
         value = ADD_ACTIVATION[facts.activation or "identity"](graph, value)
     return value
 

@@ -439,7 +439,8 @@ class Number:
     @property
     def facts(self) -> ColumnFacts:
         """The column for the kernels."""
-        return ColumnFacts(True, self.missing, 0, self.center, self.scale, self.knots)
+        center = self.center if self.scale else 0.0  # no infinity times zero
+        return ColumnFacts(True, self.missing, 0, center, self.scale, self.knots)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
 from fastnn.kernels.affine import REGISTER_BYTES
-from fastnn.kernels.columns import ColumnFacts, Encoder
+from fastnn.kernels.columns import LARGEST_NUMBER, NUMBER_LIMIT, ColumnFacts, Encoder
 from fastnn.kernels.elementwise import CODES, Expression
 from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.lbfgs import Memory
@@ -784,14 +784,14 @@ def _encoded(facts: Sequence[ColumnFacts], x: Array) -> Iterator[list[tuple[int,
         elif not fact.is_number:
             yield [(int(value), 1.0)] if value in range(fact.n) else []
         else:
-            s = np.clip((value - fact.center) * fact.scale, -1e100, 1e100)
+            s = np.clip((value - fact.center) * fact.scale, -LARGEST_NUMBER, LARGEST_NUMBER)
             hats = [np.interp(value, fact.knots, unit) for unit in np.eye(len(fact.knots))]
             inside = len(hats) and fact.knots[0] < value < fact.knots[-1]
             kept = (
                 range(i := np.searchsorted(fact.knots, value, "right") - 1, i + 2) if inside else np.flatnonzero(hats)
             )
             begin = 1 + fact.marks_missing
-            yield [(0, s / np.sqrt(1 + (s / 3) ** 2)), *((begin + int(k), hats[k]) for k in kept)]
+            yield [(0, s / np.sqrt(1 + (s / NUMBER_LIMIT) ** 2)), *((begin + int(k), hats[k]) for k in kept)]
 
 
 # --- kernels.embeddings -----------------------------------------------------------------------------

@@ -14,18 +14,17 @@ import dataclasses
 import itertools
 import math
 import numbers
-import os
 import pickle
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastnn._estimators import all_or_nothing, keep, plain, seeded, under_way
 from fastnn._validation import (
     FLOATING,
     check_choice,
@@ -52,7 +51,7 @@ try:
     from sklearn.exceptions import ConvergenceWarning, NotFittedError
     from sklearn.metrics import r2_score
     from sklearn.model_selection import train_test_split
-    from sklearn.utils import check_random_state, column_or_1d
+    from sklearn.utils import column_or_1d
     from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
     from sklearn.utils.metaestimators import available_if
     from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
@@ -81,6 +80,8 @@ ADAPTIVE_SMALLEST = 1e-6
 
 # Parameters of some estimators that are settings of the trainer.
 SETTINGS = ("l1", "dropout", "label_smoothing", "clip_norm", "max_norm", "augment")
+
+NO_NUMBERS = np.random.default_rng(0)
 
 # Rows, the network's targets, and weights or None.
 Data = tuple[Any, ...]
@@ -129,74 +130,6 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "validation_fraction": _share,
     "warm_start": _switch,
 }
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy scalar, as in grids of parameters, as Python's type."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _keep(estimator: Any, arguments: dict[str, Any]) -> None:
-    """Store the arguments of ``__init__`` unchanged, as `sklearn.base.clone` requires."""
-    for name, value in arguments.items():
-        if name != "self":
-            setattr(estimator, name, value)
-
-
-# Estimators in a fit, by id.
-_under_way: set[int] = set()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_under_way.clear)
-
-
-@contextmanager
-def _all_or_nothing(estimator: Any) -> Iterator[None]:
-    """Change the estimator only if the fit succeeds; nothing else may change its parameters meanwhile.
-
-    A fit never writes into the estimator's objects but replaces them: by a copy of the network, of the optimizer's
-    state, of the record.  So only the attributes must be restored, and results of an earlier fit that were read before
-    do not change.
-    """
-    if id(estimator) in _under_way:
-        raise RuntimeError(f"a fit of this {type(estimator).__name__} is under way: fit a clone of it, or wait")
-    generator = estimator.random_state
-    drawn = generator._bit_generator.state if isinstance(generator, np.random.RandomState) else None
-    before = dict(vars(estimator))
-    try:
-        _under_way.add(id(estimator))
-        yield
-    except BaseException:
-        estimator.__dict__ = before
-        if drawn is not None:
-            generator._bit_generator.state = drawn
-        raise
-    finally:
-        _under_way.discard(id(estimator))
-
-
-# Generators that are not in a fit: to seed one takes a hundredth of the time of making one.
-_idle: list[np.random.RandomState] = []
-
-NO_NUMBERS = np.random.default_rng(0)
-
-
-@contextmanager
-def _seeded(seed: Any, ranks: Ranks) -> Iterator[np.random.RandomState]:
-    """Random numbers of a fit, as `sklearn.utils.check_random_state` gives them on rank 0."""
-    if not isinstance(seed, (int, np.integer)):
-        random_state = np.random.RandomState() if seed is None and ranks.rank > 0 else check_random_state(seed)
-        bits = random_state._bit_generator
-        if ranks.size > 1:
-            bits.state = ranks.first_tells("random_state", lambda: bits.state)
-        yield random_state
-        return
-    try:
-        random_state = _idle.pop()
-    except IndexError:
-        random_state = np.random.RandomState()
-    random_state.seed(seed)
-    yield random_state
-    _idle.append(random_state)
 
 
 def _copy(value: Any, ndim: int, dtype: Any, name: str) -> NDArray[Any]:
@@ -268,7 +201,7 @@ class _Arrays(_OfNetwork):
             vars(estimator)[self.name] = self.copy(value)
             return
         value = self.copy(value, network.dtype)
-        if id(estimator) not in _under_way:  # arrays that were read before do not change
+        if id(estimator) not in under_way:  # arrays that were read before do not change
             network = copy.copy(network)
         there = self.read(network)
         if _shapes(there) != _shapes(value):
@@ -410,7 +343,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     comm: Any = None  # older pickles do not have it
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if id(self) in _under_way and name in PARAMETERS:
+        if id(self) in under_way and name in PARAMETERS:
             raise RuntimeError(f"{name} cannot be set while a fit is under way: set it before or after")
         super().__setattr__(name, value)
 
@@ -554,9 +487,9 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         ranks = ranks_of(check_comm(self.comm))
         with (
             ranks.keeping_interrupts(),
-            _all_or_nothing(self),
+            all_or_nothing(self),
             ranks.together(),
-            _seeded(self.random_state, ranks) as random_state,
+            seeded(self.random_state, ranks) as random_state,
         ):
             self._check_parameters()
             if incremental:
@@ -616,7 +549,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     def _check_parameters(self) -> None:
         for name, value in vars(self).items():
             if name in CHECKS:
-                CHECKS[name](_plain(value), name)
+                CHECKS[name](plain(value), name)
 
     def _is_plain(self, X: Any, n_in: int | None = None) -> bool:
         # Whether scikit-learn's check, which takes longer than a small fit or a prediction, would return X as it is.  X
@@ -719,7 +652,7 @@ class _Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             kept,
             batch_size=self._rows_at_once(n_rows) if self._stochastic else None,
             l2=l2,
-            shuffle=_plain(self.shuffle),
+            shuffle=plain(self.shuffle),
             seed=np.random.Generator(random_state._bit_generator),
             n_threads=self.n_threads,
             comm=self.comm,
@@ -1161,7 +1094,7 @@ class SoftmaxClassifier(_OfCoefficients, _Classifier):
         n_threads: int | None = None,
         comm: Any = None,
     ) -> None:
-        _keep(self, locals())
+        keep(self, locals())
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -1173,7 +1106,7 @@ class SoftmaxClassifier(_OfCoefficients, _Classifier):
         if len(self.classes_) < 2:
             raise ValueError(
                 "This solver needs samples of at least 2 classes in the data, but the data contains only one class: "
-                f"{_plain(self.classes_[0])!r}"
+                f"{plain(self.classes_[0])!r}"
             )
         return targets
 
@@ -1228,7 +1161,7 @@ class _Perceptron(_OfCoefficients):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         for i, size in enumerate(self._hidden_sizes()):
-            check_integer(_plain(size), f"hidden_layer_sizes[{i}]", 1)
+            check_integer(plain(size), f"hidden_layer_sizes[{i}]", 1)
 
     def _hidden_sizes(self) -> list[Any]:
         return list(self.hidden_layer_sizes) if np.iterable(self.hidden_layer_sizes) else [self.hidden_layer_sizes]
@@ -1251,7 +1184,7 @@ class _Perceptron(_OfCoefficients):
         return network
 
     def _network(self, sizes: list[int], loss: str, dtype: Any) -> Network:
-        return Network(sizes, self._activations(), dtype, loss=loss, batch_norm=_plain(self.batch_norm))
+        return Network(sizes, self._activations(), dtype, loss=loss, batch_norm=plain(self.batch_norm))
 
     def _layers(self, coefs: Any, intercepts: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         if any(weight.shape[1] != after.shape[0] for weight, after in itertools.pairwise(coefs)):
@@ -1427,7 +1360,7 @@ class MLPClassifier(_Perceptron, _Classifier):
         n_threads: int | None = None,
         comm: Any = None,
     ) -> None:
-        _keep(self, locals())
+        keep(self, locals())
 
     def _set_label_binarizer(self, binarizer: Any) -> None:
         self.classes_ = binarizer.classes_
@@ -1515,7 +1448,7 @@ class MLPRegressor(_Perceptron, _Regressor):
         n_threads: int | None = None,
         comm: Any = None,
     ) -> None:
-        _keep(self, locals())
+        keep(self, locals())
 
     def _loss_of(self, history: History) -> float:
         # scikit-learn reports the mean over the outputs, but penalises their sum.
@@ -1565,12 +1498,12 @@ class _Layered(_Estimator):
         n_out, loss = self._outputs(targets)
         hidden = self.layers if np.iterable(self.layers) else [self.layers]
         return Network(
-            [*(Dense(_plain(each)) if isinstance(each, numbers.Integral) else each for each in hidden), Dense(n_out)],
+            [*(Dense(plain(each)) if isinstance(each, numbers.Integral) else each for each in hidden), Dense(n_out)],
             self.activation,
             np.float32 if dtype == np.uint8 else dtype,
             np.random.Generator(random_state._bit_generator),
             loss,
-            _plain(self.batch_norm),
+            plain(self.batch_norm),
             n_in if self.input_shape is None else self.input_shape,
         )
 
@@ -1699,7 +1632,7 @@ class NetworkClassifier(_Layered, _Classifier):
         n_threads: int | None = None,
         comm: Any = None,
     ) -> None:
-        _keep(self, locals())
+        keep(self, locals())
 
 
 class NetworkRegressor(_Layered, _Regressor):
@@ -1763,7 +1696,7 @@ class NetworkRegressor(_Layered, _Regressor):
         n_threads: int | None = None,
         comm: Any = None,
     ) -> None:
-        _keep(self, locals())
+        keep(self, locals())
 
 
 # Attributes that the record of a fit sets, on rank 0.

@@ -33,6 +33,8 @@ FORMAT = 2
 KEY = "fastnn"  # the only key of the metadata, so that the same network gives the same bytes
 ENSEMBLE_KEY, ENSEMBLE_FORMAT = "fastnn ensemble", 1
 CHECKPOINT_KEY, CHECKPOINT_FORMAT = "fastnn checkpoint", 2
+TABULAR_KEY, TABULAR_FORMAT = "fastnn tabular", 1
+KEYS = {"network": KEY, "ensemble": ENSEMBLE_KEY, "tabular": TABULAR_KEY, "checkpoint": CHECKPOINT_KEY}
 MAX_DESCRIPTION = 10**7  # characters of JSON that describe a network or an ensemble; a table's columns may need many
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file format's
 
@@ -91,14 +93,26 @@ def save_network(path: str | os.PathLike[str], description: Description, paramet
 
 def save_ensemble(path: str | os.PathLike[str], networks: Sequence[tuple[Description, NDArray[Any]]]) -> None:
     """Write descriptions of networks and their parameters, as tensors with numbers before their names."""
-    told = {"format": ENSEMBLE_FORMAT, "networks": [_told(description) for description, _ in networks]}
+    _save_networks(path, networks, ENSEMBLE_KEY, {"format": ENSEMBLE_FORMAT})
+
+
+def save_tabular(
+    path: str | os.PathLike[str], networks: Sequence[tuple[Description, NDArray[Any]]], told: dict[str, Any]
+) -> None:
+    """Write the networks of an estimator for tables, and what else is told of it, which JSON can hold."""
+    _save_networks(path, networks, TABULAR_KEY, {"format": TABULAR_FORMAT, "told": told})
+
+
+def _save_networks(
+    path: str | os.PathLike[str], networks: Sequence[tuple[Description, NDArray[Any]]], key: str, told: dict[str, Any]
+) -> None:
+    told = told | {"networks": [_told(description) for description, _ in networks]}
     tensors = {
         f"{_prefix(k)}{name}": array
         for k, (description, parameters) in enumerate(networks)
         for name, array in by_tensor(slots_of(*description[:2]), parameters).items()
     }
-    metadata = {ENSEMBLE_KEY: json.dumps(told)}
-    write_atomically(check_path(path), import_whole("safetensors.numpy").save(tensors, metadata))
+    write_atomically(check_path(path), import_whole("safetensors.numpy").save(tensors, {key: json.dumps(told)}))
 
 
 def _prefix(k: int) -> str:
@@ -170,13 +184,43 @@ def load_ensemble(path: str | os.PathLike[str]) -> list[tuple[Description, NDArr
     """Read what `save_ensemble` wrote; raise errors as `load_network` does."""
     with _reading(path, "ensemble") as file:
         told = _read_metadata(file, ENSEMBLE_KEY)
-        if told["format"] != ENSEMBLE_FORMAT:
-            raise ValueError(f"its format is {told['format']!r}, not {ENSEMBLE_FORMAT}")
-        if not isinstance(told["networks"], list):
-            raise ValueError("networks must be a list")
-        descriptions = [_read_description(each) for each in told["networks"]]
-        prefixes = [_prefix(k) for k in range(len(descriptions))]
-        return list(zip(descriptions, _read_all(file, descriptions, prefixes), strict=True))
+        return _read_networks(file, told, ENSEMBLE_FORMAT)
+
+
+def load_tabular(path: str | os.PathLike[str]) -> tuple[list[tuple[Description, NDArray[Any]]], Any]:
+    """Read what `save_tabular` wrote: the networks, and what is told; raise errors as `load_network` does."""
+    with _reading(path, "model of a table") as file:
+        told = _read_metadata(file, TABULAR_KEY)
+        return _read_networks(file, told, TABULAR_FORMAT), told["told"]
+
+
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """Return "network", "ensemble", "tabular", "checkpoint" or None, for a file that says it is one of these.
+
+    Raises
+    ------
+    OSError
+        If there is no such file or it cannot be read.
+    """
+    safetensors = import_whole("safetensors")
+    with open(path, "rb"):
+        pass
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            found = (file.metadata() or {}).keys()
+    except (safetensors.SafetensorError, ValueError, TypeError):
+        return None
+    return next((kind for kind, key in KEYS.items() if key in found), None)
+
+
+def _read_networks(file: Any, told: Any, known: int) -> list[tuple[Description, NDArray[Any]]]:
+    if told["format"] != known:
+        raise ValueError(f"its format is {told['format']!r}, not {known}")
+    if not isinstance(told["networks"], list):
+        raise ValueError("networks must be a list")
+    descriptions = [_read_description(each) for each in told["networks"]]
+    prefixes = [_prefix(k) for k in range(len(descriptions))]
+    return list(zip(descriptions, _read_all(file, descriptions, prefixes), strict=True))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pairs import parametrize_pairs
 from scipy import sparse
-from scipy.interpolate import BSpline
+from table_rows import COLUMNS, dense_features, draw_rows
 
 import fastnn
 from fastnn import reference
@@ -15,64 +15,39 @@ from fastnn.engine.rows import encode
 from fastnn.kernels import columns as kernels
 from fastnn.layers import Category, Columns, Conv2D, Dense, Number
 
-KNOTS = (-1.0, 0.25, 0.5, 2.0)
-COLUMNS = Columns(
-    [
-        Number(1.0, 0.5, KNOTS),
-        Category(4),
-        Number(0.0, 2.0, missing=True),
-        Category(3, missing=True),
-        Number(0.5, 1.0, (0.0, 1.0), missing=True),
-        Number(),
-    ]
-)
-
-
-def draw(rng, n, dtype="float64"):
-    """Rows for COLUMNS with all that can occur: missing values, unseen categories, numbers at and beyond knots."""
-    X = np.column_stack([rng.normal(size=n), rng.integers(-1, 6, n), *rng.normal(size=(4, n))])
-    X[:, 3] = rng.integers(0, 3, n)
-    X[rng.random(X.shape) < 0.2] = np.nan
-    X[rng.random(n) < 0.3, 0] = rng.choice([*KNOTS, -5, 1e300 if dtype == "float64" else 1e38])
-    X[rng.random(n) < 0.1, 1] = 0.5
-    return X.astype(dtype)
-
-
-def dense_features(X):
-    """The features (n, 20) of rows for COLUMNS, written down column by column."""
-    found = []
-    for column, x in zip(COLUMNS.columns, X.T.astype(float), strict=True):
-        missing = np.isnan(x)
-        if isinstance(column, Category):
-            found += [x == code for code in range(column.n)] + [missing] * column.missing
-            continue
-        s = np.clip((np.where(missing, 0, x) - column.center) * column.scale, -1e99, 1e99)
-        found += [np.where(missing, 0, s / np.hypot(1, s / 3))] + [missing] * column.missing
-        if column.knots:
-            outside = [column.knots[0], *column.knots, column.knots[-1]]
-            hats = BSpline(outside, np.eye(len(column.knots)), 1)
-            inside = np.clip(np.where(missing, 0, x), column.knots[0], column.knots[-1])
-            found += list(np.where(missing, 0, hats(inside).T))
-    return np.array(found, float).T
-
 
 @parametrize_pairs(
     {"n": [0, 1, 7, 1000], "stored": ["float32", "float64"], "dtype": ["float32", "float64"], "n_threads": [1, 3]}
 )
 def test_features(rng, n, stored, dtype, n_threads, assert_close_in):
-    X = draw(rng, n, stored)
+    X = draw_rows(rng, COLUMNS, n, stored)
     encoder = kernels.Encoder([column.facts for column in COLUMNS.columns])
     rows = encode(encoder, X, np.dtype(dtype), n_threads)
     assert encoder.n_features == COLUMNS.n_features == 20
     features = sparse.csr_array((rows.data, rows.indices, rows.indptr), rows.shape)
     features.check_format()
-    assert_close_in(dtype, features.toarray(), dense_features(X).reshape(n, 20))
+    assert_close_in(dtype, features.toarray(), dense_features(COLUMNS, X).reshape(n, 20))
     assert np.diff(rows.indptr).max(initial=0) <= encoder.most_active == 3 + 1 + 1 + 1 + 3 + 1
+
+
+def test_the_smallest_and_the_largest_numbers():
+    tiny, huge = 5e-324, 1.7e308
+    numbers = [Number(-huge, 0.0), Number(-huge, 1.0, (-huge, 0.0, huge)), Number(0.0, huge, (-0.0, 2 * tiny))]
+    encoder = kernels.Encoder([column.facts for column in [*numbers, Category(2)]])
+    X = np.array([[huge, huge / 2, tiny, -0.0], [-huge, -huge, -0.0, 1], [huge, huge, 2 * tiny, huge]])
+    rows = encode(encoder, X, np.dtype("float64"))
+    clipped = tiny * huge
+    expected = [
+        [0, 3, 0, 0.5, 0.5, clipped, 0.5, 0.5, 1, 0],
+        [0, 0, 1, 0, 0, 0, 1, 0, 0, 1],
+        [0, 3, 0, 0, 1, 2 * clipped, 0, 1, 0, 0],
+    ]
+    np.testing.assert_array_equal(sparse.csr_array((rows.data, rows.indices, rows.indptr)).toarray(), expected)
 
 
 @parametrize_pairs({"n": [0, 1, 33], "stored": ["float32", "float64"], "dtype": ["float32", "float64"]})
 def test_kernels_and_twins(rng, n, stored, dtype, assert_close_in):
-    X = draw(rng, n, stored)
+    X = draw_rows(rng, COLUMNS, n, stored)
     encoder, found = kernels.Encoder([column.facts for column in COLUMNS.columns]), []
     for module in (kernels, reference):
         indptr = np.zeros(n + 1, np.int64)
@@ -89,11 +64,11 @@ def test_kernels_and_twins(rng, n, stored, dtype, assert_close_in):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_network_on_columns_is_one_on_their_features(rng, dtype, assert_close_in):
-    X, y = draw(rng, 301), rng.integers(0, 3, 301)
+    X, y = draw_rows(rng, COLUMNS, 301), rng.integers(0, 3, 301)
     net = fastnn.Network([COLUMNS, Dense(20), Dense(3)], input_shape=6, dtype=dtype)
     plain = fastnn.Network([20, 20, 3], dtype=dtype)
     plain.parameters = net.parameters
-    features = sparse.csr_array(dense_features(X).astype(dtype))
+    features = sparse.csr_array(dense_features(COLUMNS, X).astype(dtype))
     for network, data in ((net, X), (plain, features)):
         trainer = fastnn.Trainer(network, fastnn.Adam(0.01), batch_size=32, seed=1)
         trainer.fit(data, y, epochs=2, validation=(data[:50], y[:50]))
@@ -103,7 +78,7 @@ def test_a_network_on_columns_is_one_on_their_features(rng, dtype, assert_close_
 
 
 def test_same_bits_for_threads_chunks_and_kinds_of_rows(rng):
-    X, y = draw(rng, 700), rng.integers(0, 2, 700)
+    X, y = draw_rows(rng, COLUMNS, 700), rng.integers(0, 2, 700)
     X[:, 1] = rng.integers(0, 4, 700)
     found = []
     for n_threads, rows in ((1, X), (2, X.copy(order="F")), (3, X.tolist())):
@@ -117,6 +92,25 @@ def test_same_bits_for_threads_chunks_and_kinds_of_rows(rng):
         assert np.concatenate([net.predictor().predict(x) for x in rows]).tolist() == whole[:50].argmax(1).tolist()
 
 
+@parametrize_pairs(
+    {
+        "kept": [(0, 1, 2, 3, 4, 5), (0,), (0, 3, 5), (5,), (3,)],
+        "width": [3, 56, 200, 600],
+        "stored": ["float32", "float64"],
+        "dtype": ["float32", "float64"],
+    }
+)
+def test_few_rows_have_the_bits_of_many(rng, kept, width, stored, dtype):
+    columns = Columns([COLUMNS.columns[k] for k in kept])
+    X = draw_rows(rng, columns, 300, stored)
+    net = fastnn.Network([columns, Dense(width), Dense(20)], input_shape=len(kept), dtype=dtype)
+    whole, predictor = net.predict_proba(X), net.predictor()
+    for n in (1, 2, 3, 16):
+        for begin in range(0, 48, n):
+            few = predictor.predict_proba(X[begin : begin + n])
+            assert few.tobytes() == whole[begin : begin + n].tobytes()
+
+
 def test_bytes_are_numbers_and_not_pixels():
     columns = Columns([Number(), Category(200)])
     net = fastnn.Network([columns, Dense(3), Dense(2)], input_shape=2)
@@ -128,7 +122,7 @@ def test_bytes_are_numbers_and_not_pixels():
 def test_files_and_pickles(rng, tmp_path):
     net = fastnn.Network([COLUMNS, Dense(5), Dense(2)], input_shape=6)
     net.save(tmp_path / "table.safetensors")
-    X = draw(rng, 20)
+    X = draw_rows(rng, COLUMNS, 20)
     for other in (fastnn.Network.load(tmp_path / "table.safetensors"), pickle.loads(pickle.dumps(net))):
         assert other.layers == net.layers
         assert hash(other.layers) == hash(net.layers)
@@ -140,7 +134,7 @@ def test_files_and_pickles(rng, tmp_path):
 
 
 def test_columns_are_part_of_what_fits_share(rng):
-    X, y = draw(rng, 60), rng.integers(0, 2, 60)
+    X, y = draw_rows(rng, COLUMNS, 60), rng.integers(0, 2, 60)
     other = Columns([Number(0, 3), *COLUMNS.columns[1:]])
     nets = [fastnn.Network([each, Dense(4), Dense(2)], input_shape=6) for each in (COLUMNS, other)]
     trainers = [fastnn.Trainer(net, fastnn.Adam(), batch_size=10, seed=0) for net in nets]
@@ -157,6 +151,7 @@ WRONG_RECORDS = [
     (lambda: Number(0, np.inf), ValueError, "scale must be at least 0 and finite"),
     (lambda: Number(knots=(1,)), ValueError, "knots must be none, or two or more numbers that increase"),
     (lambda: Number(knots=(1, 1)), ValueError, "knots must be none, or two or more"),
+    (lambda: Number(knots=(-1e308, 1e308)), ValueError, "numbers that increase by finite steps"),
     (lambda: Number(knots=(1, np.nan)), ValueError, r"knots\[1\] must be"),
     (lambda: Number(knots=3), TypeError, "knots must be a sequence"),
     (lambda: Number(missing=2), ValueError, "missing must be one of"),

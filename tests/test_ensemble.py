@@ -203,7 +203,7 @@ def test_hostile_files_are_refused(tmp_path):
         ("not a usable", lambda c, t: c.update(networks=[3, 4])),
         ("not a usable", lambda c, t: "[" * 100_000),
         ("not a usable", lambda c, t: "3"),
-        ("description has", lambda c, t: json.dumps(c) + " " * 10**6),
+        ("description has", lambda c, t: json.dumps(c) + " " * 10**7),
         ("loss", lambda c, t: c["networks"][0].update(loss="nothing")),
         ("must have loss", lambda c, t: c["networks"][1].update(loss="squared")),
         ("must have n_in=4", narrow),

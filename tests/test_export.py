@@ -13,11 +13,22 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
+from table_rows import COLUMNS, draw_rows
 
 import fastnn
 from fastnn import export
 from fastnn.kernels.activations import ACTIVATIONS
-from fastnn.layers import AveragePool2D, Conv2D, Dense, Flatten, GlobalAveragePool2D, MaxPool2D
+from fastnn.layers import (
+    AveragePool2D,
+    Category,
+    Columns,
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalAveragePool2D,
+    MaxPool2D,
+    Number,
+)
 
 # What the activations are, from NumPy and SciPy.
 FORMULAS = {
@@ -193,6 +204,75 @@ def test_a_file_of_a_network_on_images(onnx, tmp_path):
     export.to_onnx(network, tmp_path / "network.onnx")
     (X,) = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"]).get_inputs()
     assert (X.name, X.type, X.shape) == ("X", "tensor(float)", ["n", 6, 5, 1])
+
+
+# Networks on the columns of a table
+
+
+def draw_table(columns, hidden, dtype, loss="cross_entropy", **options):
+    """Return a network with parameters that matter."""
+    layers = [columns, *map(Dense, hidden), Dense(3)]
+    options |= {"input_shape": len(columns.columns), "quantiles": levels_of(loss, 3)}
+    network = fastnn.Network(layers, dtype=dtype, loss=loss, **options)
+    network.parameters = np.random.default_rng(1).uniform(0.1, 1, network.parameters.size)  # variances too
+    network.weights = [weight - 0.5 for weight in network.weights]
+    return network
+
+
+@parametrize_pairs(
+    {
+        "kept": [(0, 1, 2, 3, 4, 5), (0,), (1,), (3,), (4,), (5,), (2, 5), (1, 3), (5, 0), (1, 5)],
+        "n_rows": [0, 1, 301],
+        "loss": LOSSES,
+        "hidden": HIDDEN,
+        "batch_norm": [False, True],
+        "dtype": ["float32", "float64"],
+    }
+)
+def test_columns_of_a_table(run, rng, assert_close, kept, n_rows, loss, hidden, batch_norm, dtype):
+    columns = Columns([COLUMNS.columns[k] for k in kept])
+    network = draw_table(columns, hidden, dtype, loss, batch_norm=batch_norm)
+    X = draw_rows(rng, columns, n_rows)
+    found = run(export.to_onnx(network), X)
+    if "values" in found:
+        assert_close(found["values"], network.predict(X), factor=10)
+    else:
+        assert_close(found["probabilities"], network.predict_proba(X), factor=10)
+        assert np.mean(found["labels"] != network.predict(X)) < 0.01 if n_rows else True
+
+
+def test_each_number_near_and_far(run, assert_close, dtype):
+    tiny, huge = 5e-324, 1.7e308
+    numbers = [
+        Number(-huge, 0.0),
+        Number(-huge, 1.0, (-huge, 0.0, huge)),
+        Number(0.0, huge, (-0.0, 1.0), missing=True),
+        Number(7e8, 1e-3, (7e8, 7e8 + 1)),  # seconds, of which a float32 has steps of 64
+    ]
+    columns = Columns([*numbers, Category(2**20)])
+    network = draw_table(columns, [], dtype, "squared")
+    values = [0.0, -0.0, tiny, -tiny, 0.5, 1, 2**20 - 1, 2**20, -1, 7e8, 7e8 + 0.25, 7e8 + 2, huge, -huge, np.nan]
+    X = np.array([np.roll(values, k) for k in range(len(values))])[:, :5]
+    assert_close(run(export.to_onnx(network), X)["values"], network.predict(X), factor=10)
+
+
+def test_many_columns_are_few_operators(run, rng, assert_close, dtype):
+    columns = Columns(COLUMNS.columns * 20)
+    network = draw_table(columns, [5], dtype)
+    model = export.to_onnx(network)
+    assert len(model.graph.node) == len(export.to_onnx(draw_table(COLUMNS, [5], dtype)).graph.node) < 50
+    X = draw_rows(rng, columns, 50)
+    assert_close(run(model, X)["probabilities"], network.predict_proba(X), factor=100)  # sums of some 200 terms
+
+
+def test_a_file_of_a_network_on_a_table(onnx, tmp_path):
+    import onnxruntime
+
+    export.to_onnx(draw_table(COLUMNS, [2], "float32"), tmp_path / "table.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "table.onnx", providers=["CPUExecutionProvider"])
+    (X,), (probabilities, _) = session.get_inputs(), session.get_outputs()
+    assert (X.name, X.type, X.shape) == ("X", "tensor(double)", ["n", 6])
+    assert probabilities.type == "tensor(float)"
 
 
 def test_mnist(run, mnist, assert_close, dtype):

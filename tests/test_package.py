@@ -29,6 +29,7 @@ import sys, numpy, scipy.linalg
 before = set(sys.modules)
 import fastnn
 heavy = {"matplotlib", "sklearn", "PIL", "tqdm", "safetensors", "scipy.sparse", "scipy.optimize", "pandas", "torch"}
+heavy.add("narwhals")
 print(sorted(heavy & (set(sys.modules) - before)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -4,6 +4,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+NUMBER_LIMIT: float
+LARGEST_NUMBER: float
+
 class ColumnFacts(NamedTuple):
     is_number: bool
     marks_missing: bool

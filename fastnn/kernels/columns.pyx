@@ -20,8 +20,10 @@ from libc.stdlib cimport calloc, free
 cdef enum:
     ROWS_AT_ONCE = 256      # of a thread
 
-cdef double CLIP = 3        # the scaled numbers' limit
-cdef double LARGEST = 1e100     # its square is finite
+# What scaled numbers are clipped to, smoothly; and beyond which they are all alike: its square is finite.
+NUMBER_LIMIT, LARGEST_NUMBER = 3.0, 1e100
+
+cdef double CLIP = NUMBER_LIMIT, LARGEST = LARGEST_NUMBER
 
 
 class ColumnFacts(NamedTuple):

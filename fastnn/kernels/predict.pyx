@@ -83,6 +83,7 @@ cdef bint encode_table(const Table* table, RowStore* store, const raw* X, char* 
         starts[i + 1] = starts[i] + encode_row(table, X + i * table.n_columns, indices + starts[i], values + starts[i],
                                                codes + i * table.n_codes)
     store.kind, store.values, store.columns, store.row_starts, store.codes = CSR, values, indices, starts, codes
+    store.n_columns = table.n_features
     return True
 
 
@@ -125,7 +126,7 @@ cdef int forward(const Plan* plan, const Table* table, RowStore* store, const fl
     cdef bint is_finite
     if table != NULL:
         n_bytes = 8 * (n + 1) + n * (table.most_active * (4 + sizeof(floating)) + 4 * table.n_codes)
-        n_bytes += -n_bytes % 8
+        n_bytes = (n_bytes + 7) // 8 * 8    # what follows are floating
     elif not all_finite(store, FLT_MAX if sizeof(floating) == sizeof(float) else DBL_MAX):
         return DECLINED
     memory = <char*> malloc(n_bytes + (work_size + n * n_out) * sizeof(floating))
