@@ -166,9 +166,9 @@ def about() -> dict[str, Any]:
     }
 
 
-def read(path: Path | None) -> list[Result]:
-    """Return the results in a file, none if there is no such file yet."""
-    return json.loads(path.read_text(encoding="utf-8"))["results"] if path and path.exists() else []
+def read(path: Path) -> list[Result]:
+    """Return the results in a file."""
+    return json.loads(path.read_text(encoding="utf-8"))["results"]
 
 
 def write(path: Path, results: list[Result]) -> None:
@@ -198,13 +198,14 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of what a peer warns is its own affair
     logging.disable(logging.WARNING)
     names = arguments.tables or list(tables.REPORTED if arguments.group == "reported" else tables.CHOSEN_ON)
-    results = read(arguments.output)
-    reused = [result for result in read(arguments.reuse) if result["peer"] not in arguments.peers]
+    output, reuse = arguments.output, arguments.reuse
+    results = read(output) if output and output.exists() else []
+    reused = [result for result in read(reuse) if result["peer"] not in arguments.peers] if reuse else []
     deadline = time.perf_counter() + arguments.seconds
     for result in run(names, arguments.peers, arguments.splits, arguments.limit, results.copy()):
         results.append(result)
-        if arguments.output:
-            write(arguments.output, results)
+        if output:
+            write(output, results)
         if time.perf_counter() > deadline:
             return
     print(table_report.report([result for result in results + reused if result["table"] in names]))

@@ -469,7 +469,7 @@ class Category:
     width: int | None = None
 
     def __post_init__(self) -> None:
-        check_integer(self.n, "n", 1, MAX_DIMENSION)
+        object.__setattr__(self, "n", check_integer(self.n, "n", 1, MAX_DIMENSION))
         check_choice(self.missing, "missing", [False, True])
         if self.width is not None:
             check_integer(self.width, "width", 1, MAX_DIMENSION)

@@ -54,7 +54,7 @@ with importing:
 
     import fastnn
     from fastnn.datasets import load_mnist, read_idx, read_rows
-    from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, MaxPool2D
+    from fastnn.layers import AveragePool2D, Category, Columns, Conv2D, Dense, GlobalAveragePool2D, MaxPool2D, Number
     from fastnn.storage import load_checkpoint
 
 N_IN = 16  # numbers in a row
@@ -107,7 +107,10 @@ def check_parameters(network, tensors):
     if max(network.sizes) > 100_000:  # a small file can tell of large images
         return
     with np.errstate(all="ignore"):  # sums of large weights may overflow
-        network.predict(np.zeros((2, network.n_in)))
+        rows = np.zeros((2, network.n_in))
+        if network.columns is not None:
+            rows[1] = np.nan
+        network.predict(rows)
 
 
 def check_checkpoint(path, data):
@@ -189,6 +192,7 @@ def network_seeds():
         ([2, 2], {"loss": "quantile", "quantiles": (0.1, 0.9)}),
         ([2, 3, 2, 2], {"loss": "huber", "activation": ["gelu", "tanh"], "batch_norm": True}),
         ([Conv2D(2, 2), MaxPool2D(2), Dense(2, dropout=0.5), Dense(2)], {"input_shape": (4, 3), "batch_norm": True}),
+        ([Columns([Number(1.5, 0.2, (0, 1.5, 3), True), Category(2, True), Number()]), Dense(1)], {"input_shape": 3}),
         ([AveragePool2D(2, 1), Conv2D(2, 1, 2, "same"), GlobalAveragePool2D(), Dense(1)], {"input_shape": (2, 3, 2)}),
     ):
         network = fastnn.Network(sizes, **options)

@@ -133,6 +133,14 @@ def test_files_and_pickles(rng, tmp_path):
     assert "Columns(6 columns)" in str(net)
 
 
+def test_numbers_of_numpy_are_plain_ones_in_a_file(tmp_path):
+    number = Number(np.float32(1.5), np.int64(2), np.array([0.0, 1.0]), True)
+    net = fastnn.Network([Columns([number, Category(np.int64(3))]), Dense(2)], input_shape=2)
+    net.save(tmp_path / "table.safetensors")
+    assert repr(fastnn.Network.load(tmp_path / "table.safetensors")) == repr(net)
+    assert "Number(center=1.5, scale=2.0, knots=(0.0, 1.0), missing=True), Category(n=3, missing=False)" in repr(net)
+
+
 def test_columns_are_part_of_what_fits_share(rng):
     X, y = draw_rows(rng, COLUMNS, 60), rng.integers(0, 2, 60)
     other = Columns([Number(0, 3), *COLUMNS.columns[1:]])

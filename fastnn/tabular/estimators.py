@@ -638,6 +638,12 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
         """Number (n,) for each row of a table; with `quantiles`, that of the level next to one half."""
         return self._answer(self._fitted()._model.predict(self._read(X), self.n_threads))
 
+    def predict_quantiles(self, X: Any) -> NDArray[Any]:
+        """Quantiles (n, n_quantiles) for each row of a table, which increase, if the model has learnt `quantiles`."""
+        if not len(self.quantiles):
+            raise TypeError("predict_quantiles needs a model with quantiles, such as (0.05, 0.5, 0.95)")
+        return np.sort(self._fitted()._model.predict(self._read(X), self.n_threads), axis=1)
+
     def _answer(self, outputs: NDArray[Any]) -> NDArray[Any]:
         middle = int(np.abs(np.array(self.quantiles) - 0.5).argmin()) if len(self.quantiles) else 0
         found: NDArray[Any] = np.sort(outputs, axis=1)[:, middle]  # quantiles may cross

@@ -87,7 +87,7 @@ def read(path: Any, kinds: list[str]) -> Model:
             raise ValueError("its description is not one of a model")
         return Model(
             check_choice(told["kind"], "kind", kinds),
-            told["parameters"],
+            {name: tuple(value) if type(value) is list else value for name, value in told["parameters"].items()},
             Table.from_json(told["table"]),
             _read_recipe(told["recipe"]),
             _read_networks(pairs),
