@@ -472,7 +472,7 @@ class Category:
         object.__setattr__(self, "n", check_integer(self.n, "n", 1, MAX_DIMENSION))
         check_choice(self.missing, "missing", [False, True])
         if self.width is not None:
-            check_integer(self.width, "width", 1, MAX_DIMENSION)
+            object.__setattr__(self, "width", check_integer(self.width, "width", 1, MAX_DIMENSION))
 
     @property
     def n_features(self) -> int:
@@ -554,8 +554,9 @@ class Columns(Layer):
         """Return None: rows are features before the engine sees them, and embeddings go with the layer after this."""
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return {"columns": [{"kind": type(one).__name__} | dataclasses.asdict(one) for one in self.columns]}
+        """Return the fields by name; of a category the width only if it has one."""
+        told = [{"kind": type(one).__name__} | dataclasses.asdict(one) for one in self.columns]
+        return {"columns": [{name: value for name, value in one.items() if value is not None} for one in told]}
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> Columns:
@@ -576,7 +577,7 @@ COLUMNS: dict[str, Any] = {kind.__name__: kind for kind in (Number, Category)}
 def _read_column(told: dict[str, Any]) -> Any:
     kind = COLUMNS[check_choice(told.get("kind"), "kind of column", COLUMNS)]
     names = {"kind", *(field.name for field in dataclasses.fields(kind))}
-    if told.keys() != names:
+    if told.keys() not in (names, names - {"width"}):
         raise ValueError(f"a {kind.__name__} must have the fields {sorted(names)}, not {sorted(told)}")
     return kind(**{name: value for name, value in told.items() if name != "kind"})
 

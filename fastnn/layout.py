@@ -293,12 +293,12 @@ def lay_out(
     return tuple(planned), slots.size
 
 
+# --- work space -----------------------------------------------------------------------------------------------------
+
+
 def rows_size_of(layer: LayerFacts, block_rows: int, sparse: bool) -> int:
     """Numbers of work space for the rows of a row block: all of dense ones, what sparse ones have of embeddings."""
     return block_rows * (layer.n_embedded if sparse else layer.n_in)
-
-
-# --- work space -----------------------------------------------------------------------------------------------------
 
 
 def place_by_rows(

@@ -38,7 +38,7 @@ def draw(rng, n, columns=COLUMNS):
     """Rows with missing values and unseen categories."""
     parts = [rng.integers(-1, column.n + 1, n) if isinstance(column, Category) else rng.normal(size=n)
              for column in columns.columns]  # fmt: skip
-    X = np.array(parts, float).T.reshape(n, len(columns.columns))
+    X = np.array(parts, float).T.reshape(n, len(columns.columns)).copy()
     X[rng.random(X.shape) < 0.1] = np.nan
     return X
 
@@ -214,8 +214,8 @@ def test_training_as_the_twin_and_with_any_threads(
     (ours, *told), (others, *again), (twins, *expected) = found
     np.testing.assert_array_equal(ours, others)
     assert told == again
-    # Hundreds of steps pass on roundings, and adaptive optimizers those of small gradients in full.
-    factor = 1e4 if dtype == "float32" else 1e6
+    # Hundreds of steps pass on roundings, adaptive ones those of small gradients in full; an l1 penalty turns at 0.
+    factor = 3000 if "l1" in settings else 300
     assert_close_in(dtype, ours, twins, factor)
     assert_close_in(dtype, told, expected, factor)
 
@@ -233,7 +233,7 @@ def test_a_row_costs_the_width_of_its_embedding(rng):
     assert plan.driver == "rows"
     assert not plan.touches
     assert "embeddings" in str(plan)
-    assert "Columns(2 columns)  (9,)        80,000" in str(net)
+    assert str(net).splitlines()[2].split() == ["Columns(2", "columns)", "(9,)", "80,000"]
 
 
 def test_rows_of_categories_that_no_row_has_only_decay(rng):
@@ -260,7 +260,7 @@ def test_embeddings_are_part_of_what_is_assigned_copied_and_saved(rng, tmp_path)
         assert repr(other) == repr(net)
         np.testing.assert_array_equal(other.parameters, net.parameters)
         np.testing.assert_array_equal(other.predict_proba(X), net.predict_proba(X))
-    with pytest.raises(ValueError, match=r"embeddings\[0\] must have shape \(40, 5\)"):
+    with pytest.raises(ValueError, match=r"an array of embeddings must keep its shape \(40, 5\)"):
         net.embeddings[0] = np.ones((41, 5))
     normalised = make(Dense(5), batch_norm=True)
     fastnn.Trainer(normalised, fastnn.Adam(), 10).fit(X, rng.integers(0, 3, 20), epochs=2)
@@ -333,7 +333,7 @@ WRONG = [
     (lambda: Category(3, width=0), ValueError, "width must be at least 1"),
     (lambda: Category(3, width="a"), TypeError, "width must be an integer"),
     (lambda: Category(3, width=2.5), TypeError, "width must be an integer"),
-    (lambda: make(columns=Columns([Category(2**31 - 1, width=2**31 - 1)] * 2)), ValueError, "more"),
+    (lambda: make(columns=Columns([Category(2**31 - 1, width=2**30)])), ValueError, "more parameters than memory"),
 ]
 
 
