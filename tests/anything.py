@@ -18,6 +18,7 @@ import pytest
 from hypothesis import strategies as st
 from levels import levels_of
 from scipy import sparse
+from table_rows import dense_features
 
 import fastnn
 from fastnn import _mapped, reference, tuning
@@ -27,7 +28,19 @@ from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import CompiledPlan
 from fastnn.kernels.updates import UPDATES, Steps
-from fastnn.layers import AveragePool2D, Conv2D, Dense, GlobalAveragePool2D, Layer, MaxPool2D, fit_together, shapes_of
+from fastnn.layers import (
+    AveragePool2D,
+    Category,
+    Columns,
+    Conv2D,
+    Dense,
+    GlobalAveragePool2D,
+    Layer,
+    MaxPool2D,
+    Number,
+    fit_together,
+    shapes_of,
+)
 from fastnn.layout import LayerFacts
 from fastnn.plan import forward_plan
 from fastnn.schedules import Constant, Cosine, Exponential, InverseScaling, LinearWarmup, OnPlateau, Schedule, Step
@@ -61,6 +74,7 @@ class Data:
     weights: str = "none"
     y_form: str = "plain"
     shape: tuple[int, ...] = ()  # of each row; (): flat
+    of_table: bool = False
 
     def rows(self, folder: str) -> tuple[Any, np.ndarray]:
         """Return X as the user has it, and the numbers (n, n_in) that it stands for, float64."""
@@ -79,11 +93,14 @@ class Data:
         values[rng.random(self.n) < 0.1] = 0  # empty rows
         values = np.clip(values, 0, 255 if dtype == np.uint8 else 3) if dtype.kind == "u" else values
         values = (values != 0).astype(float) if dtype.kind == "b" else values
+        if self.of_table and dtype.kind == "f":
+            values = np.where(rng.random(shape) < 0.6, np.abs(np.trunc(values)), values)  # many codes
+            values[rng.random(shape) < rng.choice([0, 0.2])] = np.nan
         if self.form == "one row again and again" and self.n:
             values[:] = values[:1]
         array = values.astype(dtype).reshape(self.n, *(self.shape or values.shape[1:]))
         given = _scattered(array, self, rng) if self.form in FORMATS else _laid_out(array, self.form, folder)
-        pixels = dtype == np.uint8 and not isinstance(given, list)
+        pixels = dtype == np.uint8 and not isinstance(given, list) and not self.of_table
         return given, values / 256 if pixels else values.astype(np.float64)
 
     def targets(self, loss: str, n_out: int) -> tuple[Any, np.ndarray]:
@@ -227,7 +244,7 @@ TUNINGS = {
 
 @dataclass(frozen=True)
 class Net:
-    """A network that is settled by a seed; of layers on rows of a shape, if there are any."""
+    """A network that is settled by a seed; of layers on images or on a table's columns, if there are any."""
 
     sizes: tuple[int, ...]
     activation: tuple[str, ...]
@@ -238,6 +255,17 @@ class Net:
     start: str = "random"
     layers: tuple[Layer, ...] = ()
     input_shape: tuple[int, ...] | None = None
+
+    @property
+    def columns(self) -> Columns | None:
+        """What becomes of the columns of a table, if the rows are those of one."""
+        first = self.layers[0] if self.layers else None
+        return first if isinstance(first, Columns) else None
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the first layers are on images."""
+        return len(self.input_shape or ()) == 3
 
     def plain(self) -> Net:
         """Return the network without batch normalisation and without dropout of its own."""
@@ -285,14 +313,16 @@ class Case:
 
     def part(self, given: tuple[Any, Any, Any], data: Data, X: np.ndarray) -> Part:
         """Return what the twin takes for an input that stands for the numbers X."""
-        mapped = None
-        if "on the disk" in self.tunings and self.settings["sparse"] is not True and isinstance(given[0], np.memmap):
+        mapped, columns = None, self.net.columns
+        may_stay = "on the disk" in self.tunings and self.settings["sparse"] is not True and columns is None
+        if may_stay and isinstance(given[0], np.memmap):
             stored = given[0].dtype in ("uint8", "float32", "float64") and given[0].flags.c_contiguous
             if stored and given[0].nbytes > _mapped.WINDOW_BYTES:
                 mapped = MappedRows(np.asarray(given[0]), self.settings["batch_size"] or data.n)
         y, weights = data.targets(self.net.loss, self.net.sizes[-1])[1], data.row_weights()[1]
         y = y if self.net.loss == "cross_entropy" else y.astype(self.net.dtype).astype(float)
-        return Part(X.astype(self.net.dtype).astype(float), y, weights, mapped)
+        seen = X if columns is None else dense_features(columns, X)
+        return Part(seen.astype(self.net.dtype).astype(float), y, weights, X, mapped)
 
     def inputs(self, folder: str) -> tuple[list[tuple[Any, Any, Any]], list[Part]]:
         """Return the chunks, and then the rows to validate on if there are any, as the user and the twin have them."""
@@ -354,7 +384,7 @@ def learning_rates() -> st.SearchStrategy[Any]:
 @st.composite
 def shapes(draw: Any) -> tuple[str, int, tuple[int, ...]]:
     """Draw a kind of data, a number of rows, and the widths of a network."""
-    kinds = ["small", "small", "small", "long", "wide", "many inputs", "text", "images", "images", "images"]
+    kinds = ["small", "small", "small", "long", "wide", "many inputs", "text", "table", *["images"] * 3]
     kind = draw(st.sampled_from(kinds))
     hidden = draw(st.lists(st.integers(1, 9), max_size=4))
     n_in, n_out, n = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.integers(1, 40))
@@ -368,6 +398,9 @@ def shapes(draw: Any) -> tuple[str, int, tuple[int, ...]]:
         hidden = [draw(st.sampled_from([64, 70])), *hidden[1:]] if hidden and draw(st.booleans()) else hidden
     elif kind == "text":  # a batch touches few columns
         n_in, hidden, n = draw(st.integers(200, 600)), hidden[:2], draw(st.integers(5, 60))
+    elif kind == "table":  # seen as sparse rows
+        n_in, n = draw(st.integers(1, 6)), draw(st.sampled_from([1, 20, 60, 600]))
+        hidden = [draw(st.sampled_from([3, 16, 56, 120])), *hidden[:1]] if hidden else hidden
     elif kind == "images":  # in groups of as many as there are lanes
         n = draw(st.one_of(st.sampled_from([1, 15, 16, 17, 33]), st.integers(1, 40)))
     return kind, n, (n_in, *hidden, n_out)
@@ -375,9 +408,10 @@ def shapes(draw: Any) -> tuple[str, int, tuple[int, ...]]:
 
 @st.composite
 def datas(draw: Any, n: int, n_in: int, kind: str, shape: tuple[int, ...] | None) -> Data:
-    """Draw rows in some form; dense ones if they have a shape."""
+    """Draw rows in some form; dense ones if they have a shape or are those of a table."""
     density = draw(st.sampled_from([1.0, 1.0, 0.3, 0.05] if kind != "text" else [0.003, 0.01]))
-    choices = st.sampled_from(LAYOUTS) if shape else st.one_of(st.sampled_from(LAYOUTS), st.sampled_from(FORMATS))
+    forms = st.sampled_from(LAYOUTS), st.sampled_from(FORMATS)
+    choices = forms[0] if shape or kind == "table" else st.one_of(*forms)
     form = draw(st.sampled_from(FORMATS) if kind == "text" and draw(st.booleans()) else choices)
     is_sparse = form in FORMATS
     dtype = draw(st.sampled_from(SPARSE_TYPES if is_sparse else DENSE_TYPES))
@@ -386,7 +420,7 @@ def datas(draw: Any, n: int, n_in: int, kind: str, shape: tuple[int, ...] | None
     y_form = draw(st.sampled_from(["plain", "small", "unsigned", "big-endian", "strided", "lists", "read-only"]))
     given = [(), shape, *([shape[:2]] if shape[2] == 1 else [])] if shape else [()]
     return Data(n, n_in, draw(st.integers(0, 10**6)), density, dtype, form, odd, weights, y_form,
-                draw(st.sampled_from(given)))  # fmt: skip
+                draw(st.sampled_from(given)), kind == "table")  # fmt: skip
 
 
 @st.composite
@@ -419,12 +453,25 @@ def trunks(draw: Any) -> tuple[tuple[int, ...], list[Layer]]:
     return shape, found
 
 
+def tables(n_columns: int) -> st.SearchStrategy[Columns]:
+    """Draw what becomes of so many columns of a table."""
+    centers, scales = st.sampled_from([0.0, 0.5, -3.0]), st.sampled_from([0.0, 0.125, 1.0, 4.0])
+    knots = st.sampled_from([(), (0.0, 1.0), (-1.0, 0.0, 2.5), tuple(range(-9, 60, 2))])
+    numbers = st.builds(Number, centers, scales, knots, st.booleans())
+    categories = st.builds(Category, st.sampled_from([1, 2, 5, 90, 300]), st.booleans())
+    return st.builds(Columns, st.lists(numbers | categories, min_size=n_columns, max_size=n_columns))
+
+
 @st.composite
-def nets(draw: Any, sizes: tuple[int, ...], of_images: bool) -> Net:
-    """Draw a network of these widths; of images: layers on them come before it."""
+def nets(draw: Any, sizes: tuple[int, ...], kind: str) -> Net:
+    """Draw a network of these widths; layers on images or on a table's columns come before it."""
     layers: tuple[Layer, ...] = ()
     shape = None
-    if of_images:
+    if kind == "table":
+        columns, shape = draw(tables(sizes[0])), sizes[:1]
+        layers = columns, *map(Dense, sizes[1:])
+        sizes = sizes[0], columns.n_features, *sizes[1:]
+    elif kind == "images":
         shape, trunk = draw(trunks())
         layers = fit_together([*trunk, *map(Dense, sizes[1:])], shape)
         sizes = math.prod(shape), *(math.prod(after) for after in shapes_of(layers, shape)[1:])
@@ -442,19 +489,20 @@ def nets(draw: Any, sizes: tuple[int, ...], of_images: bool) -> Net:
 def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
     """Draw a whole case."""
     kind, n, sizes = draw(shapes())
-    net = draw(nets(sizes, kind == "images"))
+    net = draw(nets(sizes, kind))
+    shape = net.input_shape if net.of_images else None
     n_chunks = 1 if one_chunk else draw(st.sampled_from([1, 1, 1, 2, 3]))
     counts = [n, *(draw(st.integers(1, 20)) for _ in range(n_chunks - 1))]
-    data = tuple(draw(datas(count, net.sizes[0], kind, net.input_shape)) for count in counts)
+    data = tuple(draw(datas(count, net.sizes[0], kind, shape)) for count in counts)
     n_valid = draw(st.integers(0, 10))
-    valid = draw(datas(n_valid, net.sizes[0], kind, net.input_shape)) if n_valid else None
+    valid = draw(datas(n_valid, net.sizes[0], kind, shape)) if n_valid else None
     sizes_of_batches = [None, None, 1, 2, 7, 20, max(1, n - 1), n, n + 1] if n < 100 else [None, None, 100, 511, 600, n]
     settings = {
         "optimizer": draw(optimizers(learning_rates(), net.dtype)),
         "batch_size": draw(st.sampled_from(sizes_of_batches)),
         "shuffle": draw(st.booleans()),
         "seed": draw(st.integers(0, 1000)),
-        "sparse": draw(st.sampled_from(["auto", "auto", *([] if net.layers else [True]), False])),
+        "sparse": draw(st.sampled_from(["auto", "auto", *([] if net.of_images else [True]), False])),
         "l2": draw(st.sampled_from([0.0, 0.0, 0.01, 0.3])),
     }
     # Some ways of the engine are for plain steps.
@@ -468,13 +516,13 @@ def cases(draw: Any, one_chunk: bool = False, max_epochs: int = 3) -> Case:
         }
         if settings["l1"]:  # at 0 its gradient jumps
             net = dataclasses.replace(net, start="random")
-        if net.layers:
+        if net.of_images:
             changes = st.sampled_from([Shift(1), Shift((0, 2)), Flip()])
             settings["augment"] = draw(st.lists(changes, max_size=2, unique_by=type))
         if net.loss == "cross_entropy":
             settings["label_smoothing"] = draw(st.sampled_from([0.0, 0.1]))
     tunings = tuple(draw(st.lists(st.sampled_from(list(TUNINGS)), unique=True, max_size=3)))
-    if net.layers and draw(st.booleans()):
+    if net.of_images and draw(st.booleans()):
         tunings = tuple(dict.fromkeys([*tunings, "teams", "groups"]))
     if "on the disk" in tunings and draw(st.booleans()):
         stored = st.sampled_from(["uint8", "float32", "float64"])
@@ -496,11 +544,15 @@ class Diverged(Exception):
 
 @dataclass
 class Part:
-    """A chunk as the twin takes it: rows (n, n_in) and targets in float64, weights or None, and what draws orders."""
+    """A chunk as the twin takes it: what the first layer with weights sees, and targets, in float64; weights or None.
+
+    raw : the numbers of the rows, (n, n_in);  mapped : draws orders
+    """
 
     X: np.ndarray
     y: np.ndarray
     weights: np.ndarray | None
+    raw: np.ndarray
     mapped: MappedRows | None = None
 
 

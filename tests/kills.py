@@ -41,7 +41,7 @@ import fastnn
 from fastnn import SGD, Adam, Network, Trainer, _mapped, cli
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, Fit, HistoryFile
 from fastnn.datasets import load_mnist
-from fastnn.layers import AveragePool2D, Conv2D, Dense, MaxPool2D
+from fastnn.layers import AveragePool2D, Category, Columns, Conv2D, Dense, MaxPool2D, Number
 from fastnn.optimizers import LBFGS
 from fastnn.storage import load_checkpoint, save_checkpoint
 
@@ -186,6 +186,12 @@ class Saving:
             assert len({len(values) for values in columns.values()}) == 1, columns
 
 
+def table() -> tuple[Any, Any]:
+    """Rows of a table of four columns, with missing values and codes from -3 on, and classes."""
+    X, y = dense(400, 4)
+    return np.where(X > 1, np.nan, np.round(X)), y
+
+
 def mapped() -> tuple[Any, Any]:
     """Rows of a file, of more than a window."""
     X, y = dense(400, 30)
@@ -224,6 +230,12 @@ TASKS: dict[str, Any] = {
     ),
     "touched": Fitting(lambda: sparse(200, 800, 1), [800, 10, 3], settings={"optimizer": SGD(0.1, 0.9), "l2": 0.01}),
     "sorted": Fitting(lambda: sparse(400, 40, 10), [40, 30, 3], settings={"shuffle": False, "l1": 0.001}),
+    "table": Fitting(
+        table,
+        [Columns([Number(knots=(-1, 0, 1)), Category(3)] * 2), Dense(70), Dense(3)],
+        network={"input_shape": 4},
+        settings={"optimizer": Adam(0.01), "dropout": 0.2},
+    ),
     "mapped": Fitting(mapped, [30, 10, 3]),
     "chunks": Fitting(chunks, [30, 10, 3], settings={"dropout": 0.2}),
     "L-BFGS": Fitting(lambda: dense(400, 30), [30, 10, 3], 30, settings={"optimizer": LBFGS(), "batch_size": None}),

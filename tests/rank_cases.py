@@ -483,6 +483,8 @@ def own_cases() -> Iterator[Case]:
                    own([*layers[:-1], Dense(5), layers[-1]], **images, **moved), "ranks")  # fmt: skip
         table = {"network": {"input_shape": 5}, "kinds": ["uint8"], "l2": 0.01}
         yield Case(f"own, embeddings, {dtype}", own(TABLE, 100, **table, **fits), "rounding")
+        layers = [Columns([Number(0.5, 2, (0, 0.5, 1)), Category(1)] * 6), Dense(8), Dense(N_CLASSES)]
+        yield Case(f"own, table, {dtype}", own(layers, network={"input_shape": 12}, **fits), "rounding")
         yield Case(f"own, shuffled, {dtype}", own((12, 8), shuffle=True, dropout=0.2, **fits), "ranks")
         for name, optimizer in list(OPTIMIZERS.items())[:3]:  # an average of linear steps is a step by the average
             averages = {"optimizer": optimizer, "l2": 0.01, "sync_every": 1, **fits}

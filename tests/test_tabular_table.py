@@ -616,3 +616,11 @@ def test_a_column_is_a_record():
     column = Table.learn({"a": ["x", "y"]}).columns[0]
     assert dataclasses.asdict(column)["values"] == ("x", "y")
     assert column.inputs == ("a",)
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, dict])
+def test_whole_numbers_that_a_frame_has_as_text_are_names(frame):
+    households, many = [str(k % 4) for k in range(40)], [str(k) for k in range(40)]
+    rows = {"household": households, "price": ["1.5", "2"] * 20, "many": many}
+    kinds = [column.kind for column in Table.learn(frame(rows)).columns]
+    assert kinds == ["number" if frame is dict else "category", "number", "number"]

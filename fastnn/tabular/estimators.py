@@ -22,11 +22,21 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, _check_y, check_consistent_length
 
 from fastnn._estimators import all_or_nothing, keep, plain, seeded, under_way
-from fastnn._validation import check_choice, check_integer, check_number, check_quantiles, check_threads, check_weights
+from fastnn._validation import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_quantiles,
+    check_threads,
+    check_weights,
+    check_writable,
+)
 from fastnn.engine.ranks import ALONE
 from fastnn.ensemble import Ensemble
 from fastnn.network import Network
 from fastnn.tabular import files
+from fastnn.tabular.calibration import temperature_of
+from fastnn.tabular.intervals import interval_of, kept_of
 from fastnn.tabular.preparation import columns_for
 from fastnn.tabular.recipe import Recipe, recipe_for
 from fastnn.tabular.table import Table
@@ -85,6 +95,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         X_val: Any = None,
         y_val: ArrayLike | None = None,
         sample_weight_val: ArrayLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Any:
         """Fit the model to a table.
 
@@ -98,6 +109,9 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             Weight of each row, at least 0.
         X_val, y_val, sample_weight_val : as X, y and sample_weight, or None
             Rows to measure on after each epoch, instead of rows of X that are held out.
+        checkpoint : path or None, default None
+            Beginning of the names of files from which the same call goes on if it was killed, with the same bits as
+            without; `random_state` must be an integer then.  Members are trained one by one.
 
         Returns
         -------
@@ -122,7 +136,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             targets = self._read_targets(y, len(raw))
             weights = self._weigh(targets, _weights(sample_weight, raw))
             validation = self._read_validation(X_val, y_val, sample_weight_val)
-            self._train((raw, targets, weights), validation, random_state)
+            self._train((raw, targets, weights), validation, random_state, self._check_checkpoint(checkpoint))
         return self
 
     def _check_parameters(self) -> None:
@@ -170,7 +184,16 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         n_numbers = sum(one.n_values is None for one in self.table_.inputs)
         return recipe_for(n_rows, n_numbers, self._n_classes, **told)
 
-    def _train(self, data: Data, validation: Data | None, random_state: np.random.RandomState) -> None:
+    def _check_checkpoint(self, path: Any) -> str | None:
+        if path is None:
+            return None
+        if not isinstance(plain(self.random_state), int):
+            raise ValueError(f"a fit with a checkpoint needs an integer as random_state, not {self.random_state!r}")
+        return check_writable(path, "checkpoint")
+
+    def _train(
+        self, data: Data, validation: Data | None, random_state: np.random.RandomState, checkpoint: str | None
+    ) -> None:
         holds_out = validation is None and bool(self.early_stopping) and len(data[0]) >= FEWEST_ROWS
         self.recipe_ = recipe = self._choose_recipe(len(data[0]), holds_out)
         kept = np.arange(len(data[0]))
@@ -182,33 +205,36 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             validation = None
         if not self.early_stopping:
             validation = None
-        self._scores = np.zeros(0)
+        self._residuals, self._temperature = np.zeros((0, 1)), 1.0
         self._set_scale(*_part(data, kept)[1:])
         data, validation = self._scaled(data), None if validation is None else self._scaled(validation)
         raw, targets, weights = _part(data, kept)
         columns = columns_for(raw, [one.n_values for one in self.table_.inputs], recipe.n_knots)
         seeds = random_state.randint(np.iinfo(np.int32).max, size=(2, self.n_members)).tolist()
-        options = {"n_threads": self.n_threads, "progress": bool(self.verbose)}
+        options: dict[str, Any] = {"n_threads": self.n_threads, "progress": bool(self.verbose)}
 
         def begin() -> list[Network]:
             prior = self._prior(targets, weights)
             return [start(columns, recipe, prior, self._loss, seed, self._quantiles) for seed in seeds[0]]
 
         networks = begin()
-        results = train(networks, (raw, targets, weights), validation, recipe, seeds[1], **options)
+        results = train(
+            networks, (raw, targets, weights), validation, recipe, seeds[1], checkpoint=checkpoint, **options
+        )
         self.history_ = [history for history, _ in results]
-        if validation is not None:
-            self._look_at(networks, validation)
+        self._look_at(networks, validation)
         if recipe.refit and not any(history.interrupted for history in self.history_):
             networks = begin()
-            repeat(networks, data, [rates for _, rates in results], recipe, seeds[1], **options)
+            again = None if checkpoint is None else f"{checkpoint}.all"
+            rates = [rates for _, rates in results]
+            repeat(networks, data, rates, recipe, seeds[1], checkpoint=again, **options)
         for network in networks:
             self._finish(network)
         self.networks_ = networks
         self._model = networks[0] if len(networks) == 1 else Ensemble(networks)
 
-    def _look_at(self, networks: list[Network], validation: Data) -> None:
-        """Learn from the held-out rows what is not part of training."""
+    def _look_at(self, networks: list[Network], validation: Data | None) -> None:
+        """Learn from the held-out rows, if there are any, what is not part of training."""
 
     def _finish(self, network: Network) -> None:
         """Make the network one of raw targets."""
@@ -252,7 +278,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             If the classes are neither text, numbers nor booleans.
         """
         self._fitted()
-        parts = (self.table_, self.recipe_, self.networks_, getattr(self, "classes_", None), self._scores)
+        parts = (self.table_, self.recipe_, self.networks_, getattr(self, "classes_", None), self._residuals.ravel())
         files.write(path, files.Model(type(self).__name__, self.get_params(deep=False), *parts))
 
     @classmethod
@@ -274,11 +300,12 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
 
     def _become(self, model: files.Model) -> None:
         self._note_table(model.table)
-        self.recipe_, self.networks_, self._scores = model.recipe, model.networks, model.scores
+        self.recipe_, self.networks_ = model.recipe, model.networks
         self._model = model.networks[0] if len(model.networks) == 1 else Ensemble(model.networks)
         wrong = [network for network in model.networks if network.n_in != len(model.table.inputs)]
         if wrong or {network.loss for network in model.networks} != {self._loss}:
             raise ValueError("its networks are not those of its table")
+        self._residuals = model.residuals.reshape(-1, model.networks[0].n_out)
 
     @property
     def network_(self) -> Network:
@@ -421,7 +448,8 @@ class TabularClassifier(ClassifierMixin, _Tabular):  # type: ignore[misc]
     refit : bool or "auto", default "auto"
         Whether the training is then repeated on all rows.
     calibrate : bool, default False
-        Whether probabilities are made calibrated on the held-out rows, by a temperature.
+        Whether probabilities are calibrated on the held-out rows: the outputs before the softmax are divided by one
+        temperature, which becomes part of the networks, and the order of the classes stays.
     class_weight : dict, "balanced" or None, default None
         Weights of the classes, as in scikit-learn.
     n_threads : int or None, default None
@@ -483,7 +511,8 @@ class TabularClassifier(ClassifierMixin, _Tabular):  # type: ignore[misc]
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        _switch(plain(self.calibrate), "calibrate")
+        if _switch(plain(self.calibrate), "calibrate") and not self.early_stopping:
+            raise ValueError("calibrate needs rows that are held out, for which early_stopping must be True")
 
     @property
     def _n_classes(self) -> int:
@@ -518,6 +547,18 @@ class TabularClassifier(ClassifierMixin, _Tabular):  # type: ignore[misc]
         counts = np.bincount(targets, weights, minlength=self._n_classes) + 0.5
         logits: NDArray[np.float64] = np.log(counts / counts.sum())
         return logits
+
+    def _look_at(self, networks: list[Network], validation: Data | None) -> None:
+        if self.calibrate:
+            if validation is None:
+                raise ValueError(f"calibrate needs rows that are held out: give {FEWEST_ROWS} rows at least, or X_val")
+            raw, targets, weights = validation
+            outputs = np.array([network._outputs(raw, self.n_threads) for network in networks])
+            self._temperature = temperature_of(outputs, targets, weights)
+
+    def _finish(self, network: Network) -> None:
+        network.weights[-1] /= self._temperature
+        network.biases[-1] /= self._temperature
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Probability (n, n_classes) of each class, in the order of `classes_`, for each row of a table."""
@@ -554,7 +595,8 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
     loss : {"squared_error", "absolute_error", "huber"}, default "squared_error"
         Huber's has its threshold at one standard deviation of the targets.
     quantiles : sequence of float, default ()
-        Levels between 0 and 1, increasing: instead of the mean, their quantiles are learnt, by the quantile loss.
+        Levels between 0 and 1, increasing, such as ``(0.05, 0.5, 0.95)``: instead of the mean, their quantiles are
+        learnt, by the quantile loss; see `predict_quantiles` and `predict_interval`.
     early_stopping, validation_fraction, refit, n_threads, random_state, verbose
         As for `TabularClassifier`.
 
@@ -613,6 +655,10 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
         check_consistent_length(y, range(n_rows))
         return np.asarray(y, np.float64)
 
+    def _told(self) -> dict[str, Any]:
+        # Intervals hold for the network that held-out rows measured.
+        return ({"refit": False} if len(self.quantiles) else {}) | super()._told()
+
     def _weigh(self, targets: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         return weights
 
@@ -634,15 +680,63 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
         network.weights[-1] = network.weights[-1].astype(np.float64) * self._spread
         network.biases[-1] = network.biases[-1].astype(np.float64) * self._spread + self._center
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Number (n,) for each row of a table; with `quantiles`, that of the level next to one half."""
-        return self._answer(self._fitted()._model.predict(self._read(X), self.n_threads))
+    def _look_at(self, networks: list[Network], validation: Data | None) -> None:
+        if validation is not None:
+            raw, targets, weights = validation
+            predicted = Ensemble(networks).predict(raw, self.n_threads).astype(np.float64)
+            residuals = (predicted - targets[:, None]) * self._spread
+            self._residuals = kept_of(residuals if weights is None else residuals[weights > 0])
 
     def predict_quantiles(self, X: Any) -> NDArray[Any]:
         """Quantiles (n, n_quantiles) for each row of a table, which increase, if the model has learnt `quantiles`."""
         if not len(self.quantiles):
             raise TypeError("predict_quantiles needs a model with quantiles, such as (0.05, 0.5, 0.95)")
-        return np.sort(self._fitted()._model.predict(self._read(X), self.n_threads), axis=1)
+        return self._quantiles_of(self._fitted()._read(X))
+
+    def _quantiles_of(self, raw: NDArray[np.float64]) -> NDArray[Any]:
+        found: NDArray[Any] = np.sort(self._model.predict(raw, self.n_threads), axis=1)
+        return found
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> NDArray[np.float64]:
+        """Return lower and upper limits for each row of a table.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        coverage : float, default 0.9
+            Share of the rows whose numbers are to be within their limits, from above 0 to below 1.
+
+        Returns
+        -------
+        (n, 2) array
+            With `quantiles`, best those of both limits, wider where numbers are less certain; otherwise as wide
+            everywhere.
+
+        Raises
+        ------
+        ValueError
+            If too few rows were held out for this coverage, such as 8 for 0.9.
+
+        Notes
+        -----
+        How far the predictions for the held-out rows were off decides the width [1]_, so that rows like these are
+        covered as often as asked for, whatever the network: on average over such rows, not for each kind of row.  They
+        also chose the epoch, which matters little.  With `refit` the network is not the one that was measured, and the
+        share is not sure; so "auto" does not refit where there are `quantiles`.
+
+        References
+        ----------
+        .. [1] Y. Romano, E. Patterson, E. Candes, "Conformalized quantile regression", NeurIPS 2019.
+        """
+        coverage = check_number(plain(coverage), "coverage", 0, 1, open_left=True)
+        if not len(self._fitted()._residuals):
+            raise ValueError("intervals need rows that are held out: fit with early_stopping=True, or with more rows")
+        predicted = self._quantiles_of(self._read(X)).astype(np.float64)
+        return interval_of(predicted, self._residuals, self.networks_[0].quantiles or (0.5,), coverage)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Number (n,) for each row of a table; with `quantiles`, that of the level next to one half."""
+        return self._answer(self._fitted()._model.predict(self._read(X), self.n_threads))
 
     def _answer(self, outputs: NDArray[Any]) -> NDArray[Any]:
         middle = int(np.abs(np.array(self.quantiles) - 0.5).argmin()) if len(self.quantiles) else 0

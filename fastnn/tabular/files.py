@@ -35,8 +35,8 @@ class Model(NamedTuple):
     recipe : Recipe
     networks : list of Network
     classes : (n_classes,) array or None
-    scores : (n,) array
-        Of held-out rows, for intervals.
+    residuals : (n * n_out,) array
+        Of held-out rows, for intervals: row by row, each output minus what was found.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Model(NamedTuple):
     recipe: Recipe
     networks: list[Network]
     classes: NDArray[Any] | None
-    scores: NDArray[np.float64]
+    residuals: NDArray[np.float64]
 
 
 def write(path: Any, model: Model) -> None:
@@ -64,7 +64,7 @@ def write(path: Any, model: Model) -> None:
         "table": model.table.to_json(),
         "recipe": dataclasses.asdict(model.recipe),
         "classes": None if model.classes is None else _told_classes(model.classes),
-        "scores": model.scores.tolist(),
+        "residuals": model.residuals.tolist(),
     }
     storage.save_tabular(path, [(network.description(), network.parameters) for network in model.networks], told)
 
@@ -83,7 +83,7 @@ def read(path: Any, kinds: list[str]) -> Model:
     try:
         if not isinstance(told, dict) or told.keys() != set(Model._fields) - {"networks"}:
             raise ValueError("its description is not one of a model")
-        if not isinstance(told["parameters"], dict) or not isinstance(told["scores"], list):
+        if not isinstance(told["parameters"], dict) or not isinstance(told["residuals"], list):
             raise ValueError("its description is not one of a model")
         return Model(
             check_choice(told["kind"], "kind", kinds),
@@ -92,7 +92,7 @@ def read(path: Any, kinds: list[str]) -> Model:
             _read_recipe(told["recipe"]),
             _read_networks(pairs),
             None if told["classes"] is None else _read_classes(told["classes"]),
-            np.array([check_number(score, "scores", -np.inf, open_left=True) for score in told["scores"]], np.float64),
+            np.array([check_number(each, "residuals", -np.inf, open_left=True) for each in told["residuals"]], float),
         )
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a usable fastnn model of a table: {error}") from error

@@ -42,12 +42,14 @@ class Moments:
 class Objects:
     """Cells of any other type, text among them, as Python's objects.
 
-    A column of a categorical type has categories: all there are if they have an order, otherwise maybe none.
+    A column of a categorical type has categories: all there are if they have an order, otherwise maybe none.  Text is
+    meant as such if its library could have made numbers of it.
     """
 
     values: list[Any]
     categories: tuple[Any, ...] | None = None
     ordered: bool = False
+    meant: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,8 @@ def _of_series(series: nw.Series[Any]) -> Cells:
         with contextlib.suppress(TypeError):  # of what lies beyond the rows by which it was found to be text
             if series.implementation.is_pandas():  # a third of the time of a list of its strings
                 codes, values = series.to_native().factorize()
-                return Coded(values.tolist(), known, bool(categories), codes=codes)
-    return Objects(series.to_list(), known, bool(categories))
+                return Coded(values.tolist(), known, bool(categories), known is None, codes=codes)
+    return Objects(series.to_list(), known, bool(categories), isinstance(dtype, nw.String))
 
 
 def _on_the_clock(series: nw.Series[Any], zone: str | None) -> tuple[nw.Series[Any], str | None]:

@@ -58,6 +58,10 @@ SORTS: dict[str, tuple[type, ...]] = {
 
 COMPLEX = (complex, np.complexfloating)
 
+#: Whole numbers that a frame has as text are names if there are at most so many for each row.
+NAMES_SHARE = 0.2
+WHOLE = re.compile(r"\d+")
+
 #: How codes begin that look like numbers.
 CODE = re.compile(r"[+-]?0\d")
 
@@ -149,6 +153,8 @@ def _recognise(name: str, cells: Cells, distinct: dict[Any, int]) -> Column:
     if sorts == {"number", "boolean"}:
         return Column(name, "number", "numbers and booleans")
     texts = [value.strip() for value in distinct if isinstance(value, str)]
+    if isinstance(cells, Objects) and cells.meant and sorts == {"text"} and _are_names(texts, sum(distinct.values())):
+        return _category(name, "whole numbers as text", cells, distinct)
     if sorts <= {"text", "number"} and _are_numbers(texts):
         return Column(name, "number", "text that is numbers" if sorts == {"text"} else "numbers, some of them as text")
     if sorts <= {"text", "date"} and all(map(DATE.fullmatch, texts)):
@@ -176,6 +182,11 @@ def _zone(distinct: Mapping[Any, int]) -> str | None:
     except (TypeError, ValueError):
         return None
     return None if moment is None or moment.tzinfo is None else "UTC"
+
+
+def _are_names(texts: list[str], n_rows: int) -> bool:
+    # Whether text, in that many rows, is whole numbers by which rows belong together, as those of households.
+    return len(texts) <= NAMES_SHARE * n_rows and all(WHOLE.fullmatch(text) for text in texts)
 
 
 def _are_numbers(texts: list[str]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnn.callbacks import Callback, Fit
+from fastnn.callbacks import Callback, Checkpoint, Fit
 from fastnn.history import History
 from fastnn.layers import Columns, Dense
 from fastnn.network import Network
@@ -239,7 +239,8 @@ def train(
     callbacks : sequence of lists of Callback, one a network, or None
         Called after this module's own.
     **options
-        `n_threads`, `progress` and, for a single network, `resume`: as for `fastnn.Trainer.fit`.
+        `n_threads` and `progress`, as for `fastnn.Trainer.fit`, and `checkpoint`: the path, without what is added for
+        each network, of files from which a fit resumes that was killed.  Networks are then trained one by one.
 
     Returns
     -------
@@ -276,6 +277,7 @@ def _fit(
     own: Sequence[Callback],
     callbacks: Sequence[Sequence[Callback]] | None,
     n_threads: int | None = None,
+    checkpoint: str | None = None,
     **options: Any,
 ) -> list[History]:
     X, y, sample_weight = (*data, None)[:3]
@@ -294,6 +296,13 @@ def _fit(
         for network, seed, first, others in zip(networks, seeds, own, given, strict=True)
     ]
     options["epochs"], options["sample_weight"] = recipe.max_epochs, sample_weight
+    if checkpoint is not None:
+        return [_resume(trainer, f"{checkpoint}.{k}", X, y, options) for k, trainer in enumerate(trainers)]
     if len(trainers) == 1:
         return [trainers[0].fit(X, y, **options)]
     return fit_many(trainers, X, y, n_threads=n_threads, **options)
+
+
+def _resume(trainer: Trainer, path: str, X: Any, y: Any, options: dict[str, Any]) -> History:
+    trainer.callbacks = [*trainer.callbacks, Checkpoint(path)]
+    return trainer.fit(X, y, resume=path, **options)
