@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before OpenMP is loaded
 
 import numpy as np
 import scipy.sparse
+from levels import levels_of, one_each
 
 import fastnn
 from fastnn import SGD, Adagrad, Adam, AdamW, Network, RMSprop, Trainer, _mapped, kernels, tuning
@@ -69,7 +70,7 @@ TREATMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "slopes": ({"activation": "gelu", "loss": "binary_cross_entropy"}, {"optimizer": SGD(0.1), "l2": 0.01}),
     "silu": ({"activation": "silu"}, {"optimizer": SGD(0.1), "label_smoothing": 0.1, "weighted": True}),
     "softplus": ({"activation": "softplus"}, {"optimizer": SGD(0.1)}),
-    "identity": ({"activation": "identity"}, {"optimizer": SGD(0.1)}),
+    "identity": ({"activation": "identity", "loss": "quantile"}, {"optimizer": SGD(0.1)}),
     "leaky": ({"activation": "leaky_relu"}, {"optimizer": SGD(0.1), "dropout": 0.2, "weighted": True}),
     "momentum": ({"activation": "tanh"}, {"optimizer": SGD(0.1, 0.9)}),
     "momentum, clip": ({"activation": "gelu"}, {"optimizer": SGD(0.1, 0.9), "clip_norm": 0.05, "l2": 0.01}),
@@ -359,8 +360,10 @@ def _train(situation: Situation, n_threads: int, comm: Any) -> tuple[str, str, s
     X = data(n, sizes[0], situation.is_sparse, situation.rows, dtype)
     rng = np.random.default_rng(1)
     y: Any = rng.integers(0, N_CLASSES, n)
-    if options.get("loss", "cross_entropy") != "cross_entropy":
-        y = rng.uniform(0, 1, (n, N_CLASSES))
+    loss = options.get("loss", "cross_entropy")
+    if loss != "cross_entropy":
+        y = one_each(loss, rng.uniform(0, 1, (n, N_CLASSES)))
+    options["quantiles"] = levels_of(loss, N_CLASSES)
     weights = rng.uniform(0.5, 1.5, n) if settings.pop("weighted", False) else None
     layers: Any = sizes
     if situation.trunk:

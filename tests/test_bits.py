@@ -15,7 +15,8 @@ EVERYWHERE = {
     *("l2", "weights", "sgd", "1 hidden layers", "2 hidden layers", "1 threads"),
 }
 NOT_TOUCHED = {
-    *("identity", "relu", "elu", "softplus", "silu", "squared", "huber", "smoothing", "dropout", "max_norm"),
+    *("identity", "relu", "elu", "softplus", "silu", "squared", "huber", "quantile"),
+    *("smoothing", "dropout", "max_norm"),
     *("clip_norm", "l1", "decay", "rmsprop", "adagrad", "adam", "momentum", "nesterov", "none", "memory-mapped"),
     *("0 hidden layers", "3 hidden layers", "1 slices", "2 slices", "4 slices"),
 }

@@ -420,7 +420,7 @@ class Predictor:
         ----------
         row : mapping of the columns' names to cells, or sequence of cells
         """
-        return self.estimator._answer(self._model.predict(self._read(row)))[0]
+        return plain(self.estimator._answer(self._model.predict(self._read(row)))[0])
 
     def predict_proba(self, row: Mapping[str, Any] | ArrayLike) -> NDArray[Any]:
         """Return the probability (n_classes,) of each class for a row."""
