@@ -221,9 +221,10 @@ def fit(estimator: Model, X: Source, y: NDArray[Any], checkpoint: str | None) ->
     epochs = [len(history) for history in estimator.history_]
     best = [1 + int(np.argmax(history.validation_log_likelihood or [0])) for history in estimator.history_]
     counts = "; ".join(f"{plural(n, 'epoch')}, the best was {k}" for n, k in zip(epochs, best, strict=True))
-    again = ", and again on all rows" * estimator.recipe_.refit
+    interrupted = any(history.interrupted for history in estimator.history_)
+    again = ", and again on all rows" * (estimator.recipe_.refit and not interrupted)
     print(f"\ntrained for {counts}{again}, in {time.perf_counter() - start:.1f} s")
-    if any(history.interrupted for history in estimator.history_):
+    if interrupted:
         if checkpoint is not None:
             print(f"the same command continues from {checkpoint}.0")
         print("interrupted; what has been learnt so far:")
