@@ -181,17 +181,24 @@ class Placed(NamedTuple):
     facts: ColumnFacts
 
 
-def add_columns(graph: Graph, columns: Columns, weight: NDArray[Any]) -> str:
+def add_columns(graph: Graph, columns: Columns, embeddings: Sequence[NDArray[Any]], weight: NDArray[Any]) -> str:
     """Add the product of a table's features and the weight (n_features, n_out); the rows of the table are float64.
 
-    The operators are as few for many columns as for two: each is for all numbers, all knots or all categories.
+    The operators are as few for many columns as for two: each is for all numbers, all knots or all categories; but each
+    embedding has some of its own.
     """
-    firsts = itertools.accumulate((column.n_features for column in columns.columns), initial=0)
-    placed = [Placed(k, next(firsts), column.facts) for k, column in enumerate(columns.columns)]
+    facts = [column.facts for column in columns.columns]
+    sizes = (0 if each.width else column.n_features for column, each in zip(columns.columns, facts, strict=True))
+    *firsts, n_features = itertools.accumulate(sizes, initial=0)
+    placed = [Placed(*column) for column in zip(itertools.count(), firsts, facts, strict=False)]
     numbers = [column for column in placed if column.facts.is_number]
-    categories = [column for column in placed if not column.facts.is_number]
+    categories = [column for column in placed if not (column.facts.is_number or column.facts.width)]
     products = [add_numbers(graph, numbers, weight)] if numbers else []
     products += [add_categories(graph, categories, weight)] if categories else []
+    for column, embedding in zip((column for column in placed if column.facts.width), embeddings, strict=True):
+        n_features, begin = n_features + column.facts.width, n_features
+        found = add_categories(graph, [column._replace(first=0)], embedding)
+        products.append(graph.add("MatMul", found, weight[begin:n_features]))
     return graph.add("Sum", *products)
 
 
@@ -342,7 +349,7 @@ def _add_layers(graph: Graph, network: Network) -> str:
     """Add all layers and return the name of the logits, or of the values without softmax or sigmoid."""
     value, is_image = "X", len(network.input_shape) == 3
     network = network.without_norm()
-    tables = filter(None, network.slots.by_layer(network.parameters))  # of layers with weights
+    tables = (arrays for arrays in network.slots.by_layer(network.parameters) if "weight" in arrays)
     channels_first = is_image and graph.dtype == np.float32
     if channels_first:
         value = graph.add("Transpose", value, perm=[0, 3, 1, 2])
@@ -356,7 +363,7 @@ def _add_layers(graph: Graph, network: Network) -> str:
                 value, is_image = graph.add("Flatten", value), False
             arrays = next(tables)
             if value == "X" and network.columns is not None:
-                product = add_columns(graph, network.columns, arrays["weight"])
+                product = add_columns(graph, network.columns, network.embeddings, arrays["weight"])
             else:
                 product = graph.add("MatMul", value, arrays["weight"])
             value = graph.add("Add", product, arrays["bias"])

@@ -35,7 +35,7 @@ from fastnn.kernels.blas import MAX_DIMENSION
 from fastnn.kernels.columns import ColumnFacts
 from fastnn.kernels.pooling import MOST_PLACES
 from fastnn.layout import LayerFacts, Maps, Window
-from fastnn.slots import Slot, Slots, dense_slots
+from fastnn.slots import Slot, Slots, dense_slots, embedding_slots
 
 Shape = tuple[int, ...]
 
@@ -454,24 +454,35 @@ class Category:
         none.
     missing : bool, default False
         Whether a missing category, NaN, has a feature.
+    width : int or None, default None
+        Numbers of a trained embedding [1]_, for many categories: each has a row of this length, and so has NaN if it is
+        marked.  These numbers are the column's features then; those of a category that was not seen are 0, the mean of
+        the rows before training.  None: a category has a feature.
+
+    References
+    ----------
+    .. [1] C. Guo, F. Berkhahn, "Entity embeddings of categorical variables", 2016, arXiv:1604.06737.
     """
 
     n: int
     missing: bool = False
+    width: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", check_integer(self.n, "n", 1, MAX_DIMENSION))
         check_choice(self.missing, "missing", [False, True])
+        if self.width is not None:
+            object.__setattr__(self, "width", check_integer(self.width, "width", 1, MAX_DIMENSION))
 
     @property
     def n_features(self) -> int:
         """Number of features."""
-        return self.n + self.missing
+        return self.n + self.missing if self.width is None else self.width
 
     @property
     def facts(self) -> ColumnFacts:
         """The column for the kernels."""
-        return ColumnFacts(False, self.missing, self.n)
+        return ColumnFacts(False, self.missing, self.n, width=self.width or 0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -490,8 +501,10 @@ class Columns(Layer):
 
     Notes
     -----
-    Nothing here is trained.  Few features of a row are not 0, and the layer after this one, which must be `Dense`,
-    computes with these only: for a category it gathers a row of its weight, for a number with knots it mixes two.
+    Few features of a row are not 0, and the layer after this one, which must be `Dense`, computes with these only: for
+    a category it gathers a row of its weight, for a number with knots it mixes two.  Nothing here is trained but the
+    embeddings of categories with a width: an (n, width) or (n + 1, width) array each, in `fastnn.Network.embeddings`.
+    Their features, those of each column beside each other, come after all others.
 
     Examples
     --------
@@ -505,6 +518,16 @@ class Columns(Layer):
     """
 
     columns: tuple[Number | Category, ...]
+
+    @property
+    def embeddings(self) -> tuple[tuple[int, int], ...]:
+        """Shape of the embedding of each category that has one."""
+        categories = (column for column in self.columns if isinstance(column, Category))
+        return tuple((one.n + one.missing, one.width) for one in categories if one.width is not None)
+
+    def slots(self, input_shape: Shape) -> tuple[Slot, ...]:
+        """Embeddings."""
+        return embedding_slots(self.embeddings)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", check_instances(self.columns, COLUMNS.values(), "columns"))
@@ -528,11 +551,12 @@ class Columns(Layer):
         return (self.n_features,)
 
     def facts(self, input_shape: Shape, dropout: float) -> None:
-        """Return None: rows are features before the engine sees them."""
+        """Return None: rows are features before the engine sees them, and embeddings go with the layer after this."""
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return {"columns": [{"kind": type(one).__name__} | dataclasses.asdict(one) for one in self.columns]}
+        """Return the fields by name; of a category the width only if it has one."""
+        told = [{"kind": type(one).__name__} | dataclasses.asdict(one) for one in self.columns]
+        return {"columns": [{name: value for name, value in one.items() if value is not None} for one in told]}
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> Columns:
@@ -553,7 +577,7 @@ COLUMNS: dict[str, Any] = {kind.__name__: kind for kind in (Number, Category)}
 def _read_column(told: dict[str, Any]) -> Any:
     kind = COLUMNS[check_choice(told.get("kind"), "kind of column", COLUMNS)]
     names = {"kind", *(field.name for field in dataclasses.fields(kind))}
-    if told.keys() != names:
+    if told.keys() not in (names, names - {"width"}):
         raise ValueError(f"a {kind.__name__} must have the fields {sorted(names)}, not {sorted(told)}")
     return kind(**{name: value for name, value in told.items() if name != "kind"})
 
@@ -636,6 +660,8 @@ def facts_of(layers: tuple[Layer, ...], input_shape: Shape, dropout: tuple[float
         if found and _pools_first(found[-1], facts):
             facts = _merged(found.pop(), facts)
         found.append(facts)
+    if isinstance(layers[0], Columns):
+        found[0] = found[0]._replace(embeddings=layers[0].embeddings)
     return tuple(found)
 
 

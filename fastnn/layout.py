@@ -20,7 +20,7 @@ from fastnn.kernels.affine import REGISTER_BYTES, panels_size
 from fastnn.kernels.plan import MOST_SHARDS, MOST_SLICES
 from fastnn.kernels.rows import CACHE_LINE
 from fastnn.kernels.sparse import column_work_size
-from fastnn.slots import Slot, Slots, dense_slots
+from fastnn.slots import Slot, Slots, dense_slots, embedding_slots
 
 #: A number of rows that no batch has.
 NEVER: int = sys.maxsize // 2
@@ -73,6 +73,7 @@ class LayerFacts(NamedTuple):
     batch_norm : whether training normalises its units over each batch
     dropout : share of its units that training drops
     maps : None: it is dense
+    embeddings : of a first layer on sparse rows, shapes of the tables whose rows are its last inputs
     """
 
     n_in: int
@@ -81,6 +82,17 @@ class LayerFacts(NamedTuple):
     batch_norm: bool = False
     dropout: float = 0.0
     maps: Maps | None = None
+    embeddings: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def n_embedded(self) -> int:
+        """Number of inputs from embeddings."""
+        return sum(width for _, width in self.embeddings)
+
+    @property
+    def embeddings_size(self) -> int:
+        """Numbers of all embeddings."""
+        return sum(n_rows * width for n_rows, width in self.embeddings)
 
     @property
     def weight_shape(self) -> tuple[int, int]:
@@ -105,7 +117,7 @@ class LayerFacts(NamedTuple):
     def slots(self) -> tuple[Slot, ...]:
         """Its entries in the table of parameters."""
         n_in, units = self.weight_shape
-        return dense_slots(n_in, units, self.batch_norm) if units else ()
+        return (*embedding_slots(self.embeddings), *dense_slots(n_in, units, self.batch_norm)) if units else ()
 
     @property
     def wants_slopes(self) -> bool:
@@ -156,6 +168,7 @@ class LayerPlan(NamedTuple):
     by_inputs : whether its slices are of inputs
     weight, weight_size, bias, norm : where its parameters begin in a vector, and numbers that the weight takes; norm is
         where scale, running mean and running variance (n_out,) begin
+    embeddings : where each begins, one after the other and right before the weight
     keeps_slopes : whether the activation's derivative is kept for the backward pass
     output, delta, slopes, x_hat, statistics : where in the work space its output begins, the gradient by it, the
         activation's derivative, the normalised units, their mean and variance
@@ -179,6 +192,7 @@ class LayerPlan(NamedTuple):
     weight_size: int
     bias: int
     norm: int
+    embeddings: tuple[int, ...] = ()
     keeps_slopes: bool = False
     output: int = 0
     delta: int = 0
@@ -274,11 +288,17 @@ def lay_out(
         weight, bias = (slots.places[k, name].start if tables[k] else 0 for name in ("weight", "bias"))
         norm = slots.places[k, "scale"].start if facts.batch_norm else NEVER
         moved = tuple(own._replace(weight=weight + own.weight) for own in slices)
-        planned.append(LayerPlan(facts, form, by_inputs[k], moved, weight, size, bias, norm))
+        embeddings = tuple(slots.places[k, slot.name].start for slot in tables[k] if slot.kind == "embedding")
+        planned.append(LayerPlan(facts, form, by_inputs[k], moved, weight, size, bias, norm, embeddings))
     return tuple(planned), slots.size
 
 
 # --- work space -----------------------------------------------------------------------------------------------------
+
+
+def rows_size_of(layer: LayerFacts, block_rows: int, sparse: bool) -> int:
+    """Numbers of work space for the rows of a row block: all of dense ones, what sparse ones have of embeddings."""
+    return block_rows * (layer.n_embedded if sparse else layer.n_in)
 
 
 def place_by_rows(
@@ -286,12 +306,12 @@ def place_by_rows(
 ) -> dict[str, Any]:
     """Lay out a shard's work space in the driver by rows: layers with their offsets, and the other offsets.
 
-    Rows that must be copied, or that the trunk makes; the layers' outputs; two gradients, of a layer and the one below;
-    slopes; normalised units and their statistics; non-zeros by column; the trunk's space.
+    Rows that must be copied, that the trunk makes, or what they have of embeddings; the layers' outputs; two gradients,
+    of a layer and the one below; slopes; normalised units and their statistics; non-zeros by column; the trunk's space.
     """
     placed, n_trunk = list(layers), n_trunk_of([layer.facts for layer in layers])
     widest = max(layer.facts.n_out for layer in layers[n_trunk:])
-    begin = rows_size = 0 if sparse else block_rows * layers[n_trunk].facts.n_in
+    begin = rows_size = rows_size_of(layers[n_trunk].facts, block_rows, sparse)
     for k, layer in enumerate(layers[n_trunk:], n_trunk):
         placed[k] = layer._replace(output=begin)
         begin += block_rows * layer.facts.n_out

@@ -66,6 +66,7 @@ RECTIFYING = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 
 # A network's lists of arrays, by kind of slot.
 LISTS = {"weight": "weights", "bias": "biases", "scale": "scales", "mean": "means", "variance": "variances"}
+LISTS |= {"embedding": "embeddings"}
 
 
 class Network:
@@ -113,6 +114,8 @@ class Network:
     scales, means, variances : lists of arrays (n_units,)
         Of each hidden layer with batch normalisation: the factors of normalised units or filters, and the running
         statistics for predictions.  Empty without it.
+    embeddings : list of arrays (n, width)
+        Of each category of `Columns` that has a width; (n + 1, width) if the last row is for missing ones.
     parameters : (n_parameters,) array
         All of them in one vector, of which the arrays above are views.
     input_scale : float or None, default None
@@ -124,15 +127,15 @@ class Network:
     Biases start at 0, and so do the weights of softmax regression.  The weights of other networks are drawn
     uniformly from +-sqrt(6 / (n_in + n_out)) [1]_, or from +-sqrt(6 / n_in) [2]_ before a ReLU and its kind.  For a
     convolution, n_in is the numbers in a window, of all channels, and n_out those of a window in all filters; after
-    `Columns`, n_in is the features that a row has at most.
+    `Columns`, n_in is the features that a row has at most.  Embeddings are drawn from a standard normal distribution.
 
     With `batch_norm` a hidden layer is ``activation(scale * (Z - mean) / sqrt(variance + 1e-5) + bias)``, where Z is
     the product of its input and its weights.  In training, mean and variance are those of the batch's rows, which count
     alike whatever their weights; a batch of a single number leaves only the bias.  A filter's are those of all rows and
     positions.  After each step the running statistics, which begin at 0 and 1, become 0.9 times themselves plus 0.1
     times the batch's, with its unbiased variance; a single number does not change them.  Everything else here uses the
-    running statistics, except `gradient`.  Penalties, decay and max-norm apply to the weights only.  A batch goes
-    forward and backward as a whole, so work space grows with its size.
+    running statistics, except `gradient`.  Penalties, decay and max-norm apply to the weights only, the first two to
+    embeddings too.  A batch goes forward and backward as a whole, so work space grows with its size.
 
     Everywhere, `X` is (n, n_in), dense or ``scipy.sparse``, of any real type.  If `input_shape` is that of images, X
     may also be (n, height, width, channels), and (n, height, width) for one channel; flat rows have the numbers in the
@@ -240,13 +243,15 @@ class Network:
         }
 
     def _draw(self, generator: np.random.Generator) -> None:
+        for embedding in self.embeddings:
+            embedding[:] = generator.standard_normal(embedding.shape)
         if len(self._weighted) == 1:
             return
         for layer, weight in zip(self._weighted, self.weights, strict=True):
             *window, n_in, n_out = weight.shape
             n_in, n_out = n_in * math.prod(window), n_out * math.prod(window)
             if self._encoder is not None and weight is self.weights[0]:
-                n_in = self._encoder.most_active
+                n_in = self._encoder.most_active + sum(embedding.shape[1] for embedding in self.embeddings)
             limit = math.sqrt(6 / n_in if layer.activation in RECTIFYING else 6 / (n_in + n_out))
             weight[:] = generator.uniform(-limit, limit, weight.shape)
 
@@ -378,6 +383,15 @@ class Network:
     @variances.setter
     def variances(self, arrays: Sequence[ArrayLike]) -> None:
         self._lists["variance"][:] = arrays
+
+    @property
+    def embeddings(self) -> ParameterList:
+        """Embeddings (n, width) of categories: a row for each, and perhaps a last one for missing categories."""
+        return self._lists["embedding"]
+
+    @embeddings.setter
+    def embeddings(self, arrays: Sequence[ArrayLike]) -> None:
+        self._lists["embedding"][:] = arrays
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -657,7 +671,7 @@ class Network:
         """Gradient of the mean log-likelihood: (by the weights, by the biases), each a list like the network's.
 
         With batch normalisation it is the gradient of training, with the mean and variance of these rows, and a third
-        list has the gradient by the scales.
+        list has the gradient by the scales.  If there are embeddings, the last list has the gradient by these.
 
         Raises
         ------
@@ -669,7 +683,8 @@ class Network:
         engine.begin(rows, engine.plan(rows, Method(len(targets.y))))
         gradient = engine.gradient(targets, Steps(UPDATES["none"], np.zeros((1, 3))))
         arrays = self.slots.by_kind(gradient)
-        return tuple(arrays[kind] for kind in ("weight", "bias", "scale")[: 3 if self.batch_norm else 2])
+        kinds = ["weight", "bias", *["scale"] * self.batch_norm, *["embedding"] * bool(arrays["embedding"])]
+        return tuple(arrays[kind] for kind in kinds)
 
     def description(self) -> storage.Description:
         """Return what a file says of the network beside its parameters."""

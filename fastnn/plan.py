@@ -38,6 +38,7 @@ from fastnn.layout import (
     place_by_rows,
     place_by_units,
     place_trunk,
+    rows_size_of,
     shares,
     slice_bounds,
     slices_of_ranks,
@@ -292,7 +293,7 @@ def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sp
     forms = ("sparse" if sparse else "stored", *["stored"] * (len(layers) - 1))
     layers_planned, n_parameters = lay_out(layers, forms, False, _bytes(dtype))
     planned, n_trunk = list(layers_planned), n_trunk_of(layers)
-    begin = rows_size = 0 if sparse else block_rows * layers[n_trunk].n_in
+    begin = rows_size = rows_size_of(layers[n_trunk], block_rows, sparse)
     for k, layer in enumerate(layers[n_trunk:], n_trunk):
         planned[k] = planned[k]._replace(output=begin)
         begin += block_rows * layer.n_out
@@ -313,11 +314,11 @@ def forward_plan(layers: tuple[LayerFacts, ...], dtype: str, block_rows: int, sp
     )
 
 
-def forward_rows(layers: Sequence[LayerFacts], n_parameters: int) -> int:
+def forward_rows(layers: tuple[LayerFacts, ...]) -> int:
     """Rows of a row block in a forward pass."""
     few, many = tuning.BLOCK_ROWS
     rows = max(few, int(tuning.THIN_PRODUCT // (layers[0].n_in * layers[0].n_out)))
-    rows = min(many, rows, int(tuning.BLOCK_PRODUCT // n_parameters))
+    rows = min(many, rows, int(tuning.BLOCK_PRODUCT // n_multiplied_of(layers)))
     return max(rows, tuning.FEWEST_BLOCK_ROWS)
 
 
@@ -358,11 +359,11 @@ class ForwardPlan(NamedTuple):
 
 def plan_forward(layers: tuple[LayerFacts, ...], dtype: str, data: Data, machine: Machine) -> ForwardPlan:
     """Choose how rows go forward without training; see `make_plan`."""
-    size = n_parameters_of(layers)
+    size = n_multiplied_of(layers)
     if n_trunk_of(layers):
         block_rows = forward_images(layers, dtype, data.n_rows)
     else:
-        block_rows = max(1, min(forward_rows(layers, size), data.n_rows))
+        block_rows = max(1, min(forward_rows(layers), data.n_rows))
     n_parts = min(max(tuning.FEW_SHARDS, machine.n_threads), max(1, -(-data.n_rows // block_rows)))
     unit_rows = tuning.FEW_SHARDS * block_rows
     products = unit_rows * max(size, sum(layer.products for layer in layers))
@@ -385,7 +386,7 @@ def most_few_rows(layers: tuple[LayerFacts, ...], dtype: str) -> int:
         return 0
     if n_trunk_of(layers):
         return min(few_images(dtype), int(tuning.FORWARD_PRODUCT // sum(layer.products for layer in layers)))
-    return int(min(tuning.MOST_FEW_ROWS, tuning.SMALL_RUN // n_parameters_of(layers)))
+    return int(min(tuning.MOST_FEW_ROWS, tuning.SMALL_RUN // n_multiplied_of(layers)))
 
 
 @lru_cache(maxsize=256)
@@ -394,13 +395,19 @@ def n_parameters_of(layers: tuple[LayerFacts, ...]) -> int:
     return sum(slot.size for layer in layers for slot in layer.slots)
 
 
+def n_multiplied_of(layers: tuple[LayerFacts, ...]) -> int:
+    """Parameters that each row is multiplied with: of embeddings it only copies some."""
+    return n_parameters_of(layers) - layers[0].embeddings_size
+
+
 def products_of(layers: tuple[LayerFacts, ...], data: Data) -> int:
     """Multiply-adds of a forward pass over all rows."""
     if layers[0].maps is not None:
         return data.n_rows * sum(layer.products for layer in layers)
     numbers = data.n_rows * data.n_columns if data.n_nonzeros is None else data.n_nonzeros
     first = layers[0]
-    return numbers * first.n_out + data.n_rows * (n_parameters_of(layers) - first.n_in * first.n_out)
+    n_sparse = first.n_in - first.n_embedded
+    return numbers * first.n_out + data.n_rows * (n_multiplied_of(layers) - n_sparse * first.n_out)
 
 
 def n_threads_for(
@@ -488,6 +495,7 @@ class _Choice:
         self.sparse = data.n_nonzeros is not None
         self.normalises = any(layer.batch_norm for layer in layers)
         self.n_trunk = n_trunk_of(layers)
+        self.embeds = bool(layers[0].embeddings)
         self.n_parameters = n_parameters_of(layers)
         self.shard_rows = self._shard_rows()
         self.lacks_room = False  # for more shards
@@ -576,7 +584,7 @@ class _Choice:
         if self.n_trunk:
             return image_rows(self.layers, self.dtype, self.batch_size)
         first = self.layers[0]
-        rows = forward_rows(self.layers, self.n_parameters)
+        rows = forward_rows(self.layers)
         if self._is_one_sparse_block():
             return max(rows, self.batch_size)
         many = self.batch_size > rows  # a batch of one block is stepped on without a gradient
@@ -593,14 +601,16 @@ class _Choice:
     def _is_one_sparse_block(self) -> bool:
         # As one row block, a batch needs no gradient: the products write the parameters themselves, and without a
         # penalty they touch no other rows of the first weight.
-        few = self.sparse and not self.normalises and self._columns_each() > 1
+        few = self.sparse and not self.normalises and not self.embeds and self._columns_each() > 1
         return few and self.method.update == "sgd" and self.batch_size <= tuning.MAX_BLOCK_ROWS
 
     def _touches(self) -> bool:
         method = self.method
         direct = method.plain and not method.penalised and self._is_one_sparse_block()
         lazy = method.alike and method.plain and not method.max_norm and method.update in LINEAR_UPDATES
-        if not self.sparse or self.normalises or direct or not lazy or method.own_rows or method.sync_every:
+        if not self.sparse or self.normalises or self.embeds:
+            return False
+        if direct or not lazy or method.own_rows or method.sync_every:
             return False
         return self._columns_each() > tuning.TOUCHED_SHARE
 
@@ -620,6 +630,8 @@ class _Choice:
             why = "batch normalisation needs whole batches; within one, threads share the products of each layer"
         elif self.n_trunk:
             why = "threads share the images of a batch, and the units of the layers after them"
+        elif self.embeds:
+            why = "each thread gathers the embeddings of rows of its own"
         elif touches:
             why = "few columns of a batch are not 0: too little work to share"
         elif self.method.own_rows:
@@ -669,6 +681,9 @@ class _Choice:
         if method.own_rows:
             self.note("step", "from a gradient", "it is summed over the ranks")
             return 0
+        if self.embeds:
+            self.note("step", "from a gradient", "that of an embedding is the sum over the rows that have its category")
+            return 0
         if method.update != "sgd" or not method.plain:
             state, other = "the optimizer keeps a state, such as momentum", "for an l1 penalty, decay or clipping"
             self.note("step", "from a gradient", state if method.n_slots else other)
@@ -712,7 +727,8 @@ class _Choice:
     def _pays_to_sort(self, nonzeros: float, limits: Sequence[tuple[int, int]]) -> bool:
         # Whether there are as many non-zeros a column, and as many bytes a row of the first weight, as in one limit.
         row_bytes = self.layers[0].n_out * self.number_size
-        return any(nonzeros >= few * self.data.n_columns and row_bytes >= narrow for few, narrow in limits)
+        pays = any(nonzeros >= few * self.data.n_columns and row_bytes >= narrow for few, narrow in limits)
+        return pays and nonzeros > 0  # there are no columns either if all have embeddings
 
     def _forms(self, by_units: bool) -> list[str]:
         forms: list[str] = []
@@ -738,7 +754,8 @@ class _Choice:
         if self.sparse and by_units:
             return "sparse slices", "the weights of each thread's units lie together, in cache lines of their own"
         if self.sparse:
-            return "sparse", "only the weights of inputs that are not 0 are read"
+            embedded = f"; the last {first.n_embedded:,} are those of {len(first.embeddings):,} embeddings"
+            return "sparse", "only the weights of inputs that are not 0 are read" + embedded * self.embeds
         if first.n_out >= tuning.WIDE_UNITS and vectors:
             return "panels", WIDE
         if first.n_in < tuning.DENSE_INPUTS:

@@ -742,12 +742,28 @@ def count_active(encoder: Encoder, X: Array, counts_out: Array, n_threads: int =
     counts_out[:] = [sum(len(features) for features in _encoded(encoder.facts, x)) for x in X]
 
 
-def encode(encoder: Encoder, X: Array, indptr: Array, data_out: Array, indices_out: Array, n_threads: int = 1) -> None:
+def encode(
+    encoder: Encoder,
+    X: Array,
+    indptr: Array,
+    data_out: Array,
+    indices_out: Array,
+    codes_out: Array,
+    n_threads: int = 1,
+) -> None:
     """data_out, indices_out (nnz,) = the features of X (n, n_columns) as a CSR with this indptr (n + 1,).
 
     NaN is a missing value.  A number other than a category's code is a category that was not seen, without a feature.
+
+    codes_out : (n, n_codes), of categories with an embedding the row of it, the last for NaN; -1 if it has none
     """
-    firsts = np.cumsum([0, *(fact.is_number + fact.marks_missing + fact.n + len(fact.knots) for fact in encoder.facts)])
+    sizes = (fact.is_number + fact.marks_missing + fact.n + len(fact.knots) for fact in encoder.facts if not fact.width)
+    firsts = np.cumsum([0, *sizes])
+    embedded = [k for k, fact in enumerate(encoder.facts) if fact.width]
+    for i, x in enumerate(X):
+        plain = (encoder.facts[k]._replace(width=0) for k in embedded)
+        for k, found in enumerate(_encoded(tuple(plain), x[embedded])):
+            codes_out[i, k] = found[0][0] if found else -1
     for i, x in enumerate(X):
         features = [
             (first + place, value)
@@ -761,6 +777,8 @@ def encode(encoder: Encoder, X: Array, indptr: Array, data_out: Array, indices_o
 def _encoded(facts: Sequence[ColumnFacts], x: Array) -> Iterator[list[tuple[int, float]]]:
     # For each column, its features that are stored: their places, from the column's first, and values.
     for fact, value in zip(facts, x.astype(np.float64), strict=True):
+        if fact.width:
+            continue
         if np.isnan(value):
             yield [(1 if fact.is_number else fact.n, 1.0)] if fact.marks_missing else []
         elif not fact.is_number:
@@ -774,6 +792,36 @@ def _encoded(facts: Sequence[ColumnFacts], x: Array) -> Iterator[list[tuple[int,
             )
             begin = 1 + fact.marks_missing
             yield [(0, s / np.sqrt(1 + (s / NUMBER_LIMIT) ** 2)), *((begin + int(k), hats[k]) for k in kept)]
+
+
+# --- kernels.embeddings -----------------------------------------------------------------------------
+
+
+def tables_of(tables: Array, shapes: Array | Sequence[tuple[int, int]]) -> list[Array]:
+    """Views of these shapes of a vector of tables, one after the other."""
+    found, begin = [], 0
+    for n_rows, width in shapes:
+        found.append(tables[begin : begin + n_rows * width].reshape(n_rows, width))
+        begin += n_rows * width
+    return found
+
+
+def gather(codes: Array, tables: Array, shapes: Array, G_out: Array) -> None:
+    """G_out (n, sum of the widths) = for each row of codes (n, n_tables) those rows of the tables; 0 for -1.
+
+    tables : vector of them, one after the other
+    shapes : (n_tables, 2) rows and width of each, of 64 at most
+    """
+    found = tables_of(tables, shapes)
+    parts = [np.where(code[:, None] < 0, 0, table[code]) for code, table in zip(codes.T, found, strict=True)]
+    G_out[:] = np.hstack(parts)
+
+
+def scatter(codes: Array, dG: Array, shapes: Array, tables_out: Array, alpha: float = 1.0) -> None:
+    """Add alpha * dG (n, sum of the widths) to the rows of the tables that codes (n, n_tables) name, as for gather."""
+    parts = np.hsplit(dG, np.cumsum(shapes, axis=0)[:-1, 1])
+    for code, part, table in zip(codes.T, parts, tables_of(tables_out, shapes), strict=True):
+        np.add.at(table, code[code >= 0], alpha * part[code >= 0])
 
 
 # --- kernels.updates --------------------------------------------------------------------------------
@@ -891,8 +939,8 @@ def rearrange(plan: CompiledPlan, stored: CompiledPlan, back: bool, vector: Arra
                 columns[:] = part
             else:
                 part[:] = columns
-        units = layer.facts.weight_shape[1]
-        spans = [(layer.bias, ours.bias, units)]
+        units, size = layer.facts.weight_shape[1], layer.facts.embeddings_size
+        spans = [(layer.bias, ours.bias, units), (layer.weight - size, ours.weight - size, size)]
         if layer.facts.batch_norm:
             spans.append((layer.norm, ours.norm, 3 * units))
         for there, here, n in spans:
@@ -909,26 +957,38 @@ class Layer(NamedTuple):
     """A layer's parameters, or a gradient by them: W (n_in, n_out), b, scale, running mean and variance (n_out,).
 
     W and b of a convolution are (window * channels, filters) and (filters,), those of pooling are empty.
+
+    embeddings : vector of all embeddings
     """
 
     W: Array
     b: Array
     norm: tuple[Array, ...]
+    embeddings: Array
 
 
 def unpack(layers: Sequence[LayerFacts], parameters: Array) -> list[Layer]:
     """Views of the vector that holds all parameters."""
     slots, found = Slots(tuple(facts.slots for facts in layers)), []
     for facts, arrays in zip(layers, slots.by_layer(parameters), strict=True):
-        W, b, *norm = arrays.values() or (parameters[:0].reshape(facts.weight_shape), parameters[:0])
-        found.append(Layer(W, b, tuple(norm)))
+        values = list(arrays.values())[len(facts.embeddings) :]
+        W, b, *norm = values or (parameters[:0].reshape(facts.weight_shape), parameters[:0])
+        found.append(Layer(W, b, tuple(norm), parameters[: facts.embeddings_size]))  # they come first
     return found
 
 
-def rows_of(X: Rows, order: Array, dtype: Any) -> Array:
-    """Rows of X in the given order, dense, in the network's dtype; uint8 scaled by UINT8_SCALE."""
+def rows_of(X: Rows, order: Array, facts: LayerFacts, embeddings: Array) -> Array:
+    """Rows of X in the given order, dense, in the network's dtype; uint8 scaled by UINT8_SCALE.
+
+    facts, embeddings : of the first layer, whose last inputs are gathered from the embeddings
+    """
     rows = (to_dense(X) if isinstance(X, CSRRows) else X)[order]
-    return (rows * UINT8_SCALE if rows.dtype == np.uint8 else rows).astype(dtype)
+    rows = (rows * UINT8_SCALE if rows.dtype == np.uint8 else rows).astype(embeddings.dtype)
+    if not isinstance(X, CSRRows) or X.codes is None:
+        return rows
+    G = np.empty((len(rows), facts.n_embedded), rows.dtype)
+    gather(X.codes[order], embeddings, np.array(facts.embeddings), G)
+    return np.hstack([rows, G])
 
 
 def padded(X: Array, window: Window) -> Array:
@@ -1033,7 +1093,7 @@ def forward_pass(X: Array, shapes: Sequence[LayerFacts], layers: list[Layer], ke
     first : position of the rows in the epoch, for dropout; -1: nothing is dropped
     """
     found = Pass([X], [], [], [])
-    for k, (shape, (W, b, norm)) in enumerate(zip(shapes, layers, strict=True)):
+    for k, (shape, (W, b, norm, _)) in enumerate(zip(shapes, layers, strict=True)):
         Z = product(found.outputs[-1], shape, W)
         normalised = (np.empty_like(Z), np.empty_like(b), np.empty_like(b)) if norm else ()
         if norm:
@@ -1057,11 +1117,14 @@ def forward_pass(X: Array, shapes: Sequence[LayerFacts], layers: list[Layer], ke
 
 def backward_pass(
     passed: Pass, dZ: Array, shapes: Sequence[LayerFacts], layers: list[Layer], dlayers: list[Layer]
-) -> None:
-    """Put into dlayers the gradient by all parameters, given that by the last layer's output."""
+) -> Array:
+    """Put into dlayers the gradient by all parameters but embeddings, given that by the last layer's output.
+
+    Return the gradient by the rows, if there are embeddings.
+    """
     for k in reversed(range(len(layers))):
-        W, b, norm = layers[k]
-        dW, db, dnorm = dlayers[k]
+        W, b, norm, embeddings = layers[k]
+        dW, db, dnorm, _ = dlayers[k]
         maps = shapes[k].maps
         if maps is not None:
             dZ = backprop_pool(dZ, passed.places[k], maps)
@@ -1071,22 +1134,24 @@ def backward_pass(
         elif b.size:
             backprop_affine_bias(dZ, db)
         backprop_product_weight(passed.outputs[k], dZ, shapes[k], dW)
-        if k > 0:
+        if k > 0 or embeddings.size:
             dZ = backprop_product_input(dZ, shapes[k], W)
+        if k > 0:
             dZ *= passed.slopes[k - 1]
+    return dZ
 
 
 def take_step(
     steps: Steps, numbers: Array, layers: list[Layer], dlayers: list[Layer], state: list[list[Layer]]
 ) -> None:
-    """Move weights, biases and scales; state has each slot's layers."""
+    """Move weights, biases, scales and embeddings; state has each slot's layers."""
     length = np.sqrt(sum(np.square(part, dtype=float).sum() for dlayer in dlayers for part in flat(dlayer)))
     shortened = min(1, steps.clip_norm / (length + 1e-6)) if steps.clip_norm > 0 else 1.0
     for k, (layer, dlayer) in enumerate(zip(layers, dlayers, strict=True)):
         slots = [flat(slot[k]) for slot in state]
         for i, (values, gradient) in enumerate(zip(flat(layer), flat(dlayer), strict=True)):
             here = np.array([slot[i] for slot in slots]).reshape(len(slots), values.size)
-            inplace_update(steps.update, numbers, values, gradient, here, shortened, i == 0)
+            inplace_update(steps.update, numbers, values, gradient, here, shortened, i < 2)
             for slot, moved in zip(slots, here, strict=True):
                 slot[i][:] = moved
     for W, *_ in layers[:-1] if steps.max_norm > 0 else ():
@@ -1094,8 +1159,8 @@ def take_step(
 
 
 def flat(layer: Layer) -> list[Array]:
-    """Vectors of what steps move: weight, bias and, if there is one, scale."""
-    return [layer.W.reshape(-1), layer.b, *layer.norm[:1]]
+    """Vectors of what steps move: weight, embeddings, bias and, if there is one, scale."""
+    return [layer.W.reshape(-1), layer.embeddings, layer.b, *layer.norm[:1]]
 
 
 def train(
@@ -1123,10 +1188,11 @@ def train(
     deadline = time.monotonic() + seconds
     targets, n = batches.targets, len(batches.targets.y)
     each = np.arange(n) if batches.order is None else batches.order
+    codes = batches.X.codes if isinstance(batches.X, CSRRows) else None
     while space.position[0] < n and np.isfinite(space.log_likelihood[0]):
         first = int(space.position[0])
         here = slice(first, first + batch_size)
-        rows = rows_of(batches.X, each[here], plain.dtype)
+        rows = rows_of(batches.X, each[here], shapes[0], layers[0].embeddings)
         if batches.motion is not None:
             images = rows.reshape(-1, *batches.motion[:3])
             rows = moved(images, batches.motion, batches.key, first).reshape(rows.shape)
@@ -1137,13 +1203,18 @@ def train(
         sum_ = inplace_loss(targets._replace(y=targets.y[here], weights=weights), dZ, weight)
         space.log_likelihood[0] += sum_
         if np.isfinite(sum_):
-            backward_pass(passed, dZ, shapes, layers, dlayers)
+            dX = backward_pass(passed, dZ, shapes, layers, dlayers)
+            dlayers[0].embeddings[:] = 0
+            if codes is not None:
+                dG = dX[:, -shapes[0].n_embedded :]
+                scatter(codes[each[here]], dG, np.array(shapes[0].embeddings), dlayers[0].embeddings)
             numbers = steps.table[first // batch_size]
-            for k, (W, *_) in enumerate(layers):
-                space.penalties[k, 0] += weight * (numbers[0] / 2 * (W**2).sum() + numbers[1] * np.abs(W).sum())
+            for k, layer in enumerate(layers):
+                for W in (layer.W, layer.embeddings):
+                    space.penalties[k, 0] += weight * (numbers[0] / 2 * (W**2).sum() + numbers[1] * np.abs(W).sum())
             take_step(steps, numbers, layers, dlayers, state)
             if steps.update != UPDATES["none"]:
-                for (*_, norm), normalised in zip(layers, passed.normalised, strict=True):
+                for (_, _, norm, _), normalised in zip(layers, passed.normalised, strict=True):
                     if norm:
                         X_hat, mean, variance = normalised
                         inplace_running_statistics(mean, variance, norm[1], norm[2], len(X_hat))
@@ -1159,8 +1230,9 @@ def forward(
 ) -> None:
     """logits_out (n, n_out) = output layer, before softmax or sigmoid, of the n rows of X that begin at first."""
     shapes = [layer.facts for layer in plan.source.layers]
-    rows = rows_of(X, np.arange(first, first + len(logits_out)), parameters.dtype)
-    logits_out[:] = forward_pass(rows, shapes, unpack(shapes, parameters)).outputs[-1]
+    layers = unpack(shapes, parameters)
+    rows = rows_of(X, np.arange(first, first + len(logits_out)), shapes[0], layers[0].embeddings)
+    logits_out[:] = forward_pass(rows, shapes, layers).outputs[-1]
 
 
 # --- kernels.lbfgs ----------------------------------------------------------------------------------

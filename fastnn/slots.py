@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# The kinds of slots and their initial values; the weights of most networks are drawn afterwards.
-KINDS = {"weight": 0.0, "bias": 0.0, "scale": 1.0, "mean": 0.0, "variance": 1.0}
+# The kinds of slots and their initial values; embeddings, and the weights of most networks, are drawn afterwards.
+KINDS = {"weight": 0.0, "bias": 0.0, "scale": 1.0, "mean": 0.0, "variance": 1.0, "embedding": 0.0}
 
 # The kinds that come after all others in the vector, so that batch normalisation does not move weights and biases.
 BEHIND = ("scale", "mean", "variance")
@@ -32,7 +32,7 @@ class Slot(NamedTuple):
         Unique within the layer; in files it is part of the tensor's name.
     shape : tuple of int
     kind : str
-        One of `KINDS`.  Penalties, decay and max-norm apply to "weight" only.
+        One of `KINDS`.  Penalties and decay apply to "weight" and "embedding" only, max-norm to "weight" only.
     trained : bool, default True
         Whether steps move it; False for running statistics.
     """
@@ -119,3 +119,8 @@ def dense_slots(n_in: int, n_out: int, normalised: bool) -> tuple[Slot, ...]:
         return slots
     statistics = (Slot(name, (n_out,), name, trained=False) for name in ("mean", "variance"))
     return (*slots, Slot("scale", (n_out,), "scale"), *statistics)
+
+
+def embedding_slots(shapes: Sequence[tuple[int, int]]) -> tuple[Slot, ...]:
+    """Return the slots of embeddings of these shapes."""
+    return tuple(Slot(f"embedding.{k}", shape, "embedding") for k, shape in enumerate(shapes))

@@ -150,7 +150,7 @@ TABLES = {(60,): (40,), (60, 12): (40, 600), (40, 140, 12): (24,), (600, 12): (2
 # The network's dtype, or another; CSR with 1, 3 or 16 non-zeros a row, or more in the first quarter of rows.
 DENSE_ROWS = ("own", "uint8", "float", "mapped", "chunks")
 SPARSE_ROWS = ("1", "3", "16", "uneven", "chunks")
-TABLE_ROWS = ("table",)
+TABLE_ROWS = ("table", "embedded table")
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def situations() -> Iterator[Situation]:
     networks += [("", sizes, True, SPARSE_ROWS, batches) for sizes, batches in SPARSE.items()]
     networks += [(trunk, (math.prod(IMAGE), *sizes), False, DENSE_ROWS, batches)
                  for (trunk, *sizes), batches in IMAGES.items()]  # fmt: skip
-    networks += [("", sizes, True, TABLE_ROWS, batches) for sizes, batches in TABLES.items()]
+    networks += [("", sizes, True, (rows,), batches) for rows in TABLE_ROWS for sizes, batches in TABLES.items()]
     for (trunk, sizes, is_sparse, all_rows, sizes_of_batches), batch_norm in itertools.product(networks, (False, True)):
         if batch_norm and len(sizes) == 1 and not trunk:
             continue
@@ -211,7 +211,7 @@ def situations() -> Iterator[Situation]:
 def data(n: int, n_in: int, is_sparse: bool, rows: str, dtype: str) -> Any:
     """Rows (n, n_in), the same each time."""
     rng = np.random.default_rng(n + n_in)
-    if rows == "table":
+    if rows in TABLE_ROWS:
         X = rng.standard_normal((n, 3))
         X[:, 1:] = rng.integers(-1, (9, n_in - 13), (n, 2))
         return np.where(rng.random(X.shape) < 0.1, np.nan, X)
@@ -234,10 +234,12 @@ def data(n: int, n_in: int, is_sparse: bool, rows: str, dtype: str) -> Any:
     return X
 
 
-def columns_of(n_features: int) -> Columns:
+def columns_of(n_features: int, rows: str) -> Columns:
     """Return what becomes of the three columns of a table."""
-    number = Number(0.5, 2.0, (-1.0, 0.0, 1.5), missing=True)
-    return Columns([number, Category(8, missing=True), Category(n_features - 14)])
+    number, n = Number(0.5, 2.0, (-1.0, 0.0, 1.5), missing=True), n_features - 14
+    if rows == "table":
+        return Columns([number, Category(8, missing=True), Category(n)])
+    return Columns([number, Category(8, missing=True, width=3), Category(n, width=6)])
 
 
 class Way(NamedTuple):
@@ -367,8 +369,8 @@ def _train(situation: Situation, n_threads: int, comm: Any) -> tuple[str, str, s
     if situation.trunk:
         layers = [*TRUNKS[situation.trunk], *map(Dense, sizes[1:])]
         options["input_shape"] = IMAGE
-    elif situation.rows == "table":
-        layers = [columns_of(sizes[0]), *map(Dense, sizes[1:])]
+    elif situation.rows in TABLE_ROWS:
+        layers = [columns_of(sizes[0], situation.rows), *map(Dense, sizes[1:])]
         options["input_shape"] = X.shape[1]
     if len(sizes) == 2 and not situation.trunk:
         settings.pop("dropout", None)

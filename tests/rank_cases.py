@@ -52,6 +52,12 @@ OPTIMIZERS = {
     "Adam": Adam(0.01),
     "AdamW": AdamW(0.01),
 }
+# Two columns of bytes as categories, and three as numbers.
+TABLE = [
+    Columns([Category(256, width=3), Category(200, True, 2), *[Number(128, 0.01)] * 3]),
+    Dense(12),
+    Dense(N_CLASSES),
+]
 # Of hidden layers behind 150 inputs.
 WIDTHS = (100,), (200,), (512,), (1000,), (2000,), (100, 100), (300, 60), (512, 512), (1000, 2000), (300, 700, 200)
 
@@ -343,6 +349,8 @@ def shared_cases() -> Iterator[Case]:
         yield Case(f"convolution, shards, {dtype}", shared(convolution, 1300, 600, "uint8", **images))
         moved = {"augment": [Shift(2), Flip()], "dropout": 0.1}
         yield Case(f"convolution, augment, {dtype}", shared(convolution, 200, 80, "uint8", **images, **moved))
+        fits = {"network": {"input_shape": 5}, "n_validation": 300, "optimizer": Adam(), "l2": 0.01}
+        yield Case(f"embeddings, {dtype}", shared(TABLE, 2100, 900, "uint8", dtype, **fits))
         norm = {"network": {"batch_norm": True}, "dtype": dtype, "n_validation": 300, "optimizer": Adam()}
         yield Case(f"batch norm, {dtype}", shared((30, 40), 900, 300, **norm))
     yield Case("initial parameters of rank 0", _initial)
@@ -473,6 +481,8 @@ def own_cases() -> Iterator[Case]:
         images = {"network": {"input_shape": (6, 6, 1)}, **fits}
         yield Case(f"own, convolution, augment, {dtype}",
                    own([*layers[:-1], Dense(5), layers[-1]], **images, **moved), "ranks")  # fmt: skip
+        table = {"network": {"input_shape": 5}, "kinds": ["uint8"], "l2": 0.01}
+        yield Case(f"own, embeddings, {dtype}", own(TABLE, 100, **table, **fits), "rounding")
         layers = [Columns([Number(0.5, 2, (0, 0.5, 1)), Category(1)] * 6), Dense(8), Dense(N_CLASSES)]
         yield Case(f"own, table, {dtype}", own(layers, network={"input_shape": 12}, **fits), "rounding")
         yield Case(f"own, shuffled, {dtype}", own((12, 8), shuffle=True, dropout=0.2, **fits), "ranks")

@@ -54,7 +54,7 @@ def test_kernels_and_twins(rng, n, stored, dtype, assert_close_in):
         module.count_active(encoder, X, indptr[1:])
         np.cumsum(indptr, out=indptr)
         data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
-        module.encode(encoder, X, indptr, data, indices)
+        module.encode(encoder, X, indptr, data, indices, np.empty((n, 0), np.int32))
         found.append((indptr, indices, data))
     (indptr, indices, data), (twins_indptr, twins_indices, twins_data) = found
     np.testing.assert_array_equal(indptr, twins_indptr)
@@ -135,10 +135,11 @@ def test_files_and_pickles(rng, tmp_path):
 
 def test_numbers_of_numpy_are_plain_ones_in_a_file(tmp_path):
     number = Number(np.float32(1.5), np.int64(2), np.array([0.0, 1.0]), True)
-    net = fastnn.Network([Columns([number, Category(np.int64(3))]), Dense(2)], input_shape=2)
+    net = fastnn.Network([Columns([number, Category(np.int64(3), width=np.int64(4))]), Dense(2)], input_shape=2)
     net.save(tmp_path / "table.safetensors")
     assert repr(fastnn.Network.load(tmp_path / "table.safetensors")) == repr(net)
-    assert "Number(center=1.5, scale=2.0, knots=(0.0, 1.0), missing=True), Category(n=3, missing=False)" in repr(net)
+    assert "Number(center=1.5, scale=2.0, knots=(0.0, 1.0), missing=True)" in repr(net)
+    assert "Category(n=3, missing=False, width=4)" in repr(net)
 
 
 def test_columns_are_part_of_what_fits_share(rng):
@@ -197,13 +198,17 @@ def test_wrong_rows(X, error, message):
             call(X)
 
 
+CATEGORY = {"kind": "Category", "n": 3, "missing": False}
 WRONG_FILES = [
     ({"kind": "Columns"}, "a Columns layer must have the fields"),
     ({"kind": "Columns", "columns": 3}, "columns must be a list of objects"),
     ({"kind": "Columns", "columns": [3]}, "columns must be a list of objects"),
     ({"kind": "Columns", "columns": [{"kind": "Dense"}]}, "kind of column must be one of"),
     ({"kind": "Columns", "columns": [{"kind": "Category"}]}, "a Category must have the fields"),
-    ({"kind": "Columns", "columns": [{"kind": "Category", "n": 1e9, "missing": False}]}, "n must be an integer"),
+    ({"kind": "Columns", "columns": [CATEGORY | {"n": 1e9}]}, "n must be an integer"),
+    ({"kind": "Columns", "columns": [CATEGORY | {"width": -1}]}, "width must be"),
+    ({"kind": "Columns", "columns": [CATEGORY | {"knots": []}]}, "a Category must have the fields"),
+    ({"kind": "Columns", "columns": [CATEGORY | {"width": 2}]}, "its tensors are not"),
     ({"kind": "Columns", "columns": []}, "columns must be a sequence of one or more"),
 ]
 

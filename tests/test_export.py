@@ -221,7 +221,7 @@ def draw_table(columns, hidden, dtype, loss="cross_entropy", **options):
 
 @parametrize_pairs(
     {
-        "kept": [(0, 1, 2, 3, 4, 5), (0,), (1,), (3,), (4,), (5,), (2, 5), (1, 3), (5, 0), (1, 5)],
+        "kept": [(0, 1, 2, 3, 4, 5), (0,), (1,), (3,), (4,), (5,), (2, 5), (1, 3), (5, 0), (1, 5), (6,), (7, 0, 6, 3)],
         "n_rows": [0, 1, 301],
         "loss": LOSSES,
         "hidden": HIDDEN,
@@ -230,7 +230,8 @@ def draw_table(columns, hidden, dtype, loss="cross_entropy", **options):
     }
 )
 def test_columns_of_a_table(run, rng, assert_close, kept, n_rows, loss, hidden, batch_norm, dtype):
-    columns = Columns([COLUMNS.columns[k] for k in kept])
+    embedded = Category(6, missing=True, width=2), Category(9, width=3)
+    columns = Columns([(*COLUMNS.columns, *embedded)[k] for k in kept])
     network = draw_table(columns, hidden, dtype, loss, batch_norm=batch_norm)
     X = draw_rows(rng, columns, n_rows)
     found = run(export.to_onnx(network), X)

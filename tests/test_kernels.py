@@ -20,6 +20,7 @@ from fastnn.kernels import (
     dense,
     dropout,
     elementwise,
+    embeddings,
     epoch,
     layer,
     lbfgs,
@@ -60,6 +61,7 @@ MODULES = (
     lbfgs,
     streams,
     columns,
+    embeddings,
 )
 KERNELS = {
     name: kernel

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastnn
-from fastnn.layers import Dense
+from fastnn.layers import Category, Columns, Dense, Number
 from fastnn.plan import Method
 from fastnn.slots import KINDS, Slot, Slots
 
@@ -64,27 +64,30 @@ def test_weights_come_before_what_normalises_them_in_the_vector_but_not_in_the_t
 
 def test_the_table_tells_what_is_penalised_and_what_is_trained(rng):
     X, y = rng.standard_normal((40, 5)), rng.integers(0, 3, 40)
+    X[:, 0] = np.arange(40) % 6
+    layers = [Columns([Category(6, width=2), *[Number()] * 4]), Dense(4), Dense(3)]
 
     def one_step(learning_rate, l2=0.0):
-        network = fastnn.Network([5, 4, 3], batch_norm=True)
+        network = fastnn.Network(layers, batch_norm=True, input_shape=5)
         fastnn.Trainer(network, fastnn.SGD(learning_rate), l2=l2).fit(X, y, epochs=1)
         return network.parameters
 
     def kinds(which):
-        return {slot.kind for slot in slots if which[slots.places[0, slot.name]].all()}
+        each = ((k, slot) for k, layer in enumerate(slots.layers[:2]) for slot in layer)
+        return {slot.kind for k, slot in each if which[slots.places[k, slot.name]].all()}
 
-    start = fastnn.Network([5, 4, 3], batch_norm=True)
+    start = fastnn.Network(layers, batch_norm=True, input_shape=5)
     slots = start.slots
     assert {slot.kind for slot in slots} == set(KINDS)
     still = np.abs(one_step(1e-300) - start.parameters) < 1e-100  # but for running statistics
     assert kinds(still) == {slot.kind for slot in slots if slot.trained} == set(KINDS) - {"mean", "variance"}
     assert kinds(~still) == {"mean", "variance"}
-    assert kinds(one_step(0.1, l2=1.0) != one_step(0.1)) == {"weight"}
+    assert kinds(one_step(0.1, l2=1.0) != one_step(0.1)) == {"weight", "embedding"}
 
 
 def test_lists_of_the_network_are_the_kinds_of_the_table():
     network = NETWORKS[2]
-    lists = (network.weights, network.biases, network.scales, network.means, network.variances)
+    lists = (network.weights, network.biases, network.scales, network.means, network.variances, network.embeddings)
     for kind, arrays in zip(KINDS, lists, strict=True):
         views = network.slots.by_kind(network.parameters)[kind]
         assert [array.shape for array in arrays] == [view.shape for view in views]

@@ -51,8 +51,9 @@ def encode(encoder: Encoder, X: NDArray[Any], dtype: np.dtype[Any], n_threads: i
     columns.count_active(encoder, X, indptr[1:], n_threads)
     np.cumsum(indptr, out=indptr)
     data, indices = np.empty(indptr[-1], dtype), np.empty(indptr[-1], np.int32)
-    columns.encode(encoder, X, indptr, data, indices, n_threads)
-    return CSRRows(data, indices, indptr, encoder.n_features)
+    codes = np.empty((len(X), encoder.n_codes), np.int32)
+    columns.encode(encoder, X, indptr, data, indices, codes, n_threads)
+    return CSRRows(data, indices, indptr, encoder.n_features, codes if encoder.n_codes else None)
 
 
 def all_finite(values: NDArray[Any], n_threads: int) -> bool:
@@ -100,4 +101,5 @@ def digest(*arrays: NDArray[Any] | None) -> str:
 def digest_rows(rows: Rows, *others: NDArray[Any] | None) -> str:
     """Return the digest of rows in the engine's form, and of other arrays."""
     parts = (rows.data, rows.indices, rows.indptr) if isinstance(rows, CSRRows) else (rows,)
-    return digest(*parts, *others)
+    codes = () if not isinstance(rows, CSRRows) or rows.codes is None else (rows.codes,)
+    return digest(*parts, *codes, *others)

@@ -14,6 +14,7 @@ class ColumnFacts(NamedTuple):
     center: float = 0.0
     scale: float = 1.0
     knots: Sequence[float] = ()
+    width: int = 0
 
 class Encoder:
     def __init__(self, facts: Sequence[ColumnFacts]) -> None: ...
@@ -23,6 +24,8 @@ class Encoder:
     def n_features(self) -> int: ...
     @property
     def most_active(self) -> int: ...
+    @property
+    def n_codes(self) -> int: ...
 
 def count_active(encoder: Encoder, X: NDArray[Any], counts_out: NDArray[np.int64], n_threads: int = 1) -> None: ...
 def encode(
@@ -31,5 +34,6 @@ def encode(
     indptr: NDArray[np.int64],
     data_out: NDArray[Any],
     indices_out: NDArray[np.int32],
+    codes_out: NDArray[np.int32],
     n_threads: int = 1,
 ) -> None: ...

@@ -10,6 +10,9 @@ Layers on images come first, see trunk.pyx: threads then share the images of a r
 several shards if threads had too few images otherwise, and the slices of the layers behind them, shard by shard.  With
 batch normalisation, which couples the rows of a batch, it is one shard and one row block: the threads share the slices
 of its layers.  Very sparse batches move only the rows of the first weight that they touch: see touched.pyx.
+
+Of the columns of a table, a row block gathers the rows of the embeddings into its work space; they are the last inputs
+of the first layer.  The gradient by them takes their place and is added to the embeddings' row by row.
 """
 
 from cython cimport floating
@@ -18,6 +21,7 @@ from libc.math cimport INFINITY, isfinite
 from libc.string cimport memset
 
 from .affine cimport affine_backward_bias
+from .embeddings cimport gather_rows, scatter_rows
 from .layer cimport (
     Inputs, activate_units, backprop_units, layer_backward_input, layer_backward_weight, layer_forward, limit_slice,
     shares_input_gradient, takes_all_rows, takes_any_order)
@@ -104,6 +108,7 @@ cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, Py_ssize_
                        floating* work) noexcept nogil:
     # The input of the first layer behind the trunk, if there is one: n rows from position first on, which the trunk has
     # left at row place of its output.
+    cdef const Layer* layer = job.plan.layers
     cdef Inputs rows
     cdef bint in_any_order = takes_any_order(&job.plan.layers[0])
     rows.first, rows.n, rows.cut, rows.order, rows.X = first, n, whole(job.store.n_columns), NULL, NULL
@@ -112,6 +117,11 @@ cdef Inputs first_rows(const Job* job, Py_ssize_t first, Py_ssize_t n, Py_ssize_
     if job.plan.trunk.n_layers:
         rows.cut = whole(job.plan.layers[job.plan.trunk.n_layers].n_in)
         rows.X = work + place * rows.cut.stride
+    elif layer.n_embedded:
+        rows.cut = whole(layer.n_embedded)
+        rows.X = work
+        gather_rows(layer.embeddings, layer.n_embeddings, job.store.codes, job.order, first, n,
+                    <const floating*> job.parameters, work, layer.n_embedded)
     elif not job.plan.is_sparse:
         rows.X = dense_rows(job.store, job.order, first, n, work, &rows.order if in_any_order else NULL)
     return rows
@@ -267,6 +277,19 @@ cdef void backward_features(const Job* job, const Layer* layer, Py_ssize_t n, Py
                              dX + i * FEATURES_SHARE, &x, n, <floating*> NULL)
 
 
+cdef void backward_embeddings(const Job* job, const Layer* layer, Py_ssize_t first, Py_ssize_t n, const floating* dZ,
+                              floating* work, floating* target, const Factors* factors) noexcept nogil:
+    # The embeddings' gradient: steps are never folded into it, so a beta is 0 or 1.  The gradient by the embedded
+    # inputs takes the place of these.
+    cdef Cut x = whole(layer.n_embedded), z = whole(layer.n_out)
+    layer_backward_input(layer, dZ, &z, <const floating*> job.parameters, layer.n_in - layer.n_embedded, layer.n_in,
+                         work, &x, n, <floating*> NULL)
+    if factors.first_beta == 0:
+        memset(target + layer.weight - layer.embeddings_size, 0, layer.embeddings_size * sizeof(floating))
+    scatter_rows(layer.embeddings, layer.n_embeddings, job.store.codes, job.order, first, n, work, layer.n_embedded,
+                 target, <floating> factors.alpha)
+
+
 cdef void find_columns(const Job* job, Inputs* rows, ColumnStore* columns, floating* work) noexcept nogil:
     # The non-zeros of sparse rows by column, if the plan wants them so.
     if job.blocks != NULL:
@@ -302,6 +325,8 @@ cdef double ascend_block(const Job* job, const Batch* batch, Py_ssize_t first, P
         elif k > 0:
             backward_features(job, &layers[k], n, place, dZ, work)
         backward_weight(job, &layers[k], &rows, dZ, target, factors)
+        if layers[k].n_embedded:
+            backward_embeddings(job, &layers[k], first, n, dZ, work, target, factors)
         if not layers[k].normalises:
             affine_backward_bias(dZ, layers[k].n_out, target + layers[k].bias, n, layers[k].n_out,
                                  <floating> factors.alpha, <floating> factors.bias_beta)
@@ -503,7 +528,8 @@ cdef void take_step(const Job* job, Batch* batch, floating* gradient) noexcept n
             step_touched(step, <floating*> job.parameters, <floating*> job.state, gradient, layer.n_in, layer.n_out,
                          job.touched, batch.first // plan.batch_size)
         else:
-            update_span(job, step, True, &sums, layer.weight, layer.weight_size, gradient)
+            update_span(job, step, True, &sums, layer.weight - layer.embeddings_size,
+                        layer.embeddings_size + layer.weight_size, gradient)
         update_span(job, step, False, &sums, layer.bias, layer.units, gradient)
         if layer.normalises:
             update_span(job, step, False, &sums, layer.norm, layer.units, gradient)
@@ -512,14 +538,15 @@ cdef void take_step(const Job* job, Batch* batch, floating* gradient) noexcept n
 
 
 cdef void add_penalties(const Job* job, const Batch* batch, const floating* number) noexcept nogil:
-    # The penalties of all weights before a step.  The first weight is left out if some of its rows may not be up to
-    # date.  The last argument is for its type only.
+    # The penalties of all weights and embeddings before a step.  The first weight is left out if some of its rows may
+    # not be up to date.  The last argument is for its type only.
     cdef const Layer* layer
     cdef int k
     for k in range(1 if job.plan.touches else 0, job.plan.n_layers):
         layer = &job.plan.layers[k]
         job.penalties[k * job.plan.most_slices] += batch.total * penalty(
-            &batch.step, <const floating*> job.parameters + layer.weight, layer.weight_size)
+            &batch.step, <const floating*> job.parameters + layer.weight - layer.embeddings_size,
+            layer.embeddings_size + layer.weight_size)
 
 
 cdef void after_step(const Job* job, const Batch* batch, floating* work) noexcept nogil:

@@ -9,7 +9,7 @@ from .sparse cimport ColumnStore
 cdef struct Inputs:
     Py_ssize_t first            # position of the first in the epoch
     Py_ssize_t n
-    const void* X               # dense rows, of the network's dtype; NULL: they are sparse
+    const void* X               # dense rows, of the network's dtype, or what sparse ones have of embeddings; NULL: none
     Cut cut                     # how the columns of X are cut
     const Py_ssize_t* order     # row i is row order[i] of X; NULL: row i
     RowsAhead ahead             # rows to prefetch meanwhile

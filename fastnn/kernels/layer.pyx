@@ -18,7 +18,8 @@ from .dense cimport (
 from .dropout cimport drop_units
 from .plan cimport N_SLICES, PANELS, SPARSE, TRANSPOSED, CompiledPlan, Layer, Slice
 from .rows cimport Cut, RowsAhead
-from .sparse cimport columns_backward_weight, scale_rows, sparse_backward_weight, sparse_forward
+from .sparse cimport (
+    add_sparse_product, columns_backward_weight, scale_rows, sparse_backward_weight, sparse_forward)
 from .updates cimport limit_norms
 
 
@@ -43,7 +44,11 @@ cdef void layer_forward(const Layer* layer, const Inputs* rows, int s, int end, 
     cdef Py_ssize_t n_out = layer.n_out if layer.by_inputs else width
     cdef Py_ssize_t[N_SLICES + 1] bounds
     cdef RowsAhead ahead
-    if layer.form == SPARSE:
+    if layer.form == SPARSE and layer.n_embedded:
+        affine_forward(X, rows.cut.stride, W + (n_in - layer.n_embedded) * own.stride, own.stride, b, Z, z.stride,
+                       rows.n, layer.n_embedded, n_out)
+        add_sparse_product(rows.store, rows.store_order, rows.first, rows.n, W, own.stride, Z, z.stride, n_out)
+    elif layer.form == SPARSE:
         sparse_forward(rows.store, rows.store_order, rows.first, rows.n, W, own.stride, b, Z, z.stride, n_out)
     elif layer.form == TRANSPOSED:
         ahead = forward_share(&rows.ahead)
@@ -67,6 +72,10 @@ cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, i
     cdef Py_ssize_t[N_SLICES + 1] bounds
     cdef RowsAhead ahead
     cdef int i
+    if layer.n_embedded:
+        n_in -= layer.n_embedded
+        affine_backward_weight(X, rows.cut.stride, dZ, z.stride, dW + n_in * own.stride, own.stride, rows.n,
+                               layer.n_embedded, n_out, alpha, beta)
     if layer.form == SPARSE and rows.n_columns:
         scale_rows(dW, own.stride, n_in, n_out, beta)
         for i in range(rows.n_columns):
@@ -88,8 +97,8 @@ cdef void layer_backward_weight(const Layer* layer, const Inputs* rows, int s, i
 cdef void layer_backward_input(const Layer* layer, const floating* dZ, const Cut* z, const floating* parameters,
                                Py_ssize_t begin, Py_ssize_t end, floating* dX, const Cut* x, Py_ssize_t n,
                                floating* spare) noexcept nogil:
-    # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), for inputs begin to end only; dX points to input begin.  Never
-    # used for the first layer.  spare has room for n * n_out numbers.
+    # dX (n, n_in) = dZ (n, n_out) @ W.T (n_out, n_in), for inputs begin to end only; dX points to input begin.  Of the
+    # first layer, only the embedded inputs have a gradient.  spare has room for n * n_out numbers.
     cdef const floating* W = parameters + layer.weight
     cdef Py_ssize_t[N_SLICES + 1] bounds
     if layer.form == TRANSPOSED:
@@ -186,6 +195,7 @@ cdef void rearrange_layer(const Layer* layer, const Layer* stored, bint back, co
     cdef floating* W_out = vector_out + goal.weight
     cdef int s
     memcpy(vector_out + goal.bias, vector + source.bias, layer.units * sizeof(floating))
+    memcpy(W_out - layer.embeddings_size, W - layer.embeddings_size, layer.embeddings_size * sizeof(floating))
     if layer.normalises:
         memcpy(vector_out + goal.norm, vector + source.norm, 3 * layer.units * sizeof(floating))
     if layer.form == TRANSPOSED:

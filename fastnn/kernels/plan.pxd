@@ -2,6 +2,7 @@
 
 from cython cimport floating
 
+from .embeddings cimport Embedding
 from .losses cimport TargetStore
 from .rows cimport Cut, RowStore
 from .sparse cimport BlockStore
@@ -50,6 +51,10 @@ cdef struct Layer:
     Slice[N_SLICES] slices
     Py_ssize_t units            # numbers of the bias: n_out, or filters
     Py_ssize_t positions        # of a unit in each row: 1, if the layer is dense
+    Embedding* embeddings       # of a first layer on sparse rows, whose last inputs are the embedded numbers
+    int n_embeddings
+    Py_ssize_t n_embedded       # of its inputs
+    Py_ssize_t embeddings_size  # numbers of all tables, which are right before the weight
     # On images; see fastnn/layout.py.
     Image x, middle, y
     Py_ssize_t x_origin, y_origin, y_size

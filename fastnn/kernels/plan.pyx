@@ -41,6 +41,8 @@ cdef class CompiledPlan:
             read_trunk(&own.trunk, plan.trunk)
 
     def __dealloc__(self):
+        if self.plan.layers != NULL:
+            free(self.plan.layers[0].embeddings)
         free(self.plan.layers)
 
 
@@ -60,6 +62,8 @@ cdef int read_layer(Layer* layer, int index, planned) except -1:
     layer.x_hat, layer.statistics = planned.x_hat, planned.statistics
     layer.cut.stride, layer.cut.columns, layer.cut.next = planned.cut
     layer.n_slices, layer.n_groups = len(planned.slices), planned.groups
+    if shape.embeddings:
+        read_embeddings(layer, planned)
     for s in range(layer.n_slices):
         layer.slices[s].begin, layer.slices[s].end, layer.slices[s].weight = planned.slices[s][:3]
         layer.slices[s].stride, layer.slices[s].n_rows, layer.slices[s].n_columns = planned.slices[s][3:]
@@ -70,6 +74,18 @@ cdef int read_layer(Layer* layer, int index, planned) except -1:
         layer.convolution, layer.pooling = read_window(shape.maps.convolution), read_window(shape.maps.pooling)
         layer.takes_mean = shape.maps.pools == "mean"
         layer.band, layer.places, layer.moments = planned.band, planned.places, planned.moments
+    return 0
+
+
+cdef int read_embeddings(Layer* layer, planned) except -1:
+    cdef int k
+    layer.n_embeddings, layer.n_embedded = len(planned.embeddings), planned.facts.n_embedded
+    layer.embeddings_size = planned.facts.embeddings_size
+    layer.embeddings = <Embedding*> calloc(layer.n_embeddings, sizeof(Embedding))
+    if layer.embeddings == NULL:
+        raise MemoryError
+    for k in range(layer.n_embeddings):
+        layer.embeddings[k] = Embedding(planned.embeddings[k], planned.facts.embeddings[k][1])
     return 0
 
 

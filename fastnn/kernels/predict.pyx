@@ -18,7 +18,7 @@ from .affine cimport most_tiled_rows
 from .columns cimport Encoder, Table, encode_row, raw
 from .driver_rows cimport forward_shard
 from .losses cimport BINARY_CROSS_ENTROPY, CROSS_ENTROPY
-from .plan cimport CompiledPlan, Job, Plan
+from .plan cimport CompiledPlan, Job, Layer, Plan
 from .rows cimport CSR, FLOAT32, FLOAT64, UINT8, RowStore
 from .softmax cimport softmax_rows
 
@@ -75,12 +75,14 @@ cdef bint encode_table(const Table* table, RowStore* store, const raw* X, char* 
     cdef int64_t* starts = <int64_t*> memory
     cdef floating* values = <floating*> (starts + n + 1)
     cdef int32_t* indices = <int32_t*> (values + n * table.most_active)
+    cdef int32_t* codes = indices + n * table.most_active
     if not none_infinite(X, n * table.n_columns):
         return False
     starts[0] = 0
     for i in range(n):
-        starts[i + 1] = starts[i] + encode_row(table, X + i * table.n_columns, indices + starts[i], values + starts[i])
-    store.kind, store.values, store.columns, store.row_starts = CSR, values, indices, starts
+        starts[i + 1] = starts[i] + encode_row(table, X + i * table.n_columns, indices + starts[i], values + starts[i],
+                                               codes + i * table.n_codes)
+    store.kind, store.values, store.columns, store.row_starts, store.codes = CSR, values, indices, starts, codes
     store.n_columns = table.n_features
     return True
 
@@ -123,7 +125,7 @@ cdef int forward(const Plan* plan, const Table* table, RowStore* store, const fl
     cdef floating* outputs
     cdef bint is_finite
     if table != NULL:
-        n_bytes = 8 * (n + 1) + n * table.most_active * (4 + sizeof(floating))
+        n_bytes = 8 * (n + 1) + n * (table.most_active * (4 + sizeof(floating)) + 4 * table.n_codes)
         n_bytes = (n_bytes + 7) // 8 * 8    # what follows are floating
     elif not all_finite(store, FLT_MAX if sizeof(floating) == sizeof(float) else DBL_MAX):
         return DECLINED
@@ -172,15 +174,19 @@ cdef class FewRows:
 
     def __init__(self, CompiledPlan plan, tuple input_shape, parameters, int loss, Py_ssize_t most_rows,
                  Encoder encoder=None):
+        cdef const Layer* layer
+        cdef Py_ssize_t n_in
         cdef int k
         self._encoder, self._table = encoder, NULL if encoder is None else &encoder.table
         self._plan, self._input_shape, self._parameters = plan, input_shape, parameters
         self._loss, self._most_rows = loss, most_rows
         self._products = sum(layer.facts.products for layer in plan.source.layers)
-        # Neither layers on images nor the first one on sparse rows use BLAS.
-        for k in range(plan.plan.trunk.n_layers if encoder is None else 1, plan.plan.n_layers):
-            most_rows = most_tiled_rows(plan.plan.layers[k].n_in, plan.plan.layers[k].n_out, parameters.itemsize)
-            self._most_rows = min(self._most_rows, most_rows)
+        # Neither layers on images nor the features of sparse rows use BLAS.
+        for k in range(plan.plan.trunk.n_layers, plan.plan.n_layers):
+            layer = &plan.plan.layers[k]
+            n_in = layer.n_in if k or encoder is None else layer.n_embedded
+            if n_in:
+                self._most_rows = min(self._most_rows, most_tiled_rows(n_in, layer.n_out, parameters.itemsize))
         self._number, self._numbers = np.PyArray_TYPE(parameters), np.PyArray_DATA(parameters)
         self._n_in = plan.plan.layers[0].n_in if encoder is None else encoder.table.n_columns
         self._n_out = plan.plan.layers[plan.plan.n_layers - 1].n_out
@@ -211,6 +217,8 @@ cdef class FewRows:
         store.movement.height = 0
         store.columns = NULL
         store.row_starts = NULL
+        store.codes = NULL
+        store.n_codes = 0
         shape[0], shape[1] = store.n_rows, self._n_out
         number = self._number
         if classifies and not as_probabilities:

@@ -43,6 +43,8 @@ cdef struct RowStore:
     const void* values          # dense (n_rows, n_columns); CSR: the non-zeros, of the network's dtype
     const int32_t* columns      # CSR only: the column of each non-zero
     const int64_t* row_starts   # CSR only: (n_rows + 1,)
+    const int32_t* codes        # CSR only: (n_rows, n_codes) rows of embeddings, see embeddings.pyx
+    Py_ssize_t n_codes
     Movement movement           # of dense rows
 
 cdef inline floating convert(stored value, floating target) noexcept nogil:

@@ -11,6 +11,7 @@ class CSRRows(NamedTuple):
     indices: NDArray[np.int32]
     indptr: NDArray[np.int64]
     n_columns: int
+    codes: NDArray[np.int32] | None = None
     @property
     def shape(self) -> tuple[int, int]: ...
     @property

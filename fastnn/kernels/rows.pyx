@@ -28,12 +28,17 @@ UINT8_SCALE = 1.0 / 256
 
 
 class CSRRows(NamedTuple):
-    """Sparse rows: data (nnz,) floating, indices (nnz,) int32, indptr (n + 1,) int64, and the width."""
+    """Sparse rows: data (nnz,) floating, indices (nnz,) int32, indptr (n + 1,) int64, and the width.
+
+    codes : (n, n_embeddings) int32, of each row which row of each embedding it has beside, -1 for none; None: there are
+        no embeddings
+    """
 
     data: object
     indices: object
     indptr: object
     n_columns: int
+    codes: object = None
 
     @property
     def shape(self):
@@ -70,8 +75,10 @@ cdef RowStore open_rows(object X, object motion=None, uint64_t key=0) except *:
     cdef const double[::1] double_values
     cdef const int32_t[::1] columns
     cdef const int64_t[::1] row_starts
+    cdef const int32_t[:, ::1] codes
     store.n_rows, store.n_columns = X.shape
-    store.values = store.columns = store.row_starts = NULL
+    store.values = store.columns = store.row_starts = store.codes = NULL
+    store.n_codes = 0
     store.movement = Movement(0, 0, 0, 0, 0, False, key)
     if motion is not None:
         store.movement = Movement(motion.height, motion.width, motion.channels, motion.down, motion.across,
@@ -80,6 +87,9 @@ cdef RowStore open_rows(object X, object motion=None, uint64_t key=0) except *:
         store.kind = CSR
         columns, row_starts = X.indices, X.indptr
         store.row_starts = &row_starts[0]
+        if X.codes is not None:
+            codes = X.codes
+            store.codes, store.n_codes = &codes[0, 0] if codes.size else NULL, codes.shape[1]
         if columns.shape[0]:
             store.columns = &columns[0]
             if X.dtype == "float32":

@@ -148,8 +148,15 @@ cdef void sparse_forward(const RowStore* store, const Py_ssize_t* order, Py_ssiz
                          const floating* W, Py_ssize_t w_stride, const floating* b, floating* Z, Py_ssize_t z_stride,
                          Py_ssize_t n_out) noexcept nogil:
     # Z (n, n_out) = X (n, n_in) @ W (n_in, n_out) + b (n_out,), for n rows X from position first of the order on
-    cdef Py_ssize_t at, p, n_strips = strips_of(n_out, False, W), begin
     fill_rows(b, Z, z_stride, n, n_out)
+    add_sparse_product(store, order, first, n, W, w_stride, Z, z_stride, n_out)
+
+
+cdef void add_sparse_product(const RowStore* store, const Py_ssize_t* order, Py_ssize_t first, Py_ssize_t n,
+                             const floating* W, Py_ssize_t w_stride, floating* Z, Py_ssize_t z_stride,
+                             Py_ssize_t n_out) noexcept nogil:
+    # Z (n, n_out) += X (n, n_in) @ W (n_in, n_out)
+    cdef Py_ssize_t at, p, n_strips = strips_of(n_out, False, W), begin
     # Strip by strip of W, so that each stays in cache while the rows go by.
     for p in range(n_strips):
         begin = strip_begin(n_out, p, n_strips, W)

@@ -134,6 +134,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             self._forget()
             raw = self._learn_table(X)
             targets = self._read_targets(y, len(raw))
+            self.target_name_ = _name_of(y)
             weights = self._weigh(targets, _weights(sample_weight, raw))
             validation = self._read_validation(X_val, y_val, sample_weight_val)
             self._train((raw, targets, weights), validation, random_state, self._check_checkpoint(checkpoint))
@@ -279,7 +280,8 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             If the classes are neither text, numbers nor booleans.
         """
         self._fitted()
-        parts = (self.table_, self.recipe_, self.networks_, getattr(self, "classes_", None), self._residuals.ravel())
+        found = (getattr(self, "classes_", None), self._residuals.ravel(), self.target_name_)
+        parts = (self.table_, self.recipe_, self.networks_, *found)
         files.write(path, files.Model(type(self).__name__, self.get_params(deep=False), *parts))
 
     @classmethod
@@ -301,7 +303,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
 
     def _become(self, model: files.Model) -> None:
         self._note_table(model.table)
-        self.recipe_, self.networks_ = model.recipe, model.networks
+        self.recipe_, self.networks_, self.target_name_ = model.recipe, model.networks, model.target
         self._model = model.networks[0] if len(model.networks) == 1 else Ensemble(model.networks)
         wrong = [network for network in model.networks if network.n_in != len(model.table.inputs)]
         if wrong or {network.loss for network in model.networks} != {self._loss}:
@@ -334,6 +336,12 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = True
         tags.input_tags.string = tags.input_tags.categorical = True
         return tags
+
+
+def _name_of(y: Any) -> str | None:
+    # Of a series of pandas or polars.
+    name = getattr(y, "name", None)
+    return name if isinstance(name, str) and name else None
 
 
 def _weights(sample_weight: Any, raw: NDArray[Any]) -> NDArray[np.float64] | None:
@@ -476,6 +484,8 @@ class TabularClassifier(ClassifierMixin, _Tabular):  # type: ignore[misc]
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array
         If the table had names.
+    target_name_ : str or None
+        Name of y, if it was a series.
 
     Examples
     --------
@@ -603,7 +613,7 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
 
     Attributes
     ----------
-    table_, recipe_, networks_, network_, history_, n_features_in_, feature_names_in_
+    table_, recipe_, networks_, network_, history_, n_features_in_, feature_names_in_, target_name_
         As of `TabularClassifier`; networks are from raw rows to numbers in the targets' unit.
 
     Examples

@@ -57,8 +57,9 @@ def _sample(rows: Rows, targets: Targets) -> tuple[Any, ...]:
     step = max(1, len(targets.y) // SAMPLE)
     values = rows.data[:: max(1, len(rows.data) // SAMPLE)] if isinstance(rows, CSRRows) else rows[::step]
     weights = None if targets.weights is None else digest(targets.weights[::step].copy())
+    codes = None if not isinstance(rows, CSRRows) or rows.codes is None else digest(rows.codes[::step].copy())
     kind = "sparse" if isinstance(rows, CSRRows) else "dense"
-    shown = rows.shape, kind, str(values.dtype), digest(np.ascontiguousarray(values))
+    shown = rows.shape, kind, str(values.dtype), digest(np.ascontiguousarray(values)), codes
     return shown, (targets.y.shape, digest(targets.y[::step].copy())), weights
 
 
