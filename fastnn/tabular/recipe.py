@@ -92,16 +92,16 @@ DECAY_OF_NUMBERS = 0.1
 # Dropout of classifiers and regressors with fewer than MANY_ROWS rows.
 DROPOUT = 0.2, 0.1
 
-# What else is tried, of classifiers and regressors.
+# What else is tried, of classifiers and regressors.  Worth 0.4 %: 6 % on Carseats, whose 400 rows follow straight lines.
+# Where nothing is noisy (wine, iris, classes that were made), log loss is 13 % lower in the geometric mean.
 OTHER_REGULARISATION: tuple[dict[str, Any], ...] = (
     {"weight_decay": 0.1, "dropout": 0.1},
     {"weight_decay": 1.0, "dropout": 0.2},
 )
 
-# Rows from which batches are of the larger sizes.  Batches of 32 are worth 0.2 % with 700 rows.
+# Rows from which batches are of the larger sizes; batches of 32 are worth 0.2 % with 700 rows.  From MANY_ROWS on there
+# is one recipe, and no second fit on all rows, which is worth 0.8 % on smaller tables.
 FEW_ROWS, MANY_ROWS = 2000, 10_000
-
-# From MANY_ROWS on there is no second fit on all rows either, which is worth 0.8 % on smaller tables.
 
 # The mean of parameters and the patience that goes with it.  Worth 0.4 % against none with a patience of 4.
 AVERAGING = 0.8
