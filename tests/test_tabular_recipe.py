@@ -316,3 +316,16 @@ def test_divergence_is_an_error(table):
     recipe, begin = prepared(table, learning_rate=1e30)
     with pytest.raises(fastnn.DivergenceError):
         train([begin()], table, table, [recipe], [0], progress=False)
+
+
+def test_categories_of_many_values_have_embeddings(rng):
+    raw = np.column_stack([rng.integers(0, 501, 1000), rng.normal(size=1000), rng.integers(0, 500, 1000)]).astype(float)
+    columns = columns_for(raw, [501, None, 500], 8)
+    assert columns.columns[0] == Category(501, False, 16)
+    assert columns.columns[2] == Category(500)
+    assert isinstance(columns.columns[1], Number)
+    np.testing.assert_array_equal(hat_features(columns), np.arange(1, 9))
+    network = start(columns, recipe_for(1000, 1, 2), np.zeros(2), "cross_entropy", 0)
+    assert 0.05 < np.abs(network.embeddings[0]).mean() < 0.1
+    assert (network.weights[0][1:9] == 0).all()
+    assert (network.weights[0][9:] != 0).any(axis=1).all()

@@ -23,6 +23,9 @@ from fastnn.tabular.preparation import hat_features
 from fastnn.tabular.recipe import Recipe
 from fastnn.training import Trainer, fit_many
 
+# What embeddings are multiplied by at first.  With 1, RMSEs are 10 to 20 % higher, with 0.01 the same.
+EMBEDDED = 0.1
+
 # Rows, targets, and weights or None; or without weights.
 Data = Sequence[Any]
 
@@ -50,13 +53,16 @@ def start(
     Notes
     -----
     The weights of hat functions start at 0: the first layer's units are smooth functions of the numbers then, and bend
-    only as far as the data make them.  Those of the output layer start at 0 too, as in RealMLP.
+    only as far as the data make them.  Those of the output layer start at 0 too, as in RealMLP.  Embeddings start
+    small, so that rare categories are like those that were not seen.
     """
     hidden = [Dense(units) for units in recipe.hidden_layer_sizes]
     layers = [columns, *hidden, Dense(len(prior))]
     n_in = len(columns.columns)
     network = Network(layers, recipe.activation, "float32", seed, loss, input_shape=n_in, quantiles=quantiles)
     network.weights[0][hat_features(columns)] = 0
+    for embedding in network.embeddings:
+        embedding *= EMBEDDED
     network.weights[-1][:] = 0
     network.biases[-1] = prior
     return network
