@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -40,16 +41,22 @@ def homes():
     return frame
 
 
+@pytest.fixture(scope="session")
+def made(homes, tmp_path_factory):
+    """A folder of the table in homes.csv, and models of it: of prices, of quantiles of them, and of gardens."""
+    folder = tmp_path_factory.mktemp("homes")
+    homes.to_csv(folder / "homes.csv", index=False)
+    X, options = homes.drop(columns="price"), {"max_epochs": 3, "random_state": 0}
+    TabularRegressor(**options).fit(X, homes["price"]).save(folder / "price")
+    TabularRegressor(**options, quantiles=(0.1, 0.5, 0.9)).fit(X, homes["price"]).save(folder / "range")
+    TabularClassifier(**options).fit(homes.drop(columns="garden"), homes["garden"]).save(folder / "garden")
+    return folder
+
+
 @pytest.fixture
-def files(homes, tmp_path):
-    """The table in homes.csv, and models of it: of prices, of quantiles of them, and of gardens."""
-    homes.to_csv(tmp_path / "homes.csv", index=False)
-    X = homes.drop(columns="price")
-    TabularRegressor(max_epochs=3, random_state=0).fit(X, homes["price"]).save(tmp_path / "price")
-    quantiles = (0.1, 0.5, 0.9)
-    TabularRegressor(max_epochs=3, random_state=0, quantiles=quantiles).fit(X, homes["price"]).save(tmp_path / "range")
-    X = homes.drop(columns="garden")
-    TabularClassifier(max_epochs=3, random_state=0).fit(X, homes["garden"]).save(tmp_path / "garden")
+def files(made, tmp_path):
+    """The same files in the test's own folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
