@@ -140,7 +140,7 @@ def recipe_for(n_rows: int, n_numbers: int, n_classes: int | None = None, **told
     decay = _within(LEAST_DECAY, DECAY_ROWS / n_rows, MOST_DECAY) if classifies else DECAY_OF_NUMBERS
     validation = VALIDATION_OF_MANY if many else _within(LEAST_VALIDATION, VALIDATION_ROWS / n_rows, MOST_VALIDATION)
     chosen: dict[str, tuple[Any, str]] = {
-        "n_knots": (n_knots, f"{how_many}, {n_numbers:,} columns of numbers"),
+        "n_knots": (n_knots if n_numbers else 0, f"{how_many}, {n_numbers:,} columns of numbers"),
         "hidden_layer_sizes": (HIDDEN, "wider ones take longer and predict little better"),
         "activation": ("silu", "smooth"),
         "learning_rate": (4e-3 if many else 2e-3, "for batches of this size"),
@@ -180,11 +180,13 @@ def rivals(recipe: Recipe, n_rows: int, n_classes: int | None = None, told: Coll
         return ()
     smooth: dict[str, Any] = {"n_knots": 0}
     other = OTHER_REGULARISATION[n_classes is None]
-    variants = [{name: each[name] for name in each if name not in told} for each in (smooth, other, smooth | other)]
     why = "chosen on the validation rows"
-    return tuple(
-        replace(recipe, **each, reasons={**recipe.reasons, **dict.fromkeys(each, why)}) for each in variants if each
-    )
+    found: dict[Recipe, None] = {}
+    for each in (smooth, other, smooth | other):
+        new = {name: value for name, value in each.items() if name not in told}
+        found[replace(recipe, **new, reasons={**recipe.reasons, **dict.fromkeys(new, why)})] = None
+    found.pop(recipe, None)
+    return tuple(found)
 
 
 def _within(least: T, value: T, most: T) -> T:
