@@ -734,7 +734,7 @@ class Twin:
         by_gradient = sum(float(a @ b) for a, b in zip(directions, self.gradient(part), strict=True))
         moved = np.zeros(self.parameters.size)
         begins = [0] * len(directions)
-        for W, b, norm in reference.unpack(self.shapes, moved):
+        for W, b, norm, _ in reference.unpack(self.shapes, moved):
             for which, array in enumerate([W, b, *norm[:1]]):
                 array.ravel()[:] = directions[which][begins[which] : begins[which] + array.size]
                 begins[which] += array.size
@@ -771,7 +771,7 @@ def outputs(network: fastnn.Network, parameters: np.ndarray, X: np.ndarray) -> n
     each = [layer.facts(shape, 0.0) for layer, shape in zip(network.layers, shapes[:-1], strict=True)]
     layers = [facts for facts in each if facts is not None]
     A = X
-    for facts, (W, b, norm) in zip(layers, reference.unpack(layers, parameters), strict=True):
+    for facts, (W, b, norm, _) in zip(layers, reference.unpack(layers, parameters), strict=True):
         Z = reference.product(A, facts, W)
         if norm:
             scale, mean, variance = norm
