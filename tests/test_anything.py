@@ -716,7 +716,7 @@ def test_lbfgs(case, at):
         assert snapshot(inputs) == before
         # Uphill, to what the twin says of the parameters that were reached.
         value = log_likelihood(network, outputs(network, network.parameters, parts[0].X), parts[0])
-        penalty = settings_["l2"] / 2 * sum((weight**2).sum() for weight in network.weights)
+        penalty = settings_["l2"] / 2 * sum((array**2).sum() for array in (*network.weights, *network.embeddings))
         if columns["objective"]:
             assert columns["log_likelihood"][-1] == pytest.approx(value, rel=1e-9, abs=1e-9)
             assert columns["objective"][-1] == pytest.approx(value - penalty, rel=1e-9, abs=1e-9)
