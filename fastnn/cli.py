@@ -11,13 +11,12 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 import fastnn
 from fastnn import LBFGS, SGD, DivergenceError, Network, Trainer, schedules
 from fastnn._clock import STARTED
+from fastnn._commands import INTERRUPTED, Parser, adds_arguments, free_name, percent, plural, save_somewhere
 from fastnn._streams import Stream, lasting_streams
 from fastnn._validation import check_input_shape, check_integer, check_number, check_writable
 from fastnn.augment import Flip, Shift
@@ -39,6 +39,7 @@ from fastnn.kernels.activations import ACTIVATIONS
 from fastnn.kernels.rows import UINT8_SCALE
 from fastnn.layers import Conv2D, Dense, Layer, MaxPool2D
 from fastnn.optimizers import OPTIMIZERS
+from fastnn.storage import kind_of
 from fastnn.training.settings import threads_of
 
 if TYPE_CHECKING:
@@ -97,12 +98,6 @@ SCHEDULES: dict[str, tuple[Callable[[float, int], schedules.Schedule], str]] = {
 DRAWN = "digits, confusion matrix and weights, or filters and feature maps"  # what `report` draws
 DISTRIBUTED = "--distributed"
 PICTURE = 16  # rows of at least this many numbers may be pixels
-INTERRUPTED = 130  # 128 + SIGINT, as in shells
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction as text in percent."""
-    return f"{100 * fraction:.2f} %"
 
 
 def positive(text: str) -> float:
@@ -112,19 +107,6 @@ def positive(text: str) -> float:
         return check_number(float(above) / float(below or 1), "it", 0, open_left=True)
     except (ValueError, ArithmeticError):
         raise argparse.ArgumentTypeError(f"must be a number above 0, such as 1/256, not {text!r}") from None
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a count and its noun."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ValueError, which says what is wrong."""
-        raise ValueError(f"{message} (see {self.prog} --help)")
 
 
 class Lines(Callback):
@@ -138,18 +120,6 @@ class Lines(Callback):
             figures.append(f"validation error {percent(history.validation_error[-1])}")
         epoch = f"epoch {len(history):{len(str(fit.epochs))}}/{fit.epochs}"
         print("   ".join([epoch, *figures, f"{history.seconds[-1]:.2f} s"]), flush=True)
-
-
-def adds_arguments(parser: argparse.ArgumentParser) -> Callable[..., Any]:
-    """Return a function that adds an argument to a parser, and its default to the help text."""
-
-    def argument(flag: str, text: str, default: Any = None, **options: Any) -> None:
-        if default is not None:
-            shown = " ".join(map(str, default)) if isinstance(default, list) else default
-            text, options = f"{text} (default: {shown})", options | {"default": default}
-        parser.add_argument(flag, help=text, **options)
-
-    return argument
 
 
 def add_common_options(argument: Callable[..., Any], pictures: str, data: bool = True, threads: bool = False) -> None:
@@ -279,8 +249,40 @@ def add_run_options(argument: Callable[..., Any]) -> None:
     )
 
 
-def build_parser() -> Parser:
-    """Build the parser of all subcommands."""
+def trains_on_a_table(arguments: Sequence[str]) -> bool:
+    """Whether the arguments are those of ``train`` on a table: they begin with its name, or name a target."""
+    command, *others = arguments or [""]
+    return command == "train" and (
+        (bool(others) and not others[0].startswith("-")) or any(each.split("=")[0] == "--target" for each in others)
+    )
+
+
+def add_use_options(argument: Callable[..., Any]) -> None:
+    """Add the options of ``predict``."""
+    argument("model", "a file that was saved by fastnn", metavar="MODEL")
+    argument("file", ".npy, .npz, .csv, .png or IDX (.gz or not); a table, if the model is of one", metavar="FILE")
+    argument(
+        "--scale",
+        "multiply the file's numbers by S, such as 1/256 or 1 (default: what the model's file says; if it says "
+        "nothing, uint8 is multiplied by 1/256 and other types are taken as they are)",
+        type=positive,
+        metavar="S",
+    )
+    argument("--header", "whether a .csv file begins with a line of names", "auto", choices=HEADERS)
+    argument("--output", "of a table: write the answers to this .csv file", metavar="CSV")
+    argument(
+        "--keep", "of a table: columns of FILE to write before the answers, such as ids", nargs="+", metavar="COLUMN"
+    )
+    argument(
+        "--interval",
+        "of a table, regression: also write limits between which a number is with this probability, such as 0.9",
+        type=float,
+        metavar="P",
+    )
+
+
+def build_parser(arguments: Sequence[str] = ()) -> Parser:
+    """Build the parser of all subcommands, of which ``train`` depends on the arguments."""
     parser = Parser(
         prog="fastnn",
         description="Train and use softmax regression, multi-layer perceptrons and convolutional networks.",
@@ -293,21 +295,34 @@ def build_parser() -> Parser:
         added.set_defaults(run=run)
         return adds_arguments(added)
 
-    argument = command("train", train_command, "Train a classifier of handwritten digits and save it.")
-    add_model_options(argument)
-    add_step_options(argument)
-    add_run_options(argument)
-    add_common_options(
-        argument, "learning curves, digits, confusion matrix and weights, or filters and feature maps", threads=True
-    )
+    if trains_on_a_table(arguments):
+        from fastnn.tabular import commands as tables
+
+        argument = command("train", tables.train, "Train a network on a table and save it.")
+        tables.add_train_options(argument)
+    else:
+        argument = command(
+            "train",
+            train_command,
+            "Train a classifier of handwritten digits and save it; or a network on a table, by fastnn train TABLE "
+            "--target COLUMN, of which fastnn train TABLE --help tells.",
+        )
+        add_model_options(argument)
+        add_step_options(argument)
+        add_run_options(argument)
+        add_common_options(
+            argument, "learning curves, digits, confusion matrix and weights, or filters and feature maps", threads=True
+        )
 
     argument = command(
         "tutorial", tutorial_command, "Replay the two models of the tutorial 'Training Neural Networks with Theano'."
     )
     add_common_options(argument, "digits with true and assigned classes and of the weights", data=False, threads=True)
 
-    argument = command("evaluate", evaluate_command, "Measure a saved model on the test images.")
+    argument = command("evaluate", evaluate_command, "Measure a saved model on the test images, or on a table.")
     argument("model", "a file that was saved by fastnn", metavar="MODEL")
+    argument("table", "for a model of a table: .csv, .parquet or .npz", nargs="?", metavar="TABLE")
+    argument("--target", "of a table: the column to predict (default: what the model's file says)", metavar="COLUMN")
     add_common_options(argument, DRAWN)
 
     argument = command(
@@ -315,18 +330,9 @@ def build_parser() -> Parser:
         predict_command,
         "Print a model's answer for each row of a file, in columns separated by tabs: the row's number and, by the "
         "model's kind, a class and its probability; for each label 0 or 1 and the probability of 1; or values. The "
-        "standard error stream says how the numbers were scaled.",
+        "standard error stream says how the numbers were scaled. A model of a table answers as CSV.",
     )
-    argument("model", "a file that was saved by fastnn", metavar="MODEL")
-    argument("file", ".npy, .npz, .csv, .png or IDX (.gz or not)", metavar="FILE")
-    argument(
-        "--scale",
-        "multiply the file's numbers by S, such as 1/256 or 1 (default: what the model's file says; if it says "
-        "nothing, uint8 is multiplied by 1/256 and other types are taken as they are)",
-        type=positive,
-        metavar="S",
-    )
-    argument("--header", "whether a .csv file begins with a line of names", "auto", choices=HEADERS)
+    add_use_options(argument)
 
     argument = command(
         "benchmark", benchmark_command, "Time fastnn, NumPy and what is installed of JAX, PyTorch and scikit-learn."
@@ -337,15 +343,6 @@ def build_parser() -> Parser:
     argument("--rows", "only the first N rows of each cell", type=int, metavar="N")
     argument("--seconds", "about how long it takes", 60.0, type=float, metavar="S")
     return parser
-
-
-def free_name(wanted: str) -> str:
-    """Return the wanted name, or the first free one of wanted-2, wanted-3, ... if such a file exists."""
-    path, count = Path(wanted), 1
-    while path.exists():
-        count += 1
-        path = Path(wanted).with_stem(f"{Path(wanted).stem}-{count}")
-    return str(path)
 
 
 def plot_folder(arguments: argparse.Namespace) -> Path | None:
@@ -442,22 +439,6 @@ def make_callbacks(arguments: argparse.Namespace, has_validation: bool, on_termi
     if arguments.checkpoint is not None:
         callbacks.append(Checkpoint(arguments.checkpoint))
     return callbacks if on_terminal else [*callbacks, Lines()]
-
-
-def save_somewhere(network: Network, path: str) -> tuple[str, int]:
-    """Save a network, elsewhere if the path can no longer be written; return path and status."""
-    try:
-        network.save(path)
-        return path, 0
-    except OSError as error:
-        failure = error
-    for folder in (".", tempfile.gettempdir()):
-        with contextlib.suppress(OSError):
-            instead = os.path.normpath(free_name(os.path.join(folder, DEFAULT_MODEL)))
-            network.save(instead)
-            print(f"fastnn train: error: {path}: {failure.strerror}; saved as {instead} instead", file=sys.stderr)
-            return instead, 2
-    raise failure
 
 
 class Training(NamedTuple):
@@ -602,7 +583,7 @@ def train_command(arguments: argparse.Namespace) -> int:
 def conclude(training: Training, history: History, save_path: str, folder: Path | None) -> int:
     """Save and report what was learnt; return the status."""
     network, test = training.network, training.test
-    save_path, status = save_somewhere(network, save_path)
+    save_path, status = save_somewhere(network, save_path, DEFAULT_MODEL)
     elapsed = time.perf_counter() - STARTED
     wrong = network.error(test.X, test.y)
     print(
@@ -661,8 +642,25 @@ def tutorial_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def is_of_table(arguments: argparse.Namespace, for_tables: Sequence[str], for_others: Sequence[str]) -> bool:
+    """Whether the model is of a table; refuse options that are for other models."""
+    of_table = kind_of(arguments.model) == "tabular"
+    for option in for_others if of_table else for_tables:
+        if getattr(arguments, option) not in (None, "auto"):
+            shown = option.upper() if option == "table" else f"--{option}"
+            of = "a table" if of_table else "no table"
+            raise ValueError(f"{shown} is not for {arguments.model}, which is a model of {of}")
+    return of_table
+
+
 def evaluate_command(arguments: argparse.Namespace) -> int:
-    """Print how well a saved model does on the test images, in measures that suit its loss."""
+    """Print how well a saved model does on the test images or a table, in measures that suit its loss."""
+    if is_of_table(arguments, ["table", "target"], ["data", "plot"]):
+        if arguments.table is None:
+            raise ValueError(f"{arguments.model} is a model of a table: give a file to measure it on")
+        from fastnn.tabular import commands as tables
+
+        return tables.evaluate(arguments)
     network = Network.load(arguments.model)
     folder = plot_folder(arguments)
     _, _, test = load_mnist(arguments.data, network.dtype)
@@ -770,7 +768,11 @@ def hint(rows: NDArray[Any], scale: float, known: bool) -> str:
 
 
 def predict_command(arguments: argparse.Namespace) -> int:
-    """Print a network's answer for each row of a file."""
+    """Print a model's answer for each row of a file."""
+    if is_of_table(arguments, ["output", "keep", "interval"], ["scale", "header"]):
+        from fastnn.tabular import commands as tables
+
+        return tables.predict(arguments)
     network = Network.load(arguments.model)
     rows, notes = read_file(arguments.file, network.input_shape, arguments.header)
     scale, why = choose_scale(arguments, network, rows)
@@ -856,7 +858,7 @@ def run(arguments: Sequence[str], streams: tuple[Stream, Stream]) -> int:
             stack.enter_context(ranks.together())
             for number in noted:
                 signal.raise_signal(number)
-            parsed = build_parser().parse_args(arguments, argparse.Namespace(ranks=ranks))
+            parsed = build_parser(arguments).parse_args(arguments, argparse.Namespace(ranks=ranks))
             name = f"fastnn {parsed.command}"
             status: int = parsed.run(parsed)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import fastnn
+from fastnn import cli
 
 # Relative to the largest expected value, or to 1 (the size of the terms) where their sum cancels: a handful
 # of roundings in sums of up to a few hundred terms.
@@ -75,3 +76,19 @@ def rng():
 def mnist():
     """Training, validation and test set, float64."""
     return fastnn.datasets.load_mnist(dtype="float64")
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run a command line in an empty folder; returns status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as leaving:
+            status = leaving.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call

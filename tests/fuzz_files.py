@@ -32,7 +32,9 @@ GUIDES = {
     "idx": ["gzip"],
     "network": ["fastnn.storage", "fastnn._validation", "fastnn.layers", "fastnn.slots"],
     "ensemble": ["fastnn.storage", "fastnn._validation", "fastnn.layers", "fastnn.slots", "fastnn.ensemble"],
+    "tabular": ["fastnn.storage", "fastnn._validation", "fastnn.layers", "fastnn.slots", "fastnn.tabular"],
     "checkpoint": ["fastnn.storage", "json"],
+    "table": ["fastnn.tabular.sources"],
     "png": ["PIL.PngImagePlugin", "PIL.ImageFile"],
     "npy": ["numpy.lib"],
     "npz": ["numpy.lib", "zipfile"],
@@ -53,9 +55,11 @@ with importing:
     from PIL import Image
 
     import fastnn
+    from fastnn import tabular
     from fastnn.datasets import load_mnist, read_idx, read_rows
     from fastnn.layers import AveragePool2D, Category, Columns, Conv2D, Dense, GlobalAveragePool2D, MaxPool2D, Number
     from fastnn.storage import load_checkpoint
+    from fastnn.tabular.sources import read_source
 
 N_IN = 16  # numbers in a row
 MEMORY = 2**30
@@ -113,6 +117,16 @@ def check_parameters(network, tensors):
         network.predict(rows)
 
 
+def check_tabular(path, data):
+    model, tensors = tabular.load(path), safetensors.numpy.load(data)
+    for network in model.networks_:
+        assert np.isfinite(network.parameters).all()
+        assert network.n_in == len(model.table_.inputs)
+    assert len(tensors) == sum(1 for network in model.networks_ for _ in network.slots)
+    with np.errstate(all="ignore"):  # sums of large weights may overflow
+        assert len(model.predict({name: [None, None] for name in model.table_.names})) == 2
+
+
 def check_checkpoint(path, data):
     content, tensors = load_checkpoint(path)
     assert isinstance(content, dict)
@@ -134,6 +148,17 @@ def check_csv(path, data):
     numbers = [float(cell) for line in cells[-len(found) :] for cell in line[-N_IN:]]
     if len(found) > 1 or len(cells[-1]) >= N_IN:  # not a single image in several lines
         np.testing.assert_array_equal(found.ravel(), numbers)
+
+
+def check_table(path, data):
+    found, _ = read_source(path)
+    content = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    text = content.decode("utf-8-sig").replace('"', "")
+    assert len({len(column) for column in found.values()}) == 1
+    for name, column in found.items():
+        cells = column if isinstance(column, list) else []
+        assert all(cell.replace('"', "") in text for cell in [name, *cells])
+        assert len(column) < len(text)
 
 
 def check_png(path, data):
@@ -210,6 +235,16 @@ def ensemble_seeds():
             yield written(fastnn.Ensemble(networks[:n]).save)
 
 
+def tabular_seeds():
+    rows = {"a": [1.5, None, 3, 4] * 3, "b": ["x", "y", "x", ""] * 3, "c": ["2024-01-31", "2023-07-01"] * 6}
+    options = {"max_epochs": 1, "hidden_layer_sizes": (2,), "random_state": 0}
+    for n_members in (1, 2):
+        yield written(tabular.TabularClassifier(n_members, **options).fit(rows, ["u", "v"] * 6).save)
+        for quantiles in ((), (0.1, 0.9)):
+            model = tabular.TabularRegressor(n_members, quantiles=quantiles, **options)
+            yield written(model.fit(rows, np.arange(12.0)).save)
+
+
 def checkpoint_seeds():
     X, y = np.random.default_rng(0).standard_normal((6, 3)), np.array([0, 1, 0, 1, 1, 0])
     for optimizer in (fastnn.SGD(0.1), fastnn.SGD(0.1, momentum=0.9), fastnn.Adam(), fastnn.LBFGS()):
@@ -235,6 +270,20 @@ def csv_seeds():
     yield written(lambda path: np.savetxt(path, X[:1].reshape(4, 4), "%d", ","))
     lines = [f",{header}", *(f"{k}," + ",".join(map(str, row)) for k, row in enumerate(X / 256))]
     yield b"\xef\xbb\xbf" + "\n\n".join(lines).encode()
+
+
+def table_seeds():
+    for mark in ",;\t":
+        rows = (
+            ['"the price"', "size", "city"],
+            ["1.5", "", "Rome"],
+            ["", "NA", f'"Lima{mark} ""Peru"""'],
+            ["3", "4", ""],
+        )
+        yield "\n".join(map(mark.join, rows)).encode()
+    yield b"\xef\xbb\xbf" + "\r\n".join(f"{k},{mark.join(row)}" for k, row in enumerate(["ab", "12", "34"])).encode()
+    yield b",a,b\n0,x,1\n1,y,2\n\n"
+    yield gzip.compress(b"a,b\n1,\n\n2,x\n")
 
 
 def png_seeds():
@@ -372,8 +421,10 @@ READERS = {
     "pickle": Reader(check_pickle, pickle_seeds, gzip_fixed, ".pkl.gz"),
     "network": Reader(check_network, network_seeds, safetensors_fixed, ".safetensors"),
     "ensemble": Reader(check_ensemble, ensemble_seeds, safetensors_fixed, ".safetensors"),
+    "tabular": Reader(check_tabular, tabular_seeds, safetensors_fixed, ".safetensors"),
     "checkpoint": Reader(check_checkpoint, checkpoint_seeds, safetensors_fixed, ""),
     "csv": Reader(check_csv, csv_seeds, lambda data, mutate: mutate(data), ".csv"),
+    "table": Reader(check_table, table_seeds, gzip_fixed, ".csv"),
     "png": Reader(check_png, png_seeds, png_fixed, ".png"),
     "npy": Reader(check_numpy, npy_seeds, lambda data, mutate: mutate(data), ".npy"),
     "npz": Reader(check_numpy, npz_seeds, npz_fixed, ".npz"),

@@ -105,6 +105,17 @@ def test_a_network_of_images_trains(name, capsys, monkeypatch, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == {"lenet": ["lenet.safetensors"], "best_mnist": []}[name]
 
 
+def test_a_table(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "tables.py"))["main"]()
+    out = capsys.readouterr().out
+    assert re.search(r"^bp +number +number +10 % +numbers$", out, re.M)
+    assert 0.25 < float(re.search(r"^R2 of 111 other rows: (0\.\d\d)$", out, re.M).group(1)) < 0.5
+    assert re.search(r"^bmi +0\.\d+ ", out, re.M)
+    assert [file.name for file in tmp_path.iterdir()] == ["diabetes.safetensors"]
+
+
 def printed(cell):
     """All that a cell of a notebook put out: its words with # for each number, the numbers, and the kinds of it."""
     kinds, text = [], ""

@@ -369,10 +369,12 @@ def test_parameters_cannot_be_set_during_a_fit(table, monkeypatch):
                 model.fit(frame, y)
             refused.append(True)
 
-    train = fastnn.tabular.estimators.train
-    monkeypatch.setattr(
-        fastnn.tabular.estimators, "train", lambda *args, **options: train(*args, callbacks=[[Meddler()]], **options)
-    )
+    train = fastnn.tabular.training.train
+
+    def meddle(networks, *args, **options):
+        return train(networks, *args, callbacks=[[Meddler()] for _ in networks], **options)
+
+    monkeypatch.setattr(fastnn.tabular.training, "train", meddle)
     model.fit(frame, y)
     assert refused
 

@@ -12,8 +12,8 @@ import fastnn
 from fastnn.callbacks import Callback, Checkpoint
 from fastnn.layers import Category, Columns, Number
 from fastnn.tabular.preparation import center_and_scale, columns_for, hat_features, knots_of
-from fastnn.tabular.recipe import Recipe, recipe_for
-from fastnn.tabular.training import repeat, start, train
+from fastnn.tabular.recipe import Recipe, recipe_for, rivals
+from fastnn.tabular.training import choose, repeat, start, train
 
 NAN = math.nan
 
@@ -138,7 +138,7 @@ def test_an_unknown_field_is_refused():
 
 # --- training -------------------------------------------------------------------------------------------------------
 
-QUICK = {"hidden_layer_sizes": (16, 16), "max_epochs": 12, "patience": 1, "dropout": 0.2}
+QUICK = {"hidden_layer_sizes": (16, 16), "max_epochs": 12, "patience": 1, "dropout": 0.2, "weight_decay": 0.1}
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_fit_learns_and_ends_with_its_best(table):
     recipe, begin = prepared(table, max_epochs=60)
     network = begin()
     held_out = raw[600:], y[600:]
-    [(history, rates)] = train([network], (raw[:600], y[:600]), held_out, recipe, [0], progress=False)
+    [(history, rates)] = train([network], (raw[:600], y[:600]), held_out, [recipe], [0], progress=False)
     curve = history.validation_log_likelihood
     assert len(curve) == len(history.validation_error) == len(history)
     assert len(rates) == np.argmax(curve) + 1
@@ -179,13 +179,13 @@ def test_a_fit_learns_and_ends_with_its_best(table):
 def test_a_fit_ends_when_the_rate_has_fallen_often(rng, table):
     raw, y = table[0], rng.integers(0, 2, 800)
     recipe, begin = prepared(table, max_epochs=500, most_falls=1, learning_rate=0.01)
-    [(history, rates)] = train([begin()], (raw[:600], y[:600]), (raw[600:], y[600:]), recipe, [0], progress=False)
+    [(history, rates)] = train([begin()], (raw[:600], y[:600]), (raw[600:], y[600:]), [recipe], [0], progress=False)
     assert len(rates) + 4 <= len(history) < 100
 
 
 def test_without_validation_a_fit_goes_to_the_end(table):
     recipe, begin = prepared(table)
-    [(history, rates)] = train([begin()], table, None, recipe, [0], progress=False)
+    [(history, rates)] = train([begin()], table, None, [recipe], [0], progress=False)
     assert len(history) == len(rates) == 12
     assert history.validation_log_likelihood == []
     assert rates[-1] < 0.02 * rates[0]
@@ -196,8 +196,8 @@ def test_a_repetition_on_the_same_rows_ends_with_the_same_bits(rng, table, weigh
     data = table if weights is None else (*table, rng.random(800))
     recipe, begin = prepared(table)
     first, second = begin(), begin()
-    [(_, rates)] = train([first], data, (table[0][:200], table[1][:200]), recipe, [3], progress=False)
-    [history] = repeat([second], data, [rates], recipe, [3], progress=False)
+    [(_, rates)] = train([first], data, (table[0][:200], table[1][:200]), [recipe], [3], progress=False)
+    [history] = repeat([second], data, [rates], [recipe], [3], progress=False)
     assert len(history) == len(rates)
     np.testing.assert_array_equal(first.parameters, second.parameters)
 
@@ -206,12 +206,52 @@ def test_several_networks_at_once_have_the_bits_of_each_alone(table):
     recipe, begin = prepared(table)
     held_out = table[0][:100], table[1][:100]
     together = [begin(seed) for seed in range(3)]
-    found = train(together, table, held_out, recipe, range(3), n_threads=2, progress=False)
+    found = train(together, table, held_out, [recipe] * 3, range(3), n_threads=2, progress=False)
     for seed, network in enumerate(together):
         alone = begin(seed)
-        [(_, rates)] = train([alone], table, held_out, recipe, [seed], n_threads=1, progress=False)
+        [(_, rates)] = train([alone], table, held_out, [recipe], [seed], n_threads=1, progress=False)
         assert rates == found[seed][1]
         np.testing.assert_array_equal(alone.parameters, network.parameters)
+
+
+def test_the_recipe_that_predicts_the_validation_rows_best_is_chosen(table):
+    first, begin_first = prepared(table, max_epochs=60)
+    worse = dataclasses.replace(first, weight_decay=100.0)
+    found = []
+    for recipes in ([worse, first], [first, worse], [first, first]):
+
+        def begin(recipe, member):
+            return begin_first(member)
+
+        data = (table[0][:600], table[1][:600]), (table[0][600:], table[1][600:])
+        recipe, networks, results = choose(begin, *data, recipes, [5, 6], progress=False)
+        assert recipe is first
+        assert len(networks) == len(results) == 2
+        found.append(np.concatenate([network.parameters for network in networks]))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    assert not np.array_equal(*np.split(found[0], 2))
+
+
+def test_without_validation_the_first_recipe_is_taken(table):
+    recipe, begin = prepared(table)
+    other = dataclasses.replace(recipe, weight_decay=100.0)
+    found, _, [(history, _)] = choose(lambda recipe, member: begin(), table, None, [other, recipe], [0], progress=False)
+    assert found is other
+    assert len(history) == 12
+
+
+@pytest.mark.parametrize("n_classes", [None, 2])
+def test_rivals_differ_from_the_recipe_in_what_was_not_told(n_classes):
+    recipe = recipe_for(1000, 5, n_classes)
+    found = rivals(recipe, 1000, n_classes)
+    assert len({recipe, *found}) == 4
+    assert {rival.n_knots for rival in found} == {0, recipe.n_knots}
+    assert all(rival.max_epochs == recipe.max_epochs for rival in found)
+    for rival in rivals(recipe, 1000, n_classes, ["weight_decay", "n_knots"]):
+        assert (rival.weight_decay, rival.n_knots) == (recipe.weight_decay, recipe.n_knots)
+    assert rivals(recipe, 1000, n_classes, ["weight_decay", "dropout", "n_knots"]) == ()
+    assert rivals(recipe_for(10**6, 5, n_classes), 10**6, n_classes) == ()
 
 
 def test_regression_takes_numbers(rng, table):
@@ -220,7 +260,7 @@ def test_regression_takes_numbers(rng, table):
     y = (y - y.mean()) / y.std()
     recipe = recipe_for(800, 2, **(QUICK | {"max_epochs": 60, "dropout": 0.0}))
     network = start(columns_for(raw, [None, 3, None], recipe.n_knots), recipe, np.zeros(1), "squared", 0)
-    train([network], (raw[:600], y[:600]), (raw[600:], y[600:]), recipe, [0], progress=False)
+    train([network], (raw[:600], y[:600]), (raw[600:], y[600:]), [recipe], [0], progress=False)
     assert np.mean((network.predict(raw[600:]) - y[600:]) ** 2) < 0.1
 
 
@@ -242,8 +282,8 @@ def test_a_fit_resumes_with_the_same_bits(tmp_path, table, repeated):
     def fit(network, *callbacks, **options):
         options |= {"callbacks": [[Checkpoint(path), *callbacks]], "progress": False}
         if repeated:
-            return repeat([network], table, [[2e-3] * 5 + [1e-3] * 4], recipe, [0], **options)
-        return train([network], table, held_out, recipe, [0], **options)
+            return repeat([network], table, [[2e-3] * 5 + [1e-3] * 4], [recipe], [0], **options)
+        return train([network], table, held_out, [recipe], [0], **options)
 
     whole, broken = begin(), begin()
     expected = fit(whole)
@@ -267,12 +307,25 @@ def test_another_recipe_does_not_resume(tmp_path, table):
         options = {"callbacks": [[Checkpoint(path)]], "progress": False, "resume": path}
         if raises:
             with pytest.raises(ValueError, match="recipe"):
-                train([begin()], table, table, recipe, [0], **options)
+                train([begin()], table, table, [recipe], [0], **options)
         else:
-            train([begin()], table, table, recipe, [0], **options)
+            train([begin()], table, table, [recipe], [0], **options)
 
 
 def test_divergence_is_an_error(table):
     recipe, begin = prepared(table, learning_rate=1e30)
     with pytest.raises(fastnn.DivergenceError):
-        train([begin()], table, table, recipe, [0], progress=False)
+        train([begin()], table, table, [recipe], [0], progress=False)
+
+
+def test_categories_of_many_values_have_embeddings(rng):
+    raw = np.column_stack([rng.integers(0, 501, 1000), rng.normal(size=1000), rng.integers(0, 500, 1000)]).astype(float)
+    columns = columns_for(raw, [501, None, 500], 8)
+    assert columns.columns[0] == Category(501, False, 16)
+    assert columns.columns[2] == Category(500)
+    assert isinstance(columns.columns[1], Number)
+    np.testing.assert_array_equal(hat_features(columns), np.arange(1, 9))
+    network = start(columns, recipe_for(1000, 1, 2), np.zeros(2), "cross_entropy", 0)
+    assert 0.05 < np.abs(network.embeddings[0]).mean() < 0.1
+    assert (network.weights[0][1:9] == 0).all()
+    assert (network.weights[0][9:] != 0).any(axis=1).all()

@@ -86,7 +86,7 @@ def read_file(
     elif ending == ".csv":
         array, notes = read_csv(name, n_in, header)
     else:
-        array = _read_numpy(name) if ending in (".npy", ".npz") else read_idx(name)
+        array = read_numpy(name) if ending in (".npy", ".npz") else read_idx(name)
     forms = [shape, shape[:2]] if shape[-1] == 1 else [shape]
     if len(shape) == 3 and array.ndim > 2 and array.shape not in forms and array.shape[1:] not in forms:
         raise ValueError(
@@ -108,7 +108,8 @@ class _Stream:
         self.read, self.seek, self.tell, self.seekable = file.read, file.seek, file.tell, file.seekable
 
 
-def _read_numpy(name: str) -> NDArray[Any]:
+def read_numpy(name: str, wanted: str = "X", kinds: str = "biuf") -> NDArray[Any]:
+    """Return an array of one of these kinds: an .npy's, or the wanted one or, instead of X, the only one of an .npz."""
     import zipfile
 
     try:
@@ -116,7 +117,7 @@ def _read_numpy(name: str) -> NDArray[Any]:
             warnings.simplefilter("ignore")  # about files from Python 2
             loaded: Any = np.load(_Stream(file), allow_pickle=False)
             if not isinstance(loaded, np.ndarray):  # an archive of arrays
-                loaded = _from_archive(loaded)
+                loaded = _from_archive(loaded, wanted)
     except (
         ValueError,
         EOFError,
@@ -134,19 +135,21 @@ def _read_numpy(name: str) -> NDArray[Any]:
         MemoryError,
     ) as error:
         raise ValueError(f"{name} is not a usable NumPy file: {error}") from error
-    if loaded.ndim == 0 or loaded.dtype.kind not in "biuf":
+    if loaded.ndim == 0 or loaded.dtype.kind not in kinds:
         raise ValueError(f"{name} holds an array of shape {loaded.shape}, {loaded.dtype}; numbers were expected")
     array: NDArray[Any] = loaded
     return array
 
 
-def _from_archive(archive: Any) -> Any:
-    """Return the array X of an .npz, or its only array."""
+def _from_archive(archive: Any, wanted: str) -> Any:
+    """Return the wanted array of an .npz; its only array if X is wanted."""
     import zipfile
 
-    if "X" not in archive.files and len(archive.files) != 1:
-        raise ValueError(f"it holds the arrays {', '.join(archive.files[:9]) or '(none)'}; one named X was expected")
-    wanted = "X" if "X" in archive.files else archive.files[0]
+    if wanted not in archive.files:
+        if wanted != "X" or len(archive.files) != 1:
+            held = ", ".join(archive.files[:9]) or "(none)"
+            raise ValueError(f"it holds the arrays {held}; one named {wanted} was expected")
+        wanted = archive.files[0]
     for member in archive.zip.infolist():
         if member.filename not in (wanted, f"{wanted}.npy"):
             continue

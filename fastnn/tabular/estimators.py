@@ -38,9 +38,9 @@ from fastnn.tabular import files
 from fastnn.tabular.calibration import temperature_of
 from fastnn.tabular.intervals import interval_of, kept_of
 from fastnn.tabular.preparation import columns_for
-from fastnn.tabular.recipe import Recipe, recipe_for
+from fastnn.tabular.recipe import Recipe, recipe_for, rivals
 from fastnn.tabular.table import Table
-from fastnn.tabular.training import repeat, start, train
+from fastnn.tabular.training import choose, repeat, start
 
 __all__ = ["Predictor", "TabularClassifier", "TabularRegressor", "load"]
 
@@ -134,6 +134,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             self._forget()
             raw = self._learn_table(X)
             targets = self._read_targets(y, len(raw))
+            self.target_name_ = _name_of(y)
             weights = self._weigh(targets, _weights(sample_weight, raw))
             validation = self._read_validation(X_val, y_val, sample_weight_val)
             self._train((raw, targets, weights), validation, random_state, self._check_checkpoint(checkpoint))
@@ -195,7 +196,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         self, data: Data, validation: Data | None, random_state: np.random.RandomState, checkpoint: str | None
     ) -> None:
         holds_out = validation is None and bool(self.early_stopping) and len(data[0]) >= FEWEST_ROWS
-        self.recipe_ = recipe = self._choose_recipe(len(data[0]), holds_out)
+        recipe = self._choose_recipe(len(data[0]), holds_out)
         kept = np.arange(len(data[0]))
         if holds_out:
             groups = data[1] if self._n_classes else np.zeros(len(kept), np.intp)
@@ -209,25 +210,26 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         self._set_scale(*_part(data, kept)[1:])
         data, validation = self._scaled(data), None if validation is None else self._scaled(validation)
         raw, targets, weights = _part(data, kept)
-        columns = columns_for(raw, [one.n_values for one in self.table_.inputs], recipe.n_knots)
+        prior, inputs = self._prior(targets, weights), [one.n_values for one in self.table_.inputs]
         seeds = random_state.randint(np.iinfo(np.int32).max, size=(2, self.n_members)).tolist()
         options: dict[str, Any] = {"n_threads": self.n_threads, "progress": bool(self.verbose)}
 
-        def begin() -> list[Network]:
-            prior = self._prior(targets, weights)
-            return [start(columns, recipe, prior, self._loss, seed, self._quantiles) for seed in seeds[0]]
+        def begin(recipe: Recipe, member: int) -> Network:
+            columns = columns_for(raw, inputs, recipe.n_knots)
+            return start(columns, recipe, prior, self._loss, seeds[0][member], self._quantiles)
 
-        networks = begin()
-        results = train(
-            networks, (raw, targets, weights), validation, recipe, seeds[1], checkpoint=checkpoint, **options
+        recipes = (recipe, *rivals(recipe, len(data[0]), self._n_classes, self._told()))
+        recipe, networks, results = choose(
+            begin, (raw, targets, weights), validation, recipes, seeds[1], checkpoint, **options
         )
+        self.recipe_ = recipe
         self.history_ = [history for history, _ in results]
         self._look_at(networks, validation)
         if recipe.refit and not any(history.interrupted for history in self.history_):
-            networks = begin()
+            networks = [begin(recipe, member) for member in range(self.n_members)]
             again = None if checkpoint is None else f"{checkpoint}.all"
-            rates = [rates for _, rates in results]
-            repeat(networks, data, rates, recipe, seeds[1], checkpoint=again, **options)
+            rates, same = [rates for _, rates in results], [recipe] * len(networks)
+            repeat(networks, data, rates, same, seeds[1], checkpoint=again, **options)
         for network in networks:
             self._finish(network)
         self.networks_ = networks
@@ -278,7 +280,8 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
             If the classes are neither text, numbers nor booleans.
         """
         self._fitted()
-        parts = (self.table_, self.recipe_, self.networks_, getattr(self, "classes_", None), self._residuals.ravel())
+        found = (getattr(self, "classes_", None), self._residuals.ravel(), self.target_name_)
+        parts = (self.table_, self.recipe_, self.networks_, *found)
         files.write(path, files.Model(type(self).__name__, self.get_params(deep=False), *parts))
 
     @classmethod
@@ -300,7 +303,7 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
 
     def _become(self, model: files.Model) -> None:
         self._note_table(model.table)
-        self.recipe_, self.networks_ = model.recipe, model.networks
+        self.recipe_, self.networks_, self.target_name_ = model.recipe, model.networks, model.target
         self._model = model.networks[0] if len(model.networks) == 1 else Ensemble(model.networks)
         wrong = [network for network in model.networks if network.n_in != len(model.table.inputs)]
         if wrong or {network.loss for network in model.networks} != {self._loss}:
@@ -333,6 +336,12 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = True
         tags.input_tags.string = tags.input_tags.categorical = True
         return tags
+
+
+def _name_of(y: Any) -> str | None:
+    # Of a series of pandas or polars.
+    name = getattr(y, "name", None)
+    return name if isinstance(name, str) and name else None
 
 
 def _weights(sample_weight: Any, raw: NDArray[Any]) -> NDArray[np.float64] | None:
@@ -475,6 +484,8 @@ class TabularClassifier(ClassifierMixin, _Tabular):  # type: ignore[misc]
     n_features_in_ : int
     feature_names_in_ : (n_features_in_,) array
         If the table had names.
+    target_name_ : str or None
+        Name of y, if it was a series.
 
     Examples
     --------
@@ -602,7 +613,7 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
 
     Attributes
     ----------
-    table_, recipe_, networks_, network_, history_, n_features_in_, feature_names_in_
+    table_, recipe_, networks_, network_, history_, n_features_in_, feature_names_in_, target_name_
         As of `TabularClassifier`; networks are from raw rows to numbers in the targets' unit.
 
     Examples

@@ -37,6 +37,8 @@ class Model(NamedTuple):
     classes : (n_classes,) array or None
     residuals : (n * n_out,) array
         Of held-out rows, for intervals: row by row, each output minus what was found.
+    target : str or None
+        Name of what is predicted.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class Model(NamedTuple):
     networks: list[Network]
     classes: NDArray[Any] | None
     residuals: NDArray[np.float64]
+    target: str | None
 
 
 def write(path: Any, model: Model) -> None:
@@ -65,6 +68,7 @@ def write(path: Any, model: Model) -> None:
         "recipe": dataclasses.asdict(model.recipe),
         "classes": None if model.classes is None else _told_classes(model.classes),
         "residuals": model.residuals.tolist(),
+        "target": model.target,
     }
     storage.save_tabular(path, [(network.description(), network.parameters) for network in model.networks], told)
 
@@ -83,7 +87,8 @@ def read(path: Any, kinds: list[str]) -> Model:
     try:
         if not isinstance(told, dict) or told.keys() != set(Model._fields) - {"networks"}:
             raise ValueError("its description is not one of a model")
-        if not isinstance(told["parameters"], dict) or not isinstance(told["residuals"], list):
+        types = {"parameters": dict, "residuals": list, "target": str | None}
+        if not all(isinstance(told[name], kind) for name, kind in types.items()):
             raise ValueError("its description is not one of a model")
         return Model(
             check_choice(told["kind"], "kind", kinds),
@@ -93,6 +98,7 @@ def read(path: Any, kinds: list[str]) -> Model:
             _read_networks(pairs),
             None if told["classes"] is None else _read_classes(told["classes"]),
             np.array([check_number(each, "residuals", -np.inf, open_left=True) for each in told["residuals"]], float),
+            told["target"],
         )
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a usable fastnn model of a table: {error}") from error

@@ -1,14 +1,14 @@
 """Training on tables: networks as they start, and the fit that finds its own end.
 
-`start` makes a network, `train` trains one or several from it, `repeat` trains again on more rows what `train` has
-found best.  What is measured on the validation rows is never the network itself but a mean of its parameters over the
-last epochs, which moves less from epoch to epoch.
+`start` makes a network, `train` trains one or several, `choose` finds the best of some recipes by it, and `repeat`
+trains again, on more rows, as it went best.  What is measured on the validation rows is never the network itself but a
+mean of its parameters over the last epochs, which moves less from epoch to epoch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from fastnn.optimizers import AdamW
 from fastnn.tabular.preparation import hat_features
 from fastnn.tabular.recipe import Recipe
 from fastnn.training import Trainer, fit_many
+
+# What embeddings are multiplied by at first.  With 1, RMSEs are 10 to 20 % higher, with 0.01 the same.
+EMBEDDED = 0.1
 
 # Rows, targets, and weights or None; or without weights.
 Data = Sequence[Any]
@@ -50,13 +53,16 @@ def start(
     Notes
     -----
     The weights of hat functions start at 0: the first layer's units are smooth functions of the numbers then, and bend
-    only as far as the data make them.  Those of the output layer start at 0 too, as in RealMLP.
+    only as far as the data make them.  Those of the output layer start at 0 too, as in RealMLP.  Embeddings start
+    small, so that rare categories are like those that were not seen.
     """
     hidden = [Dense(units) for units in recipe.hidden_layer_sizes]
     layers = [columns, *hidden, Dense(len(prior))]
     n_in = len(columns.columns)
     network = Network(layers, recipe.activation, "float32", seed, loss, input_shape=n_in, quantiles=quantiles)
     network.weights[0][hat_features(columns)] = 0
+    for embedding in network.embeddings:
+        embedding *= EMBEDDED
     network.weights[-1][:] = 0
     network.biases[-1] = prior
     return network
@@ -218,7 +224,7 @@ def train(
     networks: Sequence[Network],
     data: Data,
     validation: Data | None,
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     seeds: Sequence[int],
     callbacks: Sequence[Sequence[Callback]] | None = None,
     **options: Any,
@@ -233,7 +239,8 @@ def train(
         Raw rows to train on, with classes from 0 or numbers.
     validation : (X, y) or (X, y, sample_weight), or None
         Raw rows that decide when the learning rate falls, and which epoch is the best; None goes all epochs.
-    recipe : Recipe
+    recipes : sequence of Recipe, one a network
+        They agree in `max_epochs`.
     seeds : sequence of int, one a network
         For the order of rows and dropout.
     callbacks : sequence of lists of Callback, one a network, or None
@@ -247,16 +254,59 @@ def train(
     list of (History, list of float), one a network
         Validation is of the mean of parameters.
     """
-    descents = [Descent(recipe, validation) for _ in networks]
-    histories = _fit(networks, data, recipe, seeds, descents, callbacks, **options)
+    descents = [Descent(recipe, validation) for recipe in recipes]
+    histories = _fit(networks, data, recipes, seeds, descents, callbacks, **options)
     return [(history, one.rates[: one.best_epoch]) for history, one in zip(histories, descents, strict=True)]
+
+
+def choose(
+    begin: Callable[[Recipe, int], Network],
+    data: Data,
+    validation: Data | None,
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    checkpoint: str | None = None,
+    **options: Any,
+) -> tuple[Recipe, list[Network], list[tuple[History, list[float]]]]:
+    """Train a network by each recipe, and more by the one that predicts the validation rows best.
+
+    Parameters
+    ----------
+    begin : callable
+        Takes a recipe and a member's number, from 0, and returns the member's network as it starts.
+    recipes : sequence of Recipe
+        They agree in `max_epochs`.  Without validation, only the first counts.
+    seeds : sequence of int, one a member
+    data, validation, checkpoint, **options
+        As for `train`.
+
+    Returns
+    -------
+    (recipe, networks, results)
+        The best recipe, its networks, one a member, and what `train` returns of them.  After Ctrl-C there may be only
+        the first network.
+    """
+    recipes = recipes if validation is not None else recipes[:1]
+    trials = [begin(recipe, 0) for recipe in recipes]
+    own = checkpoint if len(seeds) == 1 or checkpoint is None else f"{checkpoint}.trial"
+    results = train(trials, data, validation, recipes, [seeds[0]] * len(recipes), checkpoint=own, **options)
+    curves = [history.validation_log_likelihood for history, _ in results]
+    interrupted = any(history.interrupted for history, _ in results)
+    best = max(range(len(recipes)), key=lambda k: max(curves[k], default=-math.inf))
+    recipe, others = recipes[best], range(1, len(seeds))
+    networks, results = [trials[best]], [results[best]]
+    if others and not interrupted:
+        more = [begin(recipe, k) for k in others]
+        results += train(more, data, validation, [recipe] * len(more), seeds[1:], checkpoint=checkpoint, **options)
+        networks += more
+    return recipe, networks, results
 
 
 def repeat(
     networks: Sequence[Network],
     data: Data,
     rates: Sequence[Sequence[float]],
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     seeds: Sequence[int],
     callbacks: Sequence[Sequence[Callback]] | None = None,
     **options: Any,
@@ -265,14 +315,14 @@ def repeat(
 
     Parameters are those of `train`; rates has a sequence of one or more a network.
     """
-    repetitions = [Repetition(recipe, each) for each in rates]
-    return _fit(networks, data, recipe, seeds, repetitions, callbacks, **options)
+    repetitions = [Repetition(recipe, each) for recipe, each in zip(recipes, rates, strict=True)]
+    return _fit(networks, data, recipes, seeds, repetitions, callbacks, **options)
 
 
 def _fit(
     networks: Sequence[Network],
     data: Data,
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     seeds: Sequence[int],
     own: Sequence[Callback],
     callbacks: Sequence[Sequence[Callback]] | None,
@@ -285,7 +335,7 @@ def _fit(
     trainers = [
         Trainer(
             network,
-            AdamW(rate_at(recipe, 0, 0), beta_2=recipe.beta_2, weight_decay=recipe.weight_decay),
+            AdamW(rate_at(recipe, 0, 0), weight_decay=recipe.weight_decay),
             batch_size=min(recipe.batch_size, len(y)),
             seed=seed,
             n_threads=n_threads,
@@ -293,9 +343,9 @@ def _fit(
             dropout=recipe.dropout,
             label_smoothing=recipe.label_smoothing if network.loss == "cross_entropy" else 0.0,
         )
-        for network, seed, first, others in zip(networks, seeds, own, given, strict=True)
+        for network, recipe, seed, first, others in zip(networks, recipes, seeds, own, given, strict=True)
     ]
-    options["epochs"], options["sample_weight"] = recipe.max_epochs, sample_weight
+    options["epochs"], options["sample_weight"] = recipes[0].max_epochs, sample_weight
     if checkpoint is not None:
         return [_resume(trainer, f"{checkpoint}.{k}", X, y, options) for k, trainer in enumerate(trainers)]
     if len(trainers) == 1:
