@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import strategies as st
 from levels import levels_of
 from scipy import sparse
-from table_rows import dense_features
+from table_rows import codes_of, dense_features
 
 import fastnn
 from fastnn import _mapped, reference, tuning
@@ -27,6 +28,7 @@ from fastnn.augment import Flip, Shift, motion_of
 from fastnn.kernels.epoch import Batches, Space
 from fastnn.kernels.losses import LOSSES, Targets
 from fastnn.kernels.plan import CompiledPlan
+from fastnn.kernels.rows import CSRRows
 from fastnn.kernels.updates import UPDATES, Steps
 from fastnn.layers import (
     AveragePool2D,
@@ -322,7 +324,10 @@ class Case:
         y, weights = data.targets(self.net.loss, self.net.sizes[-1])[1], data.row_weights()[1]
         y = y if self.net.loss == "cross_entropy" else y.astype(self.net.dtype).astype(float)
         seen = X if columns is None else dense_features(columns, X)
-        return Part(seen.astype(self.net.dtype).astype(float), y, weights, X, mapped)
+        seen = seen.astype(self.net.dtype).astype(float)
+        if columns is not None and columns.embeddings:
+            seen = with_codes(seen, codes_of(columns, X))
+        return Part(seen, y, weights, X, mapped)
 
     def inputs(self, folder: str) -> tuple[list[tuple[Any, Any, Any]], list[Part]]:
         """Return the chunks, and then the rows to validate on if there are any, as the user and the twin have them."""
@@ -458,7 +463,8 @@ def tables(n_columns: int) -> st.SearchStrategy[Columns]:
     centers, scales = st.sampled_from([0.0, 0.5, -3.0]), st.sampled_from([0.0, 0.125, 1.0, 4.0])
     knots = st.sampled_from([(), (0.0, 1.0), (-1.0, 0.0, 2.5), tuple(range(-9, 60, 2))])
     numbers = st.builds(Number, centers, scales, knots, st.booleans())
-    categories = st.builds(Category, st.sampled_from([1, 2, 5, 90, 300]), st.booleans())
+    widths = st.sampled_from([None, None, 1, 3, 20])
+    categories = st.builds(Category, st.sampled_from([1, 2, 5, 90, 300]), st.booleans(), widths)
     return st.builds(Columns, st.lists(numbers | categories, min_size=n_columns, max_size=n_columns))
 
 
@@ -549,7 +555,7 @@ class Part:
     raw : the numbers of the rows, (n, n_in);  mapped : draws orders
     """
 
-    X: np.ndarray
+    X: np.ndarray | CSRRows
     y: np.ndarray
     weights: np.ndarray | None
     raw: np.ndarray
@@ -600,7 +606,9 @@ class Twin:
         self.forget()
         self.curve: list[float] = []
 
-    def _noisy(self, values: np.ndarray) -> np.ndarray:
+    def _noisy(self, values: Any) -> Any:
+        if isinstance(values, CSRRows):
+            return values._replace(data=self._noisy(values.data))
         jitter = self.noise * np.random.default_rng(values.size).uniform(-1, 1, values.shape)
         # Batch normalisation makes much of the smallest difference between rows, also where all are 0.
         zeros = jitter if self.network.batch_norm else 0
@@ -704,12 +712,12 @@ class Twin:
             settings.get("max_norm") or 0.0,
         )
 
-    def outputs(self, X: np.ndarray) -> np.ndarray:
+    def outputs(self, X: np.ndarray | CSRRows) -> np.ndarray:
         """Last layer (n, n_out) before softmax or sigmoid, with the running statistics."""
         return outputs(self.network, self.parameters, self._noisy(X))
 
     def gradient(self, part: Part) -> list[np.ndarray]:
-        """Gradient of the mean log-likelihood, by weights, by biases and, with batch normalisation, by scales."""
+        """Gradient of the mean log-likelihood, by weights, biases and, where there are such, scales and embeddings."""
         n = len(part.y)
         weights = np.ones(n) if part.weights is None else part.weights
         targets = Targets(LOSSES[self.network.loss], part.y, weights, levels=np.array(self.network.quantiles))
@@ -721,7 +729,7 @@ class Twin:
         found = [np.concatenate([layer[which].ravel() for layer in layers]) for which in (0, 1)]
         if self.network.batch_norm:
             found.append(np.concatenate([np.zeros(0), *(layer.norm[0] for layer in layers if layer.norm)]))
-        return found
+        return [*found, *[layers[0].embeddings] * bool(self.network.embeddings)]
 
     def slopes(self, part: Part, rng: np.random.Generator) -> tuple[float, float, float]:
         """Slope of the log-likelihood in a random direction, by the gradient and by a central difference.
@@ -734,7 +742,8 @@ class Twin:
         by_gradient = sum(float(a @ b) for a, b in zip(directions, self.gradient(part), strict=True))
         moved = np.zeros(self.parameters.size)
         begins = [0] * len(directions)
-        for W, b, norm in reference.unpack(self.shapes, moved):
+        moved[: self.shapes[0].embeddings_size] = directions[-1][: self.shapes[0].embeddings_size]
+        for W, b, norm, _ in reference.unpack(self.shapes, moved):
             for which, array in enumerate([W, b, *norm[:1]]):
                 array.ravel()[:] = directions[which][begins[which] : begins[which] + array.size]
                 begins[which] += array.size
@@ -742,7 +751,7 @@ class Twin:
 
         def value(step: float) -> float:
             layers = reference.unpack(plain, self.parameters + step * moved)
-            Z = reference.forward_pass(part.X, plain, layers).outputs[-1]
+            Z = reference.forward_pass(dense(part.X, plain, layers), plain, layers).outputs[-1]
             return log_likelihood(self.network, Z, part)
 
         step = 1e-6
@@ -764,14 +773,30 @@ def _numbers(optimizer: Any, a: float, t: int) -> list[float]:
     return [a / (1 - optimizer.beta_1**t), optimizer.beta_1, optimizer.beta_2, 1 / root, epsilon]
 
 
-def outputs(network: fastnn.Network, parameters: np.ndarray, X: np.ndarray) -> np.ndarray:
+def with_codes(X: np.ndarray, codes: np.ndarray) -> CSRRows:
+    """Rows whose numbers are all stored, with codes of embeddings."""
+    n, n_in = X.shape
+    return CSRRows(X.ravel(), np.tile(np.arange(n_in, dtype=np.int32), n), np.arange(n + 1) * n_in, n_in, codes)
+
+
+def dense(X: np.ndarray | CSRRows, shapes: Sequence[LayerFacts], layers: list[reference.Layer]) -> np.ndarray:
+    """Rows as the first layer with weights sees them, with the numbers of embeddings."""
+    if isinstance(X, np.ndarray):
+        return X
+    return reference.rows_of(X, np.arange(X.shape[0]), shapes[0], layers[0].embeddings)
+
+
+def outputs(network: fastnn.Network, parameters: np.ndarray, X: np.ndarray | CSRRows) -> np.ndarray:
     """Last layer (n, n_out) of a network with these parameters, by the formula, with the running statistics."""
     shapes = shapes_of(network.layers, network.input_shape)
     # Layer by layer: none is merged with the next.
     each = [layer.facts(shape, 0.0) for layer, shape in zip(network.layers, shapes[:-1], strict=True)]
     layers = [facts for facts in each if facts is not None]
-    A = X
-    for facts, (W, b, norm) in zip(layers, reference.unpack(layers, parameters), strict=True):
+    if network.columns is not None:
+        layers[0] = layers[0]._replace(embeddings=network.columns.embeddings)
+    arrays = reference.unpack(layers, parameters)
+    A = dense(X, layers, arrays)
+    for facts, (W, b, norm, _) in zip(layers, arrays, strict=True):
         Z = reference.product(A, facts, W)
         if norm:
             scale, mean, variance = norm

@@ -34,6 +34,8 @@ TESTS = [
         "convolution",
         "symbolic_images",
         "trunk",
+        "columns",
+        "embeddings",
         "bits",
         "training",
         "batch_norm",

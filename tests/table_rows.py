@@ -34,11 +34,13 @@ def draw_rows(rng, columns, n, dtype="float64"):
 
 
 def dense_features(columns, X):
-    """The features (n, n_features) of rows, written down column by column."""
+    """The features (n, n_features) of rows, without those of embeddings, written down column by column."""
     found = []
     for column, x in zip(columns.columns, X.T.astype(float), strict=True):
         missing = np.isnan(x)
         if isinstance(column, Category):
+            if column.width is not None:
+                continue
             found += [x == code for code in range(column.n)] + [missing] * column.missing
             continue
         s = np.clip((np.where(missing, 0, x) - column.center) * column.scale, -1e99, 1e99)
@@ -48,4 +50,14 @@ def dense_features(columns, X):
             hats = BSpline(outside, np.eye(len(column.knots)), 1)
             inside = np.clip(np.where(missing, 0, x), column.knots[0], column.knots[-1])
             found += list(np.where(missing, 0, hats(inside).T))
-    return np.array(found, float).T
+    return np.array(found, float).reshape(len(found), len(X)).T
+
+
+def codes_of(columns, X):
+    """Which row of each embedding (n, n_embeddings) rows have; -1: none."""
+    found = []
+    for column, x in zip(columns.columns, X.T.astype(float), strict=True):
+        if isinstance(column, Category) and column.width is not None:
+            seen = np.isin(x, np.arange(column.n))
+            found.append(np.where(np.isnan(x) & column.missing, column.n, np.where(seen, x, -1)))
+    return np.array(found, np.int32).reshape(len(found), len(X)).T.copy()

@@ -395,11 +395,15 @@ WRONGS_WITHIN = {
 }
 
 
+# The first in the vector of parameters.
+SCALED = ("embeddings", "weights", "biases")
+
+
 class Meddler(Callback):
     """Does what it may not, and keeps what that raised; and what it may, at the ends of epochs.
 
     wrongs : (when, name) of each
-    rates, scales : by epoch, what the learning rate becomes, and what weights and biases are multiplied by
+    rates, scales : by epoch, what the learning rate becomes, and what SCALED are multiplied by
     stop : epoch after which the fit ends;  early : rates and stop are set within the epoch, where there is a chance
     """
 
@@ -434,6 +438,7 @@ class Meddler(Callback):
             fit.learning_rate = self.rates[epoch]
         if epoch in self.scales:
             network = fit.trainer.network
+            network.embeddings = [embedding * self.scales[epoch] for embedding in network.embeddings]
             network.weights = [weight * self.scales[epoch] for weight in network.weights]
             for bias in network.biases:
                 bias *= self.scales[epoch]
@@ -445,7 +450,7 @@ class Meddler(Callback):
         if epoch in self.rates:
             optimizer = dataclasses.replace(twin.settings["optimizer"], learning_rate=self.rates[epoch])
             twin.settings["optimizer"] = optimizer
-        n_scaled = sum(array.size for array in (*twin.network.weights, *twin.network.biases))
+        n_scaled = sum(array.size for kind in SCALED for array in getattr(twin.network, kind))
         twin.parameters[:n_scaled] *= twin.dtype.type(self.scales.get(epoch, 1))
         return epoch == self.stop
 
@@ -716,7 +721,7 @@ def test_lbfgs(case, at):
         assert snapshot(inputs) == before
         # Uphill, to what the twin says of the parameters that were reached.
         value = log_likelihood(network, outputs(network, network.parameters, parts[0].X), parts[0])
-        penalty = settings_["l2"] / 2 * sum((weight**2).sum() for weight in network.weights)
+        penalty = settings_["l2"] / 2 * sum((array**2).sum() for array in (*network.weights, *network.embeddings))
         if columns["objective"]:
             assert columns["log_likelihood"][-1] == pytest.approx(value, rel=1e-9, abs=1e-9)
             assert columns["objective"][-1] == pytest.approx(value - penalty, rel=1e-9, abs=1e-9)
