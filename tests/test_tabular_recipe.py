@@ -250,7 +250,7 @@ def test_rivals_differ_from_the_recipe_in_what_was_not_told(n_classes):
     assert all(rival.max_epochs == recipe.max_epochs for rival in found)
     for rival in rivals(recipe, 1000, n_classes, ["weight_decay", "n_knots"]):
         assert (rival.weight_decay, rival.n_knots) == (recipe.weight_decay, recipe.n_knots)
-    assert rivals(recipe, 1000, n_classes, ["weight_decay", "dropout", "n_knots"]) == ()
+    assert rivals(recipe, 1000, n_classes, ["weight_decay", "dropout", "n_knots", "hidden_layer_sizes"]) == ()
     assert rivals(recipe_for(10**6, 5, n_classes), 10**6, n_classes) == ()
     assert len(rivals(recipe_for(1000, 0, n_classes), 1000, n_classes)) == 1  # without numbers there are no knots
     assert len(rivals(recipe, 1000, n_classes, ["weight_decay", "dropout"])) == 1
@@ -331,3 +331,9 @@ def test_categories_of_many_values_have_embeddings(rng):
     assert 0.05 < np.abs(network.embeddings[0]).mean() < 0.1
     assert (network.weights[0][1:9] == 0).all()
     assert (network.weights[0][9:] != 0).any(axis=1).all()
+
+
+def test_divergence_of_one_of_several_is_the_same_error(table):
+    recipe, begin = prepared(table, learning_rate=1e30)
+    with pytest.raises(fastnn.DivergenceError):
+        train([begin(), begin()], table, table, [recipe] * 2, [0, 1], progress=False)

@@ -126,8 +126,8 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
 
         Notes
         -----
-        If a fit raises an exception, the estimator is as it was.  Ctrl-C ends it with a warning, and it keeps what has
-        been learnt.
+        If a fit raises an exception, the estimator is as it was.  Ctrl-C ends it, and it keeps what has been learnt;
+        `history_` tells.
         """
         with all_or_nothing(self), seeded(self.random_state, ALONE) as random_state:
             self._check_parameters()

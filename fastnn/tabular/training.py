@@ -21,7 +21,7 @@ from fastnn.network import Network
 from fastnn.optimizers import AdamW
 from fastnn.tabular.preparation import hat_features
 from fastnn.tabular.recipe import Recipe
-from fastnn.training import Trainer, fit_many
+from fastnn.training import ManyFitsError, Trainer, fit_many
 
 # What embeddings are multiplied by at first.  With 1, RMSEs are 10 to 20 % higher, with 0.01 the same.
 EMBEDDED = 0.1
@@ -350,7 +350,10 @@ def _fit(
         return [_resume(trainer, f"{checkpoint}.{k}", X, y, options) for k, trainer in enumerate(trainers)]
     if len(trainers) == 1:
         return [trainers[0].fit(X, y, **options)]
-    return fit_many(trainers, X, y, n_threads=n_threads, **options)
+    try:
+        return fit_many(trainers, X, y, n_threads=n_threads, **options)
+    except ManyFitsError as error:  # as of one network
+        raise next(result for result in error.results if isinstance(result, Exception)) from error
 
 
 def _resume(trainer: Trainer, path: str, X: Any, y: Any, options: dict[str, Any]) -> History:
