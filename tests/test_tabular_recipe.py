@@ -252,8 +252,10 @@ def test_rivals_differ_from_the_recipe_in_what_was_not_told(n_classes):
         assert (rival.weight_decay, rival.n_knots) == (recipe.weight_decay, recipe.n_knots)
     assert rivals(recipe, 1000, n_classes, ["weight_decay", "dropout", "n_knots", "hidden_layer_sizes"]) == ()
     assert rivals(recipe_for(10**6, 5, n_classes), 10**6, n_classes) == ()
-    assert len(rivals(recipe_for(1000, 0, n_classes), 1000, n_classes)) == 1  # without numbers there are no knots
-    assert len(rivals(recipe, 1000, n_classes, ["weight_decay", "dropout"])) == 1
+    few = 2 if n_classes else 1  # the wider network is one more
+    assert len(rivals(recipe_for(1000, 0, n_classes), 1000, n_classes)) == few  # without numbers there are no knots
+    assert len(rivals(recipe, 1000, n_classes, ["weight_decay", "dropout"])) == few
+    assert len(rivals(recipe, 6000, n_classes)) == 1
 
 
 def test_regression_takes_numbers(rng, table):
