@@ -229,6 +229,9 @@ def test_describe_before_and_after(table, classifier):
     assert "planet  constant" in text
     assert "hidden layer sizes" in text
     assert TabularClassifier(hidden_layer_sizes=(8,)).describe(frame, y > 6).count("as told") == 1
+    tried = TabularClassifier().describe(frame, y > 6).splitlines()[-3:]
+    assert tried[0] == "tried beside this: n knots 0"
+    assert tried[1].startswith("tried beside this: weight decay")
     with pytest.raises(ValueError, match="y is needed"):
         TabularClassifier().describe(frame)
     assert TabularRegressor().describe(frame) == TabularRegressor().describe(frame, y)

@@ -256,18 +256,19 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         """
         if X is None:
             self._fitted()
-            table, recipe = self.table_, self.recipe_
-        else:
-            looked_at = clone(self)
-            looked_at._check_parameters()
-            n_rows = len(looked_at._learn_table(X))
-            if y is not None:
-                looked_at._read_targets(y, n_rows)
-            elif is_classifier(self):
-                raise ValueError("y is needed: the recipe depends on the classes")
-            table = looked_at.table_
-            recipe = looked_at._choose_recipe(n_rows, bool(self.early_stopping) and n_rows >= FEWEST_ROWS)
-        return f"{table.describe()}\n\n{recipe}"
+            return f"{self.table_.describe()}\n\n{self.recipe_}"
+        looked_at = clone(self)
+        looked_at._check_parameters()
+        n_rows = len(looked_at._learn_table(X))
+        if y is not None:
+            looked_at._read_targets(y, n_rows)
+        elif is_classifier(self):
+            raise ValueError("y is needed: the recipe depends on the classes")
+        holds_out = bool(self.early_stopping) and n_rows >= FEWEST_ROWS
+        recipe = looked_at._choose_recipe(n_rows, holds_out)
+        others = rivals(recipe, n_rows, looked_at._n_classes, looked_at._told()) if holds_out else ()
+        lines = [looked_at.table_.describe(), "", str(recipe), *[""] * bool(others)]
+        return "\n".join(lines + [f"tried beside this: {recipe.changes(other)}" for other in others])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one safetensors file, atomically: a crash leaves an old file whole.

@@ -61,6 +61,13 @@ class Recipe:
     refit: bool
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
+    def changes(self, other: Recipe) -> str:
+        """Return what is different in another recipe, in words."""
+        names = [
+            one.name for one in fields(self) if one.compare and getattr(self, one.name) != getattr(other, one.name)
+        ]
+        return ", ".join(f"{name.replace('_', ' ')} {getattr(other, name)}" for name in names)
+
     def __str__(self) -> str:
         rows = [("what", "choice", "why")]
         for name in (one.name for one in fields(self) if one.name != "reasons"):
