@@ -375,7 +375,7 @@ def test_options_of_tables_are_not_for_networks(run, tmp_path):
 
 def test_help_does_not_import_what_tables_need(tmp_path):
     code = "import sys; from fastnn import cli; cli.build_parser(['train', '--help']); print('sklearn' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert found.stdout == "False\n"
 
 
