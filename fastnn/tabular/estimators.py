@@ -214,11 +214,12 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         seeds = random_state.randint(np.iinfo(np.int32).max, size=(2, self.n_members)).tolist()
         options: dict[str, Any] = {"n_threads": self.n_threads, "progress": bool(self.verbose)}
 
-        def begin(recipe: Recipe, member: int) -> Network:
-            columns = columns_for(raw, inputs, recipe.n_knots)
-            return start(columns, recipe, prior, self._loss, seeds[0][member], self._quantiles)
-
         recipes = (recipe, *rivals(recipe, len(data[0]), self._n_classes, self._told()))
+        columns = {each.n_knots: columns_for(raw, inputs, each.n_knots) for each in recipes}
+
+        def begin(recipe: Recipe, member: int) -> Network:
+            return start(columns[recipe.n_knots], recipe, prior, self._loss, seeds[0][member], self._quantiles)
+
         recipe, networks, results = choose(
             begin, (raw, targets, weights), validation, recipes, seeds[1], checkpoint, **options
         )
