@@ -232,6 +232,11 @@ def test_describe_before_and_after(table, classifier):
     assert "planet  constant" in text
     assert "hidden layer sizes" in text
     assert TabularClassifier(hidden_layer_sizes=(8,)).describe(frame, y > 6).count("as told") == 1
+    assert "refit                False     intervals hold" in TabularRegressor(quantiles=(0.1, 0.9)).describe(frame)
+    assert "refit                True      as told" in TabularRegressor(quantiles=(0.1, 0.9), refit=True).describe(
+        frame
+    )
+    assert "no rows are held out" in TabularRegressor(early_stopping=False).describe(frame)
     tried = TabularClassifier().describe(frame, y > 6).splitlines()[-3:]
     assert tried[0] == "tried beside this: n knots 0"
     assert tried[1].startswith("tried beside this: weight decay")

@@ -6,6 +6,7 @@ terms.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 import os
@@ -80,6 +81,11 @@ TOLD: dict[str, Any] = {
 
 class _Tabular(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor have in common."""
+
+    @property
+    def _measured(self) -> bool:
+        # Whether the network should stay the one that the held-out rows have measured.
+        return False
 
     def __setattr__(self, name: str, value: Any) -> None:
         if id(self) in under_way and name in self._get_param_names():
@@ -181,9 +187,12 @@ class _Tabular(BaseEstimator):  # type: ignore[misc]
         return raw, targets, self._weigh(targets, _weights(sample_weight, raw))
 
     def _choose_recipe(self, n_rows: int, holds_out: bool) -> Recipe:
-        told = self._told() | ({} if holds_out else {"refit": False})
+        told, why = self._told(), "" if holds_out else "no rows are held out"
+        if holds_out and self._measured and "refit" not in told:
+            why = "intervals hold for the network that the held-out rows measured"
         n_numbers = sum(one.n_values is None for one in self.table_.inputs)
-        return recipe_for(n_rows, n_numbers, self._n_classes, **told)
+        recipe = recipe_for(n_rows, n_numbers, self._n_classes, **told | ({"refit": False} if why else {}))
+        return dataclasses.replace(recipe, reasons={**recipe.reasons, **({"refit": why} if why else {})})
 
     def _check_checkpoint(self, path: Any) -> str | None:
         if path is None:
@@ -668,9 +677,9 @@ class TabularRegressor(RegressorMixin, _Tabular):  # type: ignore[misc]
         check_consistent_length(y, range(n_rows))
         return np.asarray(y, np.float64)
 
-    def _told(self) -> dict[str, Any]:
-        # Intervals hold for the network that held-out rows measured.
-        return ({"refit": False} if len(self.quantiles) else {}) | super()._told()
+    @property
+    def _measured(self) -> bool:
+        return len(self.quantiles) > 0
 
     def _weigh(self, targets: NDArray[Any], weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         return weights
