@@ -7,6 +7,7 @@ mean of its parameters over the last epochs, which moves less from epoch to epoc
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -120,7 +121,8 @@ class Descent(Callback):
         self._n_falls = self._lowered = 0
         self._best_parameters: NDArray[Any] | None = None
         self._average = Average(fit.trainer.network, self.recipe.averaging)
-        self._data = None if self.validation is None else fit.trainer.network.check_data(*self.validation)
+        self._network = copy.copy(fit.trainer.network)  # with the mean of parameters
+        self._data = None if self.validation is None else self._network.check_data(*self.validation)
 
     def on_epoch(self, fit: Fit) -> None:
         """Measure the mean, keep the best, and choose the next learning rate."""
@@ -141,11 +143,8 @@ class Descent(Callback):
         # Mean log-likelihood of the validation rows, which goes into the history.
         if self._data is None:
             return math.nan
-        network = fit.trainer.network
-        own = network.parameters.copy()
-        network.parameters = parameters
-        log_likelihood, error = network.score(*self._data, self.n_threads)
-        network.parameters = own
+        self._network.parameters[:] = parameters
+        log_likelihood, error = self._network.score(*self._data, self.n_threads)
         fit.history.validation_log_likelihood.append(log_likelihood)
         fit.history.validation_error.append(error)
         return log_likelihood
