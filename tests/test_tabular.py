@@ -36,7 +36,7 @@ def with_checks(estimators):
     return pytest.mark.parametrize(names, list(checks), **mark.kwargs)
 
 
-@with_checks([TabularClassifier(), TabularRegressor()])
+@with_checks([TabularClassifier(max_epochs=30), TabularRegressor(max_epochs=60)])
 def test_passes_scikit_learns_checks(estimator, check):
     if check.func.__name__ in EXPECTED:
         pytest.skip(EXPECTED[check.func.__name__])
