@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+from sphinx_gallery.scrapers import figure_rst
+
 import fastnn
 
 DOCS = Path(__file__).parent
@@ -32,7 +34,9 @@ exclude_patterns = [
     "gallery/*.py",
     "**/sg_execution_times.*",
 ]
+suppress_warnings = ["config.cache"]  # a setting of the gallery is a function
 templates_path = ["_templates"]
+default_role = "py:obj"
 highlight_language = "none"  # indented blocks are commands
 
 html_theme = "pydata_sphinx_theme"
@@ -50,13 +54,16 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
 }
-html_sidebars = {"index": [], "changelog": []}
+html_sidebars = {page: [] for page in ("index", "benchmarks", "ecosystem")}  # they have no pages below them
 
 # The types stand in the docstrings.
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autosummary_generate = True
+autosummary_filename_map = {"fastnn.symbolic.Function": "fastnn.symbolic.Function-class"}  # where case does not count
 numpydoc_show_class_members = False  # the templates list them
+numpydoc_validation_checks = {"GL03", "GL05", "GL06", "GL07", "GL08", "PR10", "SA02", "SS01", "YD01"}
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -67,15 +74,32 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 
+#: Examples of some seconds, which each build of the site runs; ".ci/docs all" runs the others too.
+QUICK = ("softmax_regression", "tables", "train_mnist")
+
+
+def pictures(block, variables, configuration):
+    """Move the pictures that an example has written to where the gallery shows them, and return how."""
+    paths = []
+    for picture in sorted((DOCS / "generated" / "examples").glob("*.png")):
+        paths.append(next(variables["image_path_iterator"]))
+        shutil.move(picture, paths[-1])
+    return figure_rst(paths, configuration["src_dir"])
+
+
 sphinx_gallery_conf = {
     "examples_dirs": "generated/examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": "/nothing",
+    "filename_pattern": rf"/({'|'.join(QUICK)})\.py$",
+    "image_scrapers": (pictures,),
+    "within_subsection_order": "ExampleTitleSortKey",
+    "default_thumb_file": str(DOCS / "_static" / "logo.svg"),
+    "thumbnail_size": (320, 224),
     "download_all_examples": False,
     "show_memory": False,
+    "show_signature": False,
     "min_reported_time": 1e9,
     "write_computation_times": False,
-    "remove_config_comments": True,
 }
 
 
@@ -85,7 +109,7 @@ def copy_examples():
     target.mkdir(parents=True, exist_ok=True)
     for path in (ROOT / "examples").glob("*.py"):
         quotes, text = (source := path.read_text(encoding="utf-8"))[:3], source[3:]
-        title = re.match(r"[^:.\n]+", text)[0]
+        title = re.match(r".+?(?=[:,.]\s)", text)[0]
         (target / path.name).write_text(f"{quotes}{title}\n{'=' * len(title)}\n\n{text}", encoding="utf-8")
     shutil.copy2(ROOT / "examples" / "README.rst", target)
     shutil.copy2(ROOT / "examples" / "notation.ipynb", target.parent)
@@ -111,9 +135,26 @@ def escape_attributes(app, what, name, object, options, lines):
         lines[i] = re.sub(r"(`.*?`+)|(?<=\w)_(?=\W|$)", lambda found: found[1] or r"\_", line)
 
 
-def skip_inherited(app, what, name, object, skip, options):
-    """Leave out what estimators inherit from scikit-learn."""
-    return True if (getattr(object, "__module__", None) or "").startswith("sklearn.") else None
+#: Methods and properties for other modules of fastnn.
+INTERNAL = {
+    *(
+        "assemble",
+        "check_data",
+        "check_parameters",
+        "description",
+        "engine",
+        "facts",
+        "read_only",
+        "slots",
+    ),  # of Network
+    *("takes_sparse", "interrupt", "record", "note", "take_back"),  # of Network, History and Fit
+}
+
+
+def skip_member(app, what, name, object, skip, options):
+    """Leave out what is internal, and what estimators inherit from scikit-learn."""
+    inherited = (getattr(object, "__module__", None) or "").startswith("sklearn.")
+    return True if inherited or name in INTERNAL else None
 
 
 def setup(app):
@@ -121,4 +162,4 @@ def setup(app):
     copy_examples()
     app.connect("source-read", resolve_links)
     app.connect("autodoc-process-docstring", escape_attributes, priority=900)  # after numpydoc
-    app.connect("autodoc-skip-member", skip_inherited)
+    app.connect("autodoc-skip-member", skip_member)
