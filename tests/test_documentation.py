@@ -78,9 +78,8 @@ def commands_of(page):
     text = page.read_text(encoding="utf-8")
     consoles = re.findall(r"^```console\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = re.findall(r"^\$ (.*)$", "\n".join(consoles), re.MULTILINE)
-    lines += re.findall(
-        r"^ {4}(\S.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE
-    )
+    words = re.sub(r"^```.*?^```$|\A---\n.*?^---$", "", text, flags=re.DOTALL | re.MULTILINE)  # no blocks, no header
+    lines += re.findall(r"^ {4}(\S.*)$", words, re.MULTILINE)
     return [shlex.split(command, comments=True) for line in lines for command in line.split(" && ")]
 
 
