@@ -74,10 +74,15 @@ if SANITIZER:
 
 EMPTY_PROBE = "int main(void) { return 0; }\n"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+HOMEBREWS = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # where Apple's compiler does not look
 OPENMP_CANDIDATES = {
     "msvc": [(["/openmp"], [])],
     "clang-cl": [(["/openmp"], ["libomp.lib"])],
-    "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
+    "unix": [
+        (["-fopenmp"], ["-fopenmp"]),
+        (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),
+        *((["-Xpreprocessor", "-fopenmp", f"-I{place}/include"], [f"-L{place}/lib", "-lomp"]) for place in HOMEBREWS),
+    ],
 }
 
 NO_OPENMP = """

@@ -61,6 +61,8 @@ def test_what_a_compiler_cannot_do_is_left_out(flags, capsys):
     found, _, _ = flags("unix", lambda flags: "-Xpreprocessor" in flags)
     assert list(found) == ["epoch"]
     assert found["epoch"][1] == ["-lomp"]
+    found, _, _ = flags("unix", lambda flags: "-I/usr/local/opt/libomp/include" in flags)  # Homebrew's on Intel's
+    assert found["epoch"][1] == ["-L/usr/local/opt/libomp/lib", "-lomp"]
     found, _, _ = flags("unix", lambda flags: False)
     assert not {"-fopenmp", "-lomp"} & {flag for part in found["epoch"] for flag in part}
     assert "WITHOUT OpenMP" in capsys.readouterr().out
