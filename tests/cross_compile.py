@@ -67,8 +67,9 @@ typedef long long ssize_t;
 """
 
 #: The headers of the C library are MinGW's: they hide Clang's attributes from what calls itself MSVC, have a clock that
-#: MSVC's have not, and lack its complex numbers.
-MINGW_FOR_MSVC = """
+#: MSVC's have not, and other complex numbers.
+MINGW_FOR_MSVC = {
+    "_mingw.h": """
 #define WIN_PTHREADS_TIME_H
 #include_next <_mingw.h>
 #undef __attribute__
@@ -76,13 +77,16 @@ MINGW_FOR_MSVC = """
 #define __MINGW_ATTRIB_NORETURN
 #undef __MINGW_ATTRIB_DEPRECATED
 #define __MINGW_ATTRIB_DEPRECATED
-#ifndef FASTNN_COMPLEX
-#define FASTNN_COMPLEX
+""",
+    "complex.h": """
 typedef struct { float parts[2]; } _Fcomplex;
 typedef struct { double parts[2]; } _Dcomplex;
 typedef struct { long double parts[2]; } _Lcomplex;
-#endif
-"""
+float crealf(_Fcomplex), cimagf(_Fcomplex);
+double creal(_Dcomplex), cimag(_Dcomplex);
+long double creall(_Lcomplex), cimagl(_Lcomplex);
+""",
+}
 
 #: What the modules may need of the C library and the system, and what MSVC links into each.
 MSVC_FUNCTIONS = {
@@ -169,7 +173,8 @@ def environment_of_msvc(folder: Path) -> dict[str, str]:
     places = [f"-imsvc{headers / place}" for place in ("include", "libc/include/any-windows-any")]
     clang = [*ZIG, "clang", "--driver-mode=cl", "--target=x86_64-pc-windows-msvc", "-Wno-unused-command-line-argument"]
     clang += ["/X", f"-I{folder / 'include'}", *places]
-    (folder / "include" / "_mingw.h").write_text(MINGW_FOR_MSVC)
+    for name, text in MINGW_FOR_MSVC.items():
+        (folder / "include" / name).write_text(text)
     (folder / "lib" / "library.c").write_text(MSVC_OBJECT)
     subprocess.run([*clang, "/c", "/GS-", "library.c", "/Folibrary.obj"], cwd=folder / "lib", check=True)
     for name, functions in MSVC_FUNCTIONS.items():
@@ -210,7 +215,8 @@ def build(target: str, folder: Path) -> bool:
     without = "building WITHOUT OpenMP" in done.stdout
     print(f"{target}: {n_modules} modules" + (", without OpenMP" if without else ""), flush=True)
     if done.returncode or without:
-        print(done.stdout[-5000:], flush=True)
+        wrong = [line for line in done.stdout.splitlines() if re.search(r"error:|undefined|WITHOUT", line)]
+        print("\n".join(wrong or [done.stdout[-5000:]]), flush=True)
     return done.returncode == 0 and not without
 
 
