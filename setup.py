@@ -112,7 +112,7 @@ def blas_integer() -> str:
 
 
 class BuildKernels(build_ext):
-    """Adds the flags that the compiler understands, and compiles the kernels in parallel."""
+    """Translates the kernels to C, adds the flags that the compiler understands, and compiles in parallel."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -130,6 +130,7 @@ class BuildKernels(build_ext):
             extension.extra_compile_args = in_family(UNIX_FLAGS, family) + compile_flags
             extension.extra_compile_args += supported[instruction_set(extension)]
             extension.extra_link_args = link_flags + SANITIZER
+        self.translate()
         super().build_extensions()
         if family == "clang-cl" and compile_flags:
             # Windows looks for it beside the first module that needs it, not in PATH.
@@ -148,6 +149,20 @@ class BuildKernels(build_ext):
         self.compiler.cc = clang
         self.compiler.add_library_dir(str(Path(clang).parents[1] / "lib"))  # OpenMP's
         return "clang-cl"
+
+    def translate(self):
+        """Have Cython make C of the kernels; not earlier, since an sdist and its metadata need none."""
+        translated = cythonize(
+            self.extensions,
+            include_path=[COPIES],
+            nthreads=os.cpu_count(),
+            shared_utility_qualified_name=SHARED,
+            build_dir="build/cython",
+            compiler_directives=DIRECTIVES,
+        )
+        for extension, found in zip(self.extensions, translated, strict=True):
+            assert extension.name == found.name
+            extension.sources = found.sources
 
     def compiles(self, source, compile_flags, link_flags=()):
         """Return whether a small program compiles and links with these flags."""
@@ -218,16 +233,6 @@ def all_extensions():
     return extensions
 
 
-# cythonize starts processes, which import this file where they are not forked: on Windows, on macOS.
+# Cython starts processes, which import this file where they are not forked: on Windows, on macOS.
 if __name__ == "__main__":
-    setup(
-        ext_modules=cythonize(
-            all_extensions(),
-            include_path=[COPIES],
-            nthreads=os.cpu_count(),
-            shared_utility_qualified_name=SHARED,
-            build_dir="build/cython",
-            compiler_directives=DIRECTIVES,
-        ),
-        cmdclass={"build_ext": BuildKernels},
-    )
+    setup(ext_modules=all_extensions(), cmdclass={"build_ext": BuildKernels})

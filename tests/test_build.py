@@ -37,6 +37,7 @@ def flags(setup, monkeypatch):
             compiler_type=compiler_type, cc="cl.exe", initialize=lambda: None, add_library_dir=places.append
         )
         build.compiles = lambda source, compile_flags, link_flags=(): compiles(compile_flags)
+        build.translate = lambda: None
         build.build_lib = "built"
         build.extensions = [Extension(f"fastnn.kernels.{name}", []) for name in ("epoch", "avx2.epoch", "avx512.epoch")]
         build.build_extensions()
