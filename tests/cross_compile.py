@@ -1,6 +1,6 @@
-"""Cross-compilation: the kernels are compiled and linked for macOS and Windows, on any machine; none of them is run.
+"""Cross-compilation: the kernels are compiled and linked for macOS and Windows, on Linux; none of them is run.
 
-    pip install ziglang
+    pip install ziglang setuptools Cython
     python tests/cross_compile.py                            # all targets
     python tests/cross_compile.py aarch64-macos
 
