@@ -72,7 +72,13 @@ if SANITIZER:
     del INSTRUCTION_SETS["avx2"]  # it takes minutes, and its source is the others'
     UNIX_FLAGS = ["-O1", "-fno-math-errno", "-fno-trapping-math", "-g1", "-fno-omit-frame-pointer", *SANITIZER]
 
-EMPTY_PROBE = "int main(void) { return 0; }\n"
+# GCC for Windows does not align vectors of AVX on the stack: GCC's bug 54412.
+VECTOR_PROBE = """
+#if defined(_WIN32) && !defined(__clang__)
+#error
+#endif
+int main(void) { return 0; }
+"""
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 HOMEBREWS = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # where Apple's compiler does not look
 OPENMP_CANDIDATES = {
@@ -123,7 +129,7 @@ class BuildKernels(build_ext):
         compile_flags, link_flags = self.find_openmp(family)
         supported = {None: []}
         for name, flags in INSTRUCTION_SETS.items():
-            if family != "msvc" and self.compiles(EMPTY_PROBE, in_family(flags, family)):
+            if family != "msvc" and self.compiles(VECTOR_PROBE, in_family(flags, family)):
                 supported[name] = in_family(flags, family)
         self.extensions = [extension for extension in self.extensions if instruction_set(extension) in supported]
         for extension in self.extensions:
