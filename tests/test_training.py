@@ -413,7 +413,7 @@ INTERRUPTED_FIT = """
 
     def interrupt():
         sent.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     sent = []
     threading.Timer(0.7, interrupt).start()
