@@ -90,8 +90,8 @@ long double creall(_Lcomplex), cimagl(_Lcomplex);
 
 #: What the modules may need of the C library and the system, and what MSVC links into each.
 MSVC_FUNCTIONS = {
-    "ucrtbase.dll": "calloc free log malloc memcmp memcpy memset strlen strrchr vsnprintf "
-    "_abs64 _timespec64_get __INFF",
+    "ucrtbase.dll": "calloc free log malloc memcmp memcpy memset pow powf strlen strrchr vsnprintf "
+    "_abs64 _timespec64_get __INFF __QNANF",
     "kernel32.dll": "SwitchToThread",
 }
 MSVC_OBJECT = """
@@ -183,6 +183,7 @@ def environment_of_msvc(folder: Path) -> dict[str, str]:
     given = [str(folder / "lib" / name) for name in libraries]
     script(folder / "bin" / "clang-cl", clang)
     script(folder / "bin" / "link.exe", [*ZIG, "lld-link", "/nodefaultlib", "/manifest:no", *given])
+    (folder / "bin" / "libomp.dll").touch()  # setup.py copies it
     return os.environ | {
         "DISTUTILS_USE_SDK": "1",
         "_PYTHON_HOST_PLATFORM": "win-amd64",
