@@ -54,3 +54,21 @@ def test_scipys_blas_is_found(place, monkeypatch):
 
     monkeypatch.setattr(threadpoolctl, "ThreadpoolController", Controller)
     assert threads._blas.__wrapped__().chosen == [f"/venv/site-packages/{place}/libopenblas"]
+
+
+@pytest.mark.parametrize(
+    ("system", "before", "after"), [("darwin", None, "True"), ("win32", "0", "0"), ("linux", None, None)]
+)
+def test_clangs_openmp_may_be_there_twice(system, before, after, tmp_path):
+    name = "KMP_DUPLICATE_LIB_OK"
+    environment = {key: value for key, value in os.environ.items() if key != name} | ({name: before} if before else {})
+    script = f"""
+import importlib, os, sys
+import fastnn
+sys.platform = {system!r}
+importlib.reload(fastnn.kernels)
+print(os.environ.get({name!r}))
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(after)
