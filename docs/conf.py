@@ -117,7 +117,7 @@ def copy_examples():
 
 #: Where files outside of this folder, to which pages link for readers on a code host, are on the site.
 PAGES = {
-    r"(CONTRIBUTING|CHANGELOG)\.md": lambda found: f"/{found[1].lower()}.md",
+    r"(CONTRIBUTING|CHANGELOG|RELEASING|SECURITY)\.md": lambda found: f"/{found[1].lower()}.md",
     r"examples/(\w+)\.py": r"/gallery/\1.rst",
     r"examples/(\w+)\.ipynb": r"/generated/\1.ipynb",
 }
