@@ -535,6 +535,14 @@ def test_available_threads(monkeypatch):
         assert available_threads() == expected
 
 
+def test_without_affinity_all_processors_are_available(monkeypatch):  # on macOS and Windows
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for count, expected in [(3, 3), (None, 1)]:
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert available_threads() == (expected if fastnn.kernels.epoch.HAS_OPENMP else 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
