@@ -55,6 +55,9 @@ SOURCE = "fastnn/kernels"
 # doubles the speed of tiles of plain C.  -falign-functions: the place of a loop in its cache line is worth up to 7 % of
 # its speed, and would change with each edit before it.
 UNIX_FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
+# Flags that not all compilers have.  -fno-schedule-insns, which is the default on x86: on ARM, GCC would move the loads of
+# a tile's loop ahead of the products, and the sums out of the registers.
+GCC_FLAGS = ["-fno-schedule-insns"]
 MSVC_FLAGS = ["/O2"]
 
 # "undefined" does not check arithmetic on floats, where infinities are intended.  "function" is left out because Cython
@@ -109,6 +112,8 @@ class BuildKernels(build_ext):
     def build_extensions(self):
         msvc = self.compiler.compiler_type == "msvc"
         compile_flags, link_flags = self.find_openmp("msvc" if msvc else "unix")
+        if not msvc:
+            compile_flags += [flag for flag in GCC_FLAGS if self.compiles(EMPTY_PROBE, ["-Werror", flag])]
         supported = {None} | {name for name, flags in INSTRUCTION_SETS.items() if self.compiles(EMPTY_PROBE, flags)}
         self.extensions = [extension for extension in self.extensions if instruction_set(extension) in supported]
         for extension in self.extensions:
@@ -136,7 +141,7 @@ class BuildKernels(build_ext):
             return [], []
         for compile_flags, link_flags in OPENMP_CANDIDATES[family]:
             if self.compiles(OPENMP_PROBE, compile_flags, link_flags):
-                return compile_flags, link_flags
+                return list(compile_flags), link_flags
         print(NO_OPENMP.format(reason="the compiler has none"), flush=True)
         return [], []
 
