@@ -103,7 +103,7 @@ def blas_integer() -> str:
 
 
 class BuildKernels(build_ext):
-    """Adds the flags that the compiler understands, and compiles the kernels in parallel."""
+    """Translates the kernels to C, adds the flags that the compiler understands, and compiles in parallel."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -120,7 +120,22 @@ class BuildKernels(build_ext):
             extension.extra_compile_args = (MSVC_FLAGS if msvc else UNIX_FLAGS) + compile_flags
             extension.extra_compile_args += INSTRUCTION_SETS.get(instruction_set(extension), [])
             extension.extra_link_args = link_flags + SANITIZER
+        self.translate()
         super().build_extensions()
+
+    def translate(self):
+        """Have Cython make C of the kernels; not earlier, since an sdist and its metadata need none."""
+        translated = cythonize(
+            self.extensions,
+            include_path=[COPIES],
+            nthreads=os.cpu_count(),
+            shared_utility_qualified_name=SHARED,
+            build_dir="build/cython",
+            compiler_directives=DIRECTIVES,
+        )
+        for extension, found in zip(self.extensions, translated, strict=True):
+            assert extension.name == found.name
+            extension.sources = found.sources
 
     def compiles(self, source, compile_flags, link_flags=()):
         """Return whether a small program compiles and links with these flags."""
@@ -186,14 +201,4 @@ def all_extensions():
     return extensions
 
 
-setup(
-    ext_modules=cythonize(
-        all_extensions(),
-        include_path=[COPIES],
-        nthreads=os.cpu_count(),
-        shared_utility_qualified_name=SHARED,
-        build_dir="build/cython",
-        compiler_directives=DIRECTIVES,
-    ),
-    cmdclass={"build_ext": BuildKernels},
-)
+setup(ext_modules=all_extensions(), cmdclass={"build_ext": BuildKernels})

@@ -3,8 +3,8 @@
     python search_on_dask.py                           # two processes of this machine
     python search_on_dask.py tcp://10.0.0.1:8786       # the workers of the scheduler at this address
 
-It needs ``pip install "fastnn[dask]"``, the same versions on all machines.  On each of them, start a worker with one
-thread for each processor:
+It needs the extra ``dask``, and the same versions on all machines.  On each of them, start a worker with one thread for
+each processor:
 
     dask worker tcp://10.0.0.1:8786 --nworkers 8 --nthreads 1
 

@@ -3,11 +3,14 @@
 The published test error is 7.489 %, of deeplearning.net's logistic regression.  It trained on 50,000 rows in
 minibatches and stopped early by the error on 10,000 validation rows.  This program trains on the same rows; its
 settings were chosen on the same validation rows.
+
+It draws the weights of each class (extra ``plot``): red where ink speaks for the class, blue where it speaks against.
 """
 
 import time
 
 import fastnn
+from fastnn.plotting import plot_weights, write_figure
 
 EPOCHS = 30
 
@@ -25,6 +28,7 @@ def main() -> None:
 
     print(f"validation error {100 * network.error(valid.X, valid.y):.2f} %")
     print(f"test error {100 * network.error(test.X, test.y):.2f} % (published: 7.489 %) after {seconds:.1f} s")
+    write_figure(plot_weights(network), "weights.png")
 
 
 if __name__ == "__main__":

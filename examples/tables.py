@@ -1,6 +1,7 @@
 """A table with a category and holes: from a data frame to a model in one file, and what it has learnt.
 
-It needs ``pip install "fastnn[tabular]" pandas`` and no network.  The same on the command line, if the table is a file:
+It needs the extras ``tabular`` and ``plot``, pandas, and no network.  The same on the command line,
+if the table is a file:
 
     fastnn train diabetes.csv --target progression
     fastnn predict diabetes.safetensors new.csv --output predictions.csv
@@ -11,6 +12,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 
 from fastnn import tabular
+from fastnn.plotting import write_figure
 from fastnn.tabular import inspection
 
 
@@ -24,7 +26,9 @@ def main() -> None:
     model = tabular.TabularRegressor(n_members=4, random_state=0).fit(X_train, y_train)
     print(model.describe())
     print(f"\nR2 of {len(y_test)} other rows: {model.score(X_test, y_test):.2f}")
-    print(f"\n{inspection.permutation_importance(model, X_test, y_test, random_state=0)}")
+    importance = inspection.permutation_importance(model, X_test, y_test, random_state=0)
+    print(f"\n{importance}")
+    write_figure(importance.plot(), "importance.png")
 
     model.save("diabetes.safetensors")
     predictor = tabular.load("diabetes.safetensors").predictor()

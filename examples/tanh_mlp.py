@@ -6,6 +6,8 @@ halves it) and stopped early by the error on 10,000 validation rows.
 
 With 50,000 rows only one seed of three beats the published error here (1.61, 1.70 and 1.72 %, in 40 epochs).  So this
 program trains on all 60,000 rows, with settings that were among the better ones on the validation rows.
+
+It draws the weights of the first units (extra ``plot``): red is positive, blue negative.
 """
 
 import time
@@ -13,6 +15,7 @@ import time
 import numpy as np
 
 import fastnn
+from fastnn.plotting import plot_weights, write_figure
 
 EPOCHS = 20
 
@@ -30,6 +33,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
 
     print(f"test error {100 * network.error(test.X, test.y):.2f} % (published: 1.65 %) after {seconds:.1f} s")
+    write_figure(plot_weights(network), "weights.png")
 
 
 if __name__ == "__main__":

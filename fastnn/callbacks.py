@@ -128,6 +128,10 @@ class Fit:
         self.set_rate = check_number(value, "learning_rate", 0, open_left=True)
 
 
+#: A list of `History`, by name, or a function that takes the `Fit` after an epoch.
+Monitor = str | Callable[[Fit], float]
+
+
 class Callback:
     """Base class of callbacks; override what you need."""
 
@@ -208,7 +212,30 @@ class ProgressBar(Callback):
             self._bar.close()
 
 
-class EarlyStopping(Callback):
+class _Watching(Callback):
+    """Base of callbacks that watch a measure: a list of `History`, or a function of the fit."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        if not callable(monitor):
+            check_choice(monitor, "monitor", History().columns())
+        self.monitor = monitor
+
+    def on_start(self, fit: Fit) -> None:
+        """Refuse a fit without the measure."""
+        if str(self.monitor).startswith("validation") and not fit.has_validation:
+            raise ValueError(f"{type(self).__name__} watches {self.monitor}, which needs validation data in the fit")
+
+    def _falls(self) -> bool:
+        # Whether smaller is better, of a list of the history.
+        return isinstance(self.monitor, str) and self.monitor.endswith("error")
+
+    def _measure(self, fit: Fit) -> float:
+        if callable(self.monitor):
+            return float(self.monitor(fit))
+        return fit.history.columns()[self.monitor][-1]
+
+
+class EarlyStopping(_Watching):
     """Ends a fit when a measure stops improving, and restores the best parameters.
 
     Parameters
@@ -237,36 +264,27 @@ class EarlyStopping(Callback):
 
     def __init__(
         self,
-        monitor: str | Callable[[Fit], float] = "validation_log_likelihood",
+        monitor: Monitor = "validation_log_likelihood",
         patience: int = 10,
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
-        if not callable(monitor):
-            check_choice(monitor, "monitor", History().columns())
-        self.monitor = monitor
+        super().__init__(monitor)
         self.patience = check_integer(patience, "patience", 0)
         self.min_delta = check_number(min_delta, "min_delta", 0)
         self.restore_best = check_choice(restore_best, "restore_best", [False, True])
 
     def on_start(self, fit: Fit) -> None:
         """Forget an earlier fit."""
-        if str(self.monitor).startswith("validation") and not fit.has_validation:
-            raise ValueError(f"EarlyStopping watches {self.monitor}, which needs validation data in the fit")
+        super().on_start(fit)
         self.best_epoch, self.best = 0, -math.inf
         self._parameters: NDArray[Any] | None = None
         self._check: Callable[[NDArray[Any]], NDArray[Any]] = fit.trainer.network.check_parameters
 
-    def _measure(self, fit: Fit) -> float:
-        if callable(self.monitor):
-            return float(self.monitor(fit))
-        return fit.history.columns()[self.monitor][-1]
-
     def on_epoch(self, fit: Fit) -> None:
         """Compare with the best so far."""
-        falls = isinstance(self.monitor, str) and self.monitor.endswith("error")
         measure, best = self._measure(fit), self.best
-        gain = best - measure if falls else measure - best
+        gain = best - measure if self._falls() else measure - best
         if (self.best_epoch == 0 and not math.isnan(measure)) or gain > self.min_delta:
             self.best_epoch, self.best = len(fit.history), measure
             self._parameters = fit.trainer.network.parameters.copy() if self.restore_best else None
@@ -297,6 +315,75 @@ class EarlyStopping(Callback):
         epoch, self.best = state["best"].tolist()
         self.best_epoch = int(epoch)
         self._parameters = self._check(state["parameters"]) if "parameters" in state else None
+
+
+class OptunaPruning(_Watching):
+    """Reports a measure to a trial of Optuna after each epoch, and ends the fit if that prunes it (extra ``optuna``).
+
+    It then raises ``optuna.TrialPruned``, which ``study.optimize`` takes for the end of the trial.  A trainer's network
+    is as after the epoch that was reported last, or as `EarlyStopping` restores it; an estimator is as before the fit.
+
+    Parameters
+    ----------
+    trial : optuna.Trial
+        A trial of a study with one objective.
+    monitor : str or callable, default "validation_log_likelihood"
+        Name of a list of `History`, or a function that takes the `Fit` after an epoch and returns a number.
+        The study must minimize a measure whose name ends in "error", and maximize any other of the history.
+
+    Notes
+    -----
+    The step of a report is the epoch, counted from 1; in a fit that resumes from a checkpoint it goes on.  Optuna takes
+    the first report of a step only: each trial needs a fit of its own, not the several of a cross-validation.
+    """
+
+    def __init__(self, trial: Any, monitor: Monitor = "validation_log_likelihood") -> None:
+        super().__init__(monitor)
+        try:
+            self._pruned: type[Exception] = import_whole("optuna").TrialPruned
+        except ImportError as error:
+            raise ImportError('OptunaPruning needs Optuna: pip install "fastnn[optuna]"') from error
+        self.trial = trial
+        study = getattr(trial, "study", None)  # a FixedTrial has none
+        direction = "minimize" if self._falls() else "maximize"
+        if study is not None and not callable(monitor) and study.direction.name.lower() != direction:
+            raise ValueError(f"the study must {direction} {monitor}, not {study.direction.name.lower()} it")
+
+    def __deepcopy__(self, memo: Any) -> OptunaPruning:
+        return OptunaPruning(self.trial, self.monitor)  # a copied trial, in scikit-learn's clones, would tell nobody
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Report the measure."""
+        epoch = len(fit.history)
+        self.trial.report(self._measure(fit), epoch)
+        if self.trial.should_prune():
+            raise self._pruned(f"Trial was pruned at epoch {epoch}.")
+
+
+class HistoryLog(Callback):
+    """Gives the measures of each epoch to a function, such as TensorBoard's or MLflow's.
+
+    Parameters
+    ----------
+    log : callable
+        Called after each epoch as ``log(name, value, step)``, with the name of each list of `History` that has values
+        and the epoch's value.  The step is the epoch, counted from 1; in a fit that resumes from a checkpoint it goes
+        on.  ``SummaryWriter.add_scalar`` of tensorboardX and ``mlflow.log_metric`` are such functions.
+    """
+
+    def __init__(self, log: Callable[[str, float, int], object]) -> None:
+        if not callable(log):
+            raise TypeError(f"log must be a function that takes a name, a value and a step, not {log!r}")
+        self.log = log
+
+    def __deepcopy__(self, memo: Any) -> HistoryLog:
+        return HistoryLog(self.log)  # for scikit-learn's clones: few writers can be copied
+
+    def on_epoch(self, fit: Fit) -> None:
+        """Log the epoch."""
+        for name, values in fit.history.columns().items():
+            if values:
+                self.log(name, values[-1], len(fit.history))
 
 
 class HistoryFile(Callback):

@@ -1,7 +1,9 @@
 """Shared by all tests: the one table of tolerances and the embedded data."""
 
+import itertools
 import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,42 @@ ULPS = {
     "gelu": (10, 5),
     "silu": (4, 4),
 }
+
+
+# Two processes that are given the same folder run all tests once: a file of tests belongs to whichever begins it first,
+# and one of them begins with the last.  What each has begun is marked in the folder.
+BEGUN = pytest.StashKey()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--share", type=Path, metavar="FOLDER", help="leave files of tests to another process that has begun them"
+    )
+
+
+def claim(mark):
+    """Return whether no process had claimed this before."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def pytest_collection_modifyitems(config, items):
+    folder = config.getoption("share")
+    if folder and not claim(folder / "from the first"):
+        files = [list(group) for _, group in itertools.groupby(items, lambda item: item.path)]
+        items[:] = itertools.chain(*reversed(files))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    folder = item.config.getoption("share")
+    begun = item.config.stash.setdefault(BEGUN, {})
+    if folder and item.path not in begun:
+        begun[item.path] = claim(folder / item.path.name)
+    return None if begun.get(item.path, True) else True
 
 
 @pytest.fixture(params=list(TOLERANCES))

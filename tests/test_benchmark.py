@@ -1,6 +1,7 @@
 """The benchmark: that it compares like with like and prints what it found; nothing here depends on speed."""
 
 import importlib.util
+import io
 import json
 import re
 import subprocess
@@ -335,3 +336,55 @@ def test_the_benchmark_of_tables_continues(tmp_path):
     linear, constant = rows_of(done.stdout.splitlines())[1][1:]
     assert float(linear.split()[0]) < float(constant.split()[0])  # it learned something
     assert linear.endswith("(2)")
+
+
+@needs_checkout
+def test_what_is_slower_is_measured_again():
+    import compare
+
+    ratios = {"1": [1.0], "2": [1.2, 1.05], "4": [1.2, 1.3], "5": [0.5], "D": [1.1]}
+    calls = []
+
+    def measured(label, rounds):
+        calls.append((label, rounds))
+        return compare.Pair(2.0, 2.0 * ratios[label].pop(0))
+
+    found = compare.slower(ratios, 1.1, measured)
+    assert {label: pair.ratio for label, pair in found.items()} == {"4": 1.3}
+    assert calls == [(label, compare.ROUNDS) for label in ratios] + [(label, compare.MORE_ROUNDS) for label in "24"]
+
+
+@needs_checkout
+def test_two_versions_take_turns(monkeypatch):
+    import compare
+
+    turns = []
+
+    class Version:
+        def __init__(self, python, label, dtype):
+            self.name, self.seconds = python, {"base": [3.0, 2.0], "head": [4.0, 5.0]}[python]
+
+        def turn(self, name):
+            turns.append(self.name if name == AUTOMATIC else name)
+            return self.seconds.pop(0) if name == AUTOMATIC else 1e-7
+
+        def close(self):
+            turns.append("end")
+
+    monkeypatch.setattr(compare, "Version", Version)
+    pair, handovers = compare.measure(compare.Pair("base", "head"), "4", "float32", 2)
+    assert pair == (2.0, 4.0)
+    assert pair.ratio == 2
+    assert handovers == [1e-7, 1e-7]
+    assert turns == ["base", "head", HANDOVER, "head", "base", HANDOVER, "end", "end"]
+
+
+@needs_checkout
+def test_a_version_serves_turns(monkeypatch, capsys):
+    import compare
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{AUTOMATIC}\nnobody\n"))
+    compare.serve("4", "float32")
+    seconds, unknown = map(float, capsys.readouterr().out.split())
+    assert seconds > 0
+    assert np.isnan(unknown)

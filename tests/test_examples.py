@@ -50,7 +50,8 @@ def test_a_network_prints_what_theano_does(capsys, monkeypatch):
     assert capsys.readouterr().out == MLP
 
 
-def test_a_denoising_autoencoder_prints_what_theano_does(capsys, monkeypatch):
+def test_a_denoising_autoencoder_prints_what_theano_does(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(theano.config, "floatX", theano.config.floatX)  # the script sets it
     train, valid, test = fastnn.datasets.load_mnist(dtype="float64")
     few = [fastnn.datasets.Dataset(part.X[:n], part.y[:n]) for part, n in ((train, 3000), (valid, 0), (test, 1000))]
@@ -59,6 +60,7 @@ def test_a_denoising_autoencoder_prints_what_theano_does(capsys, monkeypatch):
     monkeypatch.setitem(main.__globals__, "BATCH_SIZE", 250)
     main(epochs=2, dtype="float64")
     assert capsys.readouterr().out == DENOISING
+    assert [file.name for file in tmp_path.iterdir()] == ["restored.png"]
 
 
 def test_a_recurrent_network_prints_what_theano_does(capsys, monkeypatch):
@@ -102,7 +104,8 @@ def test_a_network_of_images_trains(name, capsys, monkeypatch, tmp_path):
     main()
     errors = [float(error) for error in re.findall(r"test error (\d+\.\d\d) %", capsys.readouterr().out)]
     assert len(errors) == {"lenet": 1, "best_mnist": 4}[name]
-    assert [file.name for file in tmp_path.iterdir()] == {"lenet": ["lenet.safetensors"], "best_mnist": []}[name]
+    files = {"lenet": ["lenet.safetensors", "maps.png"], "best_mnist": ["mistakes.png"]}[name]
+    assert sorted(file.name for file in tmp_path.iterdir()) == files
 
 
 def test_a_table(capsys, monkeypatch, tmp_path):
@@ -113,7 +116,7 @@ def test_a_table(capsys, monkeypatch, tmp_path):
     assert re.search(r"^bp +number +number +10 % +numbers$", out, re.M)
     assert 0.25 < float(re.search(r"^R2 of 111 other rows: (0\.\d\d)$", out, re.M).group(1)) < 0.5
     assert re.search(r"^bmi +0\.\d+ ", out, re.M)
-    assert [file.name for file in tmp_path.iterdir()] == ["diabetes.safetensors"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["diabetes.safetensors", "importance.png"]
 
 
 def printed(cell):

@@ -4,7 +4,6 @@ import doctest
 import importlib
 import importlib.metadata
 import pkgutil
-import re
 import shutil
 import subprocess
 import sys
@@ -95,33 +94,3 @@ MODULES = [
 def test_examples_in_docstrings(name):
     module = importlib.import_module(name)
     assert doctest.testmod(module).failed == 0
-
-
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_examples_in_the_documentation(page, tmp_path, monkeypatch):
-    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    for extra in ("sklearn", "onnx", "mpi4py"):
-        if extra in "".join(blocks):
-            pytest.importorskip(extra)
-    load_mnist = fastnn.datasets.load_mnist
-    few = lambda: [fastnn.datasets.Dataset(part.X[:300], part.y[:300]) for part in load_mnist()]  # noqa: E731
-    monkeypatch.setattr(fastnn.datasets, "load_mnist", few)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    for block in blocks:
-        exec(block, names)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_in_the_documentation(page):
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-        path, _, anchor = target.partition("#")
-        linked = page.parent / path
-        assert linked.is_file(), target
-        if anchor:
-            titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles], target
