@@ -51,14 +51,14 @@ COPIES = "build/copies"
 SOURCE = "fastnn/kernels"
 
 # No fast-math: NaN and infinity must survive, because they show divergence.  -fno-math-errno and -fno-trapping-math
-# let the compiler vectorise exp and tanh without changing any finite result.  -ffp-contract=fast, GCC's default,
-# doubles the speed of tiles of plain C.  -falign-functions: the place of a loop in its cache line is worth up to 7 % of
-# its speed, and would change with each edit before it.
-UNIX_FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
-# Flags that not all compilers have.  -fno-schedule-insns, which is the default on x86: on ARM, GCC would move the loads of
-# a tile's loop ahead of the products, and the sums out of the registers.
-GCC_FLAGS = ["-fno-schedule-insns"]
-MSVC_FLAGS = ["/O2"]
+# let the compiler vectorise exp and tanh without changing any finite result.  -falign-functions: the place of a loop in
+# its cache line is worth up to 7 % of its speed, and would change with each edit before it.
+UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
+# Products and sums are fused, which doubles the speed of tiles of plain C.  Clang's "fast" depends on the instructions
+# around on ARM, so what a loop has left over after its vectors would round in another way; "on" goes by the source.
+# -fno-schedule-insns, the default on x86: on ARM, GCC would read numbers so early that sums of a tile leave registers.
+GCC_FLAGS = ["-ffp-contract=fast", "-fno-schedule-insns"]
+CLANG_FLAGS = ["-ffp-contract=on"]
 
 # "undefined" does not check arithmetic on floats, where infinities are intended.  "function" is left out because Cython
 # calls methods of its memoryviews through pointers to their base's.
@@ -76,11 +76,23 @@ if SANITIZER:
     del INSTRUCTION_SETS["avx2"]  # it takes minutes, and its source is the others'
     UNIX_FLAGS = ["-O1", "-fno-math-errno", "-fno-trapping-math", "-g1", "-fno-omit-frame-pointer", *SANITIZER]
 
-EMPTY_PROBE = "int main(void) { return 0; }\n"
+# GCC for Windows does not align vectors of AVX on the stack: GCC's bug 54412.
+VECTOR_PROBE = """
+#if defined(_WIN32) && !defined(__clang__)
+#error
+#endif
+int main(void) { return 0; }
+"""
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+HOMEBREWS = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # where Apple's compiler does not look
 OPENMP_CANDIDATES = {
     "msvc": [(["/openmp"], [])],
-    "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
+    "clang-cl": [(["/openmp"], ["libomp.lib"])],
+    "unix": [
+        (["-fopenmp"], ["-fopenmp"]),
+        (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),
+        *((["-Xpreprocessor", "-fopenmp", f"-I{place}/include"], [f"-L{place}/lib", "-lomp"]) for place in HOMEBREWS),
+    ],
 }
 
 NO_OPENMP = """
@@ -88,6 +100,13 @@ NO_OPENMP = """
 fastnn: building WITHOUT OpenMP ({reason}).
 Everything works, but on one thread only.  For threads install a
 compiler with OpenMP (gcc; on macOS: brew install libomp) and rebuild.
+**********************************************************************
+"""
+NO_VECTORS = """
+**********************************************************************
+fastnn: building with MSVC, which has no vectors.
+Everything works, but several times as slowly.  For speed install LLVM,
+so that clang-cl is in PATH, and rebuild.
 **********************************************************************
 """
 
@@ -110,18 +129,41 @@ class BuildKernels(build_ext):
         self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self):
-        msvc = self.compiler.compiler_type == "msvc"
-        compile_flags, link_flags = self.find_openmp("msvc" if msvc else "unix")
-        if not msvc:
-            compile_flags += [flag for flag in GCC_FLAGS if self.compiles(EMPTY_PROBE, ["-Werror", flag])]
-        supported = {None} | {name for name, flags in INSTRUCTION_SETS.items() if self.compiles(EMPTY_PROBE, flags)}
+        family = self.find_family()
+        speed_flags = in_family(self.find_speed_flags(family), family)
+        openmp_flags, link_flags = self.find_openmp(family)
+        supported = {None: []}
+        for name, flags in INSTRUCTION_SETS.items():
+            if family != "msvc" and self.compiles(VECTOR_PROBE, in_family(flags, family)):
+                supported[name] = in_family(flags, family)
         self.extensions = [extension for extension in self.extensions if instruction_set(extension) in supported]
         for extension in self.extensions:
-            extension.extra_compile_args = (MSVC_FLAGS if msvc else UNIX_FLAGS) + compile_flags
-            extension.extra_compile_args += INSTRUCTION_SETS.get(instruction_set(extension), [])
+            extension.extra_compile_args = speed_flags + openmp_flags + supported[instruction_set(extension)]
             extension.extra_link_args = link_flags + SANITIZER
         self.translate()
         super().build_extensions()
+        if family == "clang-cl" and openmp_flags:
+            # Windows looks for it beside the first module that needs it, not in PATH.
+            library = Path(self.compiler.cc).with_name("libomp.dll")
+            shutil.copy2(library, Path(self.get_ext_fullpath("fastnn.kernels._cpu")).parent)
+
+    def find_family(self):
+        """Return how the compiler takes flags; in the place of MSVC, take Clang if it is there."""
+        if self.compiler.compiler_type != "msvc":
+            return "unix"
+        clang = shutil.which("clang-cl")
+        if clang is None:
+            print(NO_VECTORS, flush=True)
+            return "msvc"
+        self.compiler.initialize()
+        self.compiler.cc = clang
+        self.compiler.add_library_dir(str(Path(clang).parents[1] / "lib"))  # OpenMP's
+        return "clang-cl"
+
+    def find_speed_flags(self, family):
+        """Return the flags for speed; Clang only warns of GCC's."""
+        is_gcc = family == "unix" and self.compiles(VECTOR_PROBE, ["-Werror", *GCC_FLAGS])
+        return UNIX_FLAGS + (GCC_FLAGS if is_gcc else CLANG_FLAGS)
 
     def translate(self):
         """Have Cython make C of the kernels; not earlier, since an sdist and its metadata need none."""
@@ -156,9 +198,14 @@ class BuildKernels(build_ext):
             return [], []
         for compile_flags, link_flags in OPENMP_CANDIDATES[family]:
             if self.compiles(OPENMP_PROBE, compile_flags, link_flags):
-                return list(compile_flags), link_flags
+                return compile_flags, link_flags
         print(NO_OPENMP.format(reason="the compiler has none"), flush=True)
         return [], []
+
+
+def in_family(flags, family):
+    """Return flags of GCC and Clang as a compiler of a family takes them; MSVC has nothing like them."""
+    return {"unix": flags, "clang-cl": [f"/clang:{flag}" for flag in flags], "msvc": []}[family]
 
 
 def instruction_set(extension):
@@ -201,4 +248,6 @@ def all_extensions():
     return extensions
 
 
-setup(ext_modules=all_extensions(), cmdclass={"build_ext": BuildKernels})
+# Cython starts processes, which import this file where they are not forked: on Windows, on macOS.
+if __name__ == "__main__":
+    setup(ext_modules=all_extensions(), cmdclass={"build_ext": BuildKernels})

@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+from docutils import nodes
+from latex2mathml.converter import convert
 from sphinx_gallery.scrapers import figure_rst
 
 import fastnn
@@ -19,7 +21,6 @@ version = release = fastnn.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "numpydoc",
     "myst_nb",
     "sphinx_gallery.gen_gallery",
@@ -40,6 +41,7 @@ default_role = "py:obj"
 highlight_language = "none"  # indented blocks are commands
 
 html_theme = "pydata_sphinx_theme"
+html_math_renderer = "mathml"  # formulas need no script from elsewhere
 html_title = f"fastnn {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -54,7 +56,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
 }
-html_sidebars = {page: [] for page in ("index", "benchmarks", "ecosystem")}  # they have no pages below them
+html_sidebars = {page: [] for page in ("index", "benchmarks")}  # they have no pages below them
 
 # The types stand in the docstrings.
 autodoc_typehints = "none"
@@ -157,9 +159,20 @@ def skip_member(app, what, name, object, skip, options):
     return True if inherited or name in INTERNAL else None
 
 
+def write_formula(display):
+    """Return the function that writes a formula as MathML."""
+
+    def visit(translator, node):
+        translator.body.append(convert(node.astext(), display=display))
+        raise nodes.SkipNode
+
+    return visit
+
+
 def setup(app):
     """Connect the functions above."""
     copy_examples()
+    app.add_html_math_renderer("mathml", (write_formula("inline"), None), (write_formula("block"), None))
     app.connect("source-read", resolve_links)
     app.connect("autodoc-process-docstring", escape_attributes, priority=900)  # after numpydoc
     app.connect("autodoc-skip-member", skip_member)

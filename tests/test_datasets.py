@@ -14,18 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from pack_mnist import idx_bytes, pack
 from PIL import Image
 
 import fastnn
-from fastnn.datasets import load_mnist, read_idx, read_rows
-from fastnn.datasets._mnist import EMBEDDED, image_shape
+from fastnn.datasets import _embedded, load_mnist, read_idx, read_rows
+from fastnn.datasets._mnist import IDX_FILES, image_shape
 
 DATA = Path(__file__).parent / "data"
-
-
-def idx_bytes(array):
-    array = np.asarray(array, np.uint8)
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 @pytest.fixture
@@ -37,14 +33,21 @@ def folder(tmp_path, rng):
     return tmp_path
 
 
-def test_embedded_files_are_the_canonical_ones():
-    digests = dict(
-        reversed(line.split()) for line in (EMBEDDED / "LICENSE").read_text().splitlines() if "ubyte" in line
-    )
+def test_embedded_mnist_is_the_canonical_one():
+    lines = (_embedded.FOLDER / "LICENSE").read_text().splitlines()
+    digests = dict(reversed(line.split()) for line in lines if line.endswith("ubyte"))
     assert len(digests) == 4
-    for name, digest in digests.items():
-        content = gzip.decompress((EMBEDDED / f"{name}.gz").read_bytes())
-        assert hashlib.sha256(content).hexdigest() == digest
+    for part, (images_name, labels_name) in IDX_FILES.items():
+        pixels, labels = _embedded.read_part(part)
+        assert hashlib.sha256(idx_bytes(pixels.reshape(-1, 28, 28))).hexdigest() == digests[images_name]
+        assert hashlib.sha256(idx_bytes(labels)).hexdigest() == digests[labels_name]
+
+
+@pytest.mark.parametrize("n", [0, 1, 1000, 1001])
+@pytest.mark.parametrize("share", [0, 0.1, 0.9, 1])
+def test_images_are_packed_and_unpacked(rng, n, share):
+    pixels = rng.integers(1, 256, (n, 784), np.uint8) * (rng.random((n, 784)) < share)
+    np.testing.assert_array_equal(_embedded.unpack(*pack(pixels)), pixels)
 
 
 def test_embedded_mnist_has_the_split_of_the_tutorial(mnist):
@@ -52,9 +55,9 @@ def test_embedded_mnist_has_the_split_of_the_tutorial(mnist):
     assert [part.X.shape for part in mnist] == [(50_000, 784), (10_000, 784), (10_000, 784)]
     assert [part.y.shape for part in mnist] == [(50_000,), (10_000,), (10_000,)]
     assert [part.y[:3].tolist() for part in mnist] == [[5, 0, 4], [3, 8, 6], [7, 2, 1]]
-    pixels = read_idx(EMBEDDED / "train-images-idx3-ubyte.gz")
-    np.testing.assert_array_equal(train.X[:100], pixels[:100].reshape(100, -1) / 256)
-    np.testing.assert_array_equal(valid.X[-100:], pixels[-100:].reshape(100, -1) / 256)
+    pixels, _ = _embedded.read_part("train")
+    np.testing.assert_array_equal(train.X[:100], pixels[:100] / 256)
+    np.testing.assert_array_equal(valid.X[-100:], pixels[-100:] / 256)
     assert train.y.dtype == np.int64
     assert train.X.dtype == np.float64
 

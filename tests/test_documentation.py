@@ -7,6 +7,7 @@ indented blocks, or after a ``$`` in blocks of ``console``.  Those of a page run
 import ast
 import functools
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -77,9 +78,8 @@ def commands_of(page):
     text = page.read_text(encoding="utf-8")
     consoles = re.findall(r"^```console\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = re.findall(r"^\$ (.*)$", "\n".join(consoles), re.MULTILINE)
-    lines += re.findall(
-        r"^ {4}(\S.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE
-    )
+    words = re.sub(r"^```.*?^```$|\A---\n.*?^---$", "", text, flags=re.DOTALL | re.MULTILINE)  # no blocks, no header
+    lines += re.findall(r"^ {4}(\S.*)$", words, re.MULTILINE)
     return [shlex.split(command, comments=True) for line in lines for command in line.split(" && ")]
 
 
@@ -94,6 +94,9 @@ def write_files(folder):
 
 def check_program(words):
     """Check that a program of the checkout, or a module, exists, and knows the options that it is given."""
+    if words[0] == "-c":
+        exec(words[1], {})
+        return
     if words[0] == "-m":
         assert importlib.util.find_spec(words[1]), words
         return
@@ -135,7 +138,7 @@ def test_extras_in_the_documentation(page):
     known = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     extras = ",".join(re.findall(r"pip install [^\n]*?\[([\w,]+)\]", text)).split(",")
     assert set(extras) - {""} <= set(known)
-    assert not re.search(r"pip install (-\S+ )*\"?fastnn", text)  # on PyPI that is another project
+    assert not re.search(r"pip install (-\S+ )*\"?fastnn(?!-)", text)  # on PyPI that is another project
 
 
 @each_page
@@ -149,6 +152,17 @@ def test_links_in_the_documentation(page):
         if anchor:
             titles = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles], target
+
+
+def test_everything_public_is_in_the_reference():
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.rst"))
+    listed = set(re.findall(r"^   (\w+)$", text, re.MULTILINE))
+    public = {name for name in fastnn.__all__ if not inspect.ismodule(getattr(fastnn, name))}
+    for module in (fastnn.augment, fastnn.callbacks, fastnn.layers, fastnn.schedules, fastnn.datasets):
+        public |= {
+            name for name, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__
+        }
+    assert {name for name in public if not name.startswith("_")} - listed == {"Layer"}  # nobody derives from it
 
 
 def test_every_page_is_in_the_table_of_contents():

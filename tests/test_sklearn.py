@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -895,6 +896,7 @@ def test_a_fit_in_one_thread_keeps_others_from_fitting_the_same_estimator(digits
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
 def test_a_child_forked_during_a_fit_may_fit(tmp_path):
     code = """
 import os, sys, numpy as np

@@ -250,9 +250,10 @@ def test_a_device_or_a_pipe_is_written_to_and_stays(network, tmp_path):
     script = f"import fastnn; fastnn.Network.load({str(tmp_path / 'net')!r}).save('/dev/stdout')"
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60, cwd=tmp_path)
     assert done.stdout == content
-    (tmp_path / "link").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        network.save(tmp_path / "link")
+    if os.path.exists("/dev/full"):  # not on macOS
+        (tmp_path / "link").symlink_to("/dev/full")
+        with pytest.raises(OSError, match="No space left"):
+            network.save(tmp_path / "link")
 
 
 def test_a_failure_names_the_file_that_was_asked_for(network, tmp_path):

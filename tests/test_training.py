@@ -413,7 +413,7 @@ INTERRUPTED_FIT = """
 
     def interrupt():
         sent.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     sent = []
     threading.Timer(0.7, interrupt).start()
@@ -533,6 +533,14 @@ def test_available_threads(monkeypatch):
     for text, expected in (("1", 1), ("1,2", 1), ("999", most), ("x", most), ("0", most), ("", most)):
         monkeypatch.setenv("OMP_NUM_THREADS", text)
         assert available_threads() == expected
+
+
+def test_without_affinity_all_processors_are_available(monkeypatch):  # on macOS and Windows
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for count, expected in [(3, 3), (None, 1)]:
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert available_threads() == (expected if fastnn.kernels.epoch.HAS_OPENMP else 1)
 
 
 @pytest.mark.parametrize(

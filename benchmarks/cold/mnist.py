@@ -1,4 +1,4 @@
-"""MNIST for the peers: the IDX files that fastnn embeds, read by NumPy alone."""
+"""MNIST for the peers: its gzipped IDX files, read by NumPy alone."""
 
 import gzip
 from pathlib import Path

@@ -10,16 +10,22 @@ same for all.
 """
 
 import argparse
-import importlib.util
+import gzip
 import json
 import os
 import platform
 import re
 import statistics
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
+
+import fastnn
 
 HERE = Path(__file__).parent
 LIBRARIES = ("fastnn", "sklearn", "torch", "jax")
@@ -39,6 +45,22 @@ def version(library):
     program = f"import {library}; print({library}.__version__)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     return found.stdout.strip() if found.returncode == 0 else None
+
+
+def write_mnist(folder):
+    """Write the gzipped IDX files of MNIST, as they are distributed, for the peers."""
+    train, valid, test = fastnn.datasets.load_mnist(dtype="uint8")
+    files = {
+        "train-images-idx3-ubyte": np.concatenate([train.X, valid.X]).reshape(-1, 28, 28),
+        "train-labels-idx1-ubyte": np.concatenate([train.y, valid.y]),
+        "t10k-images-idx3-ubyte": test.X.reshape(-1, 28, 28),
+        "t10k-labels-idx1-ubyte": test.y,
+    }
+    for name, array in files.items():
+        content = (
+            struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+        )
+        Path(folder, f"{name}.gz").write_bytes(gzip.compress(content, 9))
 
 
 def run(library, folder, seed):
@@ -81,12 +103,13 @@ def main():
     for library in [library for library in versions if versions[library] is None]:
         print(f"{library} is left out: it cannot be imported", file=sys.stderr)
         del versions[library]
-    folder = Path(importlib.util.find_spec("fastnn").origin).parent / "datasets" / "data"
     results = {library: [] for library in versions}
-    for seed in range(arguments.rounds):
-        for library, runs in results.items():
-            runs.append(run(library, folder, seed))
-            print(f"{library}, seed {seed}: {runs[-1]}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        write_mnist(folder)
+        for seed in range(arguments.rounds):
+            for library, runs in results.items():
+                runs.append(run(library, folder, seed))
+                print(f"{library}, seed {seed}: {runs[-1]}", file=sys.stderr, flush=True)
     about = {
         "date": time.strftime("%Y-%m-%d"),
         "processor": processor(),

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastnn._validation import STORED, check_choice, check_path
+from fastnn.datasets import _embedded
 from fastnn.datasets._idx import MAX_BYTES, most_bytes, open_maybe_gzip, read_idx, read_idx_shape
 from fastnn.datasets._pickle import load_arrays
 from fastnn.engine.rows import aligned
 from fastnn.kernels.rows import UINT8_SCALE
 
-EMBEDDED = Path(__file__).parent / "data"
 IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "t10k": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -76,22 +76,25 @@ def load_mnist(
     wanted: np.dtype[Any] = check_choice(np.dtype(dtype), "dtype", STORED)
     if path is not None and os.path.isfile(name := check_path(path)):
         return _load_pickle(name, wanted)
-    folder = EMBEDDED if path is None else Path(check_path(path))
-    images, labels = _load_pair(folder, *IDX_FILES["train"])
-    test = _load_pair(folder, *IDX_FILES["t10k"])
+    (images, labels), test = (
+        _embedded.read_part(part) if path is None else _load_pair(Path(check_path(path)), *names)
+        for part, names in IDX_FILES.items()
+    )
     n_train = len(images) - len(images) // VALIDATION_SHARE
     pairs = [(images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:]), test]
     if images.shape[1] != test[0].shape[1]:
-        raise ValueError(f"the training and test images in {folder} differ in size")
+        raise ValueError(f"the training and test images in {path} differ in size")
     train, valid, test_set = (Dataset(_scale(X, wanted), y.astype(np.int64)) for X, y in pairs)
     return train, valid, test_set
 
 
 def image_shape(path: str | os.PathLike[str] | None = None) -> tuple[int, ...] | None:
     """Return height and width of the images that `load_mnist` reads; None if it reads a pickle, of flat rows."""
-    if path is not None and os.path.isfile(check_path(path)):
+    if path is None:
+        return (_embedded.SIDE, _embedded.SIDE)
+    if os.path.isfile(check_path(path)):
         return None
-    return read_idx_shape(_find(EMBEDDED if path is None else Path(path), IDX_FILES["train"][0]))[1:]
+    return read_idx_shape(_find(Path(path), IDX_FILES["train"][0]))[1:]
 
 
 def _scale(pixels: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 from fastnn import tuning
@@ -238,12 +239,13 @@ def _keep_this_thread(within: dict[int, int]) -> None:
 
 @cache
 def _blas() -> Any:
-    # threadpoolctl's controller of the BLAS that SciPy calls, or of all if SciPy's is not recognised.
+    # threadpoolctl's controller of the BLAS that SciPy calls, or of all if SciPy's is not recognised.  Wheels have it
+    # in scipy.libs, on macOS in scipy/.dylibs.
     from threadpoolctl import ThreadpoolController
 
     found = ThreadpoolController().select(user_api="blas")
     paths = [library["filepath"] for library in found.info()]
-    scipys = [path for path in paths if "scipy" in os.path.basename(os.path.dirname(path))]
+    scipys = [path for path in paths if any("scipy" in part for part in Path(path).parts[-3:-1])]
     return found.select(filepath=scipys) if scipys else found
 
 

@@ -12,6 +12,11 @@ import sys
 from importlib.util import find_spec
 from pkgutil import iter_modules
 
+# Wheels bring a copy of OpenMP's runtime each.  Clang's, on these systems, would end a process that has two, for fear
+# of parallel regions of one within those of the other, which kernels never begin.  scikit-learn sets the same.
+if sys.platform in ("darwin", "win32"):
+    os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "True")
+
 try:
     from fastnn.kernels import _cpu
 except ImportError as error:

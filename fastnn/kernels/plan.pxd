@@ -137,7 +137,7 @@ cdef extern from *:
     }
     /* Returns *next and increments it, atomically.  Without a lock if possible: a fork may leave one closed. */
     static inline Py_ssize_t fastnn_take(Py_ssize_t* next) {
-    #if defined(__GNUC__)
+    #if defined(__GNUC__) || defined(__clang__)
         return __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
     #else
         Py_ssize_t taken;

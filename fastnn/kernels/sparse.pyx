@@ -49,7 +49,7 @@ cdef extern from "vectors.h" nogil:
 
 cdef extern from *:
     """
-    #if defined(__GNUC__)
+    #if defined(__GNUC__) || defined(__clang__)
     #define lowest_bit(bits) __builtin_ctzll(bits)
     #else
     static int lowest_bit(unsigned long long bits) { int at = 0; while (!(bits >> at & 1)) at++; return at; }

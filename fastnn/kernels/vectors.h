@@ -2,7 +2,8 @@
    extensions, and how arrays lie in memory.
 
    The same loops in Cython reach a fifth of the speed in double precision, since the compiler does not keep arrays of
-   sums in registers; with the vector types of GCC and Clang it does.  Other compilers get vectors of one number.  */
+   sums in registers; with the vector types of GCC and Clang it does.  Other compilers get vectors of one number.  Clang in the place of
+   MSVC does not call itself GNU.  */
 
 #ifndef FASTNN_VECTORS_H
 #define FASTNN_VECTORS_H
@@ -11,7 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if !defined(__GNUC__)
+#if !defined(__GNUC__) && !defined(__clang__)
 #define VECTOR_BYTES 0
 #elif defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -109,9 +110,9 @@ typedef struct {
 } WindowOf;
 
 /* Keeps a value that is used twice in a register: compilers would read it again, as an operand. */
-#if defined(__GNUC__) && defined(__x86_64__)
+#if VECTOR_BYTES && defined(__x86_64__)
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
-#elif defined(__GNUC__) && defined(__aarch64__)
+#elif VECTOR_BYTES && defined(__aarch64__)
 #define IN_REGISTER(v) __asm__("" : "+w"(v))
 #else
 #define IN_REGISTER(v)

@@ -373,7 +373,7 @@ def split(
 
     One row of each group stays, at least.
     """
-    order = random_state.permutation(len(groups))
+    order = random_state.permutation(len(groups)).astype(np.intp)  # on Windows NumPy draws shorter integers
     stay, leave = [], []
     owed = 0.0
     for group in np.unique(groups):

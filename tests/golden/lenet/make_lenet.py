@@ -1,9 +1,9 @@
 """Make lenet.json: what Theano 1.0.5 makes of some steps of LeNet on MNIST, for tests/test_golden_convolution.py.
 
-    python tests/golden/lenet/make_lenet.py
+    python tests/golden/lenet/make_lenet.py FOLDER
 
-needs Python 3.8 with NumPy 1.19 and Theano 1.0.5, and takes a minute.  All is float64.  The network is that of
-deeplearning.net's tutorial, but for the first weights.
+reads MNIST's four gzipped IDX files from a folder, needs Python 3.8 with NumPy 1.19 and Theano 1.0.5, and takes a
+minute.  All is float64.  The network is that of deeplearning.net's tutorial, but for the first weights.
 
 Where several numbers of a pooling window are the largest, as on MNIST's background, Theano's own pooling sends the
 whole gradient to each of them; fastnn, like PyTorch and JAX, sends it to the first.  So there are two cases: MNIST with
@@ -13,6 +13,7 @@ equal.
 
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import theano
 import theano.tensor as T
 from theano.tensor.signal.pool import pool_2d
 
-DATA = Path(__file__).parents[3] / "fastnn" / "datasets" / "data"
+DATA = Path(sys.argv[1])
 SHAPES = [(5, 5, 1, 20), (5, 5, 20, 50), (800, 500), (500, 10)]
 SEED, NOISE_SEED, LEARNING_RATE = 0, 1, 0.1
 BATCH, STEPS, N_TEST = 100, 10, 1000

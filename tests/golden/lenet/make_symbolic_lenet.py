@@ -1,9 +1,9 @@
 """Make symbolic_lenet.json: what Theano 1.0.5 makes of examples/symbolic_lenet.py, for tests/test_examples.py.
 
-    THEANO_FLAGS=cxx=g++ python tests/golden/lenet/make_symbolic_lenet.py
+    THEANO_FLAGS=cxx=g++ python tests/golden/lenet/make_symbolic_lenet.py FOLDER
 
-needs Python 3.8 with NumPy 1.19, SciPy 1.5 and Theano 1.0.5.  The example runs as it is, with Theano in the place of
-fastnn.symbolic, on the first rows of MNIST.
+reads MNIST's four gzipped IDX files from a folder, and needs Python 3.8 with NumPy 1.19, SciPy 1.5 and Theano 1.0.5.
+The example runs as it is, with Theano in the place of fastnn.symbolic, on the first rows of MNIST.
 """
 
 import contextlib

@@ -1,0 +1,92 @@
+"""setup.py: the flags for each kind of compiler, by compilers that compile nothing."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+SETUP = Path(__file__).resolve().parents[1] / "setup.py"
+
+
+@pytest.fixture
+def setup():
+    for needed in ("Cython", "setuptools"):
+        pytest.importorskip(needed)
+    spec = importlib.util.spec_from_file_location("fastnn_setup", SETUP)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def flags(setup, monkeypatch):
+    """Return a function: the flags of compiler and linker, by the name of each extension, for a kind of compiler."""
+    from setuptools import Distribution, Extension
+
+    monkeypatch.delenv("FASTNN_OPENMP", raising=False)
+    monkeypatch.setattr(setup.build_ext, "build_extensions", lambda build: None)
+
+    def found(compiler_type, compiles, clang=None, copied=()):
+        monkeypatch.setattr(shutil, "which", lambda name: clang)
+        monkeypatch.setattr(shutil, "copy2", lambda *paths: copied.append(paths))
+        build = setup.BuildKernels(Distribution())
+        places = []
+        build.compiler = SimpleNamespace(
+            compiler_type=compiler_type, cc="cl.exe", initialize=lambda: None, add_library_dir=places.append
+        )
+        build.compiles = lambda source, compile_flags, link_flags=(): compiles(compile_flags)
+        build.translate = lambda: None
+        build.build_lib = "built"
+        build.extensions = [Extension(f"fastnn.kernels.{name}", []) for name in ("epoch", "avx2.epoch", "avx512.epoch")]
+        build.build_extensions()
+        flags = {e.name[15:]: (e.extra_compile_args, e.extra_link_args) for e in build.extensions}
+        return flags, build.compiler.cc, places
+
+    return found
+
+
+def test_gcc_has_flags_of_its_own(flags):
+    found, _, _ = flags("unix", lambda flags: True)
+    assert list(found) == ["epoch", "avx2.epoch", "avx512.epoch"]
+    for name, more in [("epoch", []), ("avx2.epoch", ["-march=x86-64-v3"])]:
+        compile_flags, link_flags = found[name]
+        assert compile_flags[0] == "-O3"
+        assert compile_flags[-1 - len(more) :] == ["-fopenmp", *more]
+        assert link_flags == ["-fopenmp"]
+
+
+def test_what_a_compiler_cannot_do_is_left_out(flags, capsys):
+    # Apple's Clang has OpenMP by another flag, and for its own processors no AVX.
+    found, _, _ = flags("unix", lambda flags: "-Xpreprocessor" in flags)
+    assert list(found) == ["epoch"]
+    assert found["epoch"][1] == ["-lomp"]
+    found, _, _ = flags("unix", lambda flags: "-I/usr/local/opt/libomp/include" in flags)  # Homebrew's on Intel's
+    assert found["epoch"][1] == ["-L/usr/local/opt/libomp/lib", "-lomp"]
+    found, _, _ = flags("unix", lambda flags: False)
+    assert not {"-fopenmp", "-lomp"} & {flag for part in found["epoch"] for flag in part}
+    assert "WITHOUT OpenMP" in capsys.readouterr().out
+
+
+def test_clang_takes_the_place_of_msvc(flags):
+    copied = []
+    found, compiler, places = flags("msvc", lambda flags: True, "/llvm/bin/clang-cl.exe", copied)
+    assert compiler == "/llvm/bin/clang-cl.exe"
+    assert places == [str(Path("/llvm/lib"))]
+    assert list(found) == ["epoch", "avx2.epoch", "avx512.epoch"]
+    compile_flags, link_flags = found["avx512.epoch"]
+    assert {"/clang:-O3", "/openmp", "/clang:-march=x86-64-v4"} <= set(compile_flags)
+    assert all(flag.startswith("/") for flag in compile_flags)
+    assert link_flags == ["libomp.lib"]
+    ((library, folder),) = copied
+    assert library == Path("/llvm/bin/libomp.dll")
+    assert folder == Path("built/fastnn/kernels")
+
+
+def test_msvc_alone_builds_what_it_can(flags, capsys):
+    # It takes every flag, with a warning.
+    found, compiler, _ = flags("msvc", lambda flags: True)
+    assert compiler == "cl.exe"
+    assert found == {"epoch": (["/openmp"], [])}
+    assert "building with MSVC" in capsys.readouterr().out
