@@ -22,6 +22,13 @@
 #define VECTOR_BYTES 16
 #endif
 
+/* Registers that hold vectors. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define VECTOR_REGISTERS 32
+#else
+#define VECTOR_REGISTERS 16
+#endif
+
 #include "tuning.h"
 
 #if defined(__AVX2__)
@@ -109,6 +116,13 @@ typedef struct {
 #define IN_REGISTER(v) __asm__("" : "+w"(v))
 #else
 #define IN_REGISTER(v)
+#endif
+
+/* Whether a vector is multiplied by one number, a lane of a register, without filling another register with it. */
+#if defined(__aarch64__)
+#define MULTIPLIES_BY_LANE 1
+#else
+#define MULTIPLIES_BY_LANE 0
 #endif
 
 /* Arrays of vectors stay in registers if the loops over them are unrolled early.  GCC unrolls innermost loops; Clang
