@@ -2,8 +2,8 @@
    extensions, and how arrays lie in memory.
 
    The same loops in Cython reach a fifth of the speed in double precision, since the compiler does not keep arrays of
-   sums in registers; with the vector types of GCC and Clang it does.  Other compilers get vectors of one number.  Clang in the place of
-   MSVC does not call itself GNU.  */
+   sums in registers; with the vector types of GCC and Clang it does.  Other compilers get vectors of one number.
+   Clang in the place of MSVC does not call itself GNU.  */
 
 #ifndef FASTNN_VECTORS_H
 #define FASTNN_VECTORS_H
