@@ -51,10 +51,14 @@ COPIES = "build/copies"
 SOURCE = "fastnn/kernels"
 
 # No fast-math: NaN and infinity must survive, because they show divergence.  -fno-math-errno and -fno-trapping-math
-# let the compiler vectorise exp and tanh without changing any finite result.  -ffp-contract=fast, GCC's default,
-# doubles the speed of tiles of plain C.  -falign-functions: the place of a loop in its cache line is worth up to 7 % of
-# its speed, and would change with each edit before it.
-UNIX_FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
+# let the compiler vectorise exp and tanh without changing any finite result.  -falign-functions: the place of a loop in
+# its cache line is worth up to 7 % of its speed, and would change with each edit before it.
+UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
+# Products and sums are fused, which doubles the speed of tiles of plain C.  Clang's "fast" depends on the instructions
+# around on ARM, so what a loop has left over after its vectors would round in another way; "on" goes by the source.
+# -fno-schedule-insns, the default on x86: on ARM, GCC would read numbers so early that sums of a tile leave registers.
+GCC_FLAGS = ["-ffp-contract=fast", "-fno-schedule-insns"]
+CLANG_FLAGS = ["-ffp-contract=on"]
 
 # "undefined" does not check arithmetic on floats, where infinities are intended.  "function" is left out because Cython
 # calls methods of its memoryviews through pointers to their base's.
@@ -126,19 +130,19 @@ class BuildKernels(build_ext):
 
     def build_extensions(self):
         family = self.find_family()
-        compile_flags, link_flags = self.find_openmp(family)
+        speed_flags = in_family(self.find_speed_flags(family), family)
+        openmp_flags, link_flags = self.find_openmp(family)
         supported = {None: []}
         for name, flags in INSTRUCTION_SETS.items():
             if family != "msvc" and self.compiles(VECTOR_PROBE, in_family(flags, family)):
                 supported[name] = in_family(flags, family)
         self.extensions = [extension for extension in self.extensions if instruction_set(extension) in supported]
         for extension in self.extensions:
-            extension.extra_compile_args = in_family(UNIX_FLAGS, family) + compile_flags
-            extension.extra_compile_args += supported[instruction_set(extension)]
+            extension.extra_compile_args = speed_flags + openmp_flags + supported[instruction_set(extension)]
             extension.extra_link_args = link_flags + SANITIZER
         self.translate()
         super().build_extensions()
-        if family == "clang-cl" and compile_flags:
+        if family == "clang-cl" and openmp_flags:
             # Windows looks for it beside the first module that needs it, not in PATH.
             library = Path(self.compiler.cc).with_name("libomp.dll")
             shutil.copy2(library, Path(self.get_ext_fullpath("fastnn.kernels._cpu")).parent)
@@ -155,6 +159,11 @@ class BuildKernels(build_ext):
         self.compiler.cc = clang
         self.compiler.add_library_dir(str(Path(clang).parents[1] / "lib"))  # OpenMP's
         return "clang-cl"
+
+    def find_speed_flags(self, family):
+        """Return the flags for speed; Clang only warns of GCC's."""
+        is_gcc = family == "unix" and self.compiles(VECTOR_PROBE, ["-Werror", *GCC_FLAGS])
+        return UNIX_FLAGS + (GCC_FLAGS if is_gcc else CLANG_FLAGS)
 
     def translate(self):
         """Have Cython make C of the kernels; not earlier, since an sdist and its metadata need none."""

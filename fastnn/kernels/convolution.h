@@ -117,7 +117,8 @@ INLINE void NAME(sum_tile)(const Tile *tile, const int kind, const int vectors, 
                 vector w = b[c * b_next] - zero;
                 if (kind == WEIGHT_TILE)
                     w = READ(b + c * b_next);
-                IN_REGISTER(w);
+                if (kind == WEIGHT_TILE || !MULTIPLIES_BY_LANE)
+                    IN_REGISTER(w);
                 UNROLLED for (v = 0; v < vectors; v++) {
                     sums[v * columns + c] += x[v] * w;
                     IN_REGISTER(sums[v * columns + c]);

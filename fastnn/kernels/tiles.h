@@ -202,6 +202,14 @@ INLINE vector NAME(read_few)(const NUMBER *address, ptrdiff_t n)
                                                                   _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
 #elif VECTOR_BYTES == 32 && defined(__AVX2__)
     return (vector)_mm256_maskload_pd(address, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)));
+#elif VECTOR_BYTES == 16
+    /* A call of memcpy takes longer. */
+    vector v = {0};
+    int k;
+    UNROLLED for (k = 0; k < LANES - 1; k++)
+        if (k < n)
+            v[k] = address[k];
+    return v;
 #else
     vector v = {0};
     memcpy(&v, address, n * sizeof(NUMBER));
@@ -222,6 +230,11 @@ INLINE void NAME(write_part)(NUMBER *address, const vector v, ptrdiff_t n)
     _mm512_mask_storeu_ps(address, (__mmask16)((1u << n) - 1), (__m512)v);
 #elif VECTOR_BYTES == 64
     _mm512_mask_storeu_pd(address, (__mmask8)((1u << n) - 1), (__m512d)v);
+#elif VECTOR_BYTES == 16
+    int k;
+    UNROLLED for (k = 0; k < LANES - 1; k++)
+        if (k < n)
+            address[k] = v[k];
 #else
     memcpy(address, &v, n * sizeof(NUMBER));
 #endif

@@ -33,7 +33,7 @@
    and .3 (float64) of the time, rows without zeros 2 % longer. */
 #define MANY_ZEROS 8
 
-/* --- dense.pyx and tiles.h: tiles hold their sums in registers, 32 with AVX-512, else 16 ------------------------- */
+/* --- dense.pyx and tiles.h: tiles hold their sums in registers --------------------------------------------------- */
 
 /* Bytes of rows that stay in the second-level cache together with weights and the rows to come. */
 #define CACHED_BYTES 196608
@@ -46,7 +46,7 @@
 #define ALONE_SHARD_ROWS 128
 
 /* Rows and units of a tile of sums along the inputs; units of a tile of the weight's gradient. */
-#if VECTOR_BYTES == 64
+#if VECTOR_REGISTERS == 32
 #define DOT_ROWS 5
 #define DOT_UNITS 5
 #define OUTER_UNITS 12
@@ -64,7 +64,7 @@
 
 /* A wide layer's tile: vectors of a panel's units, at most, by rows or inputs. */
 #define WIDE_VECTORS 3
-#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#if VECTOR_REGISTERS == 32
 #define WIDE_ROWS 8
 #define ROW_VECTORS 16  /* of a single row */
 #else
@@ -89,7 +89,7 @@
 #define PART_NONZEROS 8
 /* Vectors of the widest strip, and of the widest strip for two rows at a time: they must fit into the registers. */
 #define STRIP_VECTORS 8
-#if VECTOR_BYTES >= 64
+#if VECTOR_REGISTERS == 32
 #define PAIR_VECTORS 8
 #else
 #define PAIR_VECTORS 4
@@ -103,7 +103,7 @@
 
 /* A tile of sums of vectors: positions or taps, by filters or channels.  The sums, the vectors and one number or vector
    of a column fit into the registers. */
-#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#if VECTOR_REGISTERS == 32
 #define VECTORS_AT_ONCE 6
 #else
 #define VECTORS_AT_ONCE 3

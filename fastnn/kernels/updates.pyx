@@ -182,45 +182,46 @@ cdef void update_range(const Step* step, bint is_weight, floating* parameters, f
     # One step of parameters begin to end; may overwrite the gradient.  Each loop goes over memory once, with the scale,
     # l2 and decay in it; l1 has a pass of its own, since the choice by sign would slow all loops.  What a loop writes
     # and uses again is in a local variable: Adam took 2.7 times as long where it read back what it had just written,
-    # and vectors straddled cache lines.
+    # and vectors straddled cache lines.  The penalty's product is added, not subtracted: NEON has no a * b - c, so of two
+    # products GCC would fuse one in vectors and the other in what is left over.
     cdef Py_ssize_t i
     cdef const double* numbers = step.hyperparameters
-    cdef floating scale = <floating> step.scale, l2 = 0, kept = 1
+    cdef floating scale = <floating> step.scale, minus_l2 = -0.0, kept = 1
     cdef floating rate, momentum, carried, fresh, rho, rho_fresh, epsilon, correction, g, m, v
     cdef floating* square = state + step.state_size  # Adam's second slot
     if is_weight:
-        l2, kept = <floating> step.l2, <floating> (1 - step.decay)
+        minus_l2, kept = <floating> -step.l2, <floating> (1 - step.decay)
         if step.l1 != 0:
             subtract_l1(scale, <floating> step.l1, parameters, gradient, begin, end)
             scale = 1
     if step.update == NO_UPDATE:
         for i in range(begin, end):
-            gradient[i] = scale * gradient[i] - l2 * parameters[i]
+            gradient[i] = scale * gradient[i] + minus_l2 * parameters[i]
         return
     rate = <floating> numbers[0]
     if step.update == SGD:
         for i in range(begin, end):
-            g = scale * gradient[i] - l2 * parameters[i]
+            g = scale * gradient[i] + minus_l2 * parameters[i]
             parameters[i] = rate * g + kept * parameters[i]
     elif step.update == MOMENTUM or step.update == NESTEROV:
         momentum = <floating> numbers[1]
         carried, fresh = (momentum, rate) if step.update == NESTEROV else (<floating> 1.0, <floating> 0.0)
         for i in range(begin, end):
-            g = scale * gradient[i] - l2 * parameters[i]
+            g = scale * gradient[i] + minus_l2 * parameters[i]
             v = momentum * state[i] + rate * g
             state[i] = v
             parameters[i] = kept * parameters[i] + (carried * v + fresh * g)
     elif step.update == RMSPROP:
         rho, rho_fresh, epsilon = <floating> numbers[1], <floating> (1 - numbers[1]), <floating> numbers[2]
         for i in range(begin, end):
-            g = scale * gradient[i] - l2 * parameters[i]
+            g = scale * gradient[i] + minus_l2 * parameters[i]
             v = rho * state[i] + rho_fresh * (g * g)
             state[i] = v
             parameters[i] = kept * parameters[i] + rate * g / (root(v) + epsilon)
     elif step.update == ADAGRAD:
         epsilon = <floating> numbers[1]
         for i in range(begin, end):
-            g = scale * gradient[i] - l2 * parameters[i]
+            g = scale * gradient[i] + minus_l2 * parameters[i]
             v = state[i] + g * g
             state[i] = v
             parameters[i] = kept * parameters[i] + rate * g / (root(v) + epsilon)
@@ -229,7 +230,7 @@ cdef void update_range(const Step* step, bint is_weight, floating* parameters, f
         rho, rho_fresh = <floating> numbers[2], <floating> (1 - numbers[2])
         correction, epsilon = <floating> numbers[3], <floating> numbers[4]
         for i in range(begin, end):
-            g = scale * gradient[i] - l2 * parameters[i]
+            g = scale * gradient[i] + minus_l2 * parameters[i]
             m = momentum * state[i] + fresh * g
             v = rho * square[i] + rho_fresh * (g * g)
             state[i], square[i] = m, v

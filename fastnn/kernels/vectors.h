@@ -2,8 +2,8 @@
    extensions, and how arrays lie in memory.
 
    The same loops in Cython reach a fifth of the speed in double precision, since the compiler does not keep arrays of
-   sums in registers; with the vector types of GCC and Clang it does.  Other compilers get vectors of one number.  Clang in the place of
-   MSVC does not call itself GNU.  */
+   sums in registers; with the vector types of GCC and Clang it does.  Other compilers get vectors of one number.
+   Clang in the place of MSVC does not call itself GNU.  */
 
 #ifndef FASTNN_VECTORS_H
 #define FASTNN_VECTORS_H
@@ -20,6 +20,13 @@
 #define VECTOR_BYTES 32
 #else
 #define VECTOR_BYTES 16
+#endif
+
+/* Registers that hold vectors. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define VECTOR_REGISTERS 32
+#else
+#define VECTOR_REGISTERS 16
 #endif
 
 #include "tuning.h"
@@ -109,6 +116,13 @@ typedef struct {
 #define IN_REGISTER(v) __asm__("" : "+w"(v))
 #else
 #define IN_REGISTER(v)
+#endif
+
+/* Whether a vector is multiplied by one number, a lane of a register, without filling another register with it. */
+#if defined(__aarch64__)
+#define MULTIPLIES_BY_LANE 1
+#else
+#define MULTIPLIES_BY_LANE 0
 #endif
 
 /* Arrays of vectors stay in registers if the loops over them are unrolled early.  GCC unrolls innermost loops; Clang
