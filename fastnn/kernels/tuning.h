@@ -1,6 +1,7 @@
 /* Tuning constants that are compiled into the kernels; those of the plan are in fastnn/tuning.py.
 
-   They change results only in their rounding.  "Worth": see fastnn/tuning.py. */
+   They change results only in their rounding.  "Worth": see fastnn/tuning.py.  Those for ARM fill its registers; their
+   loops were judged by the instructions, not by time. */
 
 #ifndef FASTNN_TUNING_H
 #define FASTNN_TUNING_H
