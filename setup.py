@@ -76,13 +76,9 @@ if SANITIZER:
     del INSTRUCTION_SETS["avx2"]  # it takes minutes, and its source is the others'
     UNIX_FLAGS = ["-O1", "-fno-math-errno", "-fno-trapping-math", "-g1", "-fno-omit-frame-pointer", *SANITIZER]
 
+EMPTY_PROBE = "int main(void) { return 0; }\n"
 # GCC for Windows does not align vectors of AVX on the stack: GCC's bug 54412.
-VECTOR_PROBE = """
-#if defined(_WIN32) && !defined(__clang__)
-#error
-#endif
-int main(void) { return 0; }
-"""
+VECTOR_PROBE = f"#if defined(_WIN32) && !defined(__clang__)\n#error\n#endif\n{EMPTY_PROBE}"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 HOMEBREWS = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # where Apple's compiler does not look
 OPENMP_CANDIDATES = {
@@ -162,7 +158,7 @@ class BuildKernels(build_ext):
 
     def find_speed_flags(self, family):
         """Return the flags for speed; Clang only warns of GCC's."""
-        is_gcc = family == "unix" and self.compiles(VECTOR_PROBE, ["-Werror", *GCC_FLAGS])
+        is_gcc = family == "unix" and self.compiles(EMPTY_PROBE, ["-Werror", *GCC_FLAGS])
         return UNIX_FLAGS + (GCC_FLAGS if is_gcc else CLANG_FLAGS)
 
     def translate(self):
