@@ -3,7 +3,7 @@
     python tests/pack_mnist.py FOLDER
 
 reads the files, gzipped or not, from a folder, and takes a few minutes if Zopfli (`pip install zopfli`) is there, which
-packs 3 % tighter than zlib.
+packs 2 % tighter than zlib.
 """
 
 import gzip
@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from fastnn.datasets._embedded import BITS, FOLDER, GROUP, SIDE, inner_pixels
+from fastnn.datasets._embedded import BITS, FOLDER, GROUP, SIDE, kinds_of_pixels
 from fastnn.datasets._mnist import IDX_FILES, _load_pair
 
 
@@ -27,12 +27,14 @@ def pack(pixels):
     padded = np.zeros((len(pixels), SIDE, BITS), np.uint8)
     padded[..., :SIDE] = pixels.reshape(-1, SIDE, SIDE)
     octets = np.packbits(padded != 0, axis=-1)
-    rows = octets.view(">u4")[..., 0].astype(np.uint32)
-    inner = np.unpackbits(inner_pixels(rows).astype(">u4").view(np.uint8)).reshape(padded.shape).astype(bool)
+    kinds = [
+        np.unpackbits(kind.astype(">u4").view(np.uint8)).reshape(padded.shape).astype(bool)
+        for kind in kinds_of_pixels(octets.view(">u4")[..., 0].astype(np.uint32))
+    ]
     values = [np.empty(0, np.uint8)]
     for first in range(0, len(pixels), GROUP):
         group = slice(first, first + GROUP)
-        values += [padded[group][inner[group]], padded[group][(padded[group] != 0) & ~inner[group]]]
+        values += [padded[group][kind[group]] for kind in kinds]
     return octets.transpose(2, 0, 1), np.concatenate(values)
 
 
@@ -42,7 +44,7 @@ def compress(content):
         from zopfli.gzip import compress
     except ImportError:
         return gzip.compress(content, 9, mtime=0)
-    return compress(content)
+    return compress(content, blocksplittingmax=0)  # as many as help
 
 
 def main(folder):

@@ -10,6 +10,7 @@ import gzip
 import os
 import pickle
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,10 +77,12 @@ def load_mnist(
     wanted: np.dtype[Any] = check_choice(np.dtype(dtype), "dtype", STORED)
     if path is not None and os.path.isfile(name := check_path(path)):
         return _load_pickle(name, wanted)
-    (images, labels), test = (
-        _embedded.read_part(part) if path is None else _load_pair(Path(check_path(path)), *names)
-        for part, names in IDX_FILES.items()
-    )
+    with ThreadPoolExecutor(2) as pool:  # most of the work is done without the GIL
+        if path is None:
+            (images, labels), test = pool.map(_embedded.read_part, IDX_FILES)
+        else:
+            folder = Path(check_path(path))
+            (images, labels), test = pool.map(lambda names: _load_pair(folder, *names), IDX_FILES.values())
     n_train = len(images) - len(images) // VALIDATION_SHARE
     pairs = [(images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:]), test]
     if images.shape[1] != test[0].shape[1]:
