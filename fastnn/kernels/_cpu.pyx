@@ -4,11 +4,12 @@ cdef extern from *:
     """
     #if defined(__x86_64__) && defined(__clang__) && defined(_MSC_VER)
     #include <cpuid.h>
-    /* Clang's own answer is in a library that MSVC's linker does not take.  Returns whether register `which` of a leaf has
-       all these bits, and the system keeps all these parts of the processor's state. */
+    /* Clang's own answer is in a library that MSVC's linker does not take.  Returns whether register `which` of a leaf
+       has all these bits, and the system keeps all these parts of the processor's state. */
     static int fastnn_has(int leaf, int which, unsigned bits, unsigned state) {
         unsigned registers[4], low, high;
-        if (!__get_cpuid_count(1, 0, registers, registers + 1, registers + 2, registers + 3) || !(registers[2] >> 27 & 1))
+        if (!__get_cpuid_count(1, 0, registers, registers + 1, registers + 2, registers + 3)
+            || !(registers[2] >> 27 & 1))
             return 0;
         __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
         return (low & state) == state

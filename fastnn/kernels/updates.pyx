@@ -182,8 +182,8 @@ cdef void update_range(const Step* step, bint is_weight, floating* parameters, f
     # One step of parameters begin to end; may overwrite the gradient.  Each loop goes over memory once, with the scale,
     # l2 and decay in it; l1 has a pass of its own, since the choice by sign would slow all loops.  What a loop writes
     # and uses again is in a local variable: Adam took 2.7 times as long where it read back what it had just written,
-    # and vectors straddled cache lines.  The penalty's product is added, not subtracted: NEON has no a * b - c, so of two
-    # products GCC would fuse one in vectors and the other in what is left over.
+    # and vectors straddled cache lines.  The penalty's product is added, not subtracted: NEON has no a * b - c, so of
+    # two products GCC would fuse one in vectors and the other in what is left over.
     cdef Py_ssize_t i
     cdef const double* numbers = step.hyperparameters
     cdef floating scale = <floating> step.scale, minus_l2 = -0.0, kept = 1
