@@ -320,7 +320,8 @@ def test_normal_distribution_in_long_double():
 def test_activations_at_infinity_and_nan(dtype, activation):
     Z = np.array([[np.inf, -np.inf, np.nan, 0.0, -0.0]], dtype)
     code = activations.ACTIVATIONS[activation]
-    ours, expected = call_both("inplace_activation_and_slopes", lambda o: (code, *o), [Z, np.empty_like(Z)])
+    with np.errstate(invalid="ignore"):  # NumPy 1.23 warns of NaN in expm1
+        ours, expected = call_both("inplace_activation_and_slopes", lambda o: (code, *o), [Z, np.empty_like(Z)])
     np.testing.assert_array_equal(ours, expected)
     activations.inplace_activation(code, Z)
     np.testing.assert_array_equal(Z, expected[0])
