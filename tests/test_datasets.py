@@ -152,7 +152,7 @@ def test_a_gzip_bomb_that_says_what_it_is_is_not_unpacked(folder, name):
     try:
         with pytest.raises(ValueError, match=rf"{name} is not a usable"):
             load_mnist(folder if "idx" in name else folder / name)
-        assert tracemalloc.get_traced_memory()[1] < 2 * 2**26
+        assert tracemalloc.get_traced_memory()[1] < 2.1 * 2**26  # with gzip's own buffers
     finally:
         tracemalloc.stop()
 
