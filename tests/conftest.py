@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def pytest_runtest_protocol(item):
     if folder and item.path not in begun:
         begun[item.path] = claim(folder / item.path.name)
     return None if begun.get(item.path, True) else True
+
+
+def pytest_configure():
+    # Tests send Ctrl-C to themselves, and a process that a shell has started in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=list(TOLERANCES))
