@@ -79,6 +79,7 @@ if SANITIZER:
 EMPTY_PROBE = "int main(void) { return 0; }\n"
 # GCC for Windows does not align vectors of AVX on the stack: GCC's bug 54412.
 VECTOR_PROBE = f"#if defined(_WIN32) && !defined(__clang__)\n#error\n#endif\n{EMPTY_PROBE}"
+GCC_PROBE = f"#if defined(__clang__)\n#error\n#endif\n{EMPTY_PROBE}"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 HOMEBREWS = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # where Apple's compiler does not look
 OPENMP_CANDIDATES = {
@@ -158,7 +159,7 @@ class BuildKernels(build_ext):
 
     def find_speed_flags(self, family):
         """Return the flags for speed; Clang only warns of GCC's."""
-        is_gcc = family == "unix" and self.compiles(EMPTY_PROBE, ["-Werror", *GCC_FLAGS])
+        is_gcc = family == "unix" and self.compiles(GCC_PROBE, GCC_FLAGS)
         return UNIX_FLAGS + (GCC_FLAGS if is_gcc else CLANG_FLAGS)
 
     def translate(self):
