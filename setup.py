@@ -54,11 +54,12 @@ SOURCE = "fastnn/kernels"
 # let the compiler vectorise exp and tanh without changing any finite result.  -falign-functions: the place of a loop in
 # its cache line is worth up to 7 % of its speed, and would change with each edit before it.
 UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
-# Products and sums are fused, which doubles the speed of tiles of plain C.  Clang's "fast" depends on the instructions
-# around on ARM, so what a loop has left over after its vectors would round in another way; "on" goes by the source.
-# -fno-schedule-insns, the default on x86: on ARM, GCC would read numbers so early that sums of a tile leave registers.
-GCC_FLAGS = ["-ffp-contract=fast", "-fno-schedule-insns"]
-CLANG_FLAGS = ["-ffp-contract=on"]
+# Products and sums are fused, which doubles the speed of tiles of plain C.  What "fast" fuses depends on the
+# instructions around, with Clang on ARM and GCC 16 on x86, so what a loop has left over after its vectors would round
+# in another way; "on" goes by the source.  GCC before 14 takes it for "off".
+FUSED, FUSED_BY_OLD_GCC = ["-ffp-contract=on"], ["-ffp-contract=fast"]
+# The default on x86.  On ARM, GCC would read numbers so early that sums of a tile leave registers.
+GCC_FLAGS = ["-fno-schedule-insns"]
 
 # "undefined" does not check arithmetic on floats, where infinities are intended.  "function" is left out because Cython
 # calls methods of its memoryviews through pointers to their base's.
@@ -80,6 +81,7 @@ EMPTY_PROBE = "int main(void) { return 0; }\n"
 # GCC for Windows does not align vectors of AVX on the stack: GCC's bug 54412.
 VECTOR_PROBE = f"#if defined(_WIN32) && !defined(__clang__)\n#error\n#endif\n{EMPTY_PROBE}"
 GCC_PROBE = f"#if defined(__clang__)\n#error\n#endif\n{EMPTY_PROBE}"
+FUSED_PROBE = f"#if !defined(__clang__) && __GNUC__ < 14\n#error\n#endif\n{EMPTY_PROBE}"
 OPENMP_PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 HOMEBREWS = ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")  # where Apple's compiler does not look
 OPENMP_CANDIDATES = {
@@ -160,7 +162,8 @@ class BuildKernels(build_ext):
     def find_speed_flags(self, family):
         """Return the flags for speed; Clang only warns of GCC's."""
         is_gcc = family == "unix" and self.compiles(GCC_PROBE, GCC_FLAGS)
-        return UNIX_FLAGS + (GCC_FLAGS if is_gcc else CLANG_FLAGS)
+        fused = FUSED if self.compiles(FUSED_PROBE, []) else FUSED_BY_OLD_GCC
+        return UNIX_FLAGS + fused + (GCC_FLAGS if is_gcc else [])
 
     def translate(self):
         """Have Cython make C of the kernels; not earlier, since an sdist and its metadata need none."""
