@@ -3,7 +3,7 @@
 Environment variables
 ---------------------
 FASTNN_DEBUG=1
-    Check bounds, overflow of indices and uninitialised memoryviews, at a cost in speed.
+    Check bounds and uninitialised memoryviews, at a cost in speed.
 FASTNN_OPENMP=0
     Build without OpenMP even if the compiler has it; everything works, on one thread.
 FASTNN_BASELINE_ONLY=1
@@ -74,7 +74,6 @@ SANITIZERS = {
 }
 SANITIZER = SANITIZERS[os.environ["FASTNN_SANITIZE"]] if os.environ.get("FASTNN_SANITIZE") else []
 if SANITIZER:
-    del INSTRUCTION_SETS["avx2"]  # it takes minutes, and its source is the others'
     UNIX_FLAGS = ["-O1", "-fno-math-errno", "-fno-trapping-math", "-g1", "-fno-omit-frame-pointer", *SANITIZER]
 
 EMPTY_PROBE = "int main(void) { return 0; }\n"

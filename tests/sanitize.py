@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SETS = ["baseline", "avx512"]
 COPIED = ["fastnn", "tests", "benchmarks", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
 
 # What reaches the kernels.
@@ -155,20 +154,23 @@ def pytest_configure() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Build and run."""
+    from fastnn.kernels import _cpu  # of what is installed; as a plugin of the tests, this file is not in their way
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["address", "thread"])
     parser.add_argument("--folder", type=Path, help="where to build; kept, and a later build there is quick")
-    parser.add_argument("--sets", nargs="+", default=SETS, help="instruction sets to test")
+    parser.add_argument("--sets", nargs="+", help="instruction sets to test; default: baseline, and the best here")
     parser.epilog = "What follows -- are arguments of pytest, in the place of all tests that reach the kernels."
     given = sys.argv[1:] if arguments is None else arguments
     cut = given.index("--") if "--" in given else len(given)
     options, tests = parser.parse_args(given[:cut]), given[cut + 1 :] or TESTS
+    sets = options.sets or dict.fromkeys(["baseline", _cpu.supported()[0]])
     cc = compiler()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(exist_ok=True)
         build(options.kind, folder, cc)
-        clean = [run(options.kind, folder, cc, name, tests) for name in options.sets]
+        clean = [run(options.kind, folder, cc, name, tests) for name in sets]
     print("clean" if all(clean) else "not clean")
     return 0 if all(clean) else 1
 
