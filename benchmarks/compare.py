@@ -108,9 +108,9 @@ def slower(cells: Iterable[str], limit: float, measured: Callable[[str, int], Pa
     measured : callable
         Measures a cell in so many rounds.
     """
-    doubtful = [label for label in cells if measured(label, ROUNDS).ratio > limit]
+    doubtful = [label for label in cells if not measured(label, ROUNDS).ratio <= limit]  # nor NaN
     again = {label: measured(label, MORE_ROUNDS) for label in doubtful}
-    return {label: pair for label, pair in again.items() if pair.ratio > limit}
+    return {label: pair for label, pair in again.items() if not pair.ratio <= limit}
 
 
 def main() -> int:
