@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,7 +29,7 @@ def flags(setup, monkeypatch):
     monkeypatch.delenv("FASTNN_OPENMP", raising=False)
     monkeypatch.setattr(setup.build_ext, "build_extensions", lambda build: None)
 
-    def found(compiler_type, compiles, clang=None, copied=()):
+    def found(compiler_type, compiles, clang=None, copied=(), errors=()):
         monkeypatch.setattr(shutil, "which", lambda name: clang)
         monkeypatch.setattr(shutil, "copy2", lambda *paths: copied.append(paths))
         build = setup.BuildKernels(Distribution())
@@ -36,7 +37,7 @@ def flags(setup, monkeypatch):
         build.compiler = SimpleNamespace(
             compiler_type=compiler_type, cc="cl.exe", initialize=lambda: None, add_library_dir=places.append
         )
-        build.compiles = lambda source, compile_flags, link_flags=(): compiles(compile_flags)
+        build.compiles = lambda source, compile_flags, link_flags=(): source not in errors and compiles(compile_flags)
         build.translate = lambda: None
         build.build_lib = "built"
         build.extensions = [Extension(f"fastnn.kernels.{name}", []) for name in ("epoch", "avx2.epoch", "avx512.epoch")]
@@ -47,12 +48,39 @@ def flags(setup, monkeypatch):
     return found
 
 
-def test_gcc_has_flags_of_its_own(flags):
-    found, _, _ = flags("unix", lambda flags: True)
-    assert list(found) == ["epoch", "avx2.epoch", "avx512.epoch"]
-    for name, more in [("epoch", []), ("avx2.epoch", ["-march=x86-64-v3"])]:
+#: Macros of compilers, and the probes that are errors for them.
+COMPILERS = {
+    "GCC 12": (["__GNUC__=12"], ["FUSED_PROBE"]),
+    "GCC 14": (["__GNUC__=14"], []),
+    "GCC 12 for Windows": (["__GNUC__=12", "_WIN32"], ["FUSED_PROBE", "VECTOR_PROBE"]),
+    "Clang": (["__GNUC__=4", "__clang__"], ["GCC_PROBE"]),
+    "Clang for Windows": (["__GNUC__=4", "__clang__", "_WIN32"], ["GCC_PROBE"]),
+}
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_probes_tell_compilers_apart(setup, compiler):
+    macros, errors = COMPILERS[compiler]
+    if not shutil.which("gcc"):
+        pytest.skip("asks the preprocessor of GCC")
+    command = ["gcc", "-E", "-U__GNUC__", "-U__clang__", "-U_WIN32", *(f"-D{macro}" for macro in macros), "-xc", "-"]
+    for probe in ("FUSED_PROBE", "GCC_PROBE", "VECTOR_PROBE"):
+        done = subprocess.run(command, input=getattr(setup, probe), capture_output=True, text=True)
+        assert (done.returncode != 0) == (probe in errors), (probe, done.stderr)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_flags_of_a_compiler(flags, setup, compiler):
+    _, errors = COMPILERS[compiler]
+    found, _, _ = flags("unix", lambda flags: True, errors=[getattr(setup, probe) for probe in errors])
+    sets = {"epoch": [], "avx2.epoch": ["-march=x86-64-v3"]}
+    assert list(found) == (["epoch"] if "VECTOR_PROBE" in errors else ["epoch", "avx2.epoch", "avx512.epoch"])
+    for name, more in [(name, more) for name, more in sets.items() if name in found]:
         compile_flags, link_flags = found[name]
         assert compile_flags[0] == "-O3"
+        assert ("-ffp-contract=fast" in compile_flags) == compiler.startswith("GCC 12")
+        assert ("-ffp-contract=on" in compile_flags) != compiler.startswith("GCC 12")
+        assert ("-fno-schedule-insns" in compile_flags) == compiler.startswith("GCC")
         assert compile_flags[-1 - len(more) :] == ["-fopenmp", *more]
         assert link_flags == ["-fopenmp"]
 
