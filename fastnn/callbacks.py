@@ -6,6 +6,7 @@ them.  Checkpoints come last, because they keep the state of the others.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -334,7 +335,8 @@ class OptunaPruning(_Watching):
     Notes
     -----
     The step of a report is the epoch, counted from 1; in a fit that resumes from a checkpoint it goes on.  Optuna takes
-    the first report of a step only: each trial needs a fit of its own, not the several of a cross-validation.
+    the first report of a step only: each trial needs one fit, not the several of a cross-validation, nor calls of
+    ``partial_fit``, which each count from 1.
     """
 
     def __init__(self, trial: Any, monitor: Monitor = "validation_log_likelihood") -> None:
@@ -350,7 +352,7 @@ class OptunaPruning(_Watching):
             raise ValueError(f"the study must {direction} {monitor}, not {study.direction.name.lower()} it")
 
     def __deepcopy__(self, memo: Any) -> OptunaPruning:
-        return OptunaPruning(self.trial, self.monitor)  # a copied trial, in scikit-learn's clones, would tell nobody
+        return copy.copy(self)  # a copied trial, in scikit-learn's clones, would tell nobody
 
     def on_epoch(self, fit: Fit) -> None:
         """Report the measure."""
@@ -367,8 +369,9 @@ class HistoryLog(Callback):
     ----------
     log : callable
         Called after each epoch as ``log(name, value, step)``, with the name of each list of `History` that has values
-        and the epoch's value.  The step is the epoch, counted from 1; in a fit that resumes from a checkpoint it goes
-        on.  ``SummaryWriter.add_scalar`` of tensorboardX and ``mlflow.log_metric`` are such functions.
+        and the epoch's value.  The step is the epoch, counted from 1 in each fit and each ``partial_fit``; in a fit
+        that resumes from a checkpoint it goes on.  ``SummaryWriter.add_scalar`` of tensorboardX and
+        ``mlflow.log_metric`` are such functions.
     """
 
     def __init__(self, log: Callable[[str, float, int], object]) -> None:
@@ -377,7 +380,7 @@ class HistoryLog(Callback):
         self.log = log
 
     def __deepcopy__(self, memo: Any) -> HistoryLog:
-        return HistoryLog(self.log)  # for scikit-learn's clones: few writers can be copied
+        return copy.copy(self)  # for scikit-learn's clones: few writers can be copied
 
     def on_epoch(self, fit: Fit) -> None:
         """Log the epoch."""

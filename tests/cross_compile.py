@@ -1,6 +1,6 @@
 """Cross-compilation: the kernels are compiled and linked for macOS and Windows, on Linux; none of them is run.
 
-    pip install ziglang setuptools Cython
+    pip install ziglang setuptools Cython numpy scipy       # .ci/cross-compile does it, and what follows
     python tests/cross_compile.py                            # all targets
     python tests/cross_compile.py aarch64-macos
 
