@@ -116,6 +116,15 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """The variables of the environment, which a file of tests leaves as they were: they decide how others round."""
+    before = dict(os.environ)
+    yield
+    changed = {name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)}
+    assert changed <= {"PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(scope="session")
 def mnist():
     """Training, validation and test set, float64."""

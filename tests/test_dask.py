@@ -26,8 +26,11 @@ def client():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)  # the environment's would go before Dask's own setting
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import dask_tasks
+        before = dict(os.environ)
         with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
             yield client
+        os.environ.clear()  # of what Dask has set for its workers, in this process too
+        os.environ.update(before)
 
 
 def test_a_search_has_the_scores_of_one_without_dask(client, mnist):

@@ -61,6 +61,9 @@ LENET = {
     "input_shape": (28, 28, 1),
 }
 
+#: 100 images in groups of one a lane, of the registers of the kernels that run: 112, 104 or 100.
+IN_LANES = -(-100 // lanes_of(4)) * lanes_of(4)
+
 # fmt: off
 SITUATIONS = {
     # the seven cells: dense, as sparse rows in order, as sparse rows shuffled
@@ -120,7 +123,7 @@ SITUATIONS = {
     "dropout": (dict(dropout=0.5), ("units", ["panels", "transposed"], 128, 1, "folded", "none")),
     "LeNet": (LENET, ("rows", ["stored", "stored", "panels", "transposed"], 128, 2, "stepped", "none")),
     "LeNet, few rows": (LENET | {"batch_size": 100},
-                        ("rows", ["stored", "stored", "panels", "transposed"], 112, 1, "folded", "none")),
+                        ("rows", ["stored", "stored", "panels", "transposed"], IN_LANES, 1, "folded", "none")),
     "LeNet, momentum": (LENET | {"update": "momentum", "ordered": False},
                         ("rows", ["stored", "stored", "panels", "transposed"], 128, 2, "stepped", "none")),
     "LeNet, large batches": (LENET | {"batch_size": 5000},
@@ -459,7 +462,9 @@ def test_the_documentation_shows_a_plan_as_it_is_printed(mnist):
     shapes = (LayerFacts(784, 300, "relu"), LayerFacts(300, 100, "relu"), LayerFacts(100, 10))
     found = make_plan(shapes, "float32", data, Method(128, "adam", 2), MACHINE)
     page = Path(__file__).parent.parent / "docs" / "plan.md"
-    assert f"\n{found}\n" in page.read_text(encoding="utf-8")
+    texts = (f"\n{found}\n", page.read_text(encoding="utf-8"))
+    shown, text = (re.sub(r"\d+\.\d+ MB", "some MB", each) for each in texts)  # the registers decide how many
+    assert shown in text
 
 
 def test_the_engine_carries_out_what_was_planned(rng):
