@@ -735,6 +735,7 @@ def test_a_transparent_colour(tmp_path, rng):
         read_rows(tmp_path / "a.png", 64)
 
 
+@pytest.mark.filterwarnings("ignore:Saving I mode images as PNG:DeprecationWarning")
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "I;16B", "LAB", "CMYK", "F"])
 def test_every_mode_that_pillow_writes_is_read(tmp_path, rng, mode):
     picture = Image.fromarray(on_black(rng.integers(0, 256, (4, 4))).astype(np.uint8))
