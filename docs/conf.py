@@ -1,5 +1,6 @@
 """How Sphinx builds the site from the Markdown pages, the docstrings and the examples; see .ci/docs."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -89,11 +90,21 @@ def pictures(block, variables, configuration):
     return figure_rst(paths, configuration["src_dir"])
 
 
+ENVIRONMENT = dict(os.environ)
+
+
+def restore_environment(configuration, example):
+    """Undo what the example before has done to the environment: Dask limits the threads of what follows."""
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+
+
 sphinx_gallery_conf = {
     "examples_dirs": "generated/examples",
     "gallery_dirs": "gallery",
     "filename_pattern": rf"/({'|'.join(QUICK)})\.py$",
     "image_scrapers": (pictures,),
+    "reset_modules": (restore_environment,),
     "within_subsection_order": "ExampleTitleSortKey",
     "default_thumb_file": str(DOCS / "_static" / "logo.svg"),
     "thumbnail_size": (320, 224),

@@ -13,8 +13,9 @@ import fastnn
 from fastnn.callbacks import Callback, Checkpoint, EarlyStopping, HistoryLog, OptunaPruning
 from fastnn.layers import Dense
 
-sklearn = pytest.importorskip("sklearn", reason="needs the extra sklearn")
+pytest.importorskip("sklearn", reason="needs the extra sklearn")
 
+import sklearn
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
