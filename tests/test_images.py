@@ -403,7 +403,7 @@ def test_rows_of_other_shapes_are_refused(shape, hint):
 
 
 def test_sparse_rows_are_for_flat_layers(rng, dtype):
-    X, y = sparse.random_array((30, 12), density=0.2, rng=rng, format="csr"), rng.integers(0, 3, 30)
+    X, y = sparse.random(30, 12, density=0.2, format="csr", random_state=rng), rng.integers(0, 3, 30)
     network = fastnn.Network([Conv2D(2, 2), Dense(3)], dtype=dtype, input_shape=(4, 3, 1))
     for call in (network.predict, lambda X: network.error(X, y), lambda X: fastnn.Trainer(network).fit(X, y)):
         with pytest.raises(TypeError, match=r"X must be dense, such as X.toarray\(\), for a network with convolution"):

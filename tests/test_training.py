@@ -495,7 +495,7 @@ def test_an_interrupted_epoch_keeps_the_steps_that_were_taken(rng, monkeypatch, 
 @pytest.mark.parametrize("l2", [0.0, 0.01])
 @pytest.mark.parametrize("batch_size", [1, 10, 200, None])
 def test_very_sparse_rows_train_as_dense_ones_do(rng, momentum, l2, batch_size):
-    X = sparse.random_array((700, 900), density=0.004, format="csr", rng=rng)
+    X = sparse.random(700, 900, density=0.004, format="csr", random_state=rng)
     y = rng.integers(0, 3, 700)
     found = []
     for rows, wanted in ((X, "auto"), (X.toarray(), False)):
@@ -507,7 +507,7 @@ def test_very_sparse_rows_train_as_dense_ones_do(rng, momentum, l2, batch_size):
 
 
 def test_an_interrupted_epoch_of_very_sparse_rows_is_brought_up_to_date(rng, monkeypatch):
-    X = sparse.random_array((900, 400), density=0.004, format="csr", rng=rng)
+    X = sparse.random(900, 400, density=0.004, format="csr", random_state=rng)
     y = rng.integers(0, 3, 900)
     network, other = fastnn.Network([400, 3]), fastnn.Network([400, 3])
     monkeypatch.setattr(tuning, "CHUNK_SECONDS", 1e-5)
