@@ -54,10 +54,12 @@ SOURCE = "fastnn/kernels"
 # let the compiler vectorise exp and tanh without changing any finite result.  -falign-functions: the place of a loop in
 # its cache line is worth up to 7 % of its speed, and would change with each edit before it.
 UNIX_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-falign-functions=64", "-g0"]
-# Products and sums are fused, which doubles the speed of tiles of plain C.  What "fast" fuses depends on the
-# instructions around, with Clang on ARM and GCC 16 on x86, so what a loop has left over after its vectors would round
-# in another way; "on" goes by the source.  GCC before 14 takes it for "off".
-FUSED, FUSED_BY_OLD_GCC = ["-ffp-contract=on"], ["-ffp-contract=fast"]
+# Products and sums are fused, which doubles the speed of tiles.  What "fast" fuses depends on the instructions around,
+# with Clang on ARM and GCC 14 and newer on x86, so what a loop has left over after its vectors would round in another
+# way; "on" goes by the source.  But GCC fuses vectors, of which tiles are made, by "fast" alone, and before GCC 14 "on"
+# is "off".  So GCC has "on" from 14 on, and only for kernels whose loops leave something over.
+BY_SOURCE, FREELY = ["-ffp-contract=on"], ["-ffp-contract=fast"]
+LEFT_OVER = {"dense", "touched", "updates"}
 # The default on x86.  On ARM, GCC would read numbers so early that sums of a tile leave registers.
 GCC_FLAGS = ["-fno-schedule-insns"]
 
@@ -128,15 +130,16 @@ class BuildKernels(build_ext):
 
     def build_extensions(self):
         family = self.find_family()
-        speed_flags = in_family(self.find_speed_flags(family), family)
+        speed_flags, fused = self.find_speed_flags(family)
         openmp_flags, link_flags = self.find_openmp(family)
         supported = {None: []}
-        for name, flags in INSTRUCTION_SETS.items():
-            if family != "msvc" and self.compiles(VECTOR_PROBE, in_family(flags, family)):
-                supported[name] = in_family(flags, family)
+        for name, march in INSTRUCTION_SETS.items():
+            if family != "msvc" and self.compiles(VECTOR_PROBE, in_family(march, family)):
+                supported[name] = in_family(march, family)
         self.extensions = [extension for extension in self.extensions if instruction_set(extension) in supported]
         for extension in self.extensions:
-            extension.extra_compile_args = speed_flags + openmp_flags + supported[instruction_set(extension)]
+            flags = in_family(speed_flags + fused(extension.name.split(".")[-1]), family)
+            extension.extra_compile_args = flags + openmp_flags + supported[instruction_set(extension)]
             extension.extra_link_args = link_flags + SANITIZER
         self.translate()
         super().build_extensions()
@@ -159,10 +162,11 @@ class BuildKernels(build_ext):
         return "clang-cl"
 
     def find_speed_flags(self, family):
-        """Return the flags for speed; Clang only warns of GCC's."""
-        is_gcc = family == "unix" and self.compiles(GCC_PROBE, GCC_FLAGS)
-        fused = FUSED if self.compiles(FUSED_PROBE, []) else FUSED_BY_OLD_GCC
-        return UNIX_FLAGS + fused + (GCC_FLAGS if is_gcc else [])
+        """Return the flags for speed, and a function: those of fused products for a kernel, by its name."""
+        is_gcc = family == "unix" and self.compiles(GCC_PROBE, GCC_FLAGS)  # Clang only warns of GCC's
+        by_source = self.compiles(FUSED_PROBE, [])
+        flags = UNIX_FLAGS + (GCC_FLAGS if is_gcc else [])
+        return flags, lambda name: BY_SOURCE if by_source and (name in LEFT_OVER or not is_gcc) else FREELY
 
     def translate(self):
         """Have Cython make C of the kernels; not earlier, since an sdist and its metadata need none."""

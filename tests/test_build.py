@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 SETUP = Path(__file__).resolve().parents[1] / "setup.py"
+KERNELS = ("epoch", "avx2.epoch", "avx512.epoch")
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def flags(setup, monkeypatch):
     monkeypatch.delenv("FASTNN_OPENMP", raising=False)
     monkeypatch.setattr(setup.build_ext, "build_extensions", lambda build: None)
 
-    def found(compiler_type, compiles, clang=None, copied=(), errors=()):
+    def found(compiler_type, compiles, clang=None, copied=(), errors=(), names=KERNELS):
         monkeypatch.setattr(shutil, "which", lambda name: clang)
         monkeypatch.setattr(shutil, "copy2", lambda *paths: copied.append(paths))
         build = setup.BuildKernels(Distribution())
@@ -40,7 +41,7 @@ def flags(setup, monkeypatch):
         build.compiles = lambda source, compile_flags, link_flags=(): source not in errors and compiles(compile_flags)
         build.translate = lambda: None
         build.build_lib = "built"
-        build.extensions = [Extension(f"fastnn.kernels.{name}", []) for name in ("epoch", "avx2.epoch", "avx512.epoch")]
+        build.extensions = [Extension(f"fastnn.kernels.{name}", []) for name in names]
         build.build_extensions()
         flags = {e.name[15:]: (e.extra_compile_args, e.extra_link_args) for e in build.extensions}
         return flags, build.compiler.cc, places
@@ -70,6 +71,15 @@ def test_probes_tell_compilers_apart(setup, compiler):
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
+def test_what_loops_leave_over_is_fused_by_the_source_where_that_can_be_had(flags, setup, compiler):
+    _, errors = COMPILERS[compiler]
+    errors = [getattr(setup, probe) for probe in errors]
+    found, _, _ = flags("unix", lambda flags: True, errors=errors, names=("updates", "avx2.dense"))
+    wanted = "-ffp-contract=fast" if compiler.startswith("GCC 12") else "-ffp-contract=on"
+    assert all(wanted in compile_flags for compile_flags, _ in found.values())
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_flags_of_a_compiler(flags, setup, compiler):
     _, errors = COMPILERS[compiler]
     found, _, _ = flags("unix", lambda flags: True, errors=[getattr(setup, probe) for probe in errors])
@@ -78,8 +88,8 @@ def test_flags_of_a_compiler(flags, setup, compiler):
     for name, more in [(name, more) for name, more in sets.items() if name in found]:
         compile_flags, link_flags = found[name]
         assert compile_flags[0] == "-O3"
-        assert ("-ffp-contract=fast" in compile_flags) == compiler.startswith("GCC 12")
-        assert ("-ffp-contract=on" in compile_flags) != compiler.startswith("GCC 12")
+        fused = "-ffp-contract=fast" if compiler.startswith("GCC") else "-ffp-contract=on"
+        assert [flag for flag in compile_flags if "contract" in flag] == [fused]
         assert ("-fno-schedule-insns" in compile_flags) == compiler.startswith("GCC")
         assert compile_flags[-1 - len(more) :] == ["-fopenmp", *more]
         assert link_flags == ["-fopenmp"]
